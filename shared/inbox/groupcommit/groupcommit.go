@@ -1,0 +1,161 @@
+// Package groupcommit lets concurrent writers share commits. An idle group
+// commits a single item at once; a busy one gathers what arrives while earlier
+// commits are in flight. There is no timer, so nothing ever waits for company.
+package groupcommit
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// ErrClosed is returned by Do after Close.
+var ErrClosed = errors.New("groupcommit: closed")
+
+// Options bound a group. Every field must be positive.
+type Options struct {
+	// MaxItems and MaxBytes cap one commit. An item larger than MaxBytes is
+	// committed alone.
+	MaxItems int
+	MaxBytes int
+	// InFlight caps the commits that run at the same time.
+	InFlight int
+}
+
+// CommitFunc makes items durable. It returns one error per item, or nil when
+// all succeeded. Its context ends at the latest
+// deadline among the items' callers.
+type CommitFunc[T any] func(ctx context.Context, items []T) []error
+
+// Group gathers items into commits. Make one with New.
+type Group[T any] struct {
+	commit CommitFunc[T]
+	opts   Options
+
+	mu     sync.Mutex
+	queue  []*call[T]
+	active int
+	closed bool
+	idle   sync.Cond
+}
+
+type call[T any] struct {
+	ctx  context.Context
+	item T
+	size int
+	done chan error
+}
+
+// New returns a group that commits with commit.
+func New[T any](commit CommitFunc[T], opts Options) (*Group[T], error) {
+	if commit == nil || opts.MaxItems <= 0 || opts.MaxBytes <= 0 || opts.InFlight <= 0 {
+		return nil, errors.New("groupcommit: a commit function and positive limits are required")
+	}
+	g := &Group[T]{commit: commit, opts: opts}
+	g.idle.L = &g.mu
+	return g, nil
+}
+
+// Do commits item, which counts as size bytes, and returns its error. When ctx
+// ends first Do returns ctx's error at once: the item may or may not have been
+// committed, the others of its batch are not disturbed.
+func (g *Group[T]) Do(ctx context.Context, item T, size int) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c := &call[T]{ctx: ctx, item: item, size: size, done: make(chan error, 1)}
+	g.mu.Lock()
+	if g.closed {
+		g.mu.Unlock()
+		return ErrClosed
+	}
+	g.queue = append(g.queue, c)
+	if g.active < g.opts.InFlight {
+		g.active++
+		go g.run()
+	}
+	g.mu.Unlock()
+	select {
+	case err := <-c.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close refuses new items and returns when all earlier ones are committed.
+func (g *Group[T]) Close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+	for g.active > 0 {
+		g.idle.Wait()
+	}
+}
+
+// run commits batches until the queue is empty.
+func (g *Group[T]) run() {
+	for {
+		batch := g.next()
+		if batch == nil {
+			return
+		}
+		items := make([]T, len(batch))
+		for i, c := range batch {
+			items[i] = c.item
+		}
+		ctx, cancel := batchContext(batch)
+		errs := g.commit(ctx, items)
+		cancel()
+		for i, c := range batch {
+			var err error
+			if errs != nil {
+				err = errs[i]
+			}
+			c.done <- err
+		}
+	}
+}
+
+// next takes the next batch off the queue, or retires the runner.
+func (g *Group[T]) next() []*call[T] {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var batch []*call[T]
+	size, taken := 0, 0
+	for _, c := range g.queue {
+		if c.ctx.Err() == nil {
+			if len(batch) == g.opts.MaxItems || len(batch) > 0 && size+c.size > g.opts.MaxBytes {
+				break
+			}
+			batch, size = append(batch, c), size+c.size
+		}
+		taken++
+	}
+	clear(g.queue[:taken])
+	if g.queue = g.queue[taken:]; len(g.queue) == 0 {
+		g.queue = nil
+	}
+	if batch == nil {
+		g.active--
+		g.idle.Broadcast()
+	}
+	return batch
+}
+
+// batchContext returns a context that lives as long as one of the batch's
+// callers may still be waiting.
+func batchContext[T any](batch []*call[T]) (context.Context, context.CancelFunc) {
+	var last time.Time
+	for _, c := range batch {
+		deadline, ok := c.ctx.Deadline()
+		if !ok {
+			return context.WithCancel(context.WithoutCancel(c.ctx))
+		}
+		if deadline.After(last) {
+			last = deadline
+		}
+	}
+	return context.WithDeadline(context.WithoutCancel(batch[0].ctx), last)
+}

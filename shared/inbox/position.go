@@ -1,0 +1,61 @@
+package inbox
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"time"
+)
+
+// Position is where a message stands in an inbox. Lists run by ReceivedAt and
+// then ID, descending; feeds run by Commit and then ID, ascending.
+type Position struct {
+	// ReceivedAt is the message's own, in microseconds.
+	ReceivedAt time.Time
+	// Commit is when the store made the message visible, in microseconds.
+	// Clocks of writers do not matter to it, so a feed by it has no gaps.
+	Commit time.Time
+	// ID is the message's ID; empty stands before all messages of that time.
+	ID string
+}
+
+const (
+	positionHead = 1 + 8 + 8
+	positionSize = positionHead + 20
+	// positionVersion is the first byte of every token, so that the form can
+	// change later and old tokens be refused instead of misread.
+	positionVersion = 1
+)
+
+// Token returns p in the opaque form that page tokens and event IDs have.
+func (p Position) Token() string {
+	b := make([]byte, positionHead, positionSize)
+	b[0] = positionVersion
+	binary.BigEndian.PutUint64(b[1:], uint64(p.ReceivedAt.UnixMicro()))
+	binary.BigEndian.PutUint64(b[9:], uint64(p.Commit.UnixMicro()))
+	if id, err := hex.DecodeString(p.ID); err == nil {
+		b = append(b, id...)
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// ParseToken reads a token that Token made, or fails with ErrPageToken.
+func ParseToken(token string) (Position, error) {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(token)
+	if err != nil || (len(b) != positionHead && len(b) != positionSize) || b[0] != positionVersion {
+		return Position{}, ErrPageToken
+	}
+	received, commit := int64(binary.BigEndian.Uint64(b[1:])), int64(binary.BigEndian.Uint64(b[9:]))
+	if received < 0 || commit < 0 || received > maxMicros || commit > maxMicros {
+		return Position{}, ErrPageToken
+	}
+	return Position{
+		ReceivedAt: time.UnixMicro(received).UTC(),
+		Commit:     time.UnixMicro(commit).UTC(),
+		ID:         hex.EncodeToString(b[positionHead:]),
+	}, nil
+}
+
+// maxMicros is the last microsecond of the year 9999, the last time that
+// Firestore and RFC 3339 can hold.
+const maxMicros = 253402300799999999
