@@ -1,0 +1,255 @@
+// Package emulator starts Google's Firestore and Pub/Sub emulators for tests.
+//
+// Firestore and PubSub give each test process one emulator of each kind, shared
+// by all of its tests: tests keep apart by using projects of their own, see
+// Project. StartFirestore gives one test an emulator that it can cut off, stop
+// and start again.
+//
+// The emulators come with gcloud (its components cloud-firestore-emulator and
+// pubsub-emulator) and need Java 17 or later. Where they are missing tests
+// skip, and fail when CI is set. Every emulator ends with the test process,
+// however that ends.
+package emulator
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// startTimeout is how long an emulator may take until it answers: about two
+// seconds on an idle machine, a lot more on one that runs every package's
+// tests at once.
+const startTimeout = 90 * time.Second
+
+// kind is one of Google's emulators.
+type kind struct {
+	name      string // as gcloud calls it: gcloud beta emulators NAME start
+	env       string // names a running one
+	component string // what to install
+	jar       string // below the SDK's platform folder, a glob
+	main      string // the class to run
+}
+
+var (
+	firestore = kind{
+		name:      "firestore",
+		env:       "FIRESTORE_EMULATOR_HOST",
+		component: "cloud-firestore-emulator",
+		jar:       "cloud-firestore-emulator/cloud-firestore-emulator.jar",
+		main:      "com.google.cloud.datastore.emulator.firestore.CloudFirestore",
+	}
+	pubsub = kind{
+		name:      "pubsub",
+		env:       "PUBSUB_EMULATOR_HOST",
+		component: "pubsub-emulator",
+		jar:       "pubsub-emulator/lib/cloud-pubsub-emulator-*-all.jar",
+		main:      "com.google.cloud.pubsub.testing.v1.Main",
+	}
+)
+
+// Firestore returns host:port of a Firestore emulator: the one that
+// FIRESTORE_EMULATOR_HOST names, or one that runs until this process ends. It
+// skips the test when there is none to run, or fails it when CI is set.
+func Firestore(tb testing.TB) string {
+	tb.Helper()
+	return shared(tb, firestore, sharedFirestore)
+}
+
+// PubSub is Firestore's like for Pub/Sub and PUBSUB_EMULATOR_HOST.
+func PubSub(tb testing.TB) string {
+	tb.Helper()
+	return shared(tb, pubsub, sharedPubSub)
+}
+
+var (
+	sharedFirestore = sync.OnceValues(func() (*process, error) { return firestore.start("") })
+	sharedPubSub    = sync.OnceValues(func() (*process, error) { return pubsub.start("") })
+	projects        atomic.Int64
+)
+
+// Project returns a project ID that no other test of this or another process
+// uses, so that tests can share an emulator.
+func Project() string {
+	return fmt.Sprintf("test-%d-%d-%d", os.Getpid(), time.Now().Unix(), projects.Add(1))
+}
+
+func shared(tb testing.TB, k kind, start func() (*process, error)) string {
+	tb.Helper()
+	if host := os.Getenv(k.env); host != "" {
+		return host
+	}
+	p, err := start()
+	if err != nil {
+		missing(tb, k, err)
+	}
+	return p.host
+}
+
+// missing ends a test that has no emulator.
+func missing(tb testing.TB, k kind, err error) {
+	tb.Helper()
+	if os.Getenv("CI") != "" {
+		tb.Fatalf("%s emulator: %v", k.name, err)
+	}
+	tb.Skipf("%s emulator: %v; install Java 17+ and gcloud's component %s, or set %s", k.name, err, k.component, k.env)
+}
+
+// process is a running emulator.
+type process struct {
+	host string
+	stop func() // kills it and returns when it is gone
+}
+
+// start runs an emulator on a free port and returns when it answers. data, if
+// not empty, is an export of Firestore's to begin with.
+func (k kind) start(data string) (*process, error) {
+	host, err := freeHost()
+	if err != nil {
+		return nil, err
+	}
+	argv, err := k.command(host, data)
+	if err != nil {
+		return nil, err
+	}
+	var output tail
+	stop, exited, err := spawn(argv, &output)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	if err := ready(ctx, host, exited); err != nil {
+		stop()
+		return nil, fmt.Errorf("%w: %s", err, output.lastLine())
+	}
+	return &process{host: host, stop: stop}, nil
+}
+
+// command returns what to run: Java on the emulator's jar, which starts about
+// two seconds sooner than gcloud, or gcloud when the jar is not where it was.
+func (k kind) command(host, data string) ([]string, error) {
+	sdk, err := sdkRoot()
+	if err != nil {
+		return nil, err
+	}
+	jars, _ := filepath.Glob(filepath.Join(sdk, "platform", k.jar)) // the pattern is constant and right
+	if len(jars) == 0 {
+		gcloud, err := exec.LookPath("gcloud")
+		if err != nil {
+			return nil, fmt.Errorf("no %s below %s", k.jar, sdk)
+		}
+		argv := []string{gcloud, "beta", "emulators", k.name, "start", "--quiet", "--host-port=" + host}
+		if data != "" {
+			argv = append(argv, "--import-data="+data)
+		}
+		return argv, nil
+	}
+	java := filepath.Join(os.Getenv("JAVA_HOME"), "bin", "java")
+	if os.Getenv("JAVA_HOME") == "" {
+		if java, err = exec.LookPath("java"); err != nil {
+			return nil, errors.New("java is not installed")
+		}
+	}
+	_, port, err := net.SplitHostPort(host)
+	if err != nil {
+		return nil, err
+	}
+	argv := []string{java, "-Xmx1g", "-XX:+UseSerialGC", "-Duser.language=en",
+		"-cp", jars[len(jars)-1], k.main, "--host=127.0.0.1", "--port=" + port}
+	if data != "" {
+		argv = append(argv, "--import-data="+data)
+	}
+	return argv, nil
+}
+
+// sdkRoot finds the gcloud SDK. Following gcloud's own link costs nothing;
+// asking gcloud costs a second, so it comes last.
+var sdkRoot = sync.OnceValues(func() (string, error) {
+	if root := os.Getenv("CLOUDSDK_ROOT_DIR"); root != "" {
+		return root, nil
+	}
+	gcloud, err := exec.LookPath("gcloud")
+	if err != nil {
+		return "", errors.New("gcloud is not installed")
+	}
+	if path, err := filepath.EvalSymlinks(gcloud); err == nil {
+		root := filepath.Dir(filepath.Dir(path))
+		if info, err := os.Stat(filepath.Join(root, "platform")); err == nil && info.IsDir() {
+			return root, nil
+		}
+	}
+	out, err := exec.Command(gcloud, "info", "--format=value(installation.sdk_root)").Output()
+	if err != nil {
+		return "", fmt.Errorf("gcloud info: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+})
+
+// freeHost returns a loopback address whose port nobody listens on.
+func freeHost() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// ready returns when the emulator at host answers, or the process exited.
+func ready(ctx context.Context, host string, exited <-chan struct{}) error {
+	transport := &http.Transport{DisableKeepAlives: true}
+	client := &http.Client{Transport: transport, Timeout: 5 * time.Second}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if res, err := client.Get("http://" + host + "/"); err == nil {
+			res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-exited:
+			return errors.New("it exited before it answered")
+		case <-ctx.Done():
+			return fmt.Errorf("it did not answer within %s", startTimeout)
+		}
+	}
+}
+
+// tail keeps the last of an emulator's output, to say why it failed.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+const tailSize = 8 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, p...)
+	if len(t.buf) > tailSize {
+		t.buf = append(t.buf[:0], t.buf[len(t.buf)-tailSize:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) lastLine() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	lines := bytes.Split(bytes.TrimSpace(t.buf), []byte("\n"))
+	return string(lines[len(lines)-1])
+}
