@@ -1,0 +1,158 @@
+package verify
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// removedSignature stands where the signature was after Cloud Run has checked
+// a token on behalf of a private service.
+const removedSignature = "SIGNATURE_REMOVED_BY_GOOGLE"
+
+// segments is strict about trailing bits; every segment has one spelling.
+var segments = base64.RawURLEncoding.Strict()
+
+// headerNames and claimNames are the fields that are read, here or by idtoken.
+var (
+	headerNames = [...]string{"alg", "kid", "typ", "crit", "jwk", "jku", "x5c", "x5u"}
+	claimNames  = [...]string{"iss", "aud", "sub", "email", "email_verified", "iat", "exp", "nbf"}
+	// foreignKeyNames are fields by which a token brings or names its own key,
+	// and crit, which demands that unknown fields be understood.
+	foreignKeyNames = [...]string{"crit", "jwk", "jku", "x5c", "x5u"}
+)
+
+// bearer returns the token of the one Authorization header there must be.
+func bearer(headers []string) (string, error) {
+	switch {
+	case len(headers) == 0 || len(headers) == 1 && headers[0] == "":
+		return "", ErrNoToken
+	case len(headers) > 1:
+		return "", ErrRepeated
+	}
+	scheme, token, _ := strings.Cut(headers[0], " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", ErrScheme
+	}
+	if token = strings.TrimLeft(token, " "); token == "" {
+		return "", ErrNoToken
+	}
+	return token, nil
+}
+
+// inspected is what inspect has seen of a token. None of it is proven.
+type inspected struct {
+	keyID   string
+	payload []byte
+}
+
+// inspect refuses, before any signature work, every token that idtoken must
+// not see: those signed in another way than the route's, those that bring or
+// name keys of their own, and those that would make it panic.
+func inspect(rt *route, token string) (inspected, error) {
+	// The decoder skips line breaks, so they would be a second spelling.
+	if strings.Count(token, ".") != 2 || strings.ContainsAny(token, "\r\n") {
+		return inspected{}, fmt.Errorf("%w: not three segments on one line", ErrMalformed)
+	}
+	header64, rest, _ := strings.Cut(token, ".")
+	payload64, signature64, _ := strings.Cut(rest, ".")
+	if header64 == "" || payload64 == "" || signature64 == "" {
+		return inspected{}, fmt.Errorf("%w: an empty segment", ErrMalformed)
+	}
+	header, err := segments.DecodeString(header64)
+	if err != nil {
+		return inspected{}, fmt.Errorf("%w: header: %w", ErrMalformed, err)
+	}
+	keyID, err := inspectHeader(rt, header)
+	if err != nil {
+		return inspected{}, err
+	}
+	if signature64 == removedSignature {
+		return inspected{}, ErrSignatureRemoved
+	}
+	if n := segments.DecodedLen(len(signature64)); n < rt.minSignature || n > rt.maxSignature {
+		return inspected{}, fmt.Errorf("%w: it is %d bytes long", ErrSignature, n)
+	}
+	if _, err := segments.DecodeString(signature64); err != nil {
+		return inspected{}, fmt.Errorf("%w: signature: %w", ErrMalformed, err)
+	}
+	payload, err := segments.DecodeString(payload64)
+	if err != nil {
+		return inspected{}, fmt.Errorf("%w: payload: %w", ErrMalformed, err)
+	}
+	if payload[0] != '{' {
+		return inspected{}, fmt.Errorf("%w: the payload is not a JSON object", ErrMalformed)
+	}
+	return inspected{keyID: keyID, payload: payload}, nil
+}
+
+// inspectHeader returns the key ID that the header names.
+func inspectHeader(rt *route, header []byte) (keyID string, err error) {
+	var fields map[string]any
+	if header[0] != '{' {
+		return "", fmt.Errorf("%w: the header is not a JSON object", ErrMalformed)
+	}
+	if err := json.Unmarshal(header, &fields); err != nil {
+		return "", fmt.Errorf("%w: header: %w", ErrMalformed, err)
+	}
+	if members(header) != len(fields) {
+		return "", fmt.Errorf("%w: a header field is there twice", ErrMalformed)
+	}
+	if lookAlike(fields, headerNames[:]) {
+		return "", fmt.Errorf("%w: a header field is spelt in another case", ErrMalformed)
+	}
+	for _, name := range foreignKeyNames {
+		if _, ok := fields[name]; ok {
+			return "", fmt.Errorf("%w: the header holds %s", ErrMalformed, name)
+		}
+	}
+	if typ, ok := fields["typ"]; ok {
+		if _, ok := typ.(string); !ok {
+			return "", fmt.Errorf("%w: typ is not a string", ErrMalformed)
+		}
+	}
+	if algorithm, _ := fields["alg"].(string); algorithm != rt.algorithm {
+		return "", ErrAlgorithm
+	}
+	if keyID, _ = fields["kid"].(string); keyID == "" {
+		return "", fmt.Errorf("%w: the header names none", ErrKeyID)
+	}
+	return keyID, nil
+}
+
+// lookAlike reports whether a name differs from one of known only in case.
+// Go's JSON decoder, and so idtoken, takes either for the same field: a token
+// could say two things at once.
+func lookAlike(fields map[string]any, known []string) bool {
+	for name := range fields {
+		for _, k := range known {
+			if name != k && strings.EqualFold(name, k) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// members counts the members of a JSON object, which must be valid. A decoded
+// map with fewer entries has lost some that had the same name.
+func members(object []byte) int {
+	count, depth, quoted := 0, 0, false
+	for i := 0; i < len(object); i++ {
+		switch c := object[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			depth++
+		case c == '}' || c == ']':
+			depth--
+		case c == ':' && depth == 1:
+			count++
+		}
+	}
+	return count
+}

@@ -1,0 +1,304 @@
+// Package verify answers one question about a request: who sent it?
+//
+// It is google.golang.org/api/idtoken made whole. idtoken proves a token's
+// signature and expiry; this package adds what has to be refused before
+// (several credentials, other algorithms, other people's keys), what has to be
+// compared after (issuer, issue time, audience, e-mail), a transport for
+// Google's keys that survives an outage, and a cache, because Google's clients
+// send the same token for up to an hour.
+//
+// A bearer token is not bound to a request: whoever holds it can send it until
+// it expires. Revoked keys are trusted until the fetched set expires (Google's
+// max-age, about six hours), and four hours longer while Google's key endpoint
+// cannot be reached.
+package verify
+
+import (
+	"context"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"google.golang.org/api/idtoken"
+	"google.golang.org/api/option"
+)
+
+const (
+	// MaxTokenSize is the largest token looked at, in bytes. Google's are
+	// about one thousand.
+	MaxTokenSize = 8 << 10
+	// ClockSkew is how far ahead of this clock a token's iat and nbf may be.
+	// Expiry has no leeway.
+	ClockSkew = 10 * time.Second
+	// cacheSize is how many tokens are remembered for each route, about 1 KiB
+	// each. A push subscription has one token at a time, a reader one an hour.
+	cacheSize = 2048
+	// maxTime is the end of the year 9999, the last second that RFC 3339 can
+	// write: claims are stored and shown in that form.
+	maxTime = 253402300799
+)
+
+// Options holds what is optional for New.
+type Options struct {
+	// Transport fetches the keys from Google's addresses; nil means a clone
+	// of http.DefaultTransport with time-outs. A local issuer puts its own
+	// keys here.
+	Transport http.RoundTripper
+	// Now is the clock for iat, nbf, exp and the age of keys; nil means
+	// time.Now. idtoken's own check of exp reads the system's clock besides,
+	// so a token has to be unexpired by both.
+	Now func() time.Time
+}
+
+// Verifier verifies requests. It is safe for concurrent use. Build one and
+// keep it: it holds the fetched keys and the known tokens.
+type Verifier struct {
+	validator *idtoken.Validator
+	keys      *keyTransport
+	now       func() time.Time
+	google    route
+	iap       route
+}
+
+// Policy says whose tokens are accepted.
+type Policy struct {
+	// Audience must equal the token's audience, byte for byte. Required.
+	Audience string
+	// Emails are the accounts that may call; one must equal the token's
+	// e-mail, byte for byte. Required.
+	Emails []string
+}
+
+// Claims are what a verified token says.
+type Claims struct {
+	Issuer        string
+	Audience      string
+	Email         string
+	EmailVerified bool
+	Subject       string
+	IssuedAt      time.Time
+	ExpiresAt     time.Time
+}
+
+// route is one kind of token: who issues it, how it is signed and with which
+// keys. Each has a cache of its own, so that a token that was proven to be of
+// one kind cannot pass as the other.
+type route struct {
+	algorithm string
+	issuer    string
+	keysURL   string
+	// minSignature and maxSignature are sizes in bytes.
+	minSignature, maxSignature int
+	// accounts says that the e-mail must be verified and one of the policy's.
+	accounts bool
+	// known are the tokens that were proven and allowed, by their SHA-256.
+	known *lru.Cache[[sha256.Size]byte, Claims]
+}
+
+// New returns a Verifier. It fetches no keys until it needs them.
+func New(o *Options) (*Verifier, error) {
+	if o == nil {
+		o = &Options{}
+	}
+	v := &Verifier{now: o.Now}
+	if v.now == nil {
+		v.now = time.Now
+	}
+	v.keys = newKeyTransport(o.Transport, v.now)
+	var err error
+	v.validator, err = idtoken.NewValidator(context.Background(),
+		option.WithHTTPClient(&http.Client{Transport: v.keys}))
+	if err != nil {
+		return nil, fmt.Errorf("verify: making the validator: %w", err)
+	}
+	v.google = route{
+		algorithm: "RS256",
+		issuer:    "https://accounts.google.com",
+		keysURL:   "https://www.googleapis.com/oauth2/v3/certs",
+		// RSA keys of 2,048 to 4,096 bits.
+		minSignature: 256, maxSignature: 512,
+		accounts: true,
+	}
+	v.iap = route{
+		algorithm:    "ES256",
+		issuer:       "https://cloud.google.com/iap",
+		keysURL:      "https://www.gstatic.com/iap/verify/public_key-jwk",
+		minSignature: 64, maxSignature: 64,
+	}
+	for _, rt := range []*route{&v.google, &v.iap} {
+		if rt.known, err = lru.New[[sha256.Size]byte, Claims](cacheSize); err != nil {
+			return nil, fmt.Errorf("verify: making the token cache: %w", err)
+		}
+	}
+	return v, nil
+}
+
+// IDToken verifies the Google ID token in the request's Authorization header
+// and returns its claims. The token must be issued by
+// https://accounts.google.com, signed with RS256 by one of Google's keys,
+// current, and satisfy p, its e-mail verified.
+//
+// Errors are those of this package; a refused token's claims are not returned.
+func (v *Verifier) IDToken(r *http.Request, p Policy) (Claims, error) {
+	if p.Audience == "" || len(p.Emails) == 0 {
+		return Claims{}, fmt.Errorf("%w: no audience or no e-mail to compare with", ErrPolicy)
+	}
+	// The server has made header names canonical; reading the map as it is
+	// costs no allocation and shows repeated headers.
+	token, err := bearer(r.Header["Authorization"])
+	if err != nil {
+		return Claims{}, err
+	}
+	return v.verify(r.Context(), &v.google, token, p)
+}
+
+// IAP verifies the assertion that Identity-Aware Proxy adds to a request in
+// its x-goog-iap-jwt-assertion header and returns its claims. The audience is
+// the one IAP shows for the backend, such as
+// /projects/NUMBER/global/backendServices/ID; it is required. Who may pass is
+// IAP's decision, so no e-mail is compared, and assertions do not say whether
+// it is verified.
+//
+// Errors are those of this package.
+func (v *Verifier) IAP(r *http.Request, audience string) (Claims, error) {
+	if audience == "" {
+		return Claims{}, fmt.Errorf("%w: no audience to compare with", ErrPolicy)
+	}
+	values := r.Header["X-Goog-Iap-Jwt-Assertion"]
+	switch {
+	case len(values) == 0 || len(values) == 1 && values[0] == "":
+		return Claims{}, ErrNoAssertion
+	case len(values) > 1:
+		return Claims{}, ErrRepeated
+	}
+	return v.verify(r.Context(), &v.iap, values[0], Policy{Audience: audience})
+}
+
+// allows holds proven claims against a policy.
+func (rt *route) allows(c *Claims, p *Policy) error {
+	switch {
+	case c.Audience != p.Audience:
+		return ErrAudience
+	case !rt.accounts:
+		return nil
+	case c.Email == "" || !slices.Contains(p.Emails, c.Email):
+		return ErrEmail
+	case !c.EmailVerified:
+		return ErrEmailNotVerified
+	}
+	return nil
+}
+
+// verify returns the claims of a token of this route that satisfies p. A token
+// that was proven before is only held against the clock and p.
+func (v *Verifier) verify(ctx context.Context, rt *route, token string, p Policy) (Claims, error) {
+	if len(token) > MaxTokenSize {
+		return Claims{}, ErrTooLarge
+	}
+	id := sha256.Sum256([]byte(token))
+	c, known := rt.known.Get(id)
+	if !known {
+		var err error
+		if c, err = v.prove(ctx, rt, token); err != nil {
+			return Claims{}, err
+		}
+	}
+	if !v.now().Before(c.ExpiresAt) {
+		rt.known.Remove(id)
+		return Claims{}, ErrExpired
+	}
+	if err := rt.allows(&c, &p); err != nil {
+		return Claims{}, err
+	}
+	if !known {
+		// Only now: anyone can have Google sign tokens for other audiences,
+		// and they must not push out the tokens that are really used.
+		rt.known.Add(id, c)
+	}
+	return c, nil
+}
+
+// prove verifies a token as such: everything but whom it is from and for.
+func (v *Verifier) prove(ctx context.Context, rt *route, token string) (Claims, error) {
+	t, err := inspect(rt, token)
+	if err != nil {
+		return Claims{}, err
+	}
+	// No audience for idtoken: it would compare it before it has proven the
+	// signature, and an empty one means any to it.
+	payload, err := v.validator.Validate(ctx, token, "")
+	if err != nil {
+		return Claims{}, v.refusal(rt, t, token, err)
+	}
+	return v.claims(rt, t, payload)
+}
+
+// claims checks what a proven payload says about itself.
+func (v *Verifier) claims(rt *route, t inspected, p *idtoken.Payload) (Claims, error) {
+	if members(t.payload) != len(p.Claims) || lookAlike(p.Claims, claimNames[:]) {
+		return Claims{}, fmt.Errorf("%w: a claim is there twice, or spelt in another case", ErrMalformed)
+	}
+	issuedAt, hasIssuedAt := p.Claims["iat"].(float64)
+	notBefore, _ := p.Claims["nbf"].(float64)
+	audience, _ := p.Claims["aud"].(string)
+	email, _ := p.Claims["email"].(string)
+	emailVerified, _ := p.Claims["email_verified"].(bool)
+	latest := v.now().Add(ClockSkew).Unix()
+	switch {
+	case p.Issuer != rt.issuer:
+		return Claims{}, ErrIssuer
+	case !hasIssuedAt || issuedAt <= 0 || p.IssuedAt > latest || notBefore > float64(latest):
+		return Claims{}, ErrNotYetValid
+	case p.Expires > maxTime:
+		return Claims{}, fmt.Errorf("%w: exp is after the year 9999", ErrMalformed)
+	case audience == "" || audience != p.Audience:
+		return Claims{}, ErrAudience
+	}
+	return Claims{
+		Issuer:        p.Issuer,
+		Audience:      audience,
+		Email:         email,
+		EmailVerified: emailVerified,
+		Subject:       p.Subject,
+		IssuedAt:      time.Unix(p.IssuedAt, 0).UTC(),
+		ExpiresAt:     time.Unix(p.Expires, 0).UTC(),
+	}, nil
+}
+
+// refusal says which of this package's errors idtoken's is. idtoken's own are
+// mere texts, so the token is looked at again.
+func (v *Verifier) refusal(rt *route, t inspected, token string, err error) error {
+	switch {
+	case errors.Is(err, ErrKeysUnavailable):
+		return err
+	case errors.Is(err, rsa.ErrVerification):
+		return fmt.Errorf("%w: %w", ErrSignature, err)
+	}
+	p, parseErr := idtoken.ParsePayload(token)
+	if parseErr != nil {
+		var claims struct {
+			Audience any `json:"aud"`
+		}
+		if json.Unmarshal(t.payload, &claims) == nil && claims.Audience != nil {
+			if _, ok := claims.Audience.(string); !ok {
+				return fmt.Errorf("%w: aud is not a string", ErrAudience)
+			}
+		}
+		return fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	reason := ErrSignature
+	if _, ok := p.Claims["exp"].(float64); !ok {
+		reason = ErrNoExpiry
+	} else if p.Expires < time.Now().Unix() {
+		reason = ErrExpired
+	} else if !v.keys.has(rt.keysURL, t.keyID) {
+		reason = ErrKeyID
+	}
+	return fmt.Errorf("%w: %w", reason, err)
+}
