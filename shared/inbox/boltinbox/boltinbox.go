@@ -1,0 +1,539 @@
+// Package boltinbox keeps an inbox in one file of one machine, with bbolt. It
+// is the default of a local run and passes the same suite as production's.
+//
+// Concurrent Puts share a commit and its fsyncs. Messages lie in the file in
+// the order in which they were stored, so a page of the list is read from one
+// place of it, however many messages there are, and a feed is the same walk in
+// the other direction. One process at a time has the file open.
+//
+// A message older than the TTL is deleted in the background within about a
+// minute, or a tenth of the TTL if that is less. As with Firestore's TTL it is
+// still returned, and still makes a redelivery a duplicate, until then.
+package boltinbox
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/inbox/groupcommit"
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+// ErrLocked is returned by Open when another process, or this one, has the
+// inbox open already.
+var ErrLocked = errors.New("boltinbox: the inbox is in use by another process")
+
+// Options are what Open can do without.
+type Options struct {
+	// TTL is how long messages are kept. Zero keeps them for ever.
+	TTL time.Duration
+	// Now is the clock; nil means time.Now. It may stand still or step back:
+	// the times that messages get rise all the same.
+	Now func() time.Time
+}
+
+// Inbox is an inbox in a file. Make one with Open.
+type Inbox struct {
+	db   *bbolt.DB
+	file *os.File
+	path string
+	ttl  time.Duration
+	now  func() time.Time
+	puts *groupcommit.Group[*putting]
+
+	// changed is closed, and another one made, after every commit.
+	changedMu sync.Mutex
+	changed   chan struct{}
+
+	closing   chan struct{}
+	closeOnce sync.Once
+	closeErr  error
+	sweeping  sync.WaitGroup
+	// damaged holds why the file can be used no more.
+	damaged atomic.Pointer[error]
+}
+
+var _ inbox.Inbox = (*Inbox)(nil)
+
+const (
+	// lockWait is how long Open waits for another process to let go of the
+	// file: enough for one that is just ending.
+	lockWait = 100 * time.Millisecond
+	// firstMap is how much of the file is mapped at least. Growing the map
+	// stops readers and writers and copies what is being written, so that a
+	// new file starts with room for a few messages of the largest size. On
+	// Windows it is also the size of a new file.
+	firstMap = 64 << 20
+	// A commit holds its messages in memory twice, as they came and as pages.
+	maxCommitItems = 1000
+	maxCommitBytes = 8 << 20
+)
+
+// Open opens the inbox in the file at path, and makes the file if there is
+// none. The directory must exist. It fails with ErrLocked when another process
+// has the inbox open, and with an error that names the path when the file
+// cannot be read and written, is no inbox, or is damaged. It takes the same
+// time however much the file holds.
+func Open(path string, o *Options) (*Inbox, error) {
+	if o == nil {
+		o = &Options{}
+	}
+	if o.TTL < 0 {
+		return nil, fmt.Errorf("boltinbox: TTL %v is negative", o.TTL)
+	}
+	in := &Inbox{
+		path:    path,
+		ttl:     o.TTL,
+		now:     o.Now,
+		changed: make(chan struct{}),
+		closing: make(chan struct{}),
+	}
+	if in.now == nil {
+		in.now = time.Now
+	}
+	var err error
+	in.puts, err = groupcommit.New(in.commit, groupcommit.Options{
+		MaxItems: maxCommitItems,
+		MaxBytes: maxCommitBytes,
+		// bbolt has one writer at a time.
+		InFlight: 1,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := in.guard(in.open); err != nil {
+		if in.file != nil {
+			_ = in.file.Close() // lets go of the lock when bbolt gave up half-way
+		}
+		switch {
+		case errors.Is(err, bolterrors.ErrTimeout):
+			return nil, fmt.Errorf("%w: %s", ErrLocked, path)
+		case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, bolterrors.ErrChecksum):
+			return nil, fmt.Errorf("boltinbox: %s is not an inbox, or is damaged: %w", path, err)
+		}
+		return nil, fmt.Errorf("boltinbox: %w", err)
+	}
+	if in.ttl > 0 {
+		in.sweeping.Go(in.sweep)
+	}
+	return in, nil
+}
+
+// open opens the file and checks that it is an inbox and whole.
+func (in *Inbox) open() error {
+	db, err := bbolt.Open(in.path, 0o600, &bbolt.Options{
+		Timeout: lockWait,
+		// Keeping the free list in the file (NoFreelistSync false) costs a few
+		// pages a commit and spares Open the reading of the whole file.
+		NoFreelistSync: false,
+		// The hashmap finds free pages at once in a file that the TTL has
+		// made holes in; the array walks them.
+		FreelistType:    bbolt.FreelistMapType,
+		InitialMmapSize: firstMap,
+		NoStatistics:    true,
+		OpenFile: func(name string, flag int, perm os.FileMode) (_ *os.File, err error) {
+			in.file, err = os.OpenFile(name, flag, perm)
+			return in.file, err
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if err := in.prepare(db); err != nil {
+		_ = db.Close()
+		return err
+	}
+	in.db = db
+	return nil
+}
+
+// prepare makes a new file an inbox, and refuses one that is something else or
+// has lost its end. Pages that the file says it has and that lie past its end
+// would fault when read.
+func (in *Inbox) prepare(db *bbolt.DB) error {
+	info, err := in.file.Stat()
+	if err != nil {
+		return err
+	}
+	isNew := false
+	err = db.View(func(tx *bbolt.Tx) error {
+		if tx.Size() > info.Size() {
+			return fmt.Errorf("%s is damaged: it has %d bytes of %d", in.path, info.Size(), tx.Size())
+		}
+		if k, _ := tx.Cursor().First(); k == nil {
+			isNew = true
+			return nil
+		}
+		if b := tx.Bucket(bucketFormat); b == nil || string(b.Get(keyVersion)) != version {
+			return fmt.Errorf("%s is not an inbox of format %s", in.path, version)
+		}
+		return nil
+	})
+	if err != nil || !isNew {
+		return err
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range [...][]byte{bucketFormat, bucketIDs, bucketMessages, bucketChunks, bucketIndex} {
+			if _, err := tx.CreateBucket(name); err != nil {
+				return err
+			}
+		}
+		return tx.Bucket(bucketFormat).Put(keyVersion, []byte(version))
+	})
+	if err != nil || runtime.GOOS == "windows" {
+		return err
+	}
+	// A new file is durable once its directory is, too. Windows needs no such
+	// thing and has no such call.
+	dir, err := os.Open(filepath.Dir(in.path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+// Close writes what was put, ends the feeds and lets go of the file. Closing
+// again does nothing and returns the same.
+func (in *Inbox) Close() error {
+	in.closeOnce.Do(func() {
+		close(in.closing)
+		in.puts.Close()
+		in.sweeping.Wait()
+		if in.damaged.Load() != nil {
+			// bbolt may have stopped with a lock held and would wait for it.
+			in.closeErr = in.file.Close()
+			return
+		}
+		in.closeErr = in.db.Close()
+	})
+	return in.closeErr
+}
+
+// guard runs fn, which reads or writes the file, and turns a panic into an
+// error: on damage bbolt panics, and reading mapped pages that are gone
+// faults. What is damaged once stays so until the inbox is opened again.
+func (in *Inbox) guard(fn func() error) (err error) {
+	if damaged := in.damaged.Load(); damaged != nil {
+		return *damaged
+	}
+	before := debug.SetPanicOnFault(true)
+	defer func() {
+		debug.SetPanicOnFault(before)
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%s is damaged: %v", in.path, p)
+			in.damaged.Store(&err)
+		}
+	}()
+	return fn()
+}
+
+// view reads the file in a transaction of its own. It must be short: pages
+// are not used again, and the file's map does not grow, while one is open.
+func (in *Inbox) view(ctx context.Context, fn func(tables) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := in.guard(func() error {
+		return in.db.View(func(tx *bbolt.Tx) error { return fn(tablesOf(tx)) })
+	})
+	return outward(err)
+}
+
+// outward returns err as callers of an inbox may see it.
+func outward(err error) error {
+	if err == nil || errors.As(err, new(*inbox.Error)) || inbox.IsContext(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", inbox.ErrUnavailable, err)
+}
+
+// putting is a message on its way into a commit.
+type putting struct {
+	message *inbox.Message
+	// state says who has the message: a commit that reads it, or a caller who
+	// left before one did.
+	state  atomic.Int32
+	done   chan struct{}
+	stored bool
+	err    error
+}
+
+const (
+	stateWaiting = iota
+	stateTaken
+	stateLeft
+)
+
+// Put stores m unless its like is there. A caller whose context ends while m
+// is being written gets its answer when that is done, since until then m must
+// not change.
+func (in *Inbox) Put(ctx context.Context, m *inbox.Message) (stored bool, err error) {
+	if err := m.Validate(); err != nil {
+		return false, err
+	}
+	p := &putting{message: m, done: make(chan struct{})}
+	err = in.puts.Do(ctx, p, len(m.Data))
+	if errors.Is(err, groupcommit.ErrClosed) {
+		return false, outward(err)
+	}
+	if err != nil && p.state.CompareAndSwap(stateWaiting, stateLeft) {
+		return false, outward(err)
+	}
+	<-p.done
+	return p.stored, outward(p.err)
+}
+
+// errNothingNew ends a transaction that has nothing to write.
+var errNothingNew = errors.New("nothing new")
+
+// commit stores what is new among ps. It returns no errors to the group but
+// leaves each with its own putting, where Put finds it.
+func (in *Inbox) commit(_ context.Context, ps []*putting) []error {
+	taken := ps[:0:0]
+	for _, p := range ps {
+		if p.state.CompareAndSwap(stateWaiting, stateTaken) {
+			taken = append(taken, p)
+		}
+	}
+	err := in.guard(func() error {
+		return in.db.Update(func(tx *bbolt.Tx) error {
+			t, now, anyNew := tablesOf(tx), in.now(), false
+			for _, p := range taken {
+				var err error
+				if p.stored, err = t.put(p.message, now); err != nil {
+					return err
+				}
+				anyNew = anyNew || p.stored
+			}
+			if !anyNew {
+				return errNothingNew
+			}
+			return nil
+		})
+	})
+	switch {
+	case errors.Is(err, errNothingNew):
+	case err != nil:
+		for _, p := range taken {
+			p.stored, p.err = false, err
+		}
+	default:
+		in.changedMu.Lock()
+		close(in.changed)
+		in.changed = make(chan struct{})
+		in.changedMu.Unlock()
+	}
+	for _, p := range taken {
+		close(p.done)
+	}
+	return nil
+}
+
+// nextCommit returns a channel that is closed after the next commit.
+func (in *Inbox) nextCommit() <-chan struct{} {
+	in.changedMu.Lock()
+	defer in.changedMu.Unlock()
+	return in.changed
+}
+
+// Get returns the message with this ID.
+func (in *Inbox) Get(ctx context.Context, id string) (*inbox.Message, error) {
+	raw, err := hex.DecodeString(id[:min(len(id), 2*idSize+1)])
+	if err != nil || hex.EncodeToString(raw) != id {
+		return nil, inbox.ErrNotFound
+	}
+	var m *inbox.Message
+	err = in.view(ctx, func(t tables) (err error) {
+		m, err = t.whole(raw)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// List returns a page of messages, newest first.
+func (in *Inbox) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
+	var from *inbox.Position
+	if q.PageToken != "" {
+		p, err := inbox.ParseToken(q.PageToken)
+		if err != nil {
+			return nil, err
+		}
+		from = &p
+	}
+	page := &inbox.Page{}
+	err := in.view(ctx, func(t tables) error {
+		page.WatchToken = t.end().Token()
+		w := t.walk(q)
+		for at, ok := w.before(from); ok; at, ok = w.previous() {
+			if len(page.Messages) == q.Limit() {
+				last := &page.Messages[len(page.Messages)-1]
+				page.NextPageToken = positionOf(last).Token()
+				return nil
+			}
+			m, err := t.preview(at)
+			if err != nil {
+				return err
+			}
+			page.Messages = append(page.Messages, *m)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return page, nil
+}
+
+const (
+	// A feed reads this many messages, or little more than this many bytes,
+	// before it lets go of the file and hands them on.
+	feedMessages = 100
+	feedBytes    = 1 << 20
+)
+
+// Watch yields messages as they are stored. Now is when Watch is called. A
+// slow reader holds up nobody and costs the memory of one short read.
+func (in *Inbox) Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event, error] {
+	var from inbox.Position
+	var err error
+	if q.PageToken != "" {
+		from, err = inbox.ParseToken(q.PageToken)
+	} else {
+		err = in.view(ctx, func(t tables) error {
+			from = t.end()
+			return nil
+		})
+	}
+	return func(yield func(inbox.Event, error) bool) {
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			yield(inbox.Event{}, err)
+			return
+		}
+		for at := from; ; {
+			// The channel is taken before the look, so that no commit falls
+			// between the look and the wait.
+			committed := in.nextCommit()
+			messages, err := in.after(ctx, q, at)
+			for i := range messages {
+				at = positionOf(&messages[i])
+				if ctx.Err() != nil || !yield(inbox.Event{Token: at.Token(), Message: messages[i]}, nil) {
+					return
+				}
+			}
+			switch {
+			case ctx.Err() != nil:
+				return
+			case err != nil:
+				yield(inbox.Event{}, err)
+				return
+			case len(messages) > 0:
+				continue
+			}
+			select {
+			case <-committed:
+			case <-ctx.Done():
+				return
+			case <-in.closing:
+				yield(inbox.Event{}, outward(errClosed))
+				return
+			}
+		}
+	}
+}
+
+var errClosed = errors.New("boltinbox: closed")
+
+// after returns the next messages after a position, in the order of the feed.
+func (in *Inbox) after(ctx context.Context, q inbox.Query, from inbox.Position) ([]inbox.Message, error) {
+	var messages []inbox.Message
+	err := in.view(ctx, func(t tables) error {
+		w, size := t.walk(q), 0
+		for at, ok := w.after(from); ok && len(messages) < feedMessages && size < feedBytes; at, ok = w.next() {
+			m, err := t.preview(at)
+			if err != nil {
+				return err
+			}
+			size += len(t.messages.Get(at[:]))
+			messages = append(messages, *m)
+		}
+		return nil
+	})
+	return messages, err
+}
+
+// sweep deletes expired messages now and then until the inbox closes.
+func (in *Inbox) sweep() {
+	ticker := time.NewTicker(max(min(in.ttl/10, time.Minute), time.Millisecond))
+	defer ticker.Stop()
+	for {
+		for more := true; more; {
+			select {
+			case <-in.closing:
+				return
+			default:
+			}
+			// A failure here, such as a full disk, is one that Put meets and
+			// reports as well. The next tick tries again.
+			more, _ = in.sweepStep()
+		}
+		select {
+		case <-in.closing:
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// sweepKeys is about how many keys one step of the sweep deletes: few enough
+// that a Put hardly waits for it.
+const sweepKeys = 2000
+
+// sweepStep deletes some expired messages, oldest first, and reports whether
+// there may be more.
+func (in *Inbox) sweepStep() (more bool, err error) {
+	err = in.guard(func() error {
+		return in.db.Update(func(tx *bbolt.Tx) error {
+			t, keys := tablesOf(tx), 0
+			var limit order
+			binary.BigEndian.PutUint64(limit[:], uint64(max(in.now().Add(-in.ttl).UnixMicro(), 0)))
+			for keys < sweepKeys {
+				at, n, err := t.deleteOldest(limit)
+				if err != nil {
+					return err
+				}
+				if keys += n; at == nil {
+					if keys == 0 {
+						return errNothingNew
+					}
+					return nil
+				}
+			}
+			more = true
+			return nil
+		})
+	})
+	if errors.Is(err, errNothingNew) {
+		err = nil
+	}
+	return more && err == nil, err
+}
