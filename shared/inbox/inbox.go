@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -75,6 +76,19 @@ type Message struct {
 	Verified Verified `json:"verified,omitzero"`
 }
 
+// MarshalJSON writes absent data and attributes as empty ones, so that readers
+// need not tell null apart.
+func (m Message) MarshalJSON() ([]byte, error) {
+	type plain Message
+	if m.Data == nil {
+		m.Data = []byte{}
+	}
+	if m.Attributes == nil {
+		m.Attributes = map[string]string{}
+	}
+	return json.Marshal(plain(m))
+}
+
 // Verified holds the claims of the token that came with a push. The token
 // itself is never kept.
 type Verified struct {
@@ -102,7 +116,10 @@ func ID(source, subscription, messageID string) string {
 }
 
 // Validate reports, as an error that is ErrInvalid, why no inbox could keep m:
-// an identity is missing, data is over MaxDataSize, or a string is not UTF-8.
+// an identity is missing, data is over MaxDataSize, a string is not UTF-8, or a
+// time has no RFC 3339 form. Firestore would refuse such a message together
+// with all that share its commit, and the JSON of a list with one in it would
+// fail as a whole.
 func (m *Message) Validate() error {
 	switch {
 	case m.Source == "":
@@ -112,9 +129,17 @@ func (m *Message) Validate() error {
 	case len(m.Data) > MaxDataSize:
 		return fmt.Errorf("%w: data is %d bytes, the limit is %d", ErrInvalid, len(m.Data), MaxDataSize)
 	}
-	for _, s := range [...]string{m.Source, m.Subscription, m.MessageID, m.OrderingKey} {
+	v := &m.Verified
+	for _, s := range [...]string{
+		m.Source, m.Subscription, m.MessageID, m.OrderingKey, v.Issuer, v.Audience, v.Email, v.Subject,
+	} {
 		if len(s) > maxStringSize || !utf8.ValidString(s) {
 			return fmt.Errorf("%w: a name is over %d bytes or not UTF-8", ErrInvalid, maxStringSize)
+		}
+	}
+	for _, t := range [...]time.Time{m.PublishTime, v.IssuedAt, v.ExpiresAt} {
+		if year := t.UTC().Year(); year < 1 || year > 9999 {
+			return fmt.Errorf("%w: a time is not in the years 1 to 9999", ErrInvalid)
 		}
 	}
 	size := 0

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
+	"strings"
 	"time"
 )
 
@@ -41,6 +42,10 @@ func (p Position) Token() string {
 
 // ParseToken reads a token that Token made, or fails with ErrPageToken.
 func ParseToken(token string) (Position, error) {
+	// The decoder skips line breaks, which no token has.
+	if len(token) > base64.RawURLEncoding.EncodedLen(positionSize) || strings.ContainsAny(token, "\r\n") {
+		return Position{}, ErrPageToken
+	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(token)
 	if err != nil || (len(b) != positionHead && len(b) != positionSize) || b[0] != positionVersion {
 		return Position{}, ErrPageToken

@@ -145,6 +145,13 @@ func putRefuses(t *testing.T, p Place) {
 		{"no_message_id", func(m *inbox.Message) { m.MessageID = "" }},
 		{"too_much_data", func(m *inbox.Message) { m.Data = make([]byte, inbox.MaxDataSize+1) }},
 		{"message_id_not_utf8", func(m *inbox.Message) { m.MessageID = "\xff" }},
+		{"email_not_utf8", func(m *inbox.Message) { m.Verified.Email = "\xff" }},
+		{"long_subscription", func(m *inbox.Message) { m.Subscription = strings.Repeat("s", 2<<10+1) }},
+		{"published_in_year_0", func(m *inbox.Message) { m.PublishTime = time.Date(0, 12, 31, 0, 0, 0, 0, time.UTC) }},
+		{"published_in_year_10000", func(m *inbox.Message) {
+			m.PublishTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.FixedZone("", -3600))
+		}},
+		{"expires_in_year_292277026596", func(m *inbox.Message) { m.Verified.ExpiresAt = time.Unix(1<<62, 0) }},
 		{"attribute_key_not_utf8", func(m *inbox.Message) { m.Attributes = map[string]string{"\xc3": ""} }},
 		{"attribute_value_not_utf8", func(m *inbox.Message) { m.Attributes = map[string]string{"": "\xc3"} }},
 		{"too_many_attributes", func(m *inbox.Message) {

@@ -18,20 +18,28 @@ import (
 // take returns the first n events of a feed.
 func take(t *testing.T, in inbox.Inbox, q inbox.Query, n int) []inbox.Event {
 	t.Helper()
-	var events []inbox.Event
-	if n == 0 {
-		return events
+	events, err := collect(patient(t), in, q, n)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for e, err := range in.Watch(patient(t), q) {
+	return events
+}
+
+// collect is take for goroutines other than the test's own.
+func collect(ctx context.Context, in inbox.Inbox, q inbox.Query, n int) ([]inbox.Event, error) {
+	events := make([]inbox.Event, 0, n)
+	if n == 0 {
+		return events, nil
+	}
+	for e, err := range in.Watch(ctx, q) {
 		if err != nil {
-			t.Fatalf("Watch after %d of %d events: %v", len(events), n, err)
+			return events, fmt.Errorf("feed after %d of %d events: %w", len(events), n, err)
 		}
 		if events = append(events, e); len(events) == n {
-			return events
+			return events, nil
 		}
 	}
-	t.Fatalf("the feed ended after %d of %d events", len(events), n)
-	return nil
+	return events, fmt.Errorf("the feed ended after %d of %d events", len(events), n)
 }
 
 // takeUntil returns the events of a feed up to the one of last.
@@ -60,7 +68,7 @@ func eventIDs(t *testing.T, events []inbox.Event) []string {
 		ids[i] = e.Message.MessageID
 		at, err := inbox.ParseToken(e.Token)
 		if err != nil {
-			t.Fatalf("token of event %d: %v", i, err)
+			t.Errorf("token of event %d: %v", i, err)
 		}
 		if i > 0 && !(at.Commit.After(last.Commit) || at.Commit.Equal(last.Commit) && at.ID > last.ID) {
 			t.Errorf("event %d is at %v, after one at %v", i, at, last)
@@ -327,23 +335,20 @@ func watchFilters(t *testing.T, p Place) {
 			continue
 		}
 		q.PageToken = start
+		ctx := patient(t)
 		wg.Go(func() {
-			ctx, cancel := context.WithCancel(patient(t))
-			defer cancel()
-			var got []inbox.Event
-			for e, err := range in.Watch(ctx, q) {
-				if err != nil {
-					t.Errorf("Watch: %v", err)
-					return
-				}
-				if got = append(got, e); len(got) == len(want) {
-					break
-				}
+			got, err := collect(ctx, in, q, len(want))
+			if err != nil {
+				t.Error(err)
+				return
 			}
 			sameIDs(t, want, eventIDs(t, got))
 			// Resuming with the filter from its middle works too.
 			q.PageToken = got[len(got)/2].Token
-			rest := takeRest(t, in, q, len(got)-len(got)/2-1)
+			rest, err := collect(ctx, in, q, len(got)-len(got)/2-1)
+			if err != nil {
+				t.Error(err)
+			}
 			if diff := cmp.Diff(got[len(got)/2+1:], rest); diff != "" {
 				t.Errorf("filtered feed resumed (-want +got):\n%s", diff)
 			}
@@ -351,25 +356,6 @@ func watchFilters(t *testing.T, p Place) {
 	}
 	putAll(t, in, ms[20:]...)
 	wg.Wait()
-}
-
-// takeRest is take for other goroutines than the test's own.
-func takeRest(t *testing.T, in inbox.Inbox, q inbox.Query, n int) []inbox.Event {
-	events := []inbox.Event{}
-	for n > 0 {
-		for e, err := range in.Watch(patient(t), q) {
-			if err != nil {
-				t.Errorf("Watch: %v", err)
-				return events
-			}
-			events = append(events, e)
-			if n--; n == 0 {
-				break
-			}
-		}
-		break
-	}
-	return events
 }
 
 func watchPreview(t *testing.T, p Place) {
