@@ -1,0 +1,151 @@
+package httpapi
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// NewLogger returns a logger that writes JSON lines with the keys that Cloud
+// Logging reads: severity, message and time.
+func NewLogger(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{ReplaceAttr: cloudKeys}))
+}
+
+func cloudKeys(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) > 0 {
+		return a
+	}
+	switch a.Key {
+	case slog.LevelKey:
+		a.Key = "severity"
+		if level, ok := a.Value.Any().(slog.Level); ok && level == slog.LevelWarn {
+			a.Value = slog.StringValue("WARNING")
+		}
+	case slog.MessageKey:
+		a.Key = "message"
+	}
+	return a
+}
+
+// Handle returns next as an http.Handler: its errors are answered with
+// WriteError, its panics with 500, and each request is logged in one line, 4xx
+// as a warning and 5xx as an error. The query is not logged, since it may hold
+// a secret. project is the Google Cloud project of the traces.
+func Handle(log *slog.Logger, project string, next HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		var line line
+		rec := &recorder{ResponseWriter: w, status: http.StatusOK}
+		r = r.WithContext(context.WithValue(r.Context(), lineKey{}, &line))
+		err := call(next, rec, r)
+		if err != nil && !rec.wrote {
+			WriteError(rec, err)
+		}
+		level := slog.LevelInfo
+		switch {
+		case rec.status >= 500 || err != nil && rec.status < 400:
+			level = slog.LevelError
+		case rec.status >= 400:
+			level = slog.LevelWarn
+		}
+		if !log.Enabled(r.Context(), level) {
+			return
+		}
+		attrs := append(line.attrs[:line.n],
+			slog.Group("httpRequest",
+				slog.String("requestMethod", r.Method),
+				slog.String("requestUrl", r.URL.Path),
+				slog.Int("status", rec.status),
+				slog.String("userAgent", r.UserAgent()),
+				slog.String("latency", strconv.FormatFloat(time.Since(start).Seconds(), 'f', 6, 64)+"s"),
+			))
+		if err != nil {
+			attrs = append(attrs, slog.String("error", err.Error()))
+		}
+		attrs = appendTrace(attrs, project, r.Header)
+		message := line.outcome
+		if message == "" {
+			message = r.Method + " " + strconv.Itoa(rec.status)
+		}
+		log.LogAttrs(r.Context(), level, message, attrs...)
+	})
+}
+
+// line is what a handler adds to its request's log line.
+type line struct {
+	outcome string
+	attrs   [8]slog.Attr
+	n       int
+}
+
+type lineKey struct{}
+
+// Outcome sets the message of the request's log line, such as "stored".
+func Outcome(ctx context.Context, outcome string) {
+	if l, ok := ctx.Value(lineKey{}).(*line); ok {
+		l.outcome = outcome
+	}
+}
+
+// Log adds attributes to the request's log line; at most eight are kept.
+// Never pass a payload or a secret.
+func Log(ctx context.Context, attrs ...slog.Attr) {
+	if l, ok := ctx.Value(lineKey{}).(*line); ok {
+		l.n += copy(l.attrs[l.n:], attrs)
+	}
+}
+
+// appendTrace adds Cloud Logging's trace keys from the W3C traceparent header
+// or, without one, from X-Cloud-Trace-Context. Anything malformed is left out.
+func appendTrace(attrs []slog.Attr, project string, h http.Header) []slog.Attr {
+	var trace, span string
+	sampled := false
+	if parts := strings.Split(h.Get("Traceparent"), "-"); len(parts) >= 4 {
+		trace, span, sampled = parts[1], parts[2], parts[3] == "01"
+	} else if id, rest, ok := strings.Cut(h.Get("X-Cloud-Trace-Context"), "/"); ok {
+		decimal, options, _ := strings.Cut(rest, ";")
+		if n, err := strconv.ParseUint(decimal, 10, 64); err == nil {
+			trace, sampled = id, options == "o=1"
+			span = strconv.FormatUint(n, 16)
+			span = strings.Repeat("0", 16-len(span)) + span
+		}
+	}
+	if project == "" || !isHex(trace, 32) || !isHex(span, 16) {
+		return attrs
+	}
+	return append(attrs,
+		slog.String("logging.googleapis.com/trace", "projects/"+project+"/traces/"+trace),
+		slog.String("logging.googleapis.com/spanId", span),
+		slog.Bool("logging.googleapis.com/trace_sampled", sampled))
+}
+
+func isHex(s string, n int) bool {
+	return len(s) == n && strings.Trim(s, "0123456789abcdefABCDEF") == ""
+}
+
+// recorder remembers what was answered.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	wrote  bool
+}
+
+func (r *recorder) WriteHeader(status int) {
+	if !r.wrote {
+		r.status, r.wrote = status, status >= 200
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(b []byte) (int, error) {
+	r.wrote = true
+	return r.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController reach the real writer.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
