@@ -1,0 +1,172 @@
+// Package publisher sends messages to one Pub/Sub topic. It checks Pub/Sub's
+// limits before the call, so that nothing is published when one message is
+// bad, and it reads the three forms in which a message to publish can come
+// over HTTP.
+package publisher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"unicode/utf8"
+
+	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+)
+
+// Pub/Sub's limits for one publish request, in messages and bytes.
+const (
+	MaxMessages         = 1000
+	MaxRequestSize      = 10_000_000
+	MaxAttributes       = 100
+	MaxAttributeKeySize = 256
+	MaxAttributeSize    = 1024
+	MaxOrderingKeySize  = 1024
+)
+
+// LimitError says which message is over which of Pub/Sub's limits. Its status
+// is 400.
+type LimitError struct {
+	// Index is the position of the message in the request, or -1 when the
+	// request as a whole is over the limit.
+	Index int
+	// Limit describes the limit, Value what the message has.
+	Limit string
+	Value string
+}
+
+// Error names the message, the limit and the value.
+func (e *LimitError) Error() string {
+	if e.Index < 0 {
+		return fmt.Sprintf("the request has %s; the limit is %s", e.Value, e.Limit)
+	}
+	return fmt.Sprintf("message %d has %s; the limit is %s", e.Index, e.Value, e.Limit)
+}
+
+// HTTPStatus returns 400 and the error's text, which holds no payload.
+func (e *LimitError) HTTPStatus() (int, string) { return http.StatusBadRequest, e.Error() }
+
+// ErrUnavailable is the error of a topic that cannot be reached or does not
+// exist. Its status is 503.
+var ErrUnavailable error = unavailable{}
+
+type unavailable struct{}
+
+func (unavailable) Error() string { return "publisher: the topic cannot be published to" }
+
+func (unavailable) HTTPStatus() (int, string) {
+	return http.StatusServiceUnavailable, "Pub/Sub does not take the message now; try again"
+}
+
+// Check returns a *LimitError for the first message that Pub/Sub would refuse,
+// or nil.
+func Check(messages []*pubsubpb.PubsubMessage) error {
+	if n := len(messages); n == 0 || n > MaxMessages {
+		return &LimitError{-1, fmt.Sprintf("1 to %d", MaxMessages), fmt.Sprintf("%d messages", n)}
+	}
+	for i, m := range messages {
+		if err := check(i, m); err != nil {
+			return err
+		}
+		if m.OrderingKey != messages[0].OrderingKey {
+			return &LimitError{i, "one ordering key for each request", "another ordering key than message 0"}
+		}
+	}
+	if n := proto.Size(&pubsubpb.PublishRequest{Messages: messages}); n > MaxRequestSize {
+		largest := 0
+		for i, m := range messages {
+			if len(m.Data) > len(messages[largest].Data) {
+				largest = i
+			}
+		}
+		return &LimitError{-1, fmt.Sprintf("%d", MaxRequestSize), fmt.Sprintf("%d bytes, %d of them in message %d", n, len(messages[largest].Data), largest)}
+	}
+	return nil
+}
+
+func check(i int, m *pubsubpb.PubsubMessage) error {
+	over := func(what string, n, limit int) error {
+		return &LimitError{i, fmt.Sprintf("%d", limit), fmt.Sprintf("%s of %d bytes", what, n)}
+	}
+	switch {
+	case len(m.Data) == 0 && len(m.Attributes) == 0:
+		return &LimitError{i, "at least one byte of data or one attribute", "neither"}
+	case len(m.Attributes) > MaxAttributes:
+		return &LimitError{i, fmt.Sprintf("%d", MaxAttributes), fmt.Sprintf("%d attributes", len(m.Attributes))}
+	case len(m.OrderingKey) > MaxOrderingKeySize:
+		return over("an ordering key", len(m.OrderingKey), MaxOrderingKeySize)
+	case !utf8.ValidString(m.OrderingKey):
+		return &LimitError{i, "UTF-8", "an ordering key that is not UTF-8"}
+	}
+	for k, v := range m.Attributes {
+		switch {
+		case k == "":
+			return &LimitError{i, "at least one byte", "an attribute key of 0 bytes"}
+		case len(k) > MaxAttributeKeySize:
+			return over("an attribute key", len(k), MaxAttributeKeySize)
+		case strings.HasPrefix(k, "goog"):
+			return &LimitError{i, `any prefix but "goog"`, `an attribute key that starts with "goog"`}
+		case len(v) > MaxAttributeSize:
+			return over("an attribute value", len(v), MaxAttributeSize)
+		case !utf8.ValidString(k) || !utf8.ValidString(v):
+			return &LimitError{i, "UTF-8", "an attribute that is not UTF-8"}
+		}
+	}
+	return nil
+}
+
+// Publisher publishes to one topic.
+type Publisher struct {
+	client *pubsub.Client
+	topic  string
+}
+
+// New returns a Publisher for the topic with this ID in the client's project,
+// or with this full name. The client stays the caller's to close.
+func New(client *pubsub.Client, topic string) (*Publisher, error) {
+	if client == nil || topic == "" {
+		return nil, errors.New("publisher: a client and a topic are required")
+	}
+	if !strings.Contains(topic, "/") {
+		topic = "projects/" + client.Project() + "/topics/" + topic
+	}
+	return &Publisher{client: client, topic: topic}, nil
+}
+
+// Publish sends messages, all of them or none, in one request and returns
+// their IDs in order. It fails with a *LimitError, with ErrUnavailable, or with
+// the context's error. One request per call and no batching in the background:
+// a function's CPU is only there while a request is, and whoever has many
+// messages sends them together.
+func (p *Publisher) Publish(ctx context.Context, messages []*pubsubpb.PubsubMessage) ([]string, error) {
+	if err := Check(messages); err != nil {
+		return nil, err
+	}
+	resp, err := p.client.TopicAdminClient.Publish(ctx, &pubsubpb.PublishRequest{Topic: p.topic, Messages: messages})
+	if err == nil {
+		return resp.GetMessageIds(), nil
+	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("publisher: %w (%w)", ctx.Err(), err)
+	}
+	if status.Code(err) == codes.InvalidArgument {
+		return nil, fmt.Errorf("%w: %w", errRefused, err)
+	}
+	return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// errRefused is Pub/Sub's own refusal of messages that passed Check.
+var errRefused error = refused{}
+
+type refused struct{}
+
+func (refused) Error() string { return "publisher: Pub/Sub refused the messages" }
+
+func (refused) HTTPStatus() (int, string) {
+	return http.StatusBadRequest, "Pub/Sub refused the messages as invalid; the log has the reason"
+}
