@@ -1,0 +1,53 @@
+package console
+
+import (
+	"errors"
+
+	"github.com/caarlos0/env/v11"
+
+	"example.com/pushinbox/shared/inbox/firestoreinbox"
+)
+
+// environment is what the function reads from its environment.
+type environment struct {
+	firestoreinbox.Config
+	Console Config
+}
+
+// Config is who may read and where messages are published, each field with the
+// variable it is read from.
+type Config struct {
+	// Project is the Google Cloud project of the topic.
+	Project string `env:"GOOGLE_CLOUD_PROJECT,required,notEmpty"`
+	// Topic is the ID or the full name of the Pub/Sub topic.
+	Topic string `env:"PUBSUB_TOPIC,required,notEmpty"`
+	// Audience is the audience that readers' ID tokens must be made for.
+	Audience string `env:"CONSOLE_AUDIENCE"`
+	// Readers are the e-mail addresses that may read and publish.
+	Readers []string `env:"CONSOLE_READERS"`
+	// IAPAudience is the audience of the assertions of the Identity-Aware
+	// Proxy in front, which then says who may read.
+	IAPAudience string `env:"IAP_AUDIENCE"`
+}
+
+// Validate reports every value that cannot be right, naming its variable.
+func (c Config) Validate() error {
+	var errs []error
+	if (c.Audience == "") != (len(c.Readers) == 0) {
+		errs = append(errs, errors.New("CONSOLE_AUDIENCE and CONSOLE_READERS go together; set both or neither"))
+	}
+	if c.Audience == "" && c.IAPAudience == "" {
+		errs = append(errs, errors.New("nobody could read; set CONSOLE_AUDIENCE and CONSOLE_READERS, or IAP_AUDIENCE"))
+	}
+	return errors.Join(errs...)
+}
+
+// fromEnvironment reads the settings and reports every variable that is
+// missing or malformed in one error. A nil vars means the process's own.
+func fromEnvironment(vars map[string]string) (environment, error) {
+	e, err := env.ParseAsWithOptions[environment](env.Options{Environment: vars})
+	if err != nil {
+		return e, err
+	}
+	return e, errors.Join(e.Config.Validate(), e.Console.Validate())
+}

@@ -1,0 +1,45 @@
+// Package console is the Cloud Function through which people and programs read
+// the inbox: lists, single messages, a live tail, and publishing and replaying
+// for those who may read.
+package console
+
+import (
+	"context"
+	"net/http"
+	"os"
+
+	"cloud.google.com/go/pubsub/v2"
+	"github.com/GoogleCloudPlatform/functions-framework-go/functions"
+
+	"example.com/pushinbox/shared/httpapi"
+	"example.com/pushinbox/shared/inbox/firestoreinbox"
+	"example.com/pushinbox/shared/publisher"
+	"example.com/pushinbox/shared/verify"
+)
+
+func init() {
+	log := httpapi.NewLogger(os.Stderr)
+	functions.HTTP("console", httpapi.Function("console", os.Getenv("FUNCTION_TARGET"), log, func(ctx context.Context) (http.Handler, error) {
+		e, err := fromEnvironment(nil)
+		if err != nil {
+			return nil, err
+		}
+		verifier, err := verify.New(nil)
+		if err != nil {
+			return nil, err
+		}
+		store, err := firestoreinbox.Open(ctx, e.Config)
+		if err != nil {
+			return nil, err
+		}
+		client, err := pubsub.NewClient(ctx, e.Console.Project)
+		if err != nil {
+			return nil, err
+		}
+		topic, err := publisher.New(client, e.Console.Topic)
+		if err != nil {
+			return nil, err
+		}
+		return New(e.Console, verifier, store, topic, log)
+	}))
+}

@@ -1,0 +1,333 @@
+package console
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+
+	"example.com/pushinbox/shared/httpapi"
+	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/publisher"
+	"example.com/pushinbox/shared/verify"
+)
+
+// Verifier says who signed a request.
+type Verifier interface {
+	IDToken(r *http.Request, p verify.Policy) (verify.Claims, error)
+	IAP(r *http.Request, audience string) (verify.Claims, error)
+}
+
+// Store is the part of an inbox that is read.
+type Store interface {
+	Get(ctx context.Context, id string) (*inbox.Message, error)
+	List(ctx context.Context, q inbox.Query) (*inbox.Page, error)
+	Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event, error]
+}
+
+// Topic takes messages, all of them or none, and returns their IDs.
+type Topic interface {
+	Publish(ctx context.Context, messages []*pubsubpb.PubsubMessage) ([]string, error)
+}
+
+const (
+	// replayOf is the attribute of a replayed message that names the ID of
+	// the message it repeats.
+	replayOf = "replay-of"
+	// readBudget and publishBudget bound what one request may take, but for
+	// the live tail.
+	readBudget    = 30 * time.Second
+	publishBudget = 20 * time.Second
+	// heartbeat is how often an idle live tail sends a comment, so that
+	// proxies keep it open and a dead one is noticed.
+	heartbeat = 15 * time.Second
+	// iapHeader carries the assertion of the Identity-Aware Proxy.
+	iapHeader = "X-Goog-Iap-Jwt-Assertion"
+)
+
+// New returns the console.
+func New(cfg Config, v Verifier, s Store, t Topic, log *slog.Logger) (http.Handler, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if v == nil || s == nil || t == nil || log == nil {
+		return nil, errors.New("console: a verifier, a store, a topic and a logger are required")
+	}
+	h := &handler{
+		policy:      verify.Policy{Audience: cfg.Audience, Emails: cfg.Readers},
+		iapAudience: cfg.IAPAudience,
+		verify:      v,
+		store:       s,
+		topic:       t,
+	}
+	mux := http.NewServeMux()
+	for pattern, serve := range map[string]httpapi.HandlerFunc{
+		"GET /{$}":                  h.index,
+		"GET /messages":             h.list,
+		"POST /messages":            h.publish,
+		"GET /messages/{id}":        h.message,
+		"GET /messages/{id}/data":   h.data,
+		"POST /messages/{idReplay}": h.replay,
+		"GET /events":               h.events,
+	} {
+		mux.Handle(pattern, httpapi.Handle(log, cfg.Project, h.signedIn(serve)))
+	}
+	mux.Handle("/", httpapi.Handle(log, cfg.Project, h.signedIn(unknown)))
+	return mux, nil
+}
+
+type handler struct {
+	policy      verify.Policy
+	iapAudience string
+	verify      Verifier
+	store       Store
+	topic       Topic
+}
+
+// signedIn lets only readers through, and writes only from the same origin:
+// behind IAP the credential is a cookie, which other sites can make a browser
+// send.
+func (h *handler) signedIn(next httpapi.HandlerFunc) httpapi.HandlerFunc {
+	sameOrigin := http.NewCrossOriginProtection()
+	return func(w http.ResponseWriter, r *http.Request) error {
+		claims, err := h.reader(r)
+		if err != nil {
+			return err
+		}
+		httpapi.Log(r.Context(), slog.String("reader", claims.Email))
+		if err := sameOrigin.Check(r); err != nil {
+			return &httpapi.Error{Status: http.StatusForbidden, Detail: "the request comes from another site", Cause: err}
+		}
+		return next(w, r)
+	}
+}
+
+func (h *handler) reader(r *http.Request) (verify.Claims, error) {
+	if h.policy.Audience == "" || h.iapAudience != "" && len(r.Header[iapHeader]) > 0 {
+		return h.verify.IAP(r, h.iapAudience)
+	}
+	return h.verify.IDToken(r, h.policy)
+}
+
+func unknown(w http.ResponseWriter, r *http.Request) error {
+	switch r.URL.Path {
+	case "/", "/events":
+		return httpapi.AllowMethods(w, r, http.MethodGet)
+	case "/messages":
+		return httpapi.AllowMethods(w, r, http.MethodGet, http.MethodPost)
+	}
+	if strings.HasPrefix(r.URL.Path, "/messages/") && r.Method != http.MethodGet {
+		return httpapi.AllowMethods(w, r, http.MethodGet, http.MethodPost)
+	}
+	return &httpapi.Error{Status: http.StatusNotFound, Detail: "there is nothing here; try /messages"}
+}
+
+func (h *handler) index(w http.ResponseWriter, r *http.Request) error {
+	http.Redirect(w, r, "messages", http.StatusSeeOther)
+	return nil
+}
+
+func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
+	q, err := query(r)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), readBudget)
+	defer cancel()
+	page, err := h.store.List(ctx, q)
+	if err != nil {
+		return err
+	}
+	if page.Messages == nil {
+		page.Messages = []inbox.Message{}
+	}
+	httpapi.WriteJSON(w, http.StatusOK, struct {
+		Messages      []inbox.Message `json:"messages"`
+		NextPageToken string          `json:"nextPageToken,omitempty"`
+		WatchToken    string          `json:"watchToken,omitempty"`
+	}{page.Messages, page.NextPageToken, page.WatchToken})
+	return nil
+}
+
+func query(r *http.Request) (inbox.Query, error) {
+	v := r.URL.Query()
+	q := inbox.Query{Source: v.Get("source"), Subscription: v.Get("subscription"), PageToken: v.Get("pageToken")}
+	if s := v.Get("pageSize"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 0 {
+			return q, &httpapi.Error{Status: http.StatusBadRequest, Detail: "pageSize is not a number of messages"}
+		}
+		q.PageSize = n
+	}
+	return q, nil
+}
+
+// get returns the message with the ID in the path.
+func (h *handler) get(r *http.Request, id string) (*inbox.Message, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), readBudget)
+	defer cancel()
+	return h.store.Get(ctx, id)
+}
+
+func (h *handler) message(w http.ResponseWriter, r *http.Request) error {
+	m, err := h.get(r, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	httpapi.WriteJSON(w, http.StatusOK, m)
+	return nil
+}
+
+// data serves the payload as a download of a neutral type: it is a stranger's
+// bytes, and no browser should make a page of them.
+func (h *handler) data(w http.ResponseWriter, r *http.Request) error {
+	m, err := h.get(r, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	hd := w.Header()
+	hd.Set("Content-Type", "application/octet-stream")
+	hd.Set("Content-Disposition", `attachment; filename="`+m.ID+`.bin"`)
+	hd.Set("Content-Length", strconv.Itoa(len(m.Data)))
+	hd.Set("Content-Security-Policy", "sandbox; default-src 'none'")
+	hd.Set("X-Content-Type-Options", "nosniff")
+	hd.Set("Cache-Control", "no-store")
+	_, err = w.Write(m.Data)
+	return err
+}
+
+func (h *handler) publish(w http.ResponseWriter, r *http.Request) error {
+	body, err := httpapi.ReadBody(w, r, publisher.MaxBodySize)
+	if err != nil {
+		return err
+	}
+	messages, err := publisher.Parse(r.Header, r.URL.Query(), body)
+	if err != nil {
+		return err
+	}
+	return h.send(w, r, messages)
+}
+
+// replay publishes a stored message again.
+func (h *handler) replay(w http.ResponseWriter, r *http.Request) error {
+	id, ok := strings.CutSuffix(r.PathValue("idReplay"), ":replay")
+	if !ok {
+		w.Header().Set("Allow", "GET")
+		return &httpapi.Error{Status: http.StatusMethodNotAllowed, Detail: "use GET, or POST to /messages/{id}:replay"}
+	}
+	m, err := h.get(r, id)
+	if err != nil {
+		return err
+	}
+	attributes := map[string]string{replayOf: m.ID}
+	for k, v := range m.Attributes {
+		if k != replayOf {
+			attributes[k] = v
+		}
+	}
+	return h.send(w, r, []*pubsubpb.PubsubMessage{{Data: m.Data, Attributes: attributes, OrderingKey: m.OrderingKey}})
+}
+
+func (h *handler) send(w http.ResponseWriter, r *http.Request, messages []*pubsubpb.PubsubMessage) error {
+	ctx, cancel := context.WithTimeout(r.Context(), publishBudget)
+	defer cancel()
+	ids, err := h.topic.Publish(ctx, messages)
+	if err != nil {
+		return err
+	}
+	httpapi.WriteJSON(w, http.StatusOK, publisher.Reply{MessageIDs: ids})
+	return nil
+}
+
+// events is the live tail. Each event's ID is the token to resume after it; a
+// first event without data carries the token of the start, so that a client
+// whose connection breaks before anything arrived misses nothing either.
+func (h *handler) events(w http.ResponseWriter, r *http.Request) error {
+	q, err := query(r)
+	if err != nil {
+		return err
+	}
+	if last := r.Header.Get("Last-Event-ID"); last != "" {
+		q.PageToken = last
+	}
+	if q.PageToken == "" {
+		page, err := h.store.List(r.Context(), inbox.Query{PageSize: 1})
+		if err != nil {
+			return err
+		}
+		q.PageToken = page.WatchToken
+	} else if _, err := inbox.ParseToken(q.PageToken); err != nil {
+		return err
+	}
+
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	type result struct {
+		event inbox.Event
+		err   error
+	}
+	results := make(chan result)
+	go func() {
+		defer close(results)
+		for event, err := range h.store.Watch(ctx, q) {
+			select {
+			case results <- result{event, err}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+
+	hd := w.Header()
+	hd.Set("Content-Type", "text/event-stream")
+	hd.Set("Cache-Control", "no-store")
+	hd.Set("X-Content-Type-Options", "nosniff")
+	hd.Set("X-Accel-Buffering", "no")
+	out := http.NewResponseController(w)
+	if _, err := fmt.Fprintf(w, "retry: 1000\nid: %s\n\n", q.PageToken); err != nil {
+		return err
+	}
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	for {
+		if err := out.Flush(); err != nil {
+			return err
+		}
+		select {
+		case res, ok := <-results:
+			switch {
+			case !ok, errors.Is(res.err, context.Canceled):
+				return nil
+			case res.err != nil:
+				// The answer has begun; the client reconnects and resumes.
+				return res.err
+			}
+			if err := writeEvent(w, res.event); err != nil {
+				return err
+			}
+		case <-beat.C:
+			if _, err := w.Write([]byte(": still here\n\n")); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func writeEvent(w http.ResponseWriter, e inbox.Event) error {
+	data, err := json.Marshal(e.Message)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "id: %s\nevent: message\ndata: %s\n\n", e.Token, data)
+	return err
+}

@@ -1,0 +1,51 @@
+package receive
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/caarlos0/env/v11"
+
+	"example.com/pushinbox/shared/inbox/firestoreinbox"
+)
+
+// environment is what the function reads from its environment.
+type environment struct {
+	firestoreinbox.Config
+	Receive Config
+}
+
+// Config is whose pushes are let in, each field with the variable it is read
+// from.
+type Config struct {
+	// Project is the Google Cloud project that the log's traces belong to.
+	Project string `env:"GOOGLE_CLOUD_PROJECT"`
+	// Audience is the audience of the push subscription's token.
+	Audience string `env:"PUSH_AUDIENCE,required,notEmpty"`
+	// ServiceAccount is the e-mail of the account that signs the pushes.
+	ServiceAccount string `env:"PUSH_SERVICE_ACCOUNT,required,notEmpty"`
+	// VerificationToken, when set, must be the endpoint's ?token= too.
+	VerificationToken string `env:"PUBSUB_VERIFICATION_TOKEN"`
+}
+
+// Validate reports every value that cannot be right, naming its variable.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Audience == "" {
+		errs = append(errs, errors.New("PUSH_AUDIENCE is empty; set it to the audience of the push subscription"))
+	}
+	if !strings.Contains(c.ServiceAccount, "@") {
+		errs = append(errs, errors.New("PUSH_SERVICE_ACCOUNT is not the e-mail address of a service account"))
+	}
+	return errors.Join(errs...)
+}
+
+// fromEnvironment reads the settings and reports every variable that is
+// missing or malformed in one error. A nil vars means the process's own.
+func fromEnvironment(vars map[string]string) (environment, error) {
+	e, err := env.ParseAsWithOptions[environment](env.Options{Environment: vars})
+	if err != nil {
+		return e, err
+	}
+	return e, errors.Join(e.Config.Validate(), e.Receive.Validate())
+}

@@ -1,0 +1,35 @@
+// Package receive is the Cloud Function behind a Pub/Sub push subscription: it
+// verifies that Pub/Sub sent the push and keeps the message in Firestore
+// before it acknowledges.
+package receive
+
+import (
+	"context"
+	"net/http"
+	"os"
+
+	"github.com/GoogleCloudPlatform/functions-framework-go/functions"
+
+	"example.com/pushinbox/shared/httpapi"
+	"example.com/pushinbox/shared/inbox/firestoreinbox"
+	"example.com/pushinbox/shared/verify"
+)
+
+func init() {
+	log := httpapi.NewLogger(os.Stderr)
+	functions.HTTP("receive", httpapi.Function("receive", os.Getenv("FUNCTION_TARGET"), log, func(ctx context.Context) (http.Handler, error) {
+		e, err := fromEnvironment(nil)
+		if err != nil {
+			return nil, err
+		}
+		verifier, err := verify.New(nil)
+		if err != nil {
+			return nil, err
+		}
+		store, err := firestoreinbox.Open(ctx, e.Config)
+		if err != nil {
+			return nil, err
+		}
+		return New(e.Receive, verifier, store, log)
+	}))
+}
