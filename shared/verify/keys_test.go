@@ -113,9 +113,9 @@ var failures = map[string]roundTripper{
 	"no_keys":         answers(200, `{"keys":[]}`),
 	"null_keys":       answers(200, `{"keys":null}`),
 	"null_key":        answers(200, `{"keys":[null]}`),
-	"keys_not_a_list": answers(200, `{"keys":{"kid":"rsa-1"}}`),
+	"keys_not_a_list": answers(200, `{"keys":{"kid":"`+rsaKeyID+`"}}`),
 	"key_without_id":  answers(200, `{"keys":[{"kty":"RSA"}]}`),
-	"key_of_numbers":  answers(200, `{"keys":[{"kid":"rsa-1","n":1}]}`),
+	"key_of_numbers":  answers(200, `{"keys":[{"kid":"`+rsaKeyID+`","n":1}]}`),
 	"trailing_data": func(*http.Request) (*http.Response, error) {
 		return answer(200, nil, keySetOf(rsaKeyID, googleKey())+"x")
 	},

@@ -33,8 +33,9 @@ const (
 	audience    = "https://receive-1234.europe-west1.run.app"
 	email       = "pusher@project.iam.gserviceaccount.com"
 	iapAudience = "/projects/1234/global/backendServices/5678"
-	rsaKeyID    = "rsa-1"
-	ecKeyID     = "ec-1"
+	subject     = "112233445566778899001"
+	rsaKeyID    = "d9740a70b0972dccf75fa88bc529bd16a30573bd"
+	ecKeyID     = "2nMJtw"
 )
 
 var policy = Policy{Audience: audience, Emails: []string{"other@example.com", email}}
@@ -150,7 +151,7 @@ func idToken() *draft {
 		header: map[string]any{"alg": "RS256", "kid": rsaKeyID, "typ": "JWT"},
 		claims: map[string]any{
 			"iss": "https://accounts.google.com", "aud": audience,
-			"azp": "1234567890", "sub": "1234567890",
+			"azp": subject, "sub": subject,
 			"email": email, "email_verified": true,
 			"iat": now.Unix() - 60, "exp": now.Unix() + 3540,
 		},
@@ -278,7 +279,7 @@ func TestIDToken_accepts(t *testing.T) {
 				}
 				want := Claims{
 					Issuer: "https://accounts.google.com", Audience: audience,
-					Email: email, EmailVerified: true, Subject: "1234567890",
+					Email: email, EmailVerified: true, Subject: subject,
 					IssuedAt:  time.Unix(d.claims["iat"].(int64), 0).UTC(),
 					ExpiresAt: time.Unix(d.claims["exp"].(int64), 0).UTC(),
 				}
@@ -374,8 +375,8 @@ func TestIDToken_refuses(t *testing.T) {
 		"header_list":              {func(d *draft) { d.rawHeader = "[]" }, ErrMalformed, 401},
 		"header_not_json":          {func(d *draft) { d.rawHeader = "{" }, ErrMalformed, 401},
 		"header_empty_object":      {func(d *draft) { d.rawHeader = "{}" }, ErrAlgorithm, 401},
-		"header_field_twice":       {func(d *draft) { d.rawHeader = `{"alg":"none","alg":"RS256","kid":"rsa-1"}` }, ErrMalformed, 401},
-		"header_field_in_capitals": {func(d *draft) { d.rawHeader = `{"alg":"RS256","ALG":"ES256","kid":"rsa-1"}` }, ErrMalformed, 401},
+		"header_field_twice":       {func(d *draft) { d.rawHeader = `{"alg":"none","alg":"RS256","kid":"` + rsaKeyID + `"}` }, ErrMalformed, 401},
+		"header_field_in_capitals": {func(d *draft) { d.rawHeader = `{"alg":"RS256","ALG":"ES256","kid":"` + rsaKeyID + `"}` }, ErrMalformed, 401},
 		"typ_not_a_string":         {field("typ", 5), ErrMalformed, 401},
 		"embedded_jwk":             {field("jwk", map[string]any{"kty": "RSA"}), ErrMalformed, 401},
 		"jku":                      {field("jku", "https://evil.example/keys"), ErrMalformed, 401},
@@ -406,10 +407,10 @@ func TestIDToken_refuses(t *testing.T) {
 		"key_id_empty":                {field("kid", ""), ErrKeyID, 401},
 		"key_id_not_a_string":         {field("kid", 1), ErrKeyID, 401},
 		"key_id_of_iap":               {field("kid", ecKeyID), ErrKeyID, 401},
-		"key_id_in_capitals":          {field("kid", "RSA-1"), ErrKeyID, 401},
+		"key_id_in_capitals":          {field("kid", strings.ToUpper(rsaKeyID)), ErrKeyID, 401},
 		"foreign_key":                 {func(d *draft) { d.sign = signRS256(foreignKey()) }, ErrSignature, 401},
 		"foreign_key_and_key_id":      {func(d *draft) { d.sign = signRS256(foreignKey()); d.header["kid"] = "mine" }, ErrKeyID, 401},
-		"altered_header":              {another(0, segment(`{"alg":"RS256","kid":"rsa-1"}`)), ErrSignature, 401},
+		"altered_header":              {another(0, segment(`{"alg":"RS256","kid":"`+rsaKeyID+`"}`)), ErrSignature, 401},
 		"altered_payload":             {func(d *draft) { d.alter = rewriteClaim(d, "sub", "1") }, ErrSignature, 401},
 		"altered_signature_first":     {alterSignature(0), ErrSignature, 401},
 		"altered_signature_last":      {alterSignature(255), ErrSignature, 401},
