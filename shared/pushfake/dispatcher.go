@@ -1,0 +1,729 @@
+package pushfake
+
+import (
+	"bytes"
+	"cmp"
+	"container/heap"
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"net/url"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+)
+
+const (
+	// DefaultMaxOutstanding is how many requests are under way at most when
+	// Options name no number: Google's advice is to plan for fewer than a
+	// thousand for each subscription.
+	DefaultMaxOutstanding = 1000
+
+	defaultAckDeadline = 10 * time.Second
+	// tokenMargin is how long before it expires a token is no longer sent.
+	tokenMargin = time.Minute
+	// maxAnswer is how much of an answer is read to keep its connection.
+	maxAnswer = 64 << 10
+	// Retry delays of a retry policy that leaves one out, and the attempts of
+	// a dead-letter policy that does.
+	defaultMinRetry    = 10 * time.Second
+	defaultMaxRetry    = 10 * time.Minute
+	defaultMaxAttempts = 5
+)
+
+// Options holds what is optional for New.
+type Options struct {
+	// Issuer signs the tokens. It is required when the push configuration has
+	// an OIDC token.
+	Issuer *Issuer
+	// Push takes the place of the subscription's own push configuration. Where
+	// the backend would push itself, or lets nobody pull from a subscription
+	// that has an endpoint (Google's emulator and Pub/Sub itself), create the
+	// subscription without one and set it here.
+	Push *pubsubpb.PushConfig
+	// Transport sends the pushes; nil means one of this Dispatcher's own, which
+	// uses no proxy.
+	Transport http.RoundTripper
+	// Clock times everything but the waiting for the backend; nil means the
+	// system's.
+	Clock Clock
+	// MaxOutstanding caps the push window; 0 means DefaultMaxOutstanding.
+	MaxOutstanding int
+	// OnDelivery is told of every finished attempt, one at a time and in the
+	// order in which they finished. Delivery waits for it.
+	OnDelivery func(Delivery)
+	// OnError is told of every failed call to the backend, one at a time. Such
+	// calls are repeated, with a backoff of 100 ms to 10 s.
+	OnError func(error)
+	// Faults decides, before each attempt, what is to go wrong with it. The
+	// zero Fault is nothing.
+	Faults func(m *pubsubpb.PubsubMessage, attempt int) Fault
+	// Poll makes the Dispatcher ask for messages and, when there are none, ask
+	// again after this time, in place of waiting in Pull. It is for pstest,
+	// whose Pull looks for messages twice in 500 ms and not in between. 0 means
+	// to wait in Pull.
+	Poll time.Duration
+
+	// published, if not nil, says that there may be messages, so that they
+	// need not be polled for.
+	published chan struct{}
+}
+
+// Fault is what goes wrong with one attempt.
+type Fault struct {
+	// Delay holds the request back. Others go ahead, but for those of the same
+	// ordering key.
+	Delay time.Duration
+	// Header replaces the request's headers of the same names; a nil value
+	// removes one.
+	Header http.Header
+	// Status, if not 0, is taken for the endpoint's answer. Nothing is sent.
+	Status int
+	// Duplicate sends the request twice at the same time. The answer to one of
+	// them counts.
+	Duplicate bool
+	// LoseAck takes any answer for none: what the endpoint has acknowledged is
+	// delivered again.
+	LoseAck bool
+}
+
+// ErrAckLost is a Delivery's error when a Fault lost the acknowledgement.
+var ErrAckLost = errors.New("pushfake: the acknowledgement was lost on request")
+
+// Delivery is one finished attempt to deliver a message.
+type Delivery struct {
+	MessageID   string
+	OrderingKey string
+	// Attempt counts from 1, whether or not the request says so.
+	Attempt int
+	// Status is the endpoint's answer, or 0 when there was none.
+	Status int
+	// Err says why there was no answer: context.DeadlineExceeded when the ack
+	// deadline passed.
+	Err error
+	// Acked says that the endpoint acknowledged the message.
+	Acked bool
+	// DeadLettered says that this was the last attempt: the message goes to
+	// the dead-letter topic.
+	DeadLettered bool
+	// Duration is how long the request took.
+	Duration time.Duration
+	// RetryIn is how long the next attempt is away at least; 0 when there is
+	// none.
+	RetryIn time.Duration
+}
+
+// Dispatcher pushes the messages of one subscription. New starts it.
+type Dispatcher struct {
+	backend
+	encoding
+	issuer      *Issuer
+	oidc        *pubsubpb.PushConfig_OidcToken
+	audience    string
+	request     *http.Request // what all requests have in common
+	transport   http.RoundTripper
+	ownIdle     func() // closes the idle connections of a transport of our own
+	clock       Clock
+	onDelivery  func(Delivery)
+	onError     func(error)
+	faults      func(*pubsubpb.PubsubMessage, int) Fault
+	ackDeadline time.Duration
+	ordered     bool
+	retry       *pubsubpb.RetryPolicy
+	maxAttempts int // 0: no dead-letter policy
+
+	// events are what happened elsewhere and is to be dealt with in run, the
+	// only goroutine that uses the fields below them.
+	mu     sync.Mutex
+	events []func()
+	spare  []func()
+	wake   chan struct{}
+	done   chan struct{}
+	err    error // of the shutdown; read after done
+
+	held     map[string]*message // by ID: all that the backend has leased to us
+	heldSize int
+	ready    fifo[*message]
+	waiting  waiting
+	keys     map[string][]*message // per ordering key under way, what comes after it
+	flights  list.List             // of *flight, by deadline
+	leases   fifo[lease]
+	acks     []*message
+	dead     []*message
+	pulling  call
+	acking   call
+	renewing call
+	burying  call
+	window   window
+	backoff  pushBackoff
+	token    string // the Authorization header
+	renewAt  time.Time
+	stopping bool
+	cut      bool // requests under way have been cancelled
+	alarm    time.Time
+	disarm   func() bool
+}
+
+// message is one that the backend has leased to us.
+type message struct {
+	*pubsubpb.PubsubMessage
+	ackID   string
+	key     string // of an ordered subscription
+	attempt int    // the next one, or the one under way
+	size    int
+	acked   bool // by the endpoint, or by way of the dead-letter topic
+	fault   *Fault
+	at      time.Time // when it is due, while it waits
+}
+
+// flight is one request under way.
+type flight struct {
+	*message
+	fault    Fault
+	stops    int
+	start    time.Time
+	deadline time.Time
+	cancel   context.CancelFunc
+	expired  bool
+	element  *list.Element // in flights
+}
+
+// New returns a Dispatcher that delivers the messages of the subscription with
+// this full name until it is closed. Ack deadline, ordering, retry and
+// dead-letter policy are the subscription's, as they are now. It fails when the
+// subscription cannot be read or nothing says where to push.
+func New(ctx context.Context, client *pubsub.Client, subscription string, o *Options) (*Dispatcher, error) {
+	if client == nil {
+		return nil, errors.New("pushfake: no client")
+	}
+	if o == nil {
+		o = &Options{}
+	}
+	s, err := client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: subscription})
+	if err != nil {
+		return nil, fmt.Errorf("pushfake: reading the subscription: %w", err)
+	}
+	push := o.Push
+	if push == nil {
+		push = s.PushConfig
+	}
+	endpoint, err := url.Parse(push.GetPushEndpoint())
+	if err != nil || endpoint.Host == "" || endpoint.Scheme != "http" && endpoint.Scheme != "https" {
+		return nil, fmt.Errorf("pushfake: %s has no push endpoint that is an http or https URL", subscription)
+	}
+	oidc := push.GetOidcToken()
+	if oidc != nil && o.Issuer == nil {
+		return nil, fmt.Errorf("pushfake: %s pushes with an OIDC token, and no issuer is given", subscription)
+	}
+	d := &Dispatcher{
+		backend: newBackend(client, subscription, o),
+		encoding: encoding{
+			subscription: subscription,
+			unwrapped:    push.GetNoWrapper() != nil,
+			metadata:     push.GetNoWrapper().GetWriteMetadata(),
+			attempts:     s.DeadLetterPolicy != nil,
+		},
+		issuer:      o.Issuer,
+		oidc:        oidc,
+		audience:    cmp.Or(oidc.GetAudience(), push.GetPushEndpoint()),
+		transport:   o.Transport,
+		ownIdle:     func() {},
+		clock:       o.Clock,
+		onDelivery:  o.OnDelivery,
+		onError:     o.OnError,
+		faults:      o.Faults,
+		ackDeadline: time.Duration(s.AckDeadlineSeconds) * time.Second,
+		ordered:     s.EnableMessageOrdering,
+		retry:       s.RetryPolicy,
+		wake:        make(chan struct{}, 1),
+		done:        make(chan struct{}),
+		held:        make(map[string]*message),
+		keys:        make(map[string][]*message),
+		window:      window{size: startWindow, limit: float64(cmp.Or(o.MaxOutstanding, DefaultMaxOutstanding))},
+		disarm:      func() bool { return false },
+	}
+	d.window.size = min(d.window.size, d.window.limit)
+	d.request = &http.Request{
+		Method: http.MethodPost, URL: endpoint, Host: endpoint.Host,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}
+	if d.clock == nil {
+		d.clock = systemClock{}
+	}
+	if d.ackDeadline == 0 {
+		d.ackDeadline = defaultAckDeadline
+	}
+	if p := s.DeadLetterPolicy; p != nil {
+		d.deadLetterTopic = p.DeadLetterTopic
+		d.maxAttempts = cmp.Or(int(p.MaxDeliveryAttempts), defaultMaxAttempts)
+	}
+	if d.transport == nil {
+		t := &http.Transport{
+			MaxIdleConnsPerHost: int(d.window.limit),
+			IdleConnTimeout:     90 * time.Second,
+			TLSHandshakeTimeout: 10 * time.Second,
+			ForceAttemptHTTP2:   true,
+			DisableCompression:  true,
+		}
+		d.transport, d.ownIdle = t, t.CloseIdleConnections
+	}
+	go d.run()
+	return d, nil
+}
+
+// Close cancels the requests under way and hands back every message that the
+// endpoint has not acknowledged. It fails when the backend could not be told
+// all of it; it will then deliver those messages again in its own time.
+func (d *Dispatcher) Close() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return d.Shutdown(ctx)
+}
+
+// Shutdown is Close that starts no more requests and gives those under way
+// until ctx ends.
+func (d *Dispatcher) Shutdown(ctx context.Context) error {
+	d.post(func() {
+		d.stopping = true
+		d.stopPulling()
+	})
+	select {
+	case <-d.done:
+	case <-ctx.Done():
+		d.post(d.cancelFlights)
+		<-d.done
+	}
+	return d.err
+}
+
+func (d *Dispatcher) cancelFlights() {
+	d.cut = true
+	for e := d.flights.Front(); e != nil; e = e.Next() {
+		e.Value.(*flight).cancel()
+	}
+}
+
+// post has run call f.
+func (d *Dispatcher) post(f func()) {
+	d.mu.Lock()
+	d.events = append(d.events, f)
+	d.mu.Unlock()
+	d.signal()
+}
+
+func (d *Dispatcher) signal() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (d *Dispatcher) run() {
+	defer close(d.done)
+	for {
+		d.mu.Lock()
+		events := d.events
+		d.events = d.spare[:0]
+		d.mu.Unlock()
+		for i, f := range events {
+			f()
+			events[i] = nil
+		}
+		d.spare = events
+
+		now := d.clock.Now()
+		d.expire(now)
+		d.requeue(now)
+		d.launch(now)
+		d.pullMore(now)
+		d.acknowledge(now)
+		d.bury(now)
+		d.renewLeases(now)
+		if d.stopping && d.flights.Len() == 0 && !d.pulling.busy && !d.burying.busy && !d.acking.busy && !d.renewing.busy {
+			d.err = d.handBack()
+			d.stopPulling()
+			d.disarm()
+			d.ownIdle()
+			return
+		}
+		d.sleep(now)
+	}
+}
+
+// sleep waits until something happens or is due.
+func (d *Dispatcher) sleep(now time.Time) {
+	var next time.Time
+	due := func(t time.Time) {
+		if next.IsZero() || t.Before(next) {
+			next = t
+		}
+	}
+	if len(d.waiting) > 0 {
+		due(d.waiting[0].at)
+	}
+	if d.ready.len() > 0 && now.Before(d.backoff.until) {
+		due(d.backoff.until)
+	}
+	for e := d.flights.Front(); e != nil; e = e.Next() {
+		if f := e.Value.(*flight); !f.expired {
+			due(f.deadline)
+			break
+		}
+	}
+	if d.leases.len() > 0 && d.renewing.may(now) {
+		due(d.leases.front().renewAt)
+	}
+	for _, c := range [...]*call{&d.pulling, &d.acking, &d.burying, &d.renewing} {
+		if !c.busy && now.Before(c.next) {
+			due(c.next)
+		}
+	}
+	// An alarm that goes off too early does no harm, and leaving it alone is
+	// cheaper than setting it with each request.
+	if !next.IsZero() && (d.alarm.IsZero() || next.Before(d.alarm)) {
+		d.disarm()
+		d.alarm = next
+		d.disarm = d.clock.At(next, d.signal)
+	}
+	<-d.wake
+	if !d.alarm.IsZero() && !d.clock.Now().Before(d.alarm) {
+		d.alarm = time.Time{}
+	}
+}
+
+// accept takes in what was pulled.
+func (d *Dispatcher) accept(batch []*pubsubpb.ReceivedMessage) {
+	// Backends give no order, or only one for each key and not after messages
+	// were handed back.
+	slices.SortFunc(batch, func(a, b *pubsubpb.ReceivedMessage) int { return byPublishing(a.Message, b.Message) })
+	leased := make([]*message, 0, len(batch))
+	for _, r := range batch {
+		m := d.held[r.Message.MessageId]
+		if m != nil {
+			// Our lease was lost. The message stays where it is, under its new
+			// ack ID; what was acknowledged by the old one is again.
+			m.ackID = r.AckId
+			if m.acked {
+				d.acks = append(d.acks, m)
+			}
+			leased = append(leased, m)
+			continue
+		}
+		m = &message{PubsubMessage: r.Message, ackID: r.AckId, attempt: max(1, int(r.DeliveryAttempt)), size: len(r.Message.Data) + messageOverhead}
+		d.held[m.MessageId] = m
+		d.heldSize += m.size
+		leased = append(leased, m)
+		if d.ordered && m.OrderingKey != "" {
+			m.key = m.OrderingKey
+			if after, underWay := d.keys[m.key]; underWay {
+				i, _ := slices.BinarySearchFunc(after, m, func(a, b *message) int { return byPublishing(a.PubsubMessage, b.PubsubMessage) })
+				d.keys[m.key] = slices.Insert(after, i, m)
+				continue
+			}
+			d.keys[m.key] = nil
+		}
+		d.ready.push(m)
+	}
+	if len(leased) > 0 {
+		d.leases.push(lease{d.clock.Now().Add(d.ackDeadline / 2), leased})
+	}
+}
+
+// byPublishing compares messages by when they were published. IDs that are
+// numbers of different length compare as numbers.
+func byPublishing(a, b *pubsubpb.PubsubMessage) int {
+	return cmp.Or(
+		cmp.Compare(a.PublishTime.GetSeconds(), b.PublishTime.GetSeconds()),
+		cmp.Compare(a.PublishTime.GetNanos(), b.PublishTime.GetNanos()),
+		cmp.Compare(len(a.MessageId), len(b.MessageId)),
+		cmp.Compare(a.MessageId, b.MessageId),
+	)
+}
+
+// expire cancels the requests whose ack deadline has passed.
+func (d *Dispatcher) expire(now time.Time) {
+	for e := d.flights.Front(); e != nil; e = e.Next() {
+		f := e.Value.(*flight)
+		if now.Before(f.deadline) {
+			return
+		}
+		f.expired = true
+		f.cancel()
+	}
+}
+
+// requeue makes those messages ready whose time has come.
+func (d *Dispatcher) requeue(now time.Time) {
+	for len(d.waiting) > 0 && !now.Before(d.waiting[0].at) {
+		d.ready.push(heap.Pop(&d.waiting).(*message))
+	}
+}
+
+func (d *Dispatcher) wait(m *message, until time.Time) {
+	m.at = until
+	heap.Push(&d.waiting, m)
+}
+
+// launch starts as many requests as there may be.
+func (d *Dispatcher) launch(now time.Time) {
+	if d.stopping || now.Before(d.backoff.until) {
+		return
+	}
+	for d.flights.Len() < d.window.open() && d.ready.len() > 0 {
+		m := d.ready.pop()
+		var fault Fault
+		if m.fault != nil {
+			fault, m.fault = *m.fault, nil
+		} else if d.faults != nil {
+			if fault = d.faults(m.PubsubMessage, m.attempt); fault.Delay > 0 {
+				m.fault = &fault
+				d.wait(m, now.Add(fault.Delay))
+				continue
+			}
+		}
+		authorization, err := d.authorization(now)
+		ctx, cancel := context.WithCancel(context.Background())
+		f := &flight{
+			message: m, fault: fault, stops: d.backoff.stops,
+			start: now, deadline: now.Add(d.ackDeadline), cancel: cancel,
+		}
+		f.element = d.flights.PushBack(f)
+		go func() {
+			var status int
+			if err == nil {
+				status, err = d.send(ctx, f, authorization)
+			}
+			d.post(func() { d.landed(f, status, err) })
+		}()
+	}
+}
+
+// authorization returns the header for a request that starts now, or "".
+func (d *Dispatcher) authorization(now time.Time) (string, error) {
+	if d.oidc == nil || now.Before(d.renewAt) {
+		return d.token, nil
+	}
+	token, err := d.issuer.IDToken(map[string]any{
+		"aud":   d.audience,
+		"email": d.oidc.ServiceAccountEmail,
+		"iat":   now.Unix(),
+		"exp":   now.Add(time.Hour).Unix(),
+	})
+	if err != nil {
+		return "", err
+	}
+	d.token = "Bearer " + token
+	d.renewAt = time.Unix(now.Unix(), 0).Add(time.Hour - tokenMargin)
+	return d.token, nil
+}
+
+// send makes the request and returns the status of its answer. The transport
+// is used without a client, and so follows no redirects.
+func (d *Dispatcher) send(ctx context.Context, f *flight, authorization string) (int, error) {
+	if f.fault.Status != 0 {
+		return f.fault.Status, nil
+	}
+	header, body := d.encode(f.PubsubMessage, f.attempt)
+	if authorization != "" {
+		header["Authorization"] = []string{authorization}
+	}
+	for name, values := range f.fault.Header {
+		name = http.CanonicalHeaderKey(name)
+		if values == nil {
+			delete(header, name)
+		} else {
+			header[name] = values
+		}
+	}
+	if f.fault.Duplicate {
+		twin := make(chan struct{})
+		go func() {
+			defer close(twin)
+			d.roundTrip(ctx, header.Clone(), body)
+		}()
+		defer func() { <-twin }()
+	}
+	return d.roundTrip(ctx, header, body)
+}
+
+func (d *Dispatcher) roundTrip(ctx context.Context, header http.Header, body []byte) (int, error) {
+	var processing atomic.Bool
+	r := d.request.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		Got1xxResponse: func(code int, _ textproto.MIMEHeader) error {
+			if code == http.StatusProcessing {
+				processing.Store(true)
+			}
+			return nil
+		},
+	}))
+	r.Header = header
+	r.ContentLength = int64(len(body))
+	r.Body = http.NoBody
+	if len(body) > 0 {
+		// GetBody lets the transport begin anew when a kept connection turns
+		// out to be closed.
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		r.Body, _ = r.GetBody()
+	}
+	answer, err := d.transport.RoundTrip(r)
+	if err == nil {
+		_, err = io.CopyN(io.Discard, answer.Body, maxAnswer)
+		if err == io.EOF {
+			err = nil
+		}
+		answer.Body.Close()
+	}
+	switch {
+	case err == nil:
+		return answer.StatusCode, nil
+	case processing.Load():
+		return http.StatusProcessing, nil
+	}
+	return 0, err
+}
+
+// acknowledges says whether a status is an acknowledgement.
+func acknowledges(status int) bool {
+	switch status {
+	case http.StatusProcessing, http.StatusOK, http.StatusCreated, http.StatusAccepted, http.StatusNoContent:
+		return true
+	}
+	return false
+}
+
+// landed deals with the end of a request.
+func (d *Dispatcher) landed(f *flight, status int, err error) {
+	f.cancel()
+	d.flights.Remove(f.element)
+	now := d.clock.Now()
+	took := now.Sub(f.start)
+	m := f.message
+	switch {
+	case f.expired:
+		// A 102 and nothing after it is all that some endpoints answer.
+		if status != http.StatusProcessing {
+			status, err = 0, fmt.Errorf("pushfake: no answer within the ack deadline of %s: %w", d.ackDeadline, context.DeadlineExceeded)
+		}
+	case err != nil && d.cut:
+		return // it was our doing
+	case f.fault.LoseAck && err == nil:
+		err = ErrAckLost
+	}
+	v := Delivery{
+		MessageID: m.MessageId, OrderingKey: m.OrderingKey, Attempt: m.attempt,
+		Status: status, Err: err, Duration: took,
+		Acked: err == nil && acknowledges(status),
+	}
+	if v.Acked {
+		d.window.acked(took)
+		d.backoff.acked(f.stops)
+		d.settle(m)
+	} else {
+		d.window.failed(took)
+		d.backoff.failed(f.stops, now)
+		if d.maxAttempts > 0 && m.attempt >= d.maxAttempts {
+			v.DeadLettered = true
+			d.dead = append(d.dead, m)
+		} else {
+			again := now.Add(d.retryDelay(m.attempt))
+			m.attempt++
+			if again.After(now) {
+				d.wait(m, again)
+			} else {
+				d.ready.push(m)
+			}
+			if again.Before(d.backoff.until) {
+				again = d.backoff.until
+			}
+			v.RetryIn = again.Sub(now)
+		}
+	}
+	if d.onDelivery != nil {
+		d.onDelivery(v)
+	}
+}
+
+// retryDelay is how long a message rests after this many attempts.
+func (d *Dispatcher) retryDelay(attempts int) time.Duration {
+	if d.retry == nil {
+		return 0
+	}
+	least, most := defaultMinRetry, defaultMaxRetry
+	if d.retry.MinimumBackoff != nil {
+		least = d.retry.MinimumBackoff.AsDuration()
+	}
+	if d.retry.MaximumBackoff != nil {
+		most = d.retry.MaximumBackoff.AsDuration()
+	}
+	if least <= 0 {
+		return 0
+	}
+	return doubled(least, attempts-1, most)
+}
+
+// settle has a message acknowledged to the backend and lets the next one of its
+// key go ahead.
+func (d *Dispatcher) settle(m *message) {
+	m.acked = true
+	d.acks = append(d.acks, m)
+	if m.key == "" {
+		return
+	}
+	if after := d.keys[m.key]; len(after) > 0 {
+		d.keys[m.key] = after[1:]
+		d.ready.push(after[0])
+	} else {
+		delete(d.keys, m.key)
+	}
+}
+
+// waiting is a heap of messages by when they are due.
+type waiting []*message
+
+func (w waiting) Len() int           { return len(w) }
+func (w waiting) Less(i, j int) bool { return w[i].at.Before(w[j].at) }
+func (w waiting) Swap(i, j int)      { w[i], w[j] = w[j], w[i] }
+func (w *waiting) Push(x any)        { *w = append(*w, x.(*message)) }
+func (w *waiting) Pop() any {
+	last := len(*w) - 1
+	m := (*w)[last]
+	(*w)[last] = nil
+	*w = (*w)[:last]
+	return m
+}
+
+// fifo is a queue.
+type fifo[T any] struct {
+	items []T
+	head  int
+}
+
+func (q *fifo[T]) len() int { return len(q.items) - q.head }
+
+func (q *fifo[T]) front() T { return q.items[q.head] }
+
+func (q *fifo[T]) push(x T) {
+	if q.head > 0 && len(q.items) == cap(q.items) {
+		n := copy(q.items, q.items[q.head:])
+		clear(q.items[n:])
+		q.items, q.head = q.items[:n], 0
+	}
+	q.items = append(q.items, x)
+}
+
+func (q *fifo[T]) pop() T {
+	x := q.items[q.head]
+	var zero T
+	q.items[q.head] = zero
+	q.head++
+	return x
+}

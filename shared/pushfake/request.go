@@ -1,0 +1,158 @@
+package pushfake
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"golang.org/x/net/http/httpguts"
+)
+
+// Headers of an unwrapped push with metadata.
+const (
+	headerSubscription = "X-Goog-Pubsub-Subscription-Name"
+	headerMessageID    = "X-Goog-Pubsub-Message-Id"
+	headerPublishTime  = "X-Goog-Pubsub-Publish-Time"
+	headerOrderingKey  = "X-Goog-Pubsub-Ordering-Key"
+)
+
+// encoding is the form that the requests of a subscription have.
+type encoding struct {
+	subscription string // full name
+	unwrapped    bool
+	metadata     bool // of unwrapped requests, in headers
+	attempts     bool // there is a dead-letter policy
+}
+
+// encode returns the headers, but for the credential, and the body of a push.
+func (e *encoding) encode(m *pubsubpb.PubsubMessage, attempt int) (http.Header, []byte) {
+	h := make(http.Header, 4)
+	if !e.unwrapped {
+		h["Content-Type"] = []string{"application/json"}
+		h["User-Agent"] = []string{"CloudPubSub-Google"}
+		return h, e.envelope(m, attempt)
+	}
+	if e.metadata {
+		for _, k := range slices.Sorted(maps.Keys(m.Attributes)) {
+			// Of attributes that differ in case alone, the first one counts.
+			if v := m.Attributes[k]; carries(k, v) && h.Get(k) == "" {
+				h.Set(k, v)
+			}
+		}
+		h[headerSubscription] = []string{e.subscription}
+		h[headerMessageID] = []string{m.MessageId}
+		h[headerPublishTime] = []string{publishTime(m)}
+		delete(h, headerOrderingKey)
+		if m.OrderingKey != "" && httpguts.ValidHeaderFieldValue(m.OrderingKey) {
+			h[headerOrderingKey] = []string{m.OrderingKey}
+		}
+	}
+	h["User-Agent"] = []string{"CloudPubSub-Google"}
+	return h, m.Data
+}
+
+// framing are the headers that HTTP itself sets for each connection.
+var framing = map[string]bool{
+	"Connection":        true,
+	"Content-Length":    true,
+	"Expect":            true,
+	"Host":              true,
+	"Keep-Alive":        true,
+	"Proxy-Connection":  true,
+	"Te":                true,
+	"Trailer":           true,
+	"Transfer-Encoding": true,
+	"Upgrade":           true,
+}
+
+// carries says whether a header can carry the attribute.
+func carries(key, value string) bool {
+	return httpguts.ValidHeaderFieldName(key) && httpguts.ValidHeaderFieldValue(value) &&
+		!framing[http.CanonicalHeaderKey(key)]
+}
+
+// envelope returns the JSON of a wrapped push, in one allocation for most
+// messages.
+func (e *encoding) envelope(m *pubsubpb.PubsubMessage, attempt int) []byte {
+	size := 256 + len(e.subscription) + 2*len(m.MessageId) + len(m.OrderingKey) + base64.StdEncoding.EncodedLen(len(m.Data))
+	for k, v := range m.Attributes {
+		size += len(k) + len(v) + 6
+	}
+	b := append(make([]byte, 0, size), `{"message":{`...)
+	if len(m.Attributes) > 0 {
+		b = append(b, `"attributes":{`...)
+		for i, k := range slices.Sorted(maps.Keys(m.Attributes)) {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = appendString(b, k)
+			b = append(b, ':')
+			b = appendString(b, m.Attributes[k])
+		}
+		b = append(b, `},`...)
+	}
+	if len(m.Data) > 0 {
+		b = append(b, `"data":"`...)
+		b = base64.StdEncoding.AppendEncode(b, m.Data)
+		b = append(b, `",`...)
+	}
+	for _, name := range [...]string{`"messageId":`, `,"message_id":`} {
+		b = append(b, name...)
+		b = appendString(b, m.MessageId)
+	}
+	if m.OrderingKey != "" {
+		b = append(b, `,"orderingKey":`...)
+		b = appendString(b, m.OrderingKey)
+	}
+	published := publishTime(m)
+	for _, name := range [...]string{`,"publishTime":"`, `,"publish_time":"`} {
+		b = append(b, name...)
+		b = append(b, published...)
+		b = append(b, '"')
+	}
+	b = append(b, `},"subscription":`...)
+	b = appendString(b, e.subscription)
+	if e.attempts {
+		b = append(b, `,"deliveryAttempt":`...)
+		b = strconv.AppendInt(b, int64(attempt), 10)
+	}
+	return append(b, '}')
+}
+
+// appendString appends s as a JSON string. Most need no escape, and those are
+// copied.
+func appendString(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			quoted, err := json.Marshal(s)
+			if err != nil {
+				panic(err) // a string always has a JSON form
+			}
+			return append(b, quoted...)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
+}
+
+// publishTime returns the time as Pub/Sub writes it: RFC 3339 with 0, 3, 6 or
+// 9 digits of a second.
+func publishTime(m *pubsubpb.PubsubMessage) string {
+	t := m.PublishTime.AsTime()
+	layout := "2006-01-02T15:04:05.000000000Z"
+	switch ns := t.Nanosecond(); {
+	case ns == 0:
+		layout = time.RFC3339
+	case ns%1e6 == 0:
+		layout = "2006-01-02T15:04:05.000Z"
+	case ns%1e3 == 0:
+		layout = "2006-01-02T15:04:05.000000Z"
+	}
+	return t.Format(layout)
+}
