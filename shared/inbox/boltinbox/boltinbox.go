@@ -17,6 +17,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
@@ -115,16 +116,15 @@ func Open(path string, o *Options) (*Inbox, error) {
 		return nil, err
 	}
 	if err := in.guard(in.open); err != nil {
-		if in.file != nil {
-			_ = in.file.Close() // lets go of the lock when bbolt gave up half-way
-		}
 		switch {
 		case errors.Is(err, bolterrors.ErrTimeout):
 			return nil, fmt.Errorf("%w: %s", ErrLocked, path)
-		case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, bolterrors.ErrChecksum):
-			return nil, fmt.Errorf("boltinbox: %s is not an inbox, or is damaged: %w", path, err)
+		case errors.As(err, new(*fs.PathError)):
+			return nil, fmt.Errorf("boltinbox: %w", err)
+		case in.damaged.Load() != nil:
+			return nil, err
 		}
-		return nil, fmt.Errorf("boltinbox: %w", err)
+		return nil, fmt.Errorf("boltinbox: %s is not an inbox, or is damaged: %w", path, err)
 	}
 	if in.ttl > 0 {
 		in.sweeping.Go(in.sweep)
@@ -132,9 +132,13 @@ func Open(path string, o *Options) (*Inbox, error) {
 	return in, nil
 }
 
-// open opens the file and checks that it is an inbox and whole.
+// open opens the file and makes a new one an inbox.
 func (in *Inbox) open() error {
-	db, err := bbolt.Open(in.path, 0o600, &bbolt.Options{
+	isNew, err := in.check()
+	if err != nil {
+		return err
+	}
+	in.db, err = bbolt.Open(in.path, 0o600, &bbolt.Options{
 		Timeout: lockWait,
 		// Keeping the free list in the file (NoFreelistSync false) costs a few
 		// pages a commit and spares Open the reading of the whole file.
@@ -149,45 +153,54 @@ func (in *Inbox) open() error {
 			return in.file, err
 		},
 	})
-	if err != nil {
+	if err != nil || !isNew {
 		return err
 	}
-	if err := in.prepare(db); err != nil {
-		_ = db.Close()
+	if err := in.found(); err != nil {
+		_ = in.db.Close()
 		return err
 	}
-	in.db = db
 	return nil
 }
 
-// prepare makes a new file an inbox, and refuses one that is something else or
-// has lost its end. Pages that the file says it has and that lie past its end
-// would fault when read.
-func (in *Inbox) prepare(db *bbolt.DB) error {
-	info, err := in.file.Stat()
-	if err != nil {
-		return err
+// check refuses a file that is something else than an inbox or has lost its
+// end, and reports whether there is none yet. It opens the file for reading:
+// bbolt then reads nothing but the file's head, where opening it for writing
+// goes to pages that may lie past the end, and faults with the file locked.
+func (in *Inbox) check() (isNew bool, err error) {
+	info, err := os.Stat(in.path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && (!info.Mode().IsRegular() || info.Size() == 0) {
+		return true, nil // what is no file at all is refused when it is written
 	}
-	isNew := false
+	if err != nil {
+		return false, err
+	}
+	db, err := bbolt.Open(in.path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: lockWait, NoStatistics: true})
+	if err != nil {
+		return false, err
+	}
+	defer db.Close()
 	err = db.View(func(tx *bbolt.Tx) error {
 		if tx.Size() > info.Size() {
-			return fmt.Errorf("%s is damaged: it has %d bytes of %d", in.path, info.Size(), tx.Size())
+			return fmt.Errorf("it has %d bytes of %d", info.Size(), tx.Size())
 		}
 		if k, _ := tx.Cursor().First(); k == nil {
 			isNew = true
 			return nil
 		}
 		if b := tx.Bucket(bucketFormat); b == nil || string(b.Get(keyVersion)) != version {
-			return fmt.Errorf("%s is not an inbox of format %s", in.path, version)
+			return fmt.Errorf("its format is not %s", version)
 		}
 		return nil
 	})
-	if err != nil || !isNew {
-		return err
-	}
-	err = db.Update(func(tx *bbolt.Tx) error {
+	return isNew, err
+}
+
+// found makes a new file an inbox.
+func (in *Inbox) found() error {
+	err := in.db.Update(func(tx *bbolt.Tx) error {
 		for _, name := range [...][]byte{bucketFormat, bucketIDs, bucketMessages, bucketChunks, bucketIndex} {
-			if _, err := tx.CreateBucket(name); err != nil {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
 		}
@@ -214,7 +227,8 @@ func (in *Inbox) Close() error {
 		in.puts.Close()
 		in.sweeping.Wait()
 		if in.damaged.Load() != nil {
-			// bbolt may have stopped with a lock held and would wait for it.
+			// bbolt may have stopped with its locks held and would wait for
+			// them. The file stays locked until the process ends.
 			in.closeErr = in.file.Close()
 			return
 		}
@@ -234,7 +248,7 @@ func (in *Inbox) guard(fn func() error) (err error) {
 	defer func() {
 		debug.SetPanicOnFault(before)
 		if p := recover(); p != nil {
-			err = fmt.Errorf("%s is damaged: %v", in.path, p)
+			err = fmt.Errorf("boltinbox: %s is damaged: %v", in.path, p)
 			in.damaged.Store(&err)
 		}
 	}()
