@@ -1,0 +1,370 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"github.com/caarlos0/env/v11"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"example.com/pushinbox/functions/console"
+	"example.com/pushinbox/functions/publish"
+	"example.com/pushinbox/functions/receive"
+	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/inbox/boltinbox"
+	"example.com/pushinbox/shared/inbox/firestoreinbox"
+	"example.com/pushinbox/shared/publisher"
+	"example.com/pushinbox/shared/pushfake"
+	"example.com/pushinbox/shared/verify"
+)
+
+// localSettings are the variables that a local run reads, where they mean
+// anything here. The rest of production's settings is made up.
+type localSettings struct {
+	Project           string        `env:"GOOGLE_CLOUD_PROJECT" envDefault:"local"`
+	Topic             string        `env:"PUBSUB_TOPIC,notEmpty" envDefault:"inbox"`
+	Database          string        `env:"FIRESTORE_DATABASE,notEmpty" envDefault:"(default)"`
+	Collection        string        `env:"INBOX_COLLECTION,notEmpty" envDefault:"messages"`
+	Shards            int           `env:"INBOX_SHARDS" envDefault:"16"`
+	TTL               time.Duration `env:"INBOX_TTL" envDefault:"720h"`
+	VerificationToken string        `env:"PUBSUB_VERIFICATION_TOKEN"`
+	PubSubEmulator    string        `env:"PUBSUB_EMULATOR_HOST"`
+	FirestoreEmulator string        `env:"FIRESTORE_EMULATOR_HOST"`
+}
+
+// shutdownGrace is how long Ctrl-C waits for requests that are under way.
+const shutdownGrace = 3 * time.Second
+
+func newLocal() *cobra.Command {
+	var l local
+	cmd := &cobra.Command{
+		Use:   "local",
+		Short: "Run everything on this machine: Pub/Sub, signed push, the functions, the inbox",
+		Long: `Run everything on this machine, in one process: a Pub/Sub with the topic, the
+push subscription and the dead-letter topic that Terraform makes, a token
+issuer, a dispatcher that pushes signed, and the functions as in production,
+only with the issuer's keys in place of Google's.
+
+Messages are kept in --data and survive a restart and a kill -9. What was
+published but not yet delivered is lost when the process ends: the Pub/Sub in
+it lives in memory.
+
+PUBSUB_EMULATOR_HOST and FIRESTORE_EMULATOR_HOST take Google's emulators in
+place of the Pub/Sub in this process and of the file in --data.`,
+		Example: `  pushinbox local
+  pushinbox local --port 9000 --data /tmp/inbox
+  pushinbox local --format json | jq .status`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			settings, err := env.ParseAs[localSettings]()
+			if err != nil {
+				return usageError{err}
+			}
+			l.settings, l.out = settings, cmd.OutOrStdout()
+			return l.run(cmd.Context())
+		},
+	}
+	cmd.Flags().IntVar(&l.port, "port", 8080, "the port to listen on, on 127.0.0.1; 0 takes a free one")
+	cmd.Flags().StringVar(&l.data, "data", ".local", "the directory that keeps the messages")
+	cmd.Flags().BoolVar(&l.quiet, "quiet", false, "print no line for each delivery")
+	formatFlag(cmd, &l.format)
+	return cmd
+}
+
+// local is one run of everything.
+type local struct {
+	port     int
+	data     string
+	quiet    bool
+	format   string
+	settings localSettings
+	out      io.Writer
+	outMu    sync.Mutex
+}
+
+func (l *local) run(ctx context.Context) (err error) {
+	// The port comes first: it tells soonest that another one is running.
+	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", l.port))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("port %d is taken; stop what listens there, or choose another with --port", l.port)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot listen on port %d: %w", l.port, err)
+	}
+	defer listener.Close()
+	base := "http://" + listener.Addr().String()
+
+	store, where, err := l.openInbox(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+
+	issuer, err := pushfake.NewIssuer(nil)
+	if err != nil {
+		return err
+	}
+	topic, stopPubSub, err := l.startPubSub(ctx, base, issuer)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stopPubSub()) }()
+
+	handler, err := l.functions(base, issuer, store, topic)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          slog.NewLogLogger(l.log("http").Handler(), slog.LevelWarn),
+		// The live tail of a console ends with the run.
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	l.banner(base, where)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.Background(), shutdownGrace)
+	defer cancel()
+	if err := server.Shutdown(grace); err != nil {
+		return fmt.Errorf("requests were still under way after %v and were cut off", shutdownGrace)
+	}
+	return nil
+}
+
+// openInbox opens the inbox and says where it is, for people.
+func (l *local) openInbox(ctx context.Context) (inbox.Inbox, string, error) {
+	s := l.settings
+	if s.FirestoreEmulator != "" {
+		in, err := firestoreinbox.Open(ctx, firestoreinbox.Config{
+			Project: s.Project, Database: s.Database, Collection: s.Collection, Shards: s.Shards, TTL: s.TTL,
+		})
+		return in, "Firestore's emulator at " + s.FirestoreEmulator + ", collection " + s.Collection, err
+	}
+	if err := os.MkdirAll(l.data, 0o700); err != nil {
+		return nil, "", dataError(l.data, err)
+	}
+	file := filepath.Join(l.data, "inbox.db")
+	in, err := boltinbox.Open(file, &boltinbox.Options{TTL: s.TTL})
+	if errors.Is(err, boltinbox.ErrLocked) {
+		return nil, "", fmt.Errorf("another pushinbox local uses %s; stop it, or choose another directory with --data", l.data)
+	}
+	if err != nil {
+		return nil, "", dataError(l.data, err)
+	}
+	return in, file, nil
+}
+
+func dataError(dir string, err error) error {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EROFS) {
+		return fmt.Errorf("cannot keep messages in %s: %w; choose another directory with --data", dir, err)
+	}
+	return err
+}
+
+// startPubSub starts the Pub/Sub and the pushing, with the topic and the
+// subscriptions that Terraform makes.
+func (l *local) startPubSub(ctx context.Context, base string, issuer *pushfake.Issuer) (*publisher.Publisher, func() error, error) {
+	s := l.settings
+	var client *pubsub.Client
+	if s.PubSubEmulator != "" {
+		var err error
+		if client, err = pubsub.NewClient(ctx, s.Project); err != nil {
+			return nil, nil, err
+		}
+	}
+	endpoint := base + "/receive"
+	if s.VerificationToken != "" {
+		endpoint += "?token=" + url.QueryEscape(s.VerificationToken)
+	}
+	project := "projects/" + s.Project
+	server, err := pushfake.Start(ctx, endpoint, &pushfake.ServerOptions{
+		Client: client,
+		Subscription: &pubsubpb.Subscription{
+			Topic: project + "/topics/" + s.Topic,
+			Name:  project + "/subscriptions/" + s.Topic + "-push",
+			PushConfig: &pubsubpb.PushConfig{AuthenticationMethod: &pubsubpb.PushConfig_OidcToken_{
+				OidcToken: &pubsubpb.PushConfig_OidcToken{ServiceAccountEmail: pushAccount, Audience: base + "/receive"},
+			}},
+			AckDeadlineSeconds:    10,
+			EnableMessageOrdering: true,
+			RetryPolicy: &pubsubpb.RetryPolicy{
+				MinimumBackoff: durationpb.New(time.Second), MaximumBackoff: durationpb.New(time.Minute),
+			},
+			DeadLetterPolicy: &pubsubpb.DeadLetterPolicy{MaxDeliveryAttempts: 10},
+		},
+		Dispatcher: pushfake.Options{
+			Issuer:     issuer,
+			OnDelivery: l.delivered,
+			OnError:    func(err error) { l.log("pubsub").Error(err.Error()) },
+		},
+	})
+	if err != nil {
+		if client != nil {
+			err = errors.Join(fmt.Errorf("Pub/Sub's emulator at %s: %w", s.PubSubEmulator, err), client.Close())
+		}
+		return nil, nil, err
+	}
+	stop := server.Close
+	if client != nil {
+		stop = func() error { return errors.Join(server.Close(), client.Close()) }
+	}
+	topic, err := publisher.New(server.Client, server.Topic)
+	if err != nil {
+		return nil, nil, errors.Join(err, stop())
+	}
+	return topic, stop, nil
+}
+
+// functions mounts the functions, each made by the constructor that production
+// uses. Only the keys are the issuer's.
+func (l *local) functions(base string, issuer *pushfake.Issuer, store inbox.Inbox, topic *publisher.Publisher) (http.Handler, error) {
+	s := l.settings
+	verifier, err := verify.New(&verify.Options{Transport: issuer.Transport()})
+	if err != nil {
+		return nil, err
+	}
+	publishing, err := publish.New(publish.Config{
+		Project: s.Project, Topic: s.Topic, Audience: base + "/publish", Callers: []string{publishCaller},
+	}, verifier, topic, l.log("publish"))
+	if err != nil {
+		return nil, err
+	}
+	receiving, err := receive.New(receive.Config{
+		Project: s.Project, Audience: base + "/receive", ServiceAccount: pushAccount, VerificationToken: s.VerificationToken,
+	}, verifier, store, l.log("receive"))
+	if err != nil {
+		return nil, err
+	}
+	reading, err := console.New(console.Config{
+		Project: s.Project, Topic: s.Topic, Audience: base + "/", Readers: []string{developer}, IAPAudience: iapAudience,
+	}, verifier, store, topic, l.log("console"))
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	for path, h := range map[string]http.Handler{"/publish": publishing, "/receive": receiving} {
+		mux.Handle(path, http.StripPrefix(path, h))
+		mux.Handle(path+"/", http.StripPrefix(path, h))
+	}
+	mux.Handle("GET /local/token", tokens(issuer, base))
+	mux.Handle("GET /local/certs", certs(issuer))
+	mux.Handle("/", &proxy{issuer: issuer, next: reading})
+	return mux, nil
+}
+
+// log returns the logger of a part of the run: warnings and errors, in a form
+// for people.
+func (l *local) log(part string) *slog.Logger {
+	level := slog.LevelWarn
+	if l.quiet {
+		level = slog.LevelError
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: withoutTime})).With("in", part)
+}
+
+func withoutTime(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && a.Key == slog.TimeKey {
+		return slog.Attr{}
+	}
+	return a
+}
+
+func (l *local) banner(base, where string) {
+	if l.format == "json" {
+		return
+	}
+	pubSub := "in this process, in memory"
+	if l.settings.PubSubEmulator != "" {
+		pubSub = "Google's emulator at " + l.settings.PubSubEmulator
+	}
+	l.printf(`Push Inbox runs on this machine. Ctrl-C stops it.
+
+  console  %[1]s/           you are signed in as %[2]s
+  publish  %[1]s/publish    POST with a token, see below
+  receive  %[1]s/receive    where pushes arrive, signed as %[3]s
+  Pub/Sub  %[4]s, topic projects/%[5]s/topics/%[6]s
+  inbox    %[7]s
+
+Try it:
+  curl -d 'payload=Hello, World!' %[1]s/messages
+  curl %[1]s/messages
+  curl -H "Authorization: Bearer $(curl -s '%[1]s/local/token?for=publish')" \
+    -H 'Content-Type: text/plain' -d 'Hello again' '%[1]s/publish?attribute.kind=greeting'
+
+`, base, developer, pushAccount, pubSub, l.settings.Project, l.settings.Topic, where)
+}
+
+// delivered prints a delivery.
+func (l *local) delivered(d pushfake.Delivery) {
+	if l.quiet {
+		return
+	}
+	took := d.Duration.Round(time.Millisecond)
+	if l.format == "json" {
+		line, err := json.Marshal(deliveryLine{
+			d.MessageID, d.Attempt, d.Status, d.Acked, d.DeadLettered, d.Duration.Milliseconds(), d.RetryIn.Milliseconds(), errorText(d.Err),
+		})
+		if err == nil {
+			l.printf("%s\n", line)
+		}
+		return
+	}
+	answer := fmt.Sprintf("%d %s", d.Status, took)
+	if d.Err != nil {
+		answer = fmt.Sprintf("no answer (%v) %s", d.Err, took)
+	}
+	switch {
+	case d.DeadLettered:
+		answer += fmt.Sprintf(", attempt %d was the last: sent to the dead-letter topic", d.Attempt)
+	case !d.Acked:
+		answer += fmt.Sprintf(", attempt %d, again in %s", d.Attempt, d.RetryIn.Round(time.Millisecond))
+	}
+	l.printf("--> %s\n<-- %s\n", d.MessageID, answer)
+}
+
+type deliveryLine struct {
+	MessageID    string `json:"messageId"`
+	Attempt      int    `json:"attempt"`
+	Status       int    `json:"status"`
+	Acked        bool   `json:"acked"`
+	DeadLettered bool   `json:"deadLettered"`
+	DurationMS   int64  `json:"durationMs"`
+	RetryInMS    int64  `json:"retryInMs"`
+	Error        string `json:"error,omitempty"`
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// printf writes one whole piece of output at a time.
+func (l *local) printf(format string, args ...any) {
+	l.outMu.Lock()
+	defer l.outMu.Unlock()
+	fmt.Fprintf(l.out, format, args...)
+}
