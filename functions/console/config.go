@@ -3,8 +3,6 @@ package console
 import (
 	"errors"
 
-	"github.com/caarlos0/env/v11"
-
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 )
 
@@ -12,6 +10,11 @@ import (
 type environment struct {
 	firestoreinbox.Config
 	Console Config
+}
+
+// Validate reports every value that cannot be right.
+func (e environment) Validate() error {
+	return errors.Join(e.Config.Validate(), e.Console.Validate())
 }
 
 // Config is who may read and where messages are published, each field with the
@@ -40,14 +43,4 @@ func (c Config) Validate() error {
 		errs = append(errs, errors.New("nobody could read; set CONSOLE_AUDIENCE and CONSOLE_READERS, or IAP_AUDIENCE"))
 	}
 	return errors.Join(errs...)
-}
-
-// fromEnvironment reads the settings and reports every variable that is
-// missing or malformed in one error. A nil vars means the process's own.
-func fromEnvironment(vars map[string]string) (environment, error) {
-	e, err := env.ParseAsWithOptions[environment](env.Options{Environment: vars})
-	if err != nil {
-		return e, err
-	}
-	return e, errors.Join(e.Config.Validate(), e.Console.Validate())
 }

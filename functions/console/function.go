@@ -14,13 +14,14 @@ import (
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 	"example.com/pushinbox/shared/publisher"
+	"example.com/pushinbox/shared/settings"
 	"example.com/pushinbox/shared/verify"
 )
 
 func init() {
 	log := httpapi.NewLogger(os.Stderr)
 	functions.HTTP("console", httpapi.Function("console", os.Getenv("FUNCTION_TARGET"), log, func(ctx context.Context) (http.Handler, error) {
-		e, err := fromEnvironment(nil)
+		e, err := settings.Parse[environment](nil)
 		if err != nil {
 			return nil, err
 		}

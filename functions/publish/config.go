@@ -2,8 +2,6 @@ package publish
 
 import (
 	"errors"
-
-	"github.com/caarlos0/env/v11"
 )
 
 // Config is where messages go and who may send them, each field with the
@@ -17,16 +15,6 @@ type Config struct {
 	Audience string `env:"PUBLISH_AUDIENCE,required,notEmpty"`
 	// Callers are the e-mail addresses that may publish.
 	Callers []string `env:"PUBLISH_CALLERS,required,notEmpty"`
-}
-
-// fromEnvironment reads the settings and reports every variable that is
-// missing or malformed in one error. A nil vars means the process's own.
-func fromEnvironment(vars map[string]string) (Config, error) {
-	c, err := env.ParseAsWithOptions[Config](env.Options{Environment: vars})
-	if err != nil {
-		return c, err
-	}
-	return c, c.Validate()
 }
 
 // Validate reports every value that cannot be right, naming its variable.

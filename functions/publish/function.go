@@ -12,13 +12,14 @@ import (
 
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/publisher"
+	"example.com/pushinbox/shared/settings"
 	"example.com/pushinbox/shared/verify"
 )
 
 func init() {
 	log := httpapi.NewLogger(os.Stderr)
 	functions.HTTP("publish", httpapi.Function("publish", os.Getenv("FUNCTION_TARGET"), log, func(ctx context.Context) (http.Handler, error) {
-		cfg, err := fromEnvironment(nil)
+		cfg, err := settings.Parse[Config](nil)
 		if err != nil {
 			return nil, err
 		}

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"strings"
 
-	"github.com/caarlos0/env/v11"
-
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 )
 
@@ -13,6 +11,11 @@ import (
 type environment struct {
 	firestoreinbox.Config
 	Receive Config
+}
+
+// Validate reports every value that cannot be right.
+func (e environment) Validate() error {
+	return errors.Join(e.Config.Validate(), e.Receive.Validate())
 }
 
 // Config is whose pushes are let in, each field with the variable it is read
@@ -38,14 +41,4 @@ func (c Config) Validate() error {
 		errs = append(errs, errors.New("PUSH_SERVICE_ACCOUNT is not the e-mail address of a service account"))
 	}
 	return errors.Join(errs...)
-}
-
-// fromEnvironment reads the settings and reports every variable that is
-// missing or malformed in one error. A nil vars means the process's own.
-func fromEnvironment(vars map[string]string) (environment, error) {
-	e, err := env.ParseAsWithOptions[environment](env.Options{Environment: vars})
-	if err != nil {
-		return e, err
-	}
-	return e, errors.Join(e.Config.Validate(), e.Receive.Validate())
 }

@@ -19,7 +19,6 @@ import (
 
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	"github.com/caarlos0/env/v11"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -31,6 +30,7 @@ import (
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 	"example.com/pushinbox/shared/publisher"
 	"example.com/pushinbox/shared/pushfake"
+	"example.com/pushinbox/shared/settings"
 	"example.com/pushinbox/shared/verify"
 )
 
@@ -47,6 +47,9 @@ type localSettings struct {
 	PubSubEmulator    string        `env:"PUBSUB_EMULATOR_HOST"`
 	FirestoreEmulator string        `env:"FIRESTORE_EMULATOR_HOST"`
 }
+
+// Validate has nothing to add: what uses a setting checks it.
+func (localSettings) Validate() error { return nil }
 
 // shutdownGrace is how long Ctrl-C waits for requests that are under way.
 const shutdownGrace = 3 * time.Second
@@ -72,11 +75,11 @@ place of the Pub/Sub in this process and of the file in --data.`,
   pushinbox local --format json | jq .status`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			settings, err := env.ParseAs[localSettings]()
+			s, err := settings.Parse[localSettings](nil)
 			if err != nil {
 				return usageError{err}
 			}
-			l.settings, l.out = settings, cmd.OutOrStdout()
+			l.settings, l.out = s, cmd.OutOrStdout()
 			return l.run(cmd.Context())
 		},
 	}

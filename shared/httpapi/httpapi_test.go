@@ -174,8 +174,8 @@ func TestCloudTraceHeader(t *testing.T) {
 	for header, span := range map[string]any{
 		"105445aa7843bc8bf206b12000100000/255;o=1": "00000000000000ff",
 		"105445aa7843bc8bf206b12000100000/x;o=1":   nil,
-		"short/1;o=1": nil,
-		"":            nil,
+		"short/1;o=1":                              nil,
+		"":                                         nil,
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.Header.Set("X-Cloud-Trace-Context", header)

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -59,7 +60,7 @@ func Handle(log *slog.Logger, project string, next HandlerFunc) http.Handler {
 		attrs := append(line.attrs[:line.n],
 			slog.Group("httpRequest",
 				slog.String("requestMethod", r.Method),
-				slog.String("requestUrl", r.URL.Path),
+				slog.String("requestUrl", cmp.Or(r.URL.Path, "/")),
 				slog.Int("status", rec.status),
 				slog.String("userAgent", r.UserAgent()),
 				slog.String("latency", strconv.FormatFloat(time.Since(start).Seconds(), 'f', 6, 64)+"s"),
