@@ -60,7 +60,7 @@ var (
 	// ErrNotYetValid: the token's iat is missing or further ahead than
 	// ClockSkew, or its nbf is.
 	ErrNotYetValid error = &Error{http.StatusUnauthorized,
-		"the token says it was issued in the future, more than 10 seconds ahead of this clock, or not when (iat, nbf); check the clocks and get a new one"}
+		"the token's issue time (iat) is missing, or it or nbf is more than 10 seconds ahead of this service's clock; check the sender's clock and get a new token"}
 )
 
 // The reasons with status 403: a genuine credential of the wrong party.

@@ -253,6 +253,19 @@ func TestKeys_are_fetched_once_at_a_time(t *testing.T) {
 	})
 }
 
+// A request that saw old keys may come to the fetch after another has made it.
+func TestKeys_a_late_caller_does_not_fetch_again(t *testing.T) {
+	t.Parallel()
+	google := &endpoint{answer: goodKeys("Cache-Control", "max-age=600")}
+	v := newVerifier(t, &Options{Transport: google})
+	for range 2 {
+		v.keys.refresh(v.google.keysURL)
+	}
+	if n := google.count(); n != 1 {
+		t.Errorf("%d fetches", n)
+	}
+}
+
 func TestKeys_a_caller_who_leaves_does_not_end_the_fetch(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -340,6 +353,7 @@ func TestKeys_lifetime(t *testing.T) {
 		"spaces":               {[]string{cc, "public , max-age = 600 ,private"}, 10 * time.Minute},
 		"quotes":               {[]string{cc, `max-age="600"`}, 10 * time.Minute},
 		"two_headers":          {[]string{cc, "public", cc, "max-age=600"}, 10 * time.Minute},
+		"shortest_first":       {[]string{cc, "max-age=60, max-age=600"}, time.Minute},
 		"shortest_counts":      {[]string{cc, "max-age=600, max-age=60"}, time.Minute},
 		"not_s_maxage":         {[]string{cc, "s-maxage=60, max-age=600"}, 10 * time.Minute},
 		"other_similar_words":  {[]string{cc, "x-max-age=1, max-age=600, stale-max-age"}, 10 * time.Minute},
@@ -361,7 +375,19 @@ func TestKeys_lifetime(t *testing.T) {
 				if err := arrive(ctx, v); err != nil {
 					t.Fatal(err)
 				}
+				// What idtoken is told it reads without trouble.
+				r, err := http.NewRequest(http.MethodGet, v.google.keysURL, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
 				if tt.want > 0 {
+					resp, err := v.keys.RoundTrip(r)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if got, want := resp.Header.Get(cc), fmt.Sprintf("max-age=%d", tt.want/time.Second); got != want || resp.Header.Get("Age") != "" {
+						t.Errorf("idtoken is told %q, want %q and no Age", got, want)
+					}
 					time.Sleep(tt.want - time.Second)
 					if err := arrive(ctx, v); err != nil {
 						t.Fatal(err)

@@ -21,7 +21,7 @@ func Secret(r *http.Request, want string) error {
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		// The cause would quote the query, and with it perhaps the secret.
+		// The cause would quote a piece of the query, perhaps of the secret.
 		return fmt.Errorf("%w: the query cannot be parsed", ErrSecret)
 	}
 	tokens := query["token"]

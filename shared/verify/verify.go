@@ -210,7 +210,6 @@ func (v *Verifier) verify(ctx context.Context, rt *route, token string, p Policy
 		}
 	}
 	if !v.now().Before(c.ExpiresAt) {
-		rt.known.Remove(id)
 		return Claims{}, ErrExpired
 	}
 	if err := rt.allows(&c, &p); err != nil {
@@ -270,7 +269,7 @@ func (v *Verifier) claims(rt *route, t inspected, p *idtoken.Payload) (Claims, e
 		return Claims{}, ErrNotYetValid
 	case p.Expires > maxTime:
 		return Claims{}, fmt.Errorf("%w: exp is after the year 9999", ErrMalformed)
-	case audience == "" || audience != p.Audience:
+	case audience == "" || audience != p.Audience: // idtoken reads it in any letter case
 		return Claims{}, ErrAudience
 	}
 	return Claims{

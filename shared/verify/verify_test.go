@@ -578,9 +578,14 @@ func TestIDToken_fetches_nothing_for_hopeless_tokens(t *testing.T) {
 		fetches.Add(1)
 		return nil, errors.New("no")
 	})})
-	d := idToken()
-	d.header["alg"] = "ES256"
-	for _, authorization := range []string{"", "Bearer x.y.z", "Bearer " + d.token()} {
+	otherAlgorithm, noKeyID, shortSignature := idToken(), idToken(), idToken()
+	otherAlgorithm.header["alg"] = "ES256"
+	delete(noKeyID.header, "kid")
+	shortSignature.sign = fixed(make([]byte, 255))
+	for _, authorization := range []string{
+		"", "Bearer x.y.z",
+		"Bearer " + otherAlgorithm.token(), "Bearer " + noKeyID.token(), "Bearer " + shortSignature.token(),
+	} {
 		if _, err := v.IDToken(push(authorization), policy); err == nil {
 			t.Errorf("%q was accepted", authorization)
 		}
@@ -726,7 +731,7 @@ func TestSecret(t *testing.T) {
 		"other_case":          {"TOKEN=s3cret", "s3cret", ErrSecret, 403},
 		"twice":               {"token=s3cret&token=s3cret", "s3cret", ErrSecret, 403},
 		"twice_wrong_first":   {"token=x&token=s3cret", "s3cret", ErrSecret, 403},
-		"unparsable":          {"token=s3cret&x=%zz", "s3cret", ErrSecret, 403},
+		"unparsable":          {"token=%s3cret", "s3cret", ErrSecret, 403},
 		"semicolon":           {"token=s3cret;token=x", "s3cret", ErrSecret, 403},
 		"nothing_to_compare":  {"token=", "", ErrPolicy, 500},
 		"nothing_and_missing": {"", "", ErrPolicy, 500},
@@ -742,7 +747,7 @@ func TestSecret(t *testing.T) {
 				return
 			}
 			wantRefusal(t, Claims{}, err, tt.err, tt.status)
-			if strings.Contains(err.Error(), "s3cre") {
+			if strings.Contains(err.Error(), "s3") {
 				t.Errorf("%q quotes the secret", err)
 			}
 		})
