@@ -162,6 +162,7 @@ func (l *local) openInbox(ctx context.Context) (inbox.Inbox, string, error) {
 	if s.FirestoreEmulator != "" {
 		in, err := firestoreinbox.Open(ctx, firestoreinbox.Config{
 			Project: s.Project, Database: s.Database, Collection: s.Collection, Shards: s.Shards, TTL: s.TTL,
+			EmulatorHost: s.FirestoreEmulator,
 		})
 		return in, "Firestore's emulator at " + s.FirestoreEmulator + ", collection " + s.Collection, err
 	}

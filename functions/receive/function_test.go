@@ -1,0 +1,140 @@
+package receive
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
+
+	"example.com/pushinbox/shared/emulator"
+	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/inbox/firestoreinbox"
+	"example.com/pushinbox/shared/pushfake"
+	"example.com/pushinbox/shared/pushfake/hostile"
+)
+
+// TestRegisteredFunction sends hostile and good requests to the function as
+// the functions framework serves it, wired from the environment. Only the
+// network is not the real one: Google's keys come from a local issuer, and
+// Firestore is the emulator.
+func TestRegisteredFunction(t *testing.T) {
+	firestore := emulator.Firestore(t)
+	t.Setenv("FIRESTORE_EMULATOR_HOST", firestore)
+	t.Setenv("GOOGLE_CLOUD_PROJECT", "receive-test")
+	t.Setenv("PUSH_AUDIENCE", audience)
+	t.Setenv("PUSH_SERVICE_ACCOUNT", pushAccount)
+	t.Setenv("PUBSUB_VERIFICATION_TOKEN", secret)
+	issuer, err := pushfake.NewIssuer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveKeys(t, issuer)
+
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = listener.Close()
+	go func() { _ = funcframework.StartHostPort("127.0.0.1", port) }()
+	base := "http://127.0.0.1:" + port
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
+		if err == nil {
+			_ = conn.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+
+	store, err := firestoreinbox.Open(t.Context(), firestoreinbox.Config{
+		Project: "receive-test", Database: "(default)", Collection: "messages", Shards: 16, TTL: time.Hour,
+		EmulatorHost: firestore,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	stored := func() []inbox.Message {
+		page, err := store.List(context.Background(), inbox.Query{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return page.Messages
+	}
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	send := func(t *testing.T, r *http.Request, want int) {
+		resp, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode != want {
+			t.Errorf("answered %d, want %d: %s", resp.StatusCode, want, body)
+		}
+	}
+
+	to := target(t, issuer, base+"/receive?"+url.Values{"token": {secret}}.Encode())
+	cases, err := hostile.Cases(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cases {
+		t.Run(c.Name, func(t *testing.T) {
+			send(t, c.Request, c.Status)
+		})
+	}
+	if n := len(stored()); n != 0 {
+		t.Fatalf("%d messages were stored", n)
+	}
+	for range 2 {
+		r, err := hostile.Good(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		send(t, r, http.StatusNoContent)
+	}
+	if got := stored(); len(got) != 1 || string(got[0].Data) != "hostile" || got[0].Verified.Email != pushAccount {
+		t.Errorf("stored %+v", got)
+	}
+}
+
+// serveKeys makes every connection that http.DefaultTransport opens for https
+// lead to a server with the issuer's keys in place of Google's.
+func serveKeys(t *testing.T, issuer *pushfake.Issuer) {
+	keys := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.URL.Scheme, r.URL.Host = "https", r.Host
+		resp, err := issuer.Transport().RoundTrip(r)
+		if err != nil {
+			t.Error(err)
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		w.Header().Set("Cache-Control", resp.Header.Get("Cache-Control"))
+		_, _ = io.Copy(w, resp.Body)
+	}))
+	transport := http.DefaultTransport.(*http.Transport)
+	before := transport.DialTLSContext
+	transport.DialTLSContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, keys.Listener.Addr().String())
+	}
+	t.Cleanup(func() {
+		transport.DialTLSContext = before
+		keys.Close()
+	})
+}
