@@ -22,6 +22,8 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -97,6 +99,9 @@ type route struct {
 	minSignature, maxSignature int
 	// accounts says that the e-mail must be verified and one of the policy's.
 	accounts bool
+	// header is that of the last proven token. Decoding it for every new token
+	// would be a good part of what this package costs on top of idtoken.
+	header atomic.Pointer[passedHeader]
 	// known are the tokens that were proven and allowed, by their SHA-256.
 	known *lru.Cache[[sha256.Size]byte, Claims]
 }
@@ -247,6 +252,10 @@ func (v *Verifier) prove(ctx context.Context, rt *route, token string) (Claims, 
 	payload, err := v.validator.Validate(ctx, token, "")
 	if err != nil {
 		return Claims{}, v.refusal(rt, t, token, err)
+	}
+	if passed := rt.header.Load(); passed == nil || passed.segment != t.header {
+		// A copy, or the whole token would be kept.
+		rt.header.Store(&passedHeader{strings.Clone(t.header), t.keyID})
 	}
 	return v.claims(rt, t, payload)
 }

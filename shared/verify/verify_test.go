@@ -496,12 +496,16 @@ func TestIDToken_refuses(t *testing.T) {
 			tt.mutate(d)
 			authorization := "Bearer " + d.token()
 			v := newVerifier(t, nil)
-			// Twice: a refused token must not be remembered as a good one.
+			// Twice: a refused token must not be remembered as a good one, and
+			// a good one before it must not help it.
 			for range 2 {
 				got, err := v.IDToken(push(authorization), policy)
 				wantRefusal(t, got, err, tt.want, tt.status)
 				if strings.Contains(err.Error(), strings.TrimPrefix(authorization, "Bearer ")) {
 					t.Error("the error quotes the token")
+				}
+				if _, err := v.IDToken(push("Bearer "+idToken().token()), policy); err != nil {
+					t.Errorf("a valid token after it: %v", err)
 				}
 			}
 		})
