@@ -285,11 +285,12 @@ func (l *local) log(part string) *slog.Logger {
 	if l.quiet {
 		level = slog.LevelError
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: withoutTime})).With("in", part)
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: shorten})).With("in", part)
 }
 
-func withoutTime(groups []string, a slog.Attr) slog.Attr {
-	if len(groups) == 0 && a.Key == slog.TimeKey {
+// shorten leaves out what a person in front of a terminal knows already.
+func shorten(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && a.Key == slog.TimeKey || len(groups) == 1 && groups[0] == "httpRequest" {
 		return slog.Attr{}
 	}
 	return a

@@ -157,7 +157,8 @@ func (s *Server) startPubSub(ctx context.Context, wake published) error {
 	if err != nil {
 		return fmt.Errorf("pushfake: listening for Pub/Sub: %w", err)
 	}
-	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxCall))
+	ids := newMessageIDs()
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxCall), grpc.UnaryInterceptor(ids.unary), grpc.StreamInterceptor(ids.stream))
 	pubsubpb.RegisterPublisherServer(server, &fake.GServer)
 	pubsubpb.RegisterSubscriberServer(server, &fake.GServer)
 	pubsubpb.RegisterSchemaServiceServer(server, &fake.GServer)

@@ -1,0 +1,488 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/pushinbox/shared/emulator"
+	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/publisher"
+	"example.com/pushinbox/shared/pushfake/hostile"
+)
+
+// command is the built pushinbox.
+var command string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "pushinbox")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		command = filepath.Join(dir, "pushinbox")
+		if out, err := exec.Command("go", "build", "-o", command, ".").CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "%v: %s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// running is a pushinbox local that was started as a user starts it.
+type running struct {
+	base  string
+	cmd   *exec.Cmd
+	lines chan string
+	done  chan struct{} // closed when the process has ended
+}
+
+// start runs pushinbox local on data and a free port, and returns once it
+// answers.
+func start(t *testing.T, data string, environment ...string) *running {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	_ = listener.Close()
+	r := &running{base: "http://127.0.0.1:" + port, lines: make(chan string, 10_000), done: make(chan struct{})}
+	r.cmd = exec.Command(command, "local", "--port", port, "--data", data)
+	r.cmd.Env = append(os.Environ(), environment...)
+	var errs bytes.Buffer
+	r.cmd.Stderr = &errs
+	out, err := r.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for s := bufio.NewScanner(out); s.Scan(); {
+			r.lines <- s.Text()
+		}
+		_ = r.cmd.Wait()
+		close(r.done)
+	}()
+	t.Cleanup(func() {
+		_ = r.cmd.Process.Kill()
+		<-r.done
+		if t.Failed() {
+			t.Log(errs.String())
+		}
+	})
+	r.line(t, func(s string) bool { return strings.HasPrefix(s, "Try it") })
+	return r
+}
+
+// line waits for a line of output.
+func (r *running) line(t *testing.T, want func(string) bool) string {
+	t.Helper()
+	timeout := time.After(30 * time.Second)
+	for {
+		select {
+		case s := <-r.lines:
+			if want(s) {
+				return s
+			}
+		case <-r.done:
+			t.Fatal("pushinbox local ended")
+		case <-timeout:
+			t.Fatal("pushinbox local printed no such line for 30 s")
+		}
+	}
+}
+
+// acknowledged waits until n deliveries were acknowledged.
+func (r *running) acknowledged(t *testing.T, n int) {
+	t.Helper()
+	for range n {
+		r.line(t, func(s string) bool { return strings.HasPrefix(s, "<-- 204") })
+	}
+}
+
+func do(t *testing.T, r *http.Request) (int, []byte) {
+	t.Helper()
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, b
+}
+
+func (r *running) get(t *testing.T, path string) []byte {
+	t.Helper()
+	req, err := http.NewRequest(http.MethodGet, r.base+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, b := do(t, req)
+	if status != http.StatusOK {
+		t.Fatalf("%s: answered %d %s", path, status, b)
+	}
+	return b
+}
+
+func (r *running) token(t *testing.T, query string) string {
+	t.Helper()
+	return strings.TrimSpace(string(r.get(t, "/local/token?"+query)))
+}
+
+func (r *running) messages(t *testing.T) []inbox.Message {
+	t.Helper()
+	var page struct{ Messages []inbox.Message }
+	if err := json.Unmarshal(r.get(t, "/messages?pageSize=500"), &page); err != nil {
+		t.Fatal(err)
+	}
+	return page.Messages
+}
+
+func (r *running) publish(t *testing.T, query, contentType, body string) []string {
+	t.Helper()
+	req, err := http.NewRequest(http.MethodPost, r.base+"/publish"+query, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+r.token(t, "for=publish"))
+	req.Header.Set("Content-Type", contentType)
+	status, b := do(t, req)
+	var reply publisher.Reply
+	if err := json.Unmarshal(b, &reply); err != nil || status != http.StatusOK {
+		t.Fatalf("publish: answered %d %s", status, b)
+	}
+	return reply.MessageIDs
+}
+
+// sent is what a message must come back as.
+type sent struct {
+	data       string
+	attributes map[string]string
+	key        string
+}
+
+// mainPath publishes in three ways, waits for the pushes, reads all back, and
+// reads again after a kill -9. The emulator's pushes lack the ordering key
+// only where the emulator itself pushes; here ours does.
+func mainPath(t *testing.T, environment ...string) {
+	data := t.TempDir()
+	r := start(t, data, environment...)
+	binary := "\x00\xff\r\n<b>" + strings.Repeat("x", 10_000)
+	want := map[string]sent{}
+	ids := r.publish(t, "", "application/json", fmt.Sprintf(
+		`{"messages":[{"data":%q,"attributes":{"way":"json","odd ☃":"\u0000=&"},"orderingKey":"k"},{"attributes":{"empty":""},"orderingKey":"k"}]}`,
+		base64.StdEncoding.EncodeToString([]byte(binary))))
+	want[ids[0]] = sent{binary, map[string]string{"way": "json", "odd ☃": "\x00=&"}, "k"}
+	want[ids[1]] = sent{"", map[string]string{"empty": ""}, "k"}
+	ids = r.publish(t, "", "application/x-www-form-urlencoded", url.Values{"payload": {"Größe: 1\n2"}, "attributes": {"way=form"}}.Encode())
+	want[ids[0]] = sent{"Größe: 1\n2", map[string]string{"way": "form"}, ""}
+	ids = r.publish(t, "?attribute.way=raw", "image/png", "\x89PNG")
+	want[ids[0]] = sent{"\x89PNG", map[string]string{"way": "raw", "content-type": "image/png"}, ""}
+	r.acknowledged(t, len(want))
+
+	check := func(r *running) []inbox.Message {
+		all := r.messages(t)
+		if len(all) != len(want) {
+			t.Errorf("%d messages, want %d", len(all), len(want))
+		}
+		for _, m := range all {
+			w, ok := want[m.MessageID]
+			if !ok {
+				t.Errorf("message %s was not published here", m.MessageID)
+			}
+			whole := string(r.get(t, "/messages/"+m.ID+"/data"))
+			if whole != w.data || m.Size != len(w.data) {
+				t.Errorf("%s: data differs: %d bytes of %d", m.MessageID, len(whole), len(w.data))
+			}
+			if diff := cmp.Diff(w.attributes, m.Attributes); diff != "" || m.OrderingKey != w.key {
+				t.Errorf("%s: ordering key %q, attributes %s", m.MessageID, m.OrderingKey, diff)
+			}
+			if m.Verified.Email != pushAccount || m.Verified.Audience == "" || !m.Verified.EmailVerified ||
+				m.Verified.Issuer != "https://accounts.google.com" || m.Verified.ExpiresAt.Sub(m.Verified.IssuedAt) != time.Hour {
+				t.Errorf("%s: claims %+v", m.MessageID, m.Verified)
+			}
+			if m.DeliveryAttempt < 1 || m.PublishTime.IsZero() || m.ReceivedAt.IsZero() || m.Source != "pubsub" {
+				t.Errorf("%s: stored as %+v", m.MessageID, m)
+			}
+		}
+		return all
+	}
+	before := check(r)
+	if err := r.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-r.done
+	r = start(t, data, environment...)
+	if diff := cmp.Diff(before, check(r)); diff != "" {
+		t.Errorf("after kill -9: %s", diff)
+	}
+	// A new run must not take its messages for the old ones.
+	ids = r.publish(t, "", "text/plain", "after the restart")
+	want[ids[0]] = sent{"after the restart", map[string]string{"content-type": "text/plain"}, ""}
+	r.acknowledged(t, 1)
+	check(r)
+}
+
+func TestMainPath(t *testing.T) {
+	t.Parallel()
+	mainPath(t)
+}
+
+func TestMainPathOnGooglesEmulators(t *testing.T) {
+	t.Parallel()
+	mainPath(t, "PUBSUB_EMULATOR_HOST="+emulator.PubSub(t), "FIRESTORE_EMULATOR_HOST="+emulator.Firestore(t),
+		"GOOGLE_CLOUD_PROJECT=main-path")
+}
+
+func TestHostileRequestsOverHTTP(t *testing.T) {
+	t.Parallel()
+	const secret = "s3cr&t+/ %"
+	r := start(t, t.TempDir(), "PUBSUB_VERIFICATION_TOKEN="+secret)
+	to := hostile.Target{
+		URL:  r.base + "/receive?" + url.Values{"token": {secret}}.Encode(),
+		Keys: r.get(t, "/local/certs"),
+		Mint: func(claims map[string]any) (string, error) {
+			query := url.Values{}
+			for name, value := range claims {
+				text := ""
+				if value != nil {
+					b, err := json.Marshal(value)
+					if err != nil {
+						return "", err
+					}
+					text = string(b)
+				}
+				query.Set(name, text)
+			}
+			return r.token(t, query.Encode()), nil
+		},
+	}
+	cases, err := hostile.Cases(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cases {
+		t.Run(c.Name, func(t *testing.T) {
+			if status, b := do(t, c.Request); status != c.Status {
+				t.Errorf("answered %d, want %d: %s", status, c.Status, b)
+			}
+		})
+	}
+	if n := len(r.messages(t)); n != 0 {
+		t.Fatalf("%d messages were stored", n)
+	}
+	good, err := hostile.Good(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, b := do(t, good); status != http.StatusNoContent || len(r.messages(t)) != 1 {
+		t.Errorf("a good push: answered %d %s", status, b)
+	}
+}
+
+// run runs pushinbox to its end.
+func run(t *testing.T, input string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), command, args...)
+	cmd.Stdin = strings.NewReader(input)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+func TestSend(t *testing.T) {
+	t.Parallel()
+	r := start(t, t.TempDir())
+	samples, err := filepath.Glob("../../testdata/pubsub/*.*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	samples = slices.DeleteFunc(samples, func(s string) bool { return strings.HasSuffix(s, ".md") })
+	for _, sample := range samples {
+		for range 2 {
+			out, errs, code := run(t, "", "send", "--url", r.base+"/receive", sample)
+			if code != 0 || !strings.HasPrefix(out, "--> "+filepath.Base(sample)+"\n<-- 204 No Content ") {
+				t.Errorf("%s: exit %d, %s%s", sample, code, out, errs)
+			}
+		}
+	}
+	if got := r.messages(t); len(got) != len(samples) {
+		t.Errorf("%d messages, want %d", len(got), len(samples))
+	}
+	out, _, code := run(t, "{}", "send", "--url", r.base+"/receive", "--format", "json", "-")
+	var result sendResult
+	if err := json.Unmarshal([]byte(out), &result); err != nil || code != exitFailed || result.Status != 400 || result.Detail == "" {
+		t.Errorf("a refusal: exit %d, %s", code, out)
+	}
+	token, _, _ := run(t, "", "token", "--address", r.base, "--claim", "email_verified=false")
+	out, errs, code := run(t, "", "send", "--url", r.base+"/receive", "--token", strings.TrimSpace(token), samples[0])
+	if code != exitFailed || !strings.Contains(out, "<-- 403 Forbidden: ") || !strings.Contains(errs, "not acknowledged") {
+		t.Errorf("an unverified e-mail: exit %d, %s%s", code, out, errs)
+	}
+}
+
+// TestWrongCalls holds every failure to one line that says what to do, and an
+// exit code.
+func TestWrongCalls(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	r := start(t, data)
+	port := r.base[strings.LastIndex(r.base, ":")+1:]
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("not a push"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	broken := t.TempDir()
+	if err := os.WriteFile(filepath.Join(broken, "inbox.db"), bytes.Repeat([]byte("garbage "), 10_000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		args []string
+		code int
+		want string
+	}{
+		"taken_port":        {[]string{"local", "--port", port, "--data", t.TempDir()}, exitFailed, "is taken; stop what listens there, or choose another with --port"},
+		"second_on_data":    {[]string{"local", "--port", "0", "--data", data}, exitFailed, "another pushinbox local uses " + data},
+		"data_is_a_file":    {[]string{"local", "--port", "0", "--data", file}, exitFailed, "choose another directory with --data"},
+		"data_is_damaged":   {[]string{"local", "--port", "0", "--data", broken}, exitFailed, "is not an inbox, or is damaged"},
+		"port_out_of_range": {[]string{"local", "--port", "70000", "--data", data}, exitFailed, "cannot listen on port 70000"},
+		"unknown_command":   {[]string{"lokal"}, exitUsage, `there is no command "lokal"`},
+		"unknown_flag":      {[]string{"local", "--prot", "1"}, exitUsage, "unknown flag: --prot; see pushinbox local --help"},
+		"unknown_format":    {[]string{"send", "--format", "xml", file}, exitUsage, `--format is "xml"; it must be text or json`},
+		"no_file":           {[]string{"send"}, exitUsage, "FILE is missing; see pushinbox send --help"},
+		"missing_file":      {[]string{"send", "--url", r.base, filepath.Join(data, "no")}, exitFailed, "no such file"},
+		"file_is_no_push":   {[]string{"send", "--url", r.base, file}, exitFailed, "neither a JSON body nor an HTTP request"},
+		"no_token_for_url":  {[]string{"send", "--url", "https://example.com/", "../../testdata/pubsub/sample_message.json"}, exitUsage, "give one with --token"},
+		"nothing_runs":      {[]string{"token", "--address", "http://127.0.0.1:1"}, exitFailed, "nothing answers at http://127.0.0.1:1; start it with"},
+		"bad_claim":         {[]string{"token", "--address", r.base, "--claim", "x"}, exitUsage, `--claim "x" is not name=value`},
+		"unknown_audience":  {[]string{"token", "--address", r.base, "--for", "x"}, exitFailed, "for must be receive, publish or console"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			out, errs, code := run(t, "", test.args...)
+			if code != test.code || !strings.Contains(errs, test.want) || strings.Count(errs, "\n") != 1 || out != "" {
+				t.Errorf("exit %d, want %d; stdout %q, stderr %q", code, test.code, out, errs)
+			}
+		})
+	}
+}
+
+func TestCtrlCStopsCleanly(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	r := start(t, data)
+	// An open live tail must not hold the end up.
+	tail, err := http.Get(r.base + "/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tail.Body.Close()
+	if err := r.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-r.done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("still running 10 s after Ctrl-C")
+	}
+	if code := r.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	start(t, data)
+}
+
+func TestOtherSitesGetNothing(t *testing.T) {
+	t.Parallel()
+	r := start(t, t.TempDir())
+	for name, change := range map[string]func(*http.Request){
+		"rebound_host":  func(req *http.Request) { req.Host = "evil.example" },
+		"cross_site":    func(req *http.Request) { req.Header.Set("Sec-Fetch-Site", "cross-site") },
+		"same_site":     func(req *http.Request) { req.Header.Set("Sec-Fetch-Site", "same-site") },
+		"other_origin":  func(req *http.Request) { req.Header.Set("Origin", "http://127.0.0.1:1") },
+		"opaque_origin": func(req *http.Request) { req.Header.Set("Origin", "null") },
+	} {
+		for _, path := range []string{"/messages", "/local/token", "/events"} {
+			req, err := http.NewRequest(http.MethodGet, r.base+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			change(req)
+			if status, b := do(t, req); status != http.StatusForbidden {
+				t.Errorf("%s %s: answered %d %s", name, path, status, b)
+			}
+		}
+	}
+	// A forged assertion is not passed on.
+	req, err := http.NewRequest(http.MethodGet, r.base+"/messages", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("x-goog-iap-jwt-assertion", "x.y.z")
+	req.Header.Set("Authorization", "Bearer "+r.token(t, "for=receive"))
+	if status, b := do(t, req); status != http.StatusForbidden {
+		t.Errorf("another function's token: answered %d %s", status, b)
+	}
+}
+
+// BenchmarkStart is the time from the start of the process to its first
+// answer to GET /messages.
+func BenchmarkStart(b *testing.B) {
+	data := b.TempDir()
+	for b.Loop() {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, port, _ := net.SplitHostPort(listener.Addr().String())
+		_ = listener.Close()
+		cmd := exec.Command(command, "local", "--quiet", "--port", port, "--data", data)
+		if err := cmd.Start(); err != nil {
+			b.Fatal(err)
+		}
+		for {
+			resp, err := http.Get("http://127.0.0.1:" + port + "/messages")
+			if err == nil {
+				_ = resp.Body.Close()
+				if resp.StatusCode != http.StatusOK {
+					b.Fatal(resp.Status)
+				}
+				break
+			}
+		}
+		b.StopTimer()
+		_ = cmd.Process.Signal(syscall.SIGINT)
+		_ = cmd.Wait()
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(b.N), "ms/start")
+}
