@@ -137,6 +137,9 @@ func TestTimesRise(t *testing.T) {
 	defer in.Close()
 
 	all := list(t, in)
+	if len(all) != 60 {
+		t.Fatalf("%d messages are listed, want 60", len(all))
+	}
 	for i, m := range all {
 		if want := fmt.Sprintf("%02d", i); m.MessageID != want {
 			t.Errorf("message %d is %q, want %q", i, m.MessageID, want)
@@ -151,8 +154,10 @@ func TestTimesRise(t *testing.T) {
 	if got := all[50].ReceivedAt; !got.Equal(clock) {
 		t.Errorf("the first message at the right time again was received at %v, want %v", got, clock)
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	i := 30
-	for e, err := range in.Watch(t.Context(), inbox.Query{PageToken: token}) {
+	for e, err := range in.Watch(ctx, inbox.Query{PageToken: token}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -163,9 +168,12 @@ func TestTimesRise(t *testing.T) {
 			break
 		}
 	}
+	if i < len(all) {
+		t.Errorf("the feed ended before message %d", i)
+	}
 }
 
-// TestOneDuplicateInABatch puts the same message twice within one commit.
+// TestDuplicatesInOneCommit puts the same messages again within one commit.
 func TestDuplicatesInOneCommit(t *testing.T) {
 	t.Parallel()
 	in := openNew(t, nil)
@@ -205,7 +213,7 @@ func TestSweep(t *testing.T) {
 			case 8:
 				m.Subscription = ""
 			}
-			// Past the group, which would make 1,500 commits of one each.
+			// Most go past the group, which would commit each for itself.
 			if i < 10 {
 				put(t, in, m)
 				continue

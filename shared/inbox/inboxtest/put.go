@@ -349,37 +349,46 @@ func contextEnded(t *testing.T, p Place) {
 // notice nothing.
 func contextEndsDuringPut(t *testing.T, p Place) {
 	in := open(t, p)
-	ms := numbered("m", 60)
-	wants := make([]*inbox.Message, len(ms))
-	var wg sync.WaitGroup
+	first := message("first")
+	first.Data = payload(1 << 20)
+	begin := time.Now()
+	put(t, in, first)
+	took := time.Since(begin)
+
+	const n = 80
+	ms := numbered("m", n)
+	wants := make([]*inbox.Message, n)
 	for i, m := range ms {
-		m.Data = payload([]int{100, 5_000, 150_000}[i%3])
+		m.Data = payload([]int{100, 5_000, 150_000, 1 << 20}[i%4] + i)
 		wants[i] = kept(m)
-		wg.Go(func() {
-			if i%2 == 0 {
-				put := func() error { _, err := in.Put(t.Context(), m); return err }
-				if err := put(); err != nil {
-					t.Errorf("Put(%q) beside callers that give up: %v", m.MessageID, err)
-				}
-				return
-			}
-			ctx, cancel := context.WithCancel(t.Context())
-			go func() {
-				for range i * 50 {
-					_ = ctx.Err() // a little work, another amount for each
-				}
-				cancel()
-			}()
-			if _, err := in.Put(ctx, m); err != nil && !errors.Is(err, context.Canceled) {
-				t.Errorf("Put(%q) = %v, want context.Canceled or success", m.MessageID, err)
-			}
-			clear(m.Data)
-		})
 	}
-	wg.Wait()
+	// A few at a time, so that ends fall before, into and after the commits.
+	for batch := range n / 8 {
+		var wg sync.WaitGroup
+		for i := batch * 8; i < batch*8+8; i++ {
+			m := ms[i]
+			if i%8 == 0 {
+				wg.Go(func() {
+					if _, err := in.Put(t.Context(), m); err != nil {
+						t.Errorf("Put(%q) beside callers that give up: %v", m.MessageID, err)
+					}
+				})
+				continue
+			}
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), took*time.Duration(i)/(n/3))
+				defer cancel()
+				if _, err := in.Put(ctx, m); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("Put(%q) = %v, want context.DeadlineExceeded or success", m.MessageID, err)
+				}
+				clear(m.Data)
+			})
+		}
+		wg.Wait()
+	}
 	for i, want := range wants {
 		got, err := in.Get(t.Context(), want.ID)
-		if errors.Is(err, inbox.ErrNotFound) && i%2 == 1 {
+		if errors.Is(err, inbox.ErrNotFound) && i%8 != 0 {
 			continue
 		}
 		if err != nil {

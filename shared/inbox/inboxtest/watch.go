@@ -234,6 +234,43 @@ func watchResumes(t *testing.T, p Place) {
 	sameIDs(t, []*inbox.Message{later}, eventIDs(t, rest))
 }
 
+// watchWakesForEach puts a message when the one before has come out of the
+// feed, which is when a reader is about to wait.
+func watchWakesForEach(t *testing.T, p Place) {
+	in := open(t, p)
+	start := startOf(t, in)
+	ms := numbered("m", 40)
+	events := make(chan inbox.Event)
+	ctx, cancel := context.WithCancel(patient(t))
+	defer cancel()
+	go func() {
+		defer close(events)
+		for e, err := range in.Watch(ctx, inbox.Query{PageToken: start}) {
+			if err != nil {
+				t.Errorf("Watch: %v", err)
+				return
+			}
+			select {
+			case events <- e:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	for _, m := range ms {
+		put(t, in, m)
+		e, ok := <-events
+		if !ok {
+			t.Fatalf("the feed did not yield %q in %v", m.MessageID, patience)
+		}
+		sameMessage(t, preview(m), &e.Message)
+	}
+	cancel()
+	for e := range events {
+		t.Errorf("the feed went on with %q", e.Message.MessageID)
+	}
+}
+
 // watchAcrossReconnects has several readers that go away and come back at any
 // moment, in both ways that a reader can, while several writers put.
 func watchAcrossReconnects(t *testing.T, p Place) {
