@@ -26,7 +26,7 @@ const (
 	// DefaultMaxOutstanding is how many requests are under way at most when
 	// Options name no number: Google's advice is to plan for fewer than a
 	// thousand for each subscription.
-	DefaultMaxOutstanding = 1000
+	DefaultMaxOutstanding = 100
 
 	defaultAckDeadline = 10 * time.Second
 	// tokenMargin is how long before it expires a token is no longer sent.
