@@ -63,7 +63,7 @@ func TestIDSpread(t *testing.T) {
 	}{{"counting_up", 1}, {"with_gaps", 16}, {"by_256", 256}} {
 		shard, leading := make([]int, buckets), make([]int, buckets)
 		for i := range messages {
-			id := ID(SourcePubSub, "projects/p/subscriptions/s", strconv.Itoa(2070443601311540+i*test.step))
+			id := ID(SourcePubSub, "projects/p/subscriptions/s", strconv.FormatInt(2070443601311540+int64(i*test.step), 10))
 			n, err := strconv.ParseUint(id[:8], 16, 32)
 			if err != nil {
 				t.Fatal(err)

@@ -23,19 +23,22 @@ const (
 	childTask = "BOLTINBOX_TEST_CHILD_TASK"
 )
 
-// child is what the child does: put until it is killed, or see the disk full.
+// childTasks are what the child can do with an inbox beside putting until it
+// is killed, and beforeOpen what it can do first.
+var (
+	childTasks = map[string]func(*Inbox){"large": large}
+	beforeOpen = map[string]func(){}
+)
+
+// child opens the inbox at path and does its task.
 func child(task, path string) {
-	in, err := Open(path, nil)
-	if err != nil {
-		fmt.Println("error:", err)
-		os.Exit(1)
+	if before := beforeOpen[task]; before != nil {
+		before()
 	}
-	switch task {
-	case "fill":
-		fill(in)
-		return
-	case "large":
-		large(in)
+	in, err := Open(path, nil)
+	check(err)
+	if do := childTasks[task]; do != nil {
+		do(in)
 		return
 	}
 	var mu sync.Mutex
@@ -64,6 +67,14 @@ func child(task, path string) {
 		})
 	}
 	wg.Wait()
+}
+
+// check ends the child with an error.
+func check(err error) {
+	if err != nil {
+		fmt.Println("error:", err)
+		os.Exit(1)
+	}
 }
 
 // crashMessage returns the message with this ID, whose data follow from it.

@@ -3,6 +3,7 @@ package inboxtest
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -147,8 +148,8 @@ func listPageSize(t *testing.T, p Place) {
 	const n = inbox.MaxPageSize + 10
 	putAll(t, in, numbered("m", n)...)
 	for size, want := range map[int]int{
-		0: inbox.DefaultPageSize, -1: inbox.DefaultPageSize, -1 << 62: inbox.DefaultPageSize,
-		1: 1, 499: 499, 500: 500, 501: 500, 1 << 62: 500,
+		0: inbox.DefaultPageSize, -1: inbox.DefaultPageSize, math.MinInt: inbox.DefaultPageSize,
+		1: 1, 499: 499, 500: 500, 501: 500, math.MaxInt: 500,
 	} {
 		page, err := in.List(t.Context(), inbox.Query{PageSize: size})
 		if err != nil {

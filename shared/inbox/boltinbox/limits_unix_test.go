@@ -17,6 +17,54 @@ import (
 	"example.com/pushinbox/shared/inbox"
 )
 
+func init() {
+	childTasks["fill"] = fill
+	beforeOpen["as_nobody"] = becomeNobody
+}
+
+// TestNoPermission opens what another user may not read or write.
+func TestNoPermission(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	// The child is another user and has to get here.
+	for _, d := range []string{filepath.Dir(dir), dir} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	secret := filepath.Join(dir, "secret.db")
+	readable := filepath.Join(dir, "readable.db")
+	for path, mode := range map[string]os.FileMode{secret: 0, readable: 0o444} {
+		in := mustOpen(t, path, nil)
+		if err := errors.Join(in.Close(), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	directory := filepath.Join(dir, "directory")
+	if err := os.Mkdir(directory, 0o555); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{secret, readable, filepath.Join(directory, "inbox.db")} {
+		cmd := exec.CommandContext(t.Context(), os.Args[0])
+		cmd.Env = append(os.Environ(), childPath+"="+path, childTask+"=as_nobody")
+		out, err := cmd.CombinedOutput()
+		want := "error: boltinbox: open " + path + ": permission denied\n"
+		if err == nil || string(out) != want {
+			t.Errorf("Open without permission: %v, %q, want %q", err, out, want)
+		}
+	}
+}
+
+// becomeNobody gives up root's right to read and write everything.
+func becomeNobody() {
+	if os.Geteuid() == 0 {
+		const nobody = 65534
+		check(syscall.Setgroups(nil))
+		check(syscall.Setgid(nobody))
+		check(syscall.Setuid(nobody))
+	}
+}
+
 // TestDiskFull has a child run into a limit on the size of its files, as on a
 // full disk: Put says so, and goes on when there is room again.
 func TestDiskFull(t *testing.T) {
@@ -81,12 +129,4 @@ func fill(in *Inbox) {
 	check(in.Close())
 	fmt.Println(acknowledged)
 	fmt.Println("ok")
-}
-
-// check ends the child with an error.
-func check(err error) {
-	if err != nil {
-		fmt.Println("error:", err)
-		os.Exit(1)
-	}
 }
