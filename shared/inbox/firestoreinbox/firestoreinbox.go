@@ -1,0 +1,306 @@
+// Package firestoreinbox keeps messages in Firestore: the inbox of production.
+//
+// A message is one document, whose ID is the message's identity hashed, so
+// that a redelivery meets its own document and IDs that a provider counts up
+// spread over the key space. It is created with the precondition that it must
+// not exist. Data that does not fit a document (1 MiB with all fields) is kept
+// in further documents of the collection COLLECTION-chunks, written before the
+// message's own, so that a reader never sees half a message.
+//
+// # Group commit
+//
+// Puts that are under way at the same time share a BatchWrite, see package
+// groupcommit; a lone one is a Commit, the very call that a document's Create
+// makes. The client's own BulkWriter was measured and not taken: it sends at
+// most 20 writes a call, waits up to a second for company unless it is flushed
+// for everybody, fails the neighbours of a bad write, and remembers every
+// document it ever wrote. BenchmarkPut compares all three. BatchWrite is not
+// within reach of the client for people (cloud.google.com/go/firestore), so
+// this package uses the one generated for the API.
+//
+// # Limits
+//
+// Lists order by receivedAt, which only grows: on one index range that allows
+// about 500 writes a second. The field shard, from the ID's hash, makes it as
+// many ranges as Options.Shards, which all lists read in one query; every
+// other growing field must be exempt from indexes. firestore.indexes.json in
+// this folder declares all that, in the form that Firebase's tools read.
+//
+// Expired messages are shown until Firestore's TTL policy on expireAt has
+// deleted them, usually within a day.
+package firestoreinbox
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	firestore "cloud.google.com/go/firestore/apiv1"
+	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/inbox/groupcommit"
+	"github.com/googleapis/gax-go/v2"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
+)
+
+// Options are what New does not need to be told.
+type Options struct {
+	// Collection holds the messages, and Collection-chunks what does not fit
+	// their documents. Empty means DefaultCollection.
+	Collection string
+	// Shards is over how many index ranges the list is spread: each takes
+	// about 500 writes a second. From 1 to MaxShards; 0 means DefaultShards. It can
+	// be raised at any time; lowering it hides messages from lists.
+	Shards int
+	// TTL is how long messages are kept. 0 means DefaultTTL.
+	TTL time.Duration
+	// Now is the clock for expiry; nil means time.Now.
+	Now func() time.Time
+	// EmulatorHost is host:port of Google's emulator, to be used in place of
+	// Firestore: what FIRESTORE_EMULATOR_HOST says.
+	EmulatorHost string
+}
+
+// What Options left empty mean, and the most shards a query can read: the
+// limit of Firestore's operator in.
+const (
+	DefaultCollection = "messages"
+	DefaultShards     = 16
+	DefaultTTL        = 720 * time.Hour
+	MaxShards         = 30
+)
+
+const (
+	// attemptTimeout bounds one try of a write. It travels to the server, so
+	// that it also bounds how long a write can take from the time it is
+	// stamped with until it is visible; watchSlack relies on that.
+	attemptTimeout = 10 * time.Second
+	// giveUp bounds all tries of one call whose caller set no deadline.
+	giveUp = 60 * time.Second
+
+	// Measured with 500 putters of 1 KiB against the emulator, see
+	// BenchmarkPut. The bytes stay well below the 10 MiB of a request,
+	// and below the 4 MiB from which failures have been seen.
+	batchItems    = 200
+	batchBytes    = 2 << 20
+	batchInFlight = 8
+)
+
+// Inbox is an inbox.Inbox in a Firestore database. Make one with New.
+type Inbox struct {
+	client     *firestore.Client
+	database   string // projects/P/databases/D
+	documents  string // database/documents
+	collection string
+	shards     int
+	ttl        time.Duration
+	now        func() time.Time
+	header     metadata.MD
+	backlog    int           // bytes; see maxBacklog
+	late       time.Duration // see emulatorLateness
+
+	group  *groupcommit.Group[*pb.Write]
+	chunks chan struct{} // slots for chunk writes
+
+	mu      sync.RWMutex
+	calls   sync.WaitGroup
+	closing context.Context
+	close   context.CancelFunc
+}
+
+var _ inbox.Inbox = (*Inbox)(nil)
+
+// New returns an inbox in a database of a project; an empty databaseID means
+// the default one. The connection is made on first use, with the application
+// default credentials unless clientOptions say otherwise. Close closes it.
+func New(ctx context.Context, projectID, databaseID string, o *Options, clientOptions ...option.ClientOption) (*Inbox, error) {
+	var opts Options
+	if o != nil {
+		opts = *o
+	}
+	if databaseID == "" {
+		databaseID = "(default)"
+	}
+	if opts.Collection == "" {
+		opts.Collection = DefaultCollection
+	}
+	if opts.Shards == 0 {
+		opts.Shards = DefaultShards
+	}
+	if opts.TTL == 0 {
+		opts.TTL = DefaultTTL
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	switch {
+	case projectID == "" || strings.Contains(projectID, "/"):
+		return nil, fmt.Errorf("firestoreinbox: %q is not a project ID", projectID)
+	case strings.Contains(databaseID, "/"):
+		return nil, fmt.Errorf("firestoreinbox: %q is not a database ID", databaseID)
+	case !collectionID(opts.Collection):
+		return nil, fmt.Errorf("firestoreinbox: %q is not a collection ID", opts.Collection)
+	case opts.Shards < 1 || opts.Shards > MaxShards:
+		return nil, fmt.Errorf("firestoreinbox: %d shards, want 1 to %d", opts.Shards, MaxShards)
+	case opts.TTL < 0:
+		return nil, fmt.Errorf("firestoreinbox: negative TTL %s", opts.TTL)
+	}
+
+	in := &Inbox{
+		database:   "projects/" + projectID + "/databases/" + databaseID,
+		collection: opts.Collection,
+		shards:     opts.Shards,
+		ttl:        opts.TTL,
+		now:        opts.Now,
+		backlog:    maxBacklog,
+		chunks:     make(chan struct{}, chunksInFlight),
+	}
+	in.documents = in.database + "/documents"
+	// Databases other than the default one are found by these headers only.
+	in.header = metadata.Pairs(
+		"google-cloud-resource-prefix", in.database,
+		"x-goog-request-params", "project_id="+projectID+"&database_id="+databaseID)
+
+	// The first reconnects after an outage must not wait for gRPC's two minutes.
+	reconnect := backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}
+	all := []option.ClientOption{option.WithGRPCDialOption(grpc.WithConnectParams(
+		grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: 5 * time.Second}))}
+	if opts.EmulatorHost != "" {
+		all = append(all,
+			option.WithEndpoint(opts.EmulatorHost),
+			option.WithoutAuthentication(),
+			option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
+		in.late = emulatorLateness
+		in.header.Set("authorization", "Bearer owner") // past security rules
+	}
+	var err error
+	if in.client, err = firestore.NewClient(ctx, append(all, clientOptions...)...); err != nil {
+		return nil, fmt.Errorf("firestoreinbox: %w", err)
+	}
+	// Retries are made here: the generated ones know neither which writes of
+	// a batch failed nor when there is no time left for another try.
+	in.client.CallOptions = &firestore.CallOptions{}
+	in.closing, in.close = context.WithCancel(context.Background())
+	if in.group, err = groupcommit.New(in.commit, groupcommit.Options{
+		MaxItems: batchItems, MaxBytes: batchBytes, InFlight: batchInFlight,
+	}); err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+var reserved = regexp.MustCompile(`^__.*__$`)
+
+// collectionID reports whether Firestore takes s, and s with a suffix, as the
+// ID of a collection.
+func collectionID(s string) bool {
+	return s != "" && len(s) <= 1000 && s != "." && s != ".." && utf8.ValidString(s) &&
+		!strings.ContainsAny(s, "/\x00") && !reserved.MatchString(s)
+}
+
+// Close refuses new calls, ends watches, finishes the other calls and closes
+// the connection.
+func (in *Inbox) Close() error {
+	in.mu.Lock()
+	closed := in.closing.Err() != nil
+	in.close()
+	in.mu.Unlock()
+	in.calls.Wait()
+	in.group.Close() // callers whose context ended do not wait for their write
+	if closed {
+		return nil
+	}
+	return in.client.Close()
+}
+
+var errClosed = fmt.Errorf("%w: it is closed", inbox.ErrUnavailable)
+
+// begin registers a call that Close waits for.
+func (in *Inbox) begin(ctx context.Context) (end func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	in.mu.RLock()
+	defer in.mu.RUnlock()
+	if in.closing.Err() != nil {
+		return nil, errClosed
+	}
+	in.calls.Add(1)
+	return in.calls.Done, nil
+}
+
+// outgoing returns ctx with the headers that every call needs.
+func (in *Inbox) outgoing(ctx context.Context) context.Context {
+	return metadata.NewOutgoingContext(ctx, in.header.Copy())
+}
+
+// try calls call until it succeeds, fails for good, or ctx leaves no time for
+// another try. The error is ctx's own, or ErrUnavailable with the cause.
+func (in *Inbox) try(ctx context.Context, call func(ctx context.Context) error) error {
+	within, cancel := context.WithTimeout(ctx, giveUp)
+	defer cancel()
+	for pause := pauses(); ; {
+		err := call(in.outgoing(within))
+		if err == nil {
+			return nil
+		}
+		if !transient(err) || !wait(within, pause.Pause()) {
+			return cmp.Or(ended(ctx), unavailable(err))
+		}
+	}
+}
+
+// ended returns ctx's error when it has ended. Its deadline counts from the
+// moment it has passed: a call may notice before ctx does.
+func ended(ctx context.Context) error {
+	if deadline, ok := ctx.Deadline(); ok && ctx.Err() == nil && time.Until(deadline) <= 0 {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
+}
+
+// pauses returns the pauses between tries: random, so that instances that
+// failed together do not come back together.
+func pauses() gax.Backoff {
+	return gax.Backoff{Initial: 50 * time.Millisecond, Max: 2 * time.Second, Multiplier: 2}
+}
+
+// wait waits, or reports false when ctx ends before.
+func wait(ctx context.Context, d time.Duration) bool {
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= d {
+		return false
+	}
+	return gax.Sleep(ctx, d) == nil
+}
+
+// transient reports whether another try may succeed. Canceled is, because it
+// is asked only of calls that nobody here cancelled.
+func transient(err error) bool {
+	switch status.Code(err) {
+	case codes.Unavailable, codes.Aborted, codes.ResourceExhausted, codes.DeadlineExceeded, codes.Internal,
+		codes.Canceled:
+		return true
+	}
+	return false
+}
+
+// unavailable returns ErrUnavailable with its cause for the log.
+func unavailable(cause error) error {
+	if errors.Is(cause, inbox.ErrUnavailable) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", inbox.ErrUnavailable, cause)
+}

@@ -1,0 +1,325 @@
+package firestoreinbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"example.com/pushinbox/shared/inbox"
+	"github.com/googleapis/gax-go/v2"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
+)
+
+// Get implements inbox.Inbox. It holds the data once, and one chunk besides.
+func (in *Inbox) Get(ctx context.Context, id string) (*inbox.Message, error) {
+	end, err := in.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	if !messageID(id) {
+		return nil, inbox.ErrNotFound
+	}
+	var d *pb.Document
+	err = in.getDocuments(ctx, []string{in.name(id)}, nil, func(found *pb.Document) error { d = found; return nil })
+	if err != nil {
+		return nil, err
+	}
+	if d == nil {
+		return nil, inbox.ErrNotFound
+	}
+	m := message(d)
+	if m.Size < len(m.Data) || m.Size > inbox.MaxDataSize {
+		return nil, unavailable(errCorrupt)
+	}
+	if rest := d.GetFields()[fieldDataRest].GetBytesValue(); len(rest) > 0 {
+		m.Data = slices.Concat(m.Data, rest)
+	} else if m.Truncated {
+		if err := in.readChunks(ctx, d, &m); err != nil {
+			return nil, err
+		}
+	}
+	if m.Truncated = false; len(m.Data) != m.Size {
+		return nil, unavailable(errCorrupt)
+	}
+	return &m, nil
+}
+
+// messageID reports whether id is one that inbox.ID makes.
+func messageID(id string) bool {
+	if len(id) != 40 {
+		return false
+	}
+	for i := range len(id) {
+		if c := id[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// readChunks completes m's data.
+func (in *Inbox) readChunks(ctx context.Context, d *pb.Document, m *inbox.Message) error {
+	sum := d.GetFields()[fieldDigest].GetBytesValue()
+	if len(sum) < digestSize || len(m.Data) != inbox.PreviewSize {
+		return unavailable(errCorrupt)
+	}
+	chunks := in.chunksOf(m.ID, sum, m.Size)
+	missing := make(map[string]chunk, len(chunks))
+	names := make([]string, len(chunks))
+	for i, c := range chunks {
+		names[i], missing[c.name] = c.name, c
+	}
+	data := make([]byte, m.Size)
+	copy(data, m.Data)
+	err := in.getDocuments(ctx, names, nil, func(found *pb.Document) error {
+		c, part := missing[found.GetName()], found.GetFields()[fieldData].GetBytesValue()
+		if len(part) != c.end-c.start {
+			return errCorrupt
+		}
+		copy(data[c.start:c.end], part)
+		delete(missing, c.name)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		if timeOf(d.GetFields()[fieldExpireAt]).Before(in.now()) {
+			return inbox.ErrNotFound // expired, and being deleted
+		}
+		return unavailable(fmt.Errorf("%w: %d of %d chunks are missing", errCorrupt, len(missing), len(chunks)))
+	}
+	m.Data = data
+	return nil
+}
+
+// getDocuments calls found for each document that exists, in any order, and
+// perhaps again after a failed try. Only the named fields are read, or all
+// when there are none.
+func (in *Inbox) getDocuments(ctx context.Context, names, fields []string, found func(*pb.Document) error) error {
+	// Unlike GetDocument this tells a missing document from a missing database.
+	req := &pb.BatchGetDocumentsRequest{Database: in.database, Documents: names}
+	if fields != nil {
+		req.Mask = &pb.DocumentMask{FieldPaths: fields}
+	}
+	return in.try(ctx, func(ctx context.Context) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		stream, err := in.client.BatchGetDocuments(ctx, req)
+		if err != nil {
+			return err
+		}
+		for {
+			res, err := stream.Recv()
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if d := res.GetFound(); d != nil {
+				if err := found(d); err != nil {
+					return err
+				}
+			}
+		}
+	})
+}
+
+// List implements inbox.Inbox with one query over all shards. It reads one
+// document more than it returns, to know whether there is a next page.
+func (in *Inbox) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
+	end, err := in.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	var from *inbox.Position
+	if q.PageToken != "" {
+		p, err := inbox.ParseToken(q.PageToken)
+		if err != nil {
+			return nil, err
+		}
+		from = &p
+	}
+	limit := q.Limit()
+	var docs []*pb.Document
+	at, err := in.settle(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for len(docs) <= limit {
+		want := limit + 1 - len(docs)
+		found, readTime, err := in.runQuery(ctx, in.listQuery(q, from, want))
+		if err != nil {
+			return nil, err
+		}
+		if at.IsZero() {
+			at = readTime
+		}
+		// The page is what there was at the time of the first result. A
+		// message that came while the others were read is left to the
+		// feed that starts here.
+		for _, d := range found {
+			if !micros(d.GetCreateTime()).After(at) {
+				docs = append(docs, d)
+			}
+		}
+		if len(found) < want {
+			break
+		}
+		last := position(found[len(found)-1])
+		from = &last
+	}
+	after := after(at)
+	page := &inbox.Page{WatchToken: after.Token()}
+	if len(docs) > limit {
+		docs = docs[:limit]
+		page.NextPageToken = position(docs[limit-1]).Token()
+	}
+	page.Messages = make([]inbox.Message, len(docs))
+	for i, d := range docs {
+		page.Messages[i] = message(d)
+	}
+	return page, nil
+}
+
+// settle returns the time of the page, which is zero for the query's own. In
+// the emulator, see emulatorLateness, that is a moment before the query.
+func (in *Inbox) settle(ctx context.Context) (time.Time, error) {
+	if in.late == 0 {
+		return time.Time{}, nil
+	}
+	_, at, err := in.runQuery(ctx, in.listQuery(inbox.Query{}, nil, 1))
+	if err == nil {
+		err = gax.Sleep(ctx, in.late)
+	}
+	return at, err
+}
+
+// after returns the position behind everything that was committed at t.
+func after(t time.Time) inbox.Position {
+	t = t.Add(time.Microsecond)
+	return inbox.Position{ReceivedAt: t, Commit: t}
+}
+
+// runQuery returns the documents of a query and the time at which the first
+// of them was read.
+func (in *Inbox) runQuery(ctx context.Context, query *pb.StructuredQuery) (docs []*pb.Document, at time.Time, err error) {
+	req := &pb.RunQueryRequest{
+		Parent:    in.documents,
+		QueryType: &pb.RunQueryRequest_StructuredQuery{StructuredQuery: query},
+	}
+	err = in.try(ctx, func(ctx context.Context) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		docs, at = nil, time.Time{}
+		stream, err := in.client.RunQuery(ctx, req)
+		if err != nil {
+			return err
+		}
+		for {
+			res, err := stream.Recv()
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if at.IsZero() {
+				at = micros(res.GetReadTime())
+			}
+			if d := res.GetDocument(); d != nil {
+				docs = append(docs, d)
+			}
+		}
+	})
+	if err == nil && at.IsZero() {
+		err = unavailable(errors.New("firestoreinbox: the answer to a query has no read time"))
+	}
+	return docs, at, err
+}
+
+// listQuery returns the query of a page that starts after a position.
+func (in *Inbox) listQuery(q inbox.Query, from *inbox.Position, limit int) *pb.StructuredQuery {
+	query := in.query(q)
+	query.Select = &pb.StructuredQuery_Projection{}
+	for _, name := range listed {
+		query.Select.Fields = append(query.Select.Fields, field(name))
+	}
+	query.Limit = wrapperspb.Int32(int32(limit))
+	if from != nil {
+		query.StartAt = &pb.Cursor{Values: []*pb.Value{timeValue(from.ReceivedAt)}, Before: true}
+		if from.ID != "" {
+			query.StartAt.Values = append(query.StartAt.Values,
+				&pb.Value{ValueType: &pb.Value_ReferenceValue{ReferenceValue: in.name(from.ID)}})
+			query.StartAt.Before = false
+		}
+	}
+	return query
+}
+
+// windowQuery returns the query of what was received after one time and, when
+// until is not zero, not after another.
+func (in *Inbox) windowQuery(q inbox.Query, since, until time.Time) *pb.StructuredQuery {
+	filters := []*pb.StructuredQuery_Filter{
+		compare(fieldReceivedAt, pb.StructuredQuery_FieldFilter_GREATER_THAN, timeValue(since)),
+	}
+	if !until.IsZero() {
+		filters = append(filters, compare(fieldReceivedAt, pb.StructuredQuery_FieldFilter_LESS_THAN_OR_EQUAL, timeValue(until)))
+	}
+	return in.query(q, filters...)
+}
+
+// query returns what every query of this package is made from: q's filters
+// and more over all shards, newest first. firestore.indexes.json declares its
+// indexes.
+func (in *Inbox) query(q inbox.Query, more ...*pb.StructuredQuery_Filter) *pb.StructuredQuery {
+	shards := make([]*pb.Value, in.shards)
+	for i := range shards {
+		shards[i] = intValue(i)
+	}
+	filters := []*pb.StructuredQuery_Filter{compare(fieldShard, pb.StructuredQuery_FieldFilter_IN,
+		&pb.Value{ValueType: &pb.Value_ArrayValue{ArrayValue: &pb.ArrayValue{Values: shards}}})}
+	if !utf8.ValidString(q.Source) || !utf8.ValidString(q.Subscription) {
+		// No message has such a name, and none has an empty source.
+		filters = append(filters, compare(fieldSource, pb.StructuredQuery_FieldFilter_EQUAL, stringValue("")))
+	} else {
+		if q.Source != "" {
+			filters = append(filters, compare(fieldSource, pb.StructuredQuery_FieldFilter_EQUAL, stringValue(q.Source)))
+		}
+		if q.Subscription != "" {
+			filters = append(filters, compare(fieldSubscription, pb.StructuredQuery_FieldFilter_EQUAL, stringValue(q.Subscription)))
+		}
+	}
+	return &pb.StructuredQuery{
+		From: []*pb.StructuredQuery_CollectionSelector{{CollectionId: in.collection}},
+		Where: &pb.StructuredQuery_Filter{FilterType: &pb.StructuredQuery_Filter_CompositeFilter{
+			CompositeFilter: &pb.StructuredQuery_CompositeFilter{
+				Op:      pb.StructuredQuery_CompositeFilter_AND,
+				Filters: append(filters, more...),
+			},
+		}},
+		OrderBy: []*pb.StructuredQuery_Order{
+			{Field: field(fieldReceivedAt), Direction: pb.StructuredQuery_DESCENDING},
+			{Field: field("__name__"), Direction: pb.StructuredQuery_DESCENDING},
+		},
+	}
+}
+
+func compare(name string, op pb.StructuredQuery_FieldFilter_Operator, v *pb.Value) *pb.StructuredQuery_Filter {
+	return &pb.StructuredQuery_Filter{FilterType: &pb.StructuredQuery_Filter_FieldFilter{
+		FieldFilter: &pb.StructuredQuery_FieldFilter{Field: field(name), Op: op, Value: v},
+	}}
+}
+
+func field(name string) *pb.StructuredQuery_FieldReference {
+	return &pb.StructuredQuery_FieldReference{FieldPath: name}
+}

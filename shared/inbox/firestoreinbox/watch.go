@@ -1,0 +1,384 @@
+package firestoreinbox
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"slices"
+	"sync"
+	"time"
+
+	"example.com/pushinbox/shared/inbox"
+	"github.com/googleapis/gax-go/v2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
+)
+
+// A feed's order is (commit time, ID). What Firestore shows is consistent: at
+// read time T it holds everything that was committed until T and nothing else.
+// So a feed that yields, at each consistent point, what is new in that order
+// can be left after any event and resumed there.
+//
+// Commit times cannot be queried, but receivedAt can, and it is not later than
+// the commit, and not earlier by more than watchSlack.
+const (
+	// watchSlack is how much earlier than its commit a message may have been
+	// stamped: the time that one try of a write has, and some for a server
+	// that notices late. Whoever resumes reads this much again and drops it.
+	watchSlack = attemptTimeout + 5*time.Second
+	// maxBacklog is how many bytes of messages a feed holds to put them in
+	// order. Past that it reads the backlog in windows instead.
+	maxBacklog = 8 << 20
+	// Google's emulator (1.19.9) breaks the promise that feeds rest on: it
+	// stamps documents before it commits them. emulatorLateness is how much
+	// later they may become visible to queries; 7 ms were seen. Its listeners
+	// are worse: they show old content as new, tell of a change before it
+	// can be seen and not again, hold up every writer while one of them is not
+	// read, and fail a write when one of them ends. So feeds from the
+	// emulator do without: they read every emulatorPoll, that much behind.
+	emulatorLateness = 100 * time.Millisecond
+	emulatorPoll     = 100 * time.Millisecond
+	// windowItems is how many messages a window should not exceed.
+	windowItems = 200
+)
+
+var (
+	errStopped = errors.New("firestoreinbox: the reader of the feed went away")
+	errBacklog = errors.New("firestoreinbox: the backlog is too long to hold")
+)
+
+// Watch implements inbox.Inbox with Firestore's listener. It reconnects by
+// itself, and gives up with ErrUnavailable after a minute without success.
+func (in *Inbox) Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event, error] {
+	return func(yield func(inbox.Event, error) bool) {
+		if ctx.Err() != nil {
+			return
+		}
+		within, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(in.closing, cancel)()
+		f := &feed{in: in, q: q, yield: yield}
+		if err := f.run(within); ctx.Err() == nil && !errors.Is(err, errStopped) {
+			if in.closing.Err() != nil {
+				err = errClosed
+			}
+			yield(inbox.Event{}, err)
+		}
+	}
+}
+
+// feed is one Watch under way.
+type feed struct {
+	in    *Inbox
+	q     inbox.Query
+	yield func(inbox.Event, error) bool
+	at    inbox.Position // everything up to here is yielded
+}
+
+// run returns the error that the feed ends with.
+func (f *feed) run(ctx context.Context) error {
+	if f.q.PageToken != "" {
+		at, err := inbox.ParseToken(f.q.PageToken)
+		if err != nil {
+			return err
+		}
+		f.at = at
+	} else {
+		// From now on, by Firestore's clock.
+		_, now, err := f.in.runQuery(ctx, f.in.listQuery(f.q, nil, 1))
+		if err != nil {
+			return err
+		}
+		f.at = after(now)
+	}
+	pause, since := pauses(), time.Now()
+	for {
+		reached := f.at
+		var err error
+		if f.in.late > 0 {
+			if err = f.catchUp(ctx); err == nil {
+				err = gax.Sleep(ctx, emulatorPoll)
+			}
+		} else if err = f.listen(ctx); errors.Is(err, errBacklog) {
+			err = f.catchUp(ctx)
+		}
+		if f.at != reached {
+			pause, since = pauses(), time.Now()
+		}
+		switch {
+		case err == nil || errors.Is(err, io.EOF):
+		case errors.Is(err, errStopped) || errors.Is(err, inbox.ErrUnavailable):
+			return err
+		case !transient(err) || time.Since(since) > giveUp:
+			return unavailable(err)
+		}
+		if !wait(ctx, pause.Pause()) {
+			return unavailable(ctx.Err())
+		}
+	}
+}
+
+// listen yields what is new from a listener's stream until that ends.
+func (f *feed) listen(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l := &listener{order: order{at: f.at}, limit: f.in.backlog, more: make(chan struct{}, 1)}
+	go l.run(ctx, f.in, f.in.windowQuery(f.q, f.at.Commit.Add(-watchSlack), time.Time{}))
+	for range l.more {
+		ready, at, err := l.take()
+		if !f.send(ready, at) {
+			return errStopped
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil // never: run ends with an error
+}
+
+// send yields messages and then moves to a position behind them. It reports
+// whether the reader wants more.
+func (f *feed) send(ready []held, at inbox.Position) bool {
+	for _, h := range ready {
+		f.at = h.at
+		if !f.yield(inbox.Event{Token: h.at.Token(), Message: h.message}, nil) {
+			return false
+		}
+	}
+	f.at = at
+	return true
+}
+
+// endOfTime is the last second that Firestore can hold.
+var endOfTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+
+// catchUp yields a backlog that is too long to hold: it reads it in windows of
+// receivedAt, made so wide that each holds a bearable number of messages, and
+// returns when it reaches the present.
+func (f *feed) catchUp(ctx context.Context) error {
+	o := order{at: f.at}
+	for since, width := f.at.Commit.Add(-watchSlack), time.Minute; ; {
+		until := since.Add(width)
+		if until.After(endOfTime) { // the position may be a stranger's
+			until = endOfTime
+		}
+		query := f.in.listQuery(f.q, nil, windowItems)
+		query.Where = f.in.windowQuery(f.q, since, until).GetWhere()
+		// Stamps are whole milliseconds, so a window cannot be narrower.
+		narrowest := width <= time.Millisecond
+		if narrowest {
+			query.Limit = nil
+		}
+		docs, now, err := f.in.runQuery(ctx, query)
+		if err != nil {
+			return err
+		}
+		if len(docs) == windowItems && !narrowest {
+			width = max(width/4, time.Millisecond)
+			continue
+		}
+		for _, d := range docs {
+			o.add(d)
+		}
+		// Whatever was committed until then was received until then, and is
+		// in this window or an earlier one.
+		now = now.Add(-f.in.late)
+		caughtUp := !until.Before(now)
+		if caughtUp {
+			until = now
+		}
+		if ready := o.until(until); !f.send(ready, o.at) {
+			return errStopped
+		}
+		if caughtUp {
+			return nil
+		}
+		if since = until; len(docs) < windowItems/4 {
+			width *= 4
+		}
+	}
+}
+
+// listener reads a stream as fast as it comes, whatever the reader of the feed
+// does, until it would have to hold too much. Unlike the client for people it
+// keeps no copy of all documents that match: a feed that is a day old holds no
+// more than one that just began.
+type listener struct {
+	order
+	limit int           // of bytes, here and in ready
+	more  chan struct{} // has an element when there is something to take
+
+	mu         sync.Mutex
+	ready      []held
+	readyBytes int
+	readyAt    inbox.Position // behind ready
+	err        error          // the last to take
+}
+
+// run listens to query until it fails or ctx ends.
+func (l *listener) run(ctx context.Context, in *Inbox, query *pb.StructuredQuery) {
+	l.readyAt = l.at
+	err := l.listen(ctx, in, query)
+	l.mu.Lock()
+	l.err = err
+	l.mu.Unlock()
+	l.wake()
+}
+
+func (l *listener) wake() {
+	select {
+	case l.more <- struct{}{}:
+	default:
+	}
+}
+
+// take returns what is ready and the position behind it, and the error that
+// ended the stream if there will be no more.
+func (l *listener) take() ([]held, inbox.Position, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ready := l.ready
+	l.ready, l.readyBytes = nil, 0
+	return ready, l.readyAt, l.err
+}
+
+// put makes everything that was committed until t ready, which must be all
+// there is.
+func (l *listener) put(t time.Time) {
+	ready := l.until(t)
+	l.mu.Lock()
+	for _, h := range ready {
+		l.readyBytes += h.bytes
+	}
+	l.ready, l.readyAt = append(l.ready, ready...), l.at
+	l.mu.Unlock()
+	l.wake()
+}
+
+// full reports whether too much is held.
+func (l *listener) full() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.bytes+l.readyBytes > l.limit
+}
+
+func (l *listener) listen(ctx context.Context, in *Inbox, query *pb.StructuredQuery) error {
+	stream, err := in.client.Listen(in.outgoing(ctx)) // run's caller ends it
+	if err != nil {
+		return err
+	}
+	// When Send fails, Recv says why.
+	_ = stream.Send(&pb.ListenRequest{
+		Database: in.database,
+		TargetChange: &pb.ListenRequest_AddTarget{AddTarget: &pb.Target{
+			TargetId: 1,
+			TargetType: &pb.Target_Query{Query: &pb.Target_QueryTarget{
+				Parent:    in.documents,
+				QueryType: &pb.Target_QueryTarget_StructuredQuery{StructuredQuery: query},
+			}},
+		}},
+	})
+	current := false
+	for {
+		res, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		switch r := res.GetResponseType().(type) {
+		case *pb.ListenResponse_DocumentChange:
+			// Without a target it is a removal. Those, and the filters that
+			// tell of them, mean nothing to a feed.
+			if len(r.DocumentChange.GetTargetIds()) > 0 {
+				l.add(r.DocumentChange.GetDocument())
+			}
+			if l.full() {
+				return errBacklog
+			}
+		case *pb.ListenResponse_TargetChange:
+			c := r.TargetChange
+			switch c.GetTargetChangeType() {
+			case pb.TargetChange_CURRENT:
+				current = true
+			case pb.TargetChange_RESET: // it begins from its start again
+				current = false
+				l.drop()
+			case pb.TargetChange_REMOVE:
+				if c.GetCause() == nil {
+					return status.Error(codes.Aborted, "the server removed the target")
+				}
+				return status.ErrorProto(c.GetCause())
+			case pb.TargetChange_NO_CHANGE:
+				// A read time for all targets is a consistent point.
+				if current && len(c.GetTargetIds()) == 0 && c.GetReadTime() != nil {
+					l.put(micros(c.GetReadTime()))
+				}
+			}
+		}
+	}
+}
+
+// order puts messages into the order of feeds.
+type order struct {
+	at    inbox.Position // messages up to here are done with
+	held  map[string]held
+	bytes int // of held
+}
+
+// held is a message that waits for a consistent point.
+type held struct {
+	at      inbox.Position
+	message inbox.Message
+	bytes   int
+}
+
+// add holds d's message, unless it is done with.
+func (o *order) add(d *pb.Document) {
+	h := held{at: position(d)}
+	if !precedes(o.at, h.at) {
+		return
+	}
+	h.message = message(d)
+	h.message.Data = bytes.Clone(h.message.Data) // not the whole response's memory
+	h.bytes = 1<<10 + len(h.message.Data)
+	for k, v := range h.message.Attributes {
+		h.bytes += 64 + len(k) + len(v)
+	}
+	if o.held == nil {
+		o.held = make(map[string]held)
+	}
+	o.bytes += h.bytes - o.held[h.at.ID].bytes
+	o.held[h.at.ID] = h
+}
+
+// drop forgets what is held.
+func (o *order) drop() { o.held, o.bytes = nil, 0 }
+
+// until returns, in order, what is held and was committed until t, and is then
+// done with everything until t.
+func (o *order) until(t time.Time) []held {
+	var ready []held
+	for id, h := range o.held {
+		if !h.at.Commit.After(t) {
+			ready = append(ready, h)
+			delete(o.held, id)
+			o.bytes -= h.bytes
+		}
+	}
+	slices.SortFunc(ready, func(a, b held) int { return comparePositions(a.at, b.at) })
+	if next := after(t); precedes(o.at, next) {
+		o.at = next
+	}
+	return ready
+}
+
+// precedes reports whether a stands before b in a feed.
+func precedes(a, b inbox.Position) bool { return comparePositions(a, b) < 0 }
+
+func comparePositions(a, b inbox.Position) int {
+	return cmp.Or(a.Commit.Compare(b.Commit), cmp.Compare(a.ID, b.ID))
+}
