@@ -1,0 +1,78 @@
+resource "google_firestore_database" "inbox" {
+  count = var.create_database ? 1 : 0
+
+  project                 = var.project_id
+  name                    = var.firestore_database
+  location_id             = coalesce(var.firestore_location, var.region)
+  type                    = "FIRESTORE_NATIVE"
+  delete_protection_state = var.database_delete_protection ? "ENABLED" : "DISABLED"
+  # `terraform destroy` forgets the database and leaves it, with all messages.
+  deletion_policy = "ABANDON"
+
+  depends_on = [google_project_service.api]
+}
+
+locals {
+  # Waits for the database, if it is made here.
+  database = try(google_firestore_database.inbox[0].name, var.firestore_database)
+
+  # Package firestoreinbox says what its queries need, in the format of
+  # Firebase's tools, for its default collection.
+  declared = jsondecode(file("${path.module}/../shared/inbox/firestoreinbox/firestore.indexes.json"))
+
+  indexes = {
+    for i in local.declared.indexes :
+    join(" ", concat([i.collectionGroup], [for f in i.fields : "${f.fieldPath}:${lower(try(f.order, f.arrayConfig))}"])) => i
+  }
+  field_overrides = {
+    for f in local.declared.fieldOverrides : "${f.collectionGroup} ${f.fieldPath}" => f
+  }
+}
+
+# The lists. Firestore refuses a query whose index is missing.
+resource "google_firestore_index" "inbox" {
+  for_each = local.indexes
+
+  project     = var.project_id
+  database    = local.database
+  collection  = replace(each.value.collectionGroup, "/^messages/", var.inbox_collection)
+  query_scope = each.value.queryScope
+
+  dynamic "fields" {
+    # Firestore adds the document's name at the end by itself.
+    for_each = [for f in each.value.fields : f if f.fieldPath != "__name__"]
+    content {
+      field_path   = fields.value.fieldPath
+      order        = try(fields.value.order, null)
+      array_config = try(fields.value.arrayConfig, null)
+    }
+  }
+}
+
+# Exemptions: an index on a time that only grows allows a collection about 500
+# writes a second, and an index on data nobody queries is only billed. And the
+# policies by which Firestore deletes what has expired.
+resource "google_firestore_field" "inbox" {
+  for_each = local.field_overrides
+
+  project    = var.project_id
+  database   = local.database
+  collection = replace(each.value.collectionGroup, "/^messages/", var.inbox_collection)
+  field      = each.value.fieldPath
+
+  index_config {
+    dynamic "indexes" {
+      for_each = each.value.indexes
+      content {
+        order        = try(indexes.value.order, null)
+        array_config = try(indexes.value.arrayConfig, null)
+        query_scope  = try(indexes.value.queryScope, null)
+      }
+    }
+  }
+
+  dynamic "ttl_config" {
+    for_each = try(each.value.ttl, false) ? [true] : []
+    content {}
+  }
+}

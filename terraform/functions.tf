@@ -1,0 +1,94 @@
+# What each Cloud Function needs. A new function is one more entry here: its
+# account, its grants and what scripts/deploy is told follow from it. The key is
+# the function's name, its entry point and its folder in functions/.
+#
+#   publishes    whether its account may publish to the topic
+#   inbox        what its account may do in Firestore: "write", "read" or null
+#   timeout      seconds until a request is cut off
+#   environment  its variables; empty ones are left out
+#   secrets      variables that come from Secret Manager, as SECRET:VERSION
+locals {
+  functions = {
+    publish = {
+      publishes = true
+      inbox     = null
+      timeout   = 60
+      environment = {
+        PUBSUB_TOPIC     = google_pubsub_topic.inbox.name
+        PUBLISH_AUDIENCE = format(local.url, "publish")
+        PUBLISH_CALLERS  = join(",", concat(var.publish_callers, local.tester_emails))
+      }
+      secrets = {}
+    }
+
+    receive = {
+      publishes = false
+      inbox     = "write"
+      # Pub/Sub does not wait longer for an answer.
+      timeout = var.ack_deadline_seconds
+      environment = merge(local.inbox_environment, {
+        PUSH_AUDIENCE        = local.push_audience
+        PUSH_SERVICE_ACCOUNT = google_service_account.push.email
+      })
+      secrets = local.token_wanted ? {
+        PUBSUB_VERIFICATION_TOKEN = "${google_secret_manager_secret.verification_token[0].secret_id}:${google_secret_manager_secret_version.verification_token[0].version}"
+      } : {}
+    }
+
+    console = {
+      publishes = true
+      inbox     = "read"
+      # The live tail is one long request; the page resumes it after a cut.
+      timeout = 3600
+      environment = merge(local.inbox_environment, {
+        PUBSUB_TOPIC     = google_pubsub_topic.inbox.name
+        CONSOLE_AUDIENCE = length(local.console_readers) > 0 ? format(local.url, "console") : ""
+        CONSOLE_READERS  = join(",", local.console_readers)
+        IAP_AUDIENCE     = var.iap_audience
+      })
+      secrets = {}
+    }
+  }
+
+  inbox_environment = {
+    FIRESTORE_DATABASE = local.database
+    INBOX_COLLECTION   = var.inbox_collection
+    INBOX_SHARDS       = tostring(var.inbox_shards)
+    INBOX_TTL          = var.inbox_ttl
+  }
+
+  console_readers = concat(var.console_readers, local.tester_emails)
+  tester_emails   = google_service_account.tester[*].email
+
+  # A function's deterministic address is known before the function is, so
+  # nothing here waits for a deployment and no second apply is needed. Functions
+  # also answer at REGION-PROJECT.cloudfunctions.net/NAME, which drops a path
+  # segment on the way and so breaks signed paths.
+  url = "https://%s-${data.google_project.this.number}.${var.region}.run.app"
+
+  # Without an audience of its own a subscription uses the whole endpoint, the
+  # shared token included.
+  push_audience = format(local.url, "receive")
+
+  # What scripts/deploy is told.
+  deployed = {
+    for name, f in local.functions : name => merge(
+      local.size,
+      { for k, v in try(var.sizes[name], {}) : k => v if v != null },
+      {
+        url             = format(local.url, name)
+        service_account = google_service_account.function[name].email
+        timeout_seconds = f.timeout
+        secrets         = f.secrets
+        environment = merge(
+          { GOOGLE_CLOUD_PROJECT = var.project_id },
+          { for k, v in f.environment : k => v if v != "" },
+        )
+      },
+    )
+  }
+
+  # What an instance gets when var.sizes says nothing. Concurrency above one
+  # lets pushes share a write to Firestore, and needs a whole CPU.
+  size = { memory = "512Mi", cpu = 1, concurrency = 80, min_instances = 0, max_instances = 20 }
+}

@@ -1,0 +1,156 @@
+# One account for each function, so that a function that is broken into can do
+# no more than that function does.
+resource "google_service_account" "function" {
+  for_each = toset(keys(local.functions))
+
+  project      = var.project_id
+  account_id   = "inbox-${each.key}"
+  display_name = "Push Inbox: the function ${each.key}"
+
+  depends_on = [google_project_service.api]
+}
+
+# Signs the pushes and has no rights at all.
+resource "google_service_account" "push" {
+  project      = var.project_id
+  account_id   = "inbox-push"
+  display_name = "Push Inbox: signs what Pub/Sub pushes"
+
+  depends_on = [google_project_service.api]
+}
+
+locals {
+  pubsub_agent = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
+}
+
+# Pub/Sub signs as the push account. Projects made after 2021-04-08 grant that
+# to its agent for the whole project; this holds where they do not.
+resource "google_service_account_iam_member" "push_token_creator" {
+  service_account_id = google_service_account.push.name
+  role               = "roles/iam.serviceAccountTokenCreator"
+  member             = local.pubsub_agent
+
+  # The agent comes to be with the first resource of Pub/Sub in a project.
+  depends_on = [google_pubsub_topic.inbox]
+}
+
+# Dead letters go nowhere unless the agent has both of these.
+resource "google_pubsub_topic_iam_member" "dead_letter_publisher" {
+  project = var.project_id
+  topic   = google_pubsub_topic.dead_letter.name
+  role    = "roles/pubsub.publisher"
+  member  = local.pubsub_agent
+}
+
+resource "google_pubsub_subscription_iam_member" "dead_letter_subscriber" {
+  project      = var.project_id
+  subscription = google_pubsub_subscription.push.name
+  role         = "roles/pubsub.subscriber"
+  member       = local.pubsub_agent
+}
+
+resource "google_pubsub_topic_iam_member" "function_publisher" {
+  for_each = toset([for name, f in local.functions : name if f.publishes])
+
+  project = var.project_id
+  topic   = google_pubsub_topic.inbox.name
+  role    = "roles/pubsub.publisher"
+  member  = google_service_account.function[each.key].member
+}
+
+# What putting a message takes by Firestore's table of permissions: get to see
+# whether a large one is there, create for messages, update for the chunks of
+# one whose first attempt broke off. Neither list nor delete.
+resource "google_project_iam_custom_role" "inbox_writer" {
+  project = var.project_id
+  role_id = "pushInboxWriter"
+  title   = "Push Inbox: put messages"
+  permissions = [
+    "datastore.entities.create",
+    "datastore.entities.get",
+    "datastore.entities.update",
+  ]
+
+  depends_on = [google_project_service.api]
+}
+
+locals {
+  inbox_roles = {
+    read  = "roles/datastore.viewer"
+    write = google_project_iam_custom_role.inbox_writer.name
+  }
+
+  # Every right that is granted on the project is in this map, because the
+  # service in question has no narrower resource to grant it on. A condition
+  # narrows it where the service looks at one.
+  project_grants = merge(
+    {
+      for name, f in local.functions : "${name}-inbox" => {
+        role   = local.inbox_roles[f.inbox]
+        member = google_service_account.function[name].member
+        condition = {
+          title      = "inbox-database"
+          expression = "resource.name == \"projects/${var.project_id}/databases/${local.database}\""
+        }
+      } if f.inbox != null
+    },
+    local.build_grants,
+    local.pipeline_grants,
+  )
+}
+
+resource "google_project_iam_member" "project" {
+  for_each = local.project_grants
+
+  project = var.project_id
+  role    = each.value.role
+  member  = each.value.member
+
+  dynamic "condition" {
+    for_each = each.value.condition == null ? [] : [each.value.condition]
+    content {
+      title      = condition.value.title
+      expression = condition.value.expression
+    }
+  }
+}
+
+# Who deploys acts as the accounts that it gives to functions and builds, and
+# who applies this acts as the push account that it gives to the subscription.
+resource "google_service_account_iam_member" "act_as" {
+  for_each = {
+    for pair in setproduct(var.deployers, keys(local.act_as)) :
+    "${pair[0]} ${pair[1]}" => { member = pair[0], account = pair[1] }
+  }
+
+  service_account_id = local.act_as[each.value.account]
+  role               = "roles/iam.serviceAccountUser"
+  member             = each.value.member
+}
+
+locals {
+  act_as = merge(
+    { for name, account in google_service_account.function : name => account.name },
+    { build = google_service_account.build.name, push = google_service_account.push.name },
+  )
+}
+
+# A person's own ID token has gcloud as its audience. To try the functions by
+# hand, testers get tokens of this account, which has no rights in the project.
+resource "google_service_account" "tester" {
+  count = length(var.testers) > 0 ? 1 : 0
+
+  project      = var.project_id
+  account_id   = "inbox-tester"
+  display_name = "Push Inbox: calls publish and console by hand"
+
+  depends_on = [google_project_service.api]
+}
+
+resource "google_service_account_iam_member" "tester" {
+  for_each = var.testers
+
+  service_account_id = google_service_account.tester[0].name
+  role               = "roles/iam.serviceAccountTokenCreator"
+  member             = each.key
+}

@@ -1,0 +1,308 @@
+variable "ack_deadline_seconds" {
+  description = "How long Pub/Sub waits for an answer to a push, and how long a request to `receive` may take."
+  type        = number
+  default     = 60
+
+  validation {
+    condition     = var.ack_deadline_seconds >= 10 && var.ack_deadline_seconds <= 600
+    error_message = "ack_deadline_seconds must be 10 to 600, Pub/Sub's limits."
+  }
+}
+
+variable "calendar" {
+  description = "When the `calendar` function renews its channels and runs its safety sync, as cron expressions in UTC. null makes no Cloud Scheduler jobs; set it once that function is deployed. scheduler_region is for regions that have no Cloud Scheduler."
+  type = object({
+    renew_schedule   = optional(string, "17 3 * * *")
+    sync_schedule    = optional(string, "*/30 * * * *")
+    scheduler_region = optional(string)
+  })
+  default = null
+}
+
+variable "console_readers" {
+  description = "E-mail addresses of accounts that may read and publish through `console` with a Google ID token. Not needed where Identity-Aware Proxy stands in front, see iap_audience."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for e in var.console_readers : can(regex("^[^@, ]+@[^@, ]+$", e))])
+    error_message = "console_readers must be e-mail addresses without a prefix such as \"user:\"."
+  }
+  validation {
+    condition     = length(var.console_readers) + length(var.testers) > 0 || var.iap_audience != ""
+    error_message = "Nobody could read the inbox, and `console` refuses to start like that: set console_readers, testers or iap_audience."
+  }
+}
+
+variable "create_database" {
+  description = "Whether to make the Firestore database; false uses the one that firestore_database names."
+  type        = bool
+  default     = true
+}
+
+variable "database_delete_protection" {
+  description = "Whether Firestore refuses to delete the database that is made here."
+  type        = bool
+  default     = true
+}
+
+variable "deployers" {
+  description = "Who may apply this and run scripts/deploy without owning the project, such as \"group:team@example.com\": they get to act as the accounts made here."
+  type        = set(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for m in var.deployers : can(regex("^(user|group|serviceAccount|principal|principalSet):.+", m))])
+    error_message = "deployers must be members such as \"user:a@example.com\" or \"group:b@example.com\"."
+  }
+}
+
+variable "enable_message_ordering" {
+  description = "Whether messages of one ordering key are pushed one at a time and in order. Changing it replaces the subscription, which loses its backlog."
+  type        = bool
+  default     = false
+}
+
+variable "filter" {
+  description = "Which messages are pushed, by their attributes, in Pub/Sub's filter syntax; the others are lost to this subscription. Changing it replaces the subscription, which loses its backlog."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = length(coalesce(var.filter, "-")) <= 256
+    error_message = "filter must be at most 256 bytes, Pub/Sub's limit."
+  }
+}
+
+variable "firestore_database" {
+  description = "Name of the Firestore database. Only the default one has a free quota."
+  type        = string
+  default     = "(default)"
+
+  validation {
+    condition     = var.firestore_database == "(default)" || can(regex("^[a-z][a-z0-9-]{2,61}[a-z0-9]$", var.firestore_database))
+    error_message = "firestore_database must be \"(default)\", or 4 to 63 lower-case letters, digits and hyphens that begin with a letter and end with a letter or digit."
+  }
+}
+
+variable "firestore_location" {
+  description = "Where the database is, such as \"nam5\", \"eur3\" or a region; null means region. It cannot be changed later."
+  type        = string
+  default     = null
+}
+
+variable "iap_audience" {
+  description = "Audience of Identity-Aware Proxy's assertions, such as \"/projects/NUMBER/global/backendServices/ID\", when it stands in front of `console`."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = var.iap_audience == "" || startswith(var.iap_audience, "/projects/")
+    error_message = "iap_audience must begin with \"/projects/\"."
+  }
+}
+
+variable "inbox_collection" {
+  description = "Firestore collection of the messages; its parts of large messages are in a second one with \"-chunks\" after the name."
+  type        = string
+  default     = "messages"
+
+  validation {
+    condition     = can(regex("^[A-Za-z][A-Za-z0-9_-]{0,62}$", var.inbox_collection))
+    error_message = "inbox_collection must be 1 to 63 letters, digits, hyphens and underscores that begin with a letter."
+  }
+}
+
+variable "inbox_shards" {
+  description = "Over how many index ranges lists are spread, about 500 messages a second each. Raise it later if need be, never lower it: lists would not show all messages."
+  type        = number
+  default     = 16
+
+  validation {
+    condition     = var.inbox_shards >= 1 && var.inbox_shards <= 30 && floor(var.inbox_shards) == var.inbox_shards
+    error_message = "inbox_shards must be a whole number from 1 to 30, the most that one Firestore query can read."
+  }
+}
+
+variable "inbox_ttl" {
+  description = "How long messages are kept, as Go writes durations."
+  type        = string
+  default     = "720h"
+
+  validation {
+    condition     = can(regex("^[1-9][0-9]*(h|m|s)$", var.inbox_ttl))
+    error_message = "inbox_ttl must be a whole number of hours, minutes or seconds, such as \"720h\"."
+  }
+}
+
+variable "invoker_check_off" {
+  description = "Let anyone invoke the functions by switching Cloud Run's own check off rather than by granting allUsers: for organisations whose policy forbids that grant. The functions verify every request themselves either way."
+  type        = bool
+  default     = false
+}
+
+variable "max_delivery_attempts" {
+  description = "After how many failed pushes a message goes to the dead-letter topic."
+  type        = number
+  default     = 20
+
+  validation {
+    condition     = var.max_delivery_attempts >= 5 && var.max_delivery_attempts <= 100
+    error_message = "max_delivery_attempts must be 5 to 100, Pub/Sub's limits."
+  }
+}
+
+variable "message_retention" {
+  description = "How long Pub/Sub keeps a message that is not yet pushed, and how far back the subscription can be moved, in seconds."
+  type        = string
+  default     = "604800s"
+
+  validation {
+    condition     = try(tonumber(trimsuffix(var.message_retention, "s")) >= 600 && tonumber(trimsuffix(var.message_retention, "s")) <= 2678400, false) && endswith(var.message_retention, "s")
+    error_message = "message_retention must be \"600s\" to \"2678400s\" (31 days), Pub/Sub's limits."
+  }
+}
+
+variable "notification_channels" {
+  description = "Full names of the Cloud Monitoring channels that alerts go to. Without one, alerts are only shown in Cloud Monitoring."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for c in var.notification_channels : can(regex("^projects/[^/]+/notificationChannels/[^/]+$", c))])
+    error_message = "notification_channels must be full names, projects/PROJECT/notificationChannels/ID."
+  }
+}
+
+variable "pipeline" {
+  description = "Makes an account that cloudbuild.yaml deploys with, which may read Terraform's state in this bucket. null makes none."
+  type        = object({ state_bucket = string })
+  default     = null
+}
+
+variable "project_id" {
+  description = "The Google Cloud project, by its ID."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.project_id))
+    error_message = "project_id must be a project's ID (6 to 30 lower-case letters, digits and hyphens), not its number or display name."
+  }
+}
+
+variable "publish_callers" {
+  description = "E-mail addresses of the accounts that may publish through `publish`."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for e in var.publish_callers : can(regex("^[^@, ]+@[^@, ]+$", e))])
+    error_message = "publish_callers must be e-mail addresses without a prefix such as \"serviceAccount:\"."
+  }
+  validation {
+    condition     = length(var.publish_callers) + length(var.testers) > 0
+    error_message = "Nobody could publish, and `publish` refuses to start like that: set publish_callers or testers."
+  }
+}
+
+variable "region" {
+  description = "Region of the functions."
+  type        = string
+  default     = "europe-west1"
+
+  validation {
+    condition     = can(regex("^[a-z]+-[a-z]+[0-9]+$", var.region))
+    error_message = "region must be a region such as \"europe-west1\", not a zone or a multi-region."
+  }
+}
+
+variable "retry_backoff_seconds" {
+  description = "How long after a failed push the message is pushed again: at first, and at most."
+  type        = object({ minimum = number, maximum = number })
+  default     = { minimum = 10, maximum = 600 }
+
+  validation {
+    condition     = 0 <= var.retry_backoff_seconds.minimum && var.retry_backoff_seconds.minimum <= var.retry_backoff_seconds.maximum && var.retry_backoff_seconds.maximum <= 600
+    error_message = "retry_backoff_seconds must be 0 to 600, Pub/Sub's limits, and its minimum not above its maximum."
+  }
+}
+
+variable "sizes" {
+  description = "What the instances of a function get, by the function's name, where it is not the default: 512Mi of memory, 1 CPU, 80 requests at a time, 0 to 20 instances. Many messages of several megabytes at a time need more memory."
+  type = map(object({
+    memory        = optional(string)
+    cpu           = optional(number)
+    concurrency   = optional(number)
+    min_instances = optional(number)
+    max_instances = optional(number)
+  }))
+  default = {}
+
+  validation {
+    condition     = length(setsubtract(keys(var.sizes), keys(local.functions))) == 0
+    error_message = "sizes has an entry for something that is not a function: its keys are names such as \"receive\"."
+  }
+  validation {
+    condition     = alltrue([for s in values(var.sizes) : coalesce(s.concurrency, local.size.concurrency) == 1 || coalesce(s.cpu, local.size.cpu) >= 1])
+    error_message = "A function that serves more than one request at a time needs at least 1 CPU: raise cpu, or set concurrency to 1."
+  }
+  validation {
+    condition     = alltrue([for s in values(var.sizes) : can(regex("^[1-9][0-9]*(Mi|Gi)$", coalesce(s.memory, local.size.memory)))])
+    error_message = "memory must be such as \"512Mi\" or \"2Gi\"."
+  }
+  validation {
+    condition     = alltrue([for s in values(var.sizes) : coalesce(s.min_instances, local.size.min_instances) <= coalesce(s.max_instances, local.size.max_instances)])
+    error_message = "min_instances must not be above max_instances."
+  }
+}
+
+variable "subscription" {
+  description = "Name of the push subscription."
+  type        = string
+  default     = "inbox-push"
+
+  validation {
+    condition     = can(regex("^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$", var.subscription)) && !startswith(var.subscription, "goog")
+    error_message = "subscription must be 3 to 255 letters, digits and -._~+% that begin with a letter and not with \"goog\"."
+  }
+}
+
+variable "testers" {
+  description = "Who may call `publish` and `console` by hand, such as \"user:you@example.com\": they can get ID tokens of an account made for that."
+  type        = set(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for m in var.testers : can(regex("^(user|group|serviceAccount|principal|principalSet):.+", m))])
+    error_message = "testers must be members such as \"user:a@example.com\" or \"group:b@example.com\"."
+  }
+}
+
+variable "topic" {
+  description = "Name of the topic. The dead-letter topic's is the same with \"-dead-letter\" after it."
+  type        = string
+  default     = "inbox"
+
+  validation {
+    condition     = can(regex("^[A-Za-z][A-Za-z0-9._~+%-]{2,242}$", var.topic)) && !startswith(var.topic, "goog")
+    error_message = "topic must be 3 to 243 letters, digits and -._~+% that begin with a letter and not with \"goog\"."
+  }
+}
+
+variable "unwrapped" {
+  description = "Whether pushes carry the message's data as their body and the rest as headers, instead of Pub/Sub's JSON."
+  type        = bool
+  default     = false
+}
+
+variable "verification_token" {
+  description = "A shared secret that `receive` then wants as ?token= in addition to the signed token. It ends up in Terraform's state and in the subscription."
+  type        = string
+  default     = null
+  sensitive   = true
+
+  validation {
+    condition     = var.verification_token == null || can(regex("^[A-Za-z0-9_-]{32,256}$", var.verification_token))
+    error_message = "verification_token must be 32 to 256 letters, digits, hyphens and underscores, so that it needs no escape in a URL."
+  }
+}
