@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -147,6 +148,36 @@ func BenchmarkFirstPage(b *testing.B) {
 			})
 		}
 	}
+}
+
+// BenchmarkFirstPageRatio reads first pages of the sizes in turn, so that what
+// else the machine does slows all of them, and reports the median of each and
+// the largest of them as a multiple of the smallest.
+func BenchmarkFirstPageRatio(b *testing.B) {
+	dir := b.TempDir()
+	clear(filled)
+	ins := make([]*Inbox, len(sizes))
+	for i, n := range sizes {
+		ins[i] = mustOpen(b, fillTo(b, dir, n), nil)
+		defer ins[i].Close()
+	}
+	took := make([][]time.Duration, len(sizes))
+	for b.Loop() {
+		for i, in := range ins {
+			begin := time.Now()
+			if _, err := in.List(b.Context(), inbox.Query{}); err != nil {
+				b.Fatal(err)
+			}
+			took[i] = append(took[i], time.Since(begin))
+		}
+	}
+	var medians []time.Duration
+	for i, n := range sizes {
+		slices.Sort(took[i])
+		medians = append(medians, took[i][len(took[i])/2])
+		b.ReportMetric(float64(medians[i].Nanoseconds()), fmt.Sprint("ns-of-", n))
+	}
+	b.ReportMetric(float64(slices.Max(medians))/float64(slices.Min(medians)), "ratio")
 }
 
 // BenchmarkOpen opens and closes an inbox that exists.
