@@ -1,0 +1,88 @@
+# Firestore keeps what is put, answers the lists and forgets what has expired.
+
+mock_provider "google" {
+  source = "./tests/mocks"
+}
+
+variables {
+  project_id = "demo-project"
+  testers    = ["user:you@example.com"]
+}
+
+run "defaults" {
+  assert {
+    condition     = google_firestore_database.inbox[0].delete_protection_state == "ENABLED"
+    error_message = "The database can be deleted by accident."
+  }
+  assert {
+    condition     = google_firestore_database.inbox[0].deletion_policy == "ABANDON"
+    error_message = "terraform destroy would try to delete the messages."
+  }
+  assert {
+    condition     = google_firestore_database.inbox[0].name == "(default)" && google_firestore_database.inbox[0].location_id == "europe-west1" && google_firestore_database.inbox[0].type == "FIRESTORE_NATIVE"
+    error_message = "The database is not the default one, in the region, in Native mode."
+  }
+  assert {
+    condition     = alltrue([for field in ["receivedAt", "publishTime", "expireAt"] : length(google_firestore_field.inbox["messages ${field}"].index_config[0].indexes) == 0])
+    error_message = "A time that only grows is indexed: that caps the collection at about 500 writes a second."
+  }
+  assert {
+    condition     = alltrue([for field in ["data", "attributes", "verified"] : length(google_firestore_field.inbox["messages ${field}"].index_config[0].indexes) == 0])
+    error_message = "Data that nobody queries is indexed, and billed."
+  }
+  assert {
+    condition     = length(google_firestore_field.inbox["messages expireAt"].ttl_config) == 1 && length(google_firestore_field.inbox["messages-chunks expireAt"].ttl_config) == 1
+    error_message = "Messages or their chunks are never deleted."
+  }
+  assert {
+    condition     = length(google_firestore_field.inbox["messages-chunks expireAt"].index_config[0].indexes) == 0
+    error_message = "The expiry of chunks is indexed."
+  }
+  assert {
+    condition     = length([for f in google_firestore_field.inbox : f if length(f.ttl_config) > 0 && f.field != "expireAt"]) == 0
+    error_message = "A TTL policy is on another field than expireAt."
+  }
+  assert {
+    condition     = length(google_firestore_index.inbox) == 4
+    error_message = "There is not one index for each way to filter the list."
+  }
+  assert {
+    condition = toset([for i in google_firestore_index.inbox : join(",", sort([for f in i.fields : f.field_path]))]) == toset([
+      "receivedAt,shard", "receivedAt,shard,source", "receivedAt,shard,subscription", "receivedAt,shard,source,subscription",
+    ])
+    error_message = "A way to filter the list has no index."
+  }
+  assert {
+    condition     = alltrue([for i in google_firestore_index.inbox : [for f in i.fields : f.order if f.field_path == "receivedAt"] == ["DESCENDING"]])
+    error_message = "Lists are newest first, the indexes are not."
+  }
+  assert {
+    condition     = alltrue([for name in ["receive", "console"] : output.functions[name].environment.FIRESTORE_DATABASE == "(default)" && output.functions[name].environment.INBOX_COLLECTION == "messages"])
+    error_message = "A function uses another database or collection than the one that is made."
+  }
+}
+
+run "existing_database_and_other_names" {
+  variables {
+    create_database    = false
+    firestore_database = "shared-data"
+    inbox_collection   = "pushes"
+  }
+
+  assert {
+    condition     = length(google_firestore_database.inbox) == 0
+    error_message = "A database is made where one is to be used."
+  }
+  assert {
+    condition     = alltrue([for i in google_firestore_index.inbox : i.database == "shared-data" && i.collection == "pushes"])
+    error_message = "The indexes are on another database or collection."
+  }
+  assert {
+    condition     = toset([for f in google_firestore_field.inbox : f.collection]) == toset(["pushes", "pushes-chunks"])
+    error_message = "Exemptions and TTL are on another collection."
+  }
+  assert {
+    condition     = output.functions["receive"].environment.FIRESTORE_DATABASE == "shared-data" && output.functions["receive"].environment.INBOX_COLLECTION == "pushes"
+    error_message = "receive writes to another database or collection."
+  }
+}

@@ -1,0 +1,118 @@
+# What the functions are deployed with, what watches them, what is off by default.
+
+mock_provider "google" {
+  source = "./tests/mocks"
+}
+
+variables {
+  project_id = "demo-project"
+  testers    = ["user:you@example.com"]
+}
+
+run "defaults" {
+  assert {
+    condition     = toset(keys(output.functions)) == toset(["publish", "receive", "console"])
+    error_message = "The functions are not publish, receive and console."
+  }
+  assert {
+    condition     = alltrue([for f in output.functions : f.concurrency == 80 && f.cpu >= 1])
+    error_message = "A function serves one request at a time, or several without the CPU that takes."
+  }
+  assert {
+    condition     = alltrue([for name, f in output.functions : f.url == "https://${name}-123456789012.europe-west1.run.app"])
+    error_message = "An address is not the deterministic one."
+  }
+  assert {
+    condition     = output.functions["publish"].environment.PUBLISH_AUDIENCE == output.publish_url && output.functions["console"].environment.CONSOLE_AUDIENCE == output.console_url
+    error_message = "An audience is not the function's address."
+  }
+  assert {
+    condition     = alltrue([for name in ["publish", "console"] : output.functions[name].environment.PUBSUB_TOPIC == "inbox"])
+    error_message = "A function publishes to another topic."
+  }
+  assert {
+    condition     = !contains(keys(output.functions["console"].environment), "IAP_AUDIENCE")
+    error_message = "An empty variable is set."
+  }
+  assert {
+    condition     = output.deployment.runtime == "go126" && output.deployment.region == "europe-west1" && output.deployment.project == "demo-project" && output.deployment.invoker_check_off == false
+    error_message = "What scripts/deploy is told is not what was asked for."
+  }
+  assert {
+    condition     = length(google_cloud_scheduler_job.calendar) == 0 && !contains(keys(google_project_service.api), "cloudscheduler.googleapis.com")
+    error_message = "The calendar's jobs are on."
+  }
+  assert {
+    condition = { for k, p in google_monitoring_alert_policy.inbox : k => regex("metric.type = \"([^\"]+)\"", p.conditions[0].condition_threshold[0].filter)[0] } == {
+      oldest        = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
+      dead_letters  = "pubsub.googleapis.com/subscription/dead_letter_message_count"
+      push_failures = "pubsub.googleapis.com/subscription/push_request_count"
+      refused       = "run.googleapis.com/request_count"
+    }
+    error_message = "An alert is missing or reads another metric."
+  }
+  assert {
+    condition     = alltrue([for k in ["oldest", "dead_letters", "push_failures"] : strcontains(google_monitoring_alert_policy.inbox[k].conditions[0].condition_threshold[0].filter, "subscription_id = \"inbox-push\"")])
+    error_message = "An alert is on another subscription."
+  }
+  assert {
+    condition     = strcontains(google_monitoring_alert_policy.inbox["push_failures"].conditions[0].condition_threshold[0].filter, "response_class != \"ack\"") && google_monitoring_alert_policy.inbox["push_failures"].conditions[0].condition_threshold[0].denominator_filter != null
+    error_message = "The alert on failing pushes is not a share of all pushes."
+  }
+  assert {
+    condition     = google_monitoring_alert_policy.inbox["dead_letters"].conditions[0].condition_threshold[0].threshold_value == 0
+    error_message = "A single dead letter raises no alert."
+  }
+  assert {
+    condition     = length(jsondecode(google_monitoring_dashboard.inbox.dashboard_json).mosaicLayout.tiles) == 7
+    error_message = "The dashboard lacks charts."
+  }
+}
+
+run "options" {
+  variables {
+    calendar          = {}
+    iap_audience      = "/projects/123456789012/global/backendServices/1"
+    invoker_check_off = true
+    sizes             = { receive = { memory = "2Gi", max_instances = 100 } }
+    topic             = "events"
+    subscription      = "events-push"
+    region            = "us-central1"
+    notification_channels = [
+      "projects/demo-project/notificationChannels/1",
+    ]
+  }
+
+  assert {
+    condition     = output.functions["receive"].memory == "2Gi" && output.functions["receive"].max_instances == 100 && output.functions["receive"].concurrency == 80 && output.functions["publish"].memory == "512Mi"
+    error_message = "Sizes are not what was asked for."
+  }
+  assert {
+    condition     = output.functions["console"].environment.IAP_AUDIENCE == "/projects/123456789012/global/backendServices/1"
+    error_message = "console does not know IAP's audience."
+  }
+  assert {
+    condition     = output.deployment.invoker_check_off
+    error_message = "scripts/deploy would grant allUsers."
+  }
+  assert {
+    condition     = output.functions["publish"].environment.PUBSUB_TOPIC == "events" && google_pubsub_topic.dead_letter.name == "events-dead-letter" && google_pubsub_subscription.push.name == "events-push"
+    error_message = "Names are not what was asked for."
+  }
+  assert {
+    condition     = google_pubsub_subscription.push.push_config[0].oidc_token[0].audience == "https://receive-123456789012.us-central1.run.app"
+    error_message = "The audience does not follow the region."
+  }
+  assert {
+    condition     = { for k, j in google_cloud_scheduler_job.calendar : k => j.http_target[0].uri } == { renew = "https://calendar-123456789012.us-central1.run.app/renew", sync = "https://calendar-123456789012.us-central1.run.app/sync" }
+    error_message = "The calendar's jobs do not call its function."
+  }
+  assert {
+    condition     = alltrue([for j in google_cloud_scheduler_job.calendar : j.http_target[0].oidc_token[0].audience == "https://calendar-123456789012.us-central1.run.app"])
+    error_message = "The calendar's jobs are not signed for its function."
+  }
+  assert {
+    condition     = alltrue([for p in google_monitoring_alert_policy.inbox : p.notification_channels == tolist(["projects/demo-project/notificationChannels/1"])])
+    error_message = "Alerts reach nobody."
+  }
+}

@@ -1,0 +1,402 @@
+# Values that cannot be right are refused before anything is made.
+
+mock_provider "google" {
+  source = "./tests/mocks"
+}
+
+variables {
+  project_id = "demo-project"
+  testers    = ["user:you@example.com"]
+}
+
+run "project_number" {
+  command = plan
+
+  variables {
+    project_id = "123456789012"
+  }
+
+  expect_failures = [var.project_id]
+}
+
+run "ack_deadline_short" {
+  command = plan
+
+  variables {
+    ack_deadline_seconds = 9
+  }
+
+  expect_failures = [var.ack_deadline_seconds]
+}
+
+run "ack_deadline_long" {
+  command = plan
+
+  variables {
+    ack_deadline_seconds = 601
+  }
+
+  expect_failures = [var.ack_deadline_seconds]
+}
+
+run "reader_with_prefix" {
+  command = plan
+
+  variables {
+    console_readers = ["user:you @example.com"]
+  }
+
+  expect_failures = [var.console_readers]
+}
+
+run "reader_without_domain" {
+  command = plan
+
+  variables {
+    console_readers = ["you"]
+  }
+
+  expect_failures = [var.console_readers]
+}
+
+run "nobody_reads" {
+  command = plan
+
+  variables {
+    testers         = []
+    publish_callers = ["a@example.com"]
+  }
+
+  expect_failures = [var.console_readers]
+}
+
+run "deployer_without_kind" {
+  command = plan
+
+  variables {
+    deployers = ["you@example.com"]
+  }
+
+  expect_failures = [var.deployers]
+}
+
+run "filter_too_long" {
+  command = plan
+
+  variables {
+    filter = join("", [for i in range(257) : "x"])
+  }
+
+  expect_failures = [var.filter]
+}
+
+run "database_name" {
+  command = plan
+
+  variables {
+    firestore_database = "Inbox"
+  }
+
+  expect_failures = [var.firestore_database]
+}
+
+run "iap_audience" {
+  command = plan
+
+  variables {
+    iap_audience = "projects/1/apps/x"
+  }
+
+  expect_failures = [var.iap_audience]
+}
+
+run "collection_with_slash" {
+  command = plan
+
+  variables {
+    inbox_collection = "a/b"
+  }
+
+  expect_failures = [var.inbox_collection]
+}
+
+run "shards_none" {
+  command = plan
+
+  variables {
+    inbox_shards = 0
+  }
+
+  expect_failures = [var.inbox_shards]
+}
+
+run "shards_too_many" {
+  command = plan
+
+  variables {
+    inbox_shards = 31
+  }
+
+  expect_failures = [var.inbox_shards]
+}
+
+run "shards_broken" {
+  command = plan
+
+  variables {
+    inbox_shards = 1.5
+  }
+
+  expect_failures = [var.inbox_shards]
+}
+
+run "ttl_without_unit" {
+  command = plan
+
+  variables {
+    inbox_ttl = "30"
+  }
+
+  expect_failures = [var.inbox_ttl]
+}
+
+run "ttl_in_days" {
+  command = plan
+
+  variables {
+    inbox_ttl = "30d"
+  }
+
+  expect_failures = [var.inbox_ttl]
+}
+
+run "attempts_few" {
+  command = plan
+
+  variables {
+    max_delivery_attempts = 4
+  }
+
+  expect_failures = [var.max_delivery_attempts]
+}
+
+run "attempts_many" {
+  command = plan
+
+  variables {
+    max_delivery_attempts = 101
+  }
+
+  expect_failures = [var.max_delivery_attempts]
+}
+
+run "retention_short" {
+  command = plan
+
+  variables {
+    message_retention = "599s"
+  }
+
+  expect_failures = [var.message_retention]
+}
+
+run "retention_long" {
+  command = plan
+
+  variables {
+    message_retention = "2678401s"
+  }
+
+  expect_failures = [var.message_retention]
+}
+
+run "retention_without_unit" {
+  command = plan
+
+  variables {
+    message_retention = "86400"
+  }
+
+  expect_failures = [var.message_retention]
+}
+
+run "channel_id_only" {
+  command = plan
+
+  variables {
+    notification_channels = ["123"]
+  }
+
+  expect_failures = [var.notification_channels]
+}
+
+run "caller_with_spaces" {
+  command = plan
+
+  variables {
+    publish_callers = ["a@example.com, b@example.com"]
+  }
+
+  expect_failures = [var.publish_callers]
+}
+
+run "nobody_publishes" {
+  command = plan
+
+  variables {
+    testers         = []
+    console_readers = ["a@example.com"]
+  }
+
+  expect_failures = [var.publish_callers]
+}
+
+run "zone" {
+  command = plan
+
+  variables {
+    region = "europe-west1-b"
+  }
+
+  expect_failures = [var.region]
+}
+
+run "multi_region" {
+  command = plan
+
+  variables {
+    region = "eu"
+  }
+
+  expect_failures = [var.region]
+}
+
+run "backoff_upside_down" {
+  command = plan
+
+  variables {
+    retry_backoff_seconds = { minimum = 60, maximum = 10 }
+  }
+
+  expect_failures = [var.retry_backoff_seconds]
+}
+
+run "backoff_too_long" {
+  command = plan
+
+  variables {
+    retry_backoff_seconds = { minimum = 10, maximum = 601 }
+  }
+
+  expect_failures = [var.retry_backoff_seconds]
+}
+
+run "size_of_nothing" {
+  command = plan
+
+  variables {
+    sizes = { recieve = {} }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "concurrency_without_cpu" {
+  command = plan
+
+  variables {
+    sizes = { receive = { cpu = 0.5 } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "memory_without_unit" {
+  command = plan
+
+  variables {
+    sizes = { receive = { memory = "512" } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "more_than_the_most" {
+  command = plan
+
+  variables {
+    sizes = { receive = { min_instances = 30 } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "subscription_reserved" {
+  command = plan
+
+  variables {
+    subscription = "google-push"
+  }
+
+  expect_failures = [var.subscription]
+}
+
+run "subscription_full_name" {
+  command = plan
+
+  variables {
+    subscription = "projects/p/subscriptions/s"
+  }
+
+  expect_failures = [var.subscription]
+}
+
+run "tester_without_kind" {
+  command = plan
+
+  variables {
+    testers = ["you@example.com"]
+  }
+
+  expect_failures = [var.testers]
+}
+
+run "topic_full_name" {
+  command = plan
+
+  variables {
+    topic = "projects/p/topics/t"
+  }
+
+  expect_failures = [var.topic]
+}
+
+run "topic_reserved" {
+  command = plan
+
+  variables {
+    topic = "google"
+  }
+
+  expect_failures = [var.topic]
+}
+
+run "token_short" {
+  command = plan
+
+  variables {
+    verification_token = "0123456789abcdef"
+  }
+
+  expect_failures = [var.verification_token]
+}
+
+run "token_needs_escape" {
+  command = plan
+
+  variables {
+    verification_token = "0123456789abcdef0123456789abcde&"
+  }
+
+  expect_failures = [var.verification_token]
+}
