@@ -2,6 +2,7 @@ package pushfake_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"io"
 	"net"
@@ -119,19 +120,24 @@ func (w *world) resume(handler http.HandlerFunc, o pushfake.Options) *pushfake.D
 		r = r.Clone(r.Context())
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		answer := httptest.NewRecorder()
-		done := make(chan struct{})
+		done := make(chan error, 1)
 		go func() {
-			defer close(done)
+			defer func() {
+				if recover() != nil {
+					done <- io.ErrUnexpectedEOF // as if the connection broke
+				}
+				close(done)
+			}()
 			handler(answer, r)
 		}()
 		select {
-		case <-done:
-			return answer.Result(), nil
+		case err := <-done:
+			return answer.Result(), err
 		case <-r.Context().Done():
 			return nil, r.Context().Err()
 		}
 	})
-	o.Poll = time.Second
+	o.Poll = cmp.Or(o.Poll, time.Second)
 	o.OnDelivery = func(d pushfake.Delivery) {
 		w.mu.Lock()
 		defer w.mu.Unlock()

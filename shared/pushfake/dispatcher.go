@@ -24,8 +24,8 @@ import (
 
 const (
 	// DefaultMaxOutstanding is how many requests are under way at most when
-	// Options name no number: Google's advice is to plan for fewer than a
-	// thousand for each subscription.
+	// Options name no number. It keeps an endpoint on the same machine busy;
+	// more of them only cost it connections.
 	DefaultMaxOutstanding = 100
 
 	defaultAckDeadline = 10 * time.Second
@@ -56,10 +56,12 @@ type Options struct {
 	// Clock times everything but the waiting for the backend; nil means the
 	// system's.
 	Clock Clock
-	// MaxOutstanding caps the push window; 0 means DefaultMaxOutstanding.
+	// MaxOutstanding caps the push window; 0 or less means
+	// DefaultMaxOutstanding. Pub/Sub has no such cap.
 	MaxOutstanding int
 	// OnDelivery is told of every finished attempt, one at a time and in the
-	// order in which they finished. Delivery waits for it.
+	// order in which they finished. Delivery waits for it, so it must not close
+	// the Dispatcher.
 	OnDelivery func(Delivery)
 	// OnError is told of every failed call to the backend, one at a time. Such
 	// calls are repeated, with a backoff of 100 ms to 10 s.
@@ -216,6 +218,10 @@ func New(ctx context.Context, client *pubsub.Client, subscription string, o *Opt
 	if push == nil {
 		push = s.PushConfig
 	}
+	limit := o.MaxOutstanding
+	if limit <= 0 {
+		limit = DefaultMaxOutstanding
+	}
 	endpoint, err := url.Parse(push.GetPushEndpoint())
 	if err != nil || endpoint.Host == "" || endpoint.Scheme != "http" && endpoint.Scheme != "https" {
 		return nil, fmt.Errorf("pushfake: %s has no push endpoint that is an http or https URL", subscription)
@@ -248,10 +254,9 @@ func New(ctx context.Context, client *pubsub.Client, subscription string, o *Opt
 		done:        make(chan struct{}),
 		held:        make(map[string]*message),
 		keys:        make(map[string][]*message),
-		window:      window{size: startWindow, limit: float64(cmp.Or(o.MaxOutstanding, DefaultMaxOutstanding))},
+		window:      window{size: float64(min(startWindow, limit)), limit: float64(limit)},
 		disarm:      func() bool { return false },
 	}
-	d.window.size = min(d.window.size, d.window.limit)
 	d.request = &http.Request{
 		Method: http.MethodPost, URL: endpoint, Host: endpoint.Host,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -268,7 +273,7 @@ func New(ctx context.Context, client *pubsub.Client, subscription string, o *Opt
 	}
 	if d.transport == nil {
 		t := &http.Transport{
-			MaxIdleConnsPerHost: int(d.window.limit),
+			MaxIdleConnsPerHost: limit,
 			IdleConnTimeout:     90 * time.Second,
 			TLSHandshakeTimeout: 10 * time.Second,
 			ForceAttemptHTTP2:   true,
@@ -608,14 +613,12 @@ func (d *Dispatcher) landed(f *flight, status int, err error) {
 	took := now.Sub(f.start)
 	m := f.message
 	switch {
-	case f.expired:
-		// A 102 and nothing after it is all that some endpoints answer.
-		if status != http.StatusProcessing {
-			status, err = 0, fmt.Errorf("pushfake: no answer within the ack deadline of %s: %w", d.ackDeadline, context.DeadlineExceeded)
-		}
+	case f.expired && status != http.StatusProcessing: // which may be all that comes
+		status, err = 0, fmt.Errorf("pushfake: no answer within the ack deadline of %s: %w", d.ackDeadline, context.DeadlineExceeded)
 	case err != nil && d.cut:
 		return // it was our doing
-	case f.fault.LoseAck && err == nil:
+	}
+	if f.fault.LoseAck && err == nil {
 		err = ErrAckLost
 	}
 	v := Delivery{

@@ -41,5 +41,7 @@
 // and is otherwise handed back, so none is lost; as with Pub/Sub, one can
 // arrive twice. Attempts are counted in the Dispatcher, which keeps its hold on
 // a message between them: they start over, but for what the backend counted,
-// when the Dispatcher is started again.
+// when the Dispatcher is started again. A subscription's settings are read
+// once, and the old body that the push attribute x-goog-version can ask for is
+// not made.
 package pushfake

@@ -23,7 +23,7 @@ import (
 const (
 	// idlePoll is how often pstest is asked for messages when nothing was
 	// published; what is published is asked for at once.
-	idlePoll = time.Second
+	idlePoll = time.Minute
 	// closeGrace is how long Close lets requests finish that are under way.
 	closeGrace = time.Second
 	// maxCall leaves room for a publish request of 10 MB; gRPC's own limit is
@@ -34,9 +34,10 @@ const (
 // ServerOptions holds what is optional for Start.
 type ServerOptions struct {
 	// Client leads to a Pub/Sub that is there already, such as Google's
-	// emulator; Close leaves it open. nil starts one inside this process, which
-	// keeps its messages in memory: what was not delivered when it ends is
-	// lost.
+	// emulator; Close leaves it open. nil starts Google's pstest inside this
+	// process. That keeps every message in memory for as long as it runs, loses
+	// those that were not delivered when it ends, and forgets those that nobody
+	// pulled for ten minutes.
 	Client *pubsub.Client
 	// Subscription is what to create, its settings as Pub/Sub's own: ack
 	// deadline, ordering, retry policy and so on. Names that are empty are
@@ -45,8 +46,8 @@ type ServerOptions struct {
 	// and signed for DefaultEmail, their audience the endpoint. It is not
 	// changed.
 	Subscription *pubsubpb.Subscription
-	// Dispatcher are the dispatcher's options. Push and Poll are set by Start,
-	// and Issuer when it is nil.
+	// Dispatcher are the dispatcher's options. Start sets Push, Issuer when it
+	// is nil, and Poll when Client is.
 	Dispatcher Options
 }
 
@@ -136,12 +137,14 @@ func (s *Server) Close() error {
 	return errors.Join(errs...)
 }
 
-// published tells a Dispatcher when pstest is about to publish.
-type published chan struct{}
+// onPublish is signalled when pstest publishes. pstest is locked then, so that
+// whoever pulls after the signal sees what was published.
+type onPublish chan struct{}
 
-func (p published) React(any) (bool, any, error) {
+// React lets the call take its course.
+func (c onPublish) React(any) (bool, any, error) {
 	select {
-	case p <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 	return false, nil, nil
@@ -149,7 +152,7 @@ func (p published) React(any) (bool, any, error) {
 
 // startPubSub starts pstest and connects the client to it, whatever
 // PUBSUB_EMULATOR_HOST says.
-func (s *Server) startPubSub(ctx context.Context, wake published) error {
+func (s *Server) startPubSub(ctx context.Context, wake onPublish) error {
 	fake := pstest.NewServerWithAddress("127.0.0.1:0", pstest.ServerReactorOption{FuncName: "Publish", Reactor: wake})
 	s.stops = append(s.stops, fake.Close)
 	// The server that comes with pstest refuses messages of more than 4 MiB.
@@ -203,6 +206,8 @@ func (s *Server) create(ctx context.Context, endpoint string, settings *pubsubpb
 	}
 	if p := sub.DeadLetterPolicy; p != nil {
 		p.DeadLetterTopic = cmp.Or(p.DeadLetterTopic, sub.Topic+"-dead-letter")
+		// pstest takes 0 to mean no attempt at all.
+		p.MaxDeliveryAttempts = cmp.Or(p.MaxDeliveryAttempts, defaultMaxAttempts)
 		s.DeadLetterTopic = p.DeadLetterTopic
 		s.DeadLetterSubscription = strings.Replace(p.DeadLetterTopic, "/topics/", "/subscriptions/", 1)
 		if err := s.createTopic(ctx, s.DeadLetterTopic); err != nil {
