@@ -288,9 +288,11 @@ func (l *local) log(part string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: shorten})).With("in", part)
 }
 
-// shorten leaves out what a person in front of a terminal knows already.
+// shorten leaves out what a person in front of a terminal knows already. It
+// leaves something of the request, since slog loses what follows a group that
+// ends up empty.
 func shorten(groups []string, a slog.Attr) slog.Attr {
-	if len(groups) == 0 && a.Key == slog.TimeKey || len(groups) == 1 && groups[0] == "httpRequest" {
+	if len(groups) == 0 && a.Key == slog.TimeKey || len(groups) == 1 && a.Key != "requestUrl" {
 		return slog.Attr{}
 	}
 	return a

@@ -53,6 +53,7 @@ type running struct {
 	base  string
 	cmd   *exec.Cmd
 	lines chan string
+	errs  bytes.Buffer // to be read after done
 	done  chan struct{} // closed when the process has ended
 }
 
@@ -69,8 +70,7 @@ func start(t *testing.T, data string, environment ...string) *running {
 	r := &running{base: "http://127.0.0.1:" + port, lines: make(chan string, 10_000), done: make(chan struct{})}
 	r.cmd = exec.Command(command, "local", "--port", port, "--data", data)
 	r.cmd.Env = append(os.Environ(), environment...)
-	var errs bytes.Buffer
-	r.cmd.Stderr = &errs
+	r.cmd.Stderr = &r.errs
 	out, err := r.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +89,7 @@ func start(t *testing.T, data string, environment ...string) *running {
 		_ = r.cmd.Process.Kill()
 		<-r.done
 		if t.Failed() {
-			t.Log(errs.String())
+			t.Log(r.errs.String())
 		}
 	})
 	r.line(t, func(s string) bool { return strings.HasPrefix(s, "Try it") })
@@ -419,6 +419,21 @@ func TestCtrlCStopsCleanly(t *testing.T) {
 		t.Errorf("exit %d", code)
 	}
 	start(t, data)
+}
+
+// TestRefusalIsExplained holds the terminal to what somebody needs who tries
+// to find out why a push is refused.
+func TestRefusalIsExplained(t *testing.T) {
+	t.Parallel()
+	r := start(t, t.TempDir())
+	_, _, _ = run(t, "", "send", "--url", r.base+"/receive", "--token", r.token(t, "aud=wrong"), "../../testdata/pubsub/sample_message.json")
+	if err := r.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	<-r.done
+	if line := r.errs.String(); !strings.Contains(line, `msg="POST 403" in=receive`) || !strings.Contains(line, "audience") {
+		t.Errorf("the terminal shows %q", line)
+	}
 }
 
 func TestOtherSitesGetNothing(t *testing.T) {
