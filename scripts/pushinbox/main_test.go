@@ -53,7 +53,7 @@ type running struct {
 	base  string
 	cmd   *exec.Cmd
 	lines chan string
-	errs  bytes.Buffer // to be read after done
+	errs  bytes.Buffer  // to be read after done
 	done  chan struct{} // closed when the process has ended
 }
 
