@@ -1,0 +1,95 @@
+// Package deploytest tests what a user runs to get the inbox to Google Cloud:
+// scripts/deploy with the real gcloud against a stub of Google's APIs, the
+// Terraform module, and each function as it is deployed, from its staged source
+// and with the settings that Terraform gives it.
+package deploytest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// root is the root of the checkout.
+const root = "../.."
+
+// scratch lives as long as the process: what several tests share is there.
+var scratch string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		var err error
+		if scratch, err = os.MkdirTemp("", "deploytest"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer func() { _ = os.RemoveAll(scratch) }()
+		return m.Run()
+	}())
+}
+
+// output runs a command and returns what it prints to its standard output. The
+// error holds all that it prints.
+func output(ctx context.Context, dir string, env []string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Dir = dir
+	if env != nil {
+		cmd.Env = append(os.Environ(), env...)
+	}
+	var stdout, all bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &both{&stdout, &all}, &all
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, all.String())
+	}
+	return stdout.String(), nil
+}
+
+// both writes to two buffers, of which the second may be shared: exec copies a
+// command's two streams at the same time only when their writers differ.
+type both struct{ one, shared *bytes.Buffer }
+
+func (b *both) Write(p []byte) (int, error) {
+	b.shared.Write(p)
+	return b.one.Write(p)
+}
+
+// wants skips a test for want of a program, and fails it when CI is set.
+func wants(tb testing.TB, program, install string) {
+	tb.Helper()
+	if _, err := exec.LookPath(program); err == nil {
+		return
+	}
+	missing(tb, program+" is not installed: "+install)
+}
+
+func missing(tb testing.TB, what string) {
+	tb.Helper()
+	if os.Getenv("CI") != "" {
+		tb.Fatal(what)
+	}
+	tb.Skip(what)
+}
+
+// functionNames returns the folders of functions/ that are functions.
+func functionNames(tb testing.TB) []string {
+	tb.Helper()
+	entries, err := os.ReadDir(filepath.Join(root, "functions"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() && e.Name() != "cmd" {
+			names = append(names, e.Name())
+		}
+	}
+	if len(names) < 3 {
+		tb.Fatalf("functions %v, want publish, receive and console at least", names)
+	}
+	return names
+}
