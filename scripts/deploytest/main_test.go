@@ -8,10 +8,12 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -41,21 +43,25 @@ func output(ctx context.Context, dir string, env []string, args ...string) (stri
 	if env != nil {
 		cmd.Env = append(os.Environ(), env...)
 	}
-	var stdout, all bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &both{&stdout, &all}, &all
+	var stdout bytes.Buffer
+	var all transcript
+	cmd.Stdout, cmd.Stderr = io.MultiWriter(&stdout, &all), &all
 	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, all.String())
+		return stdout.String(), fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, all.text.String())
 	}
 	return stdout.String(), nil
 }
 
-// both writes to two buffers, of which the second may be shared: exec copies a
-// command's two streams at the same time only when their writers differ.
-type both struct{ one, shared *bytes.Buffer }
+// transcript takes both of a command's streams, which come at the same time.
+type transcript struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
 
-func (b *both) Write(p []byte) (int, error) {
-	b.shared.Write(p)
-	return b.one.Write(p)
+func (t *transcript) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.text.Write(p)
 }
 
 // wants skips a test for want of a program, and fails it when CI is set.
