@@ -199,11 +199,11 @@ func (w *world) reported() []error {
 	return slices.Clone(w.errs)
 }
 
-// gaps returns the times between the requests, to the millisecond.
-func (w *world) gaps() []time.Duration {
+// gaps returns the first n times between requests, to the millisecond.
+func (w *world) gaps(n int) []time.Duration {
 	var gaps []time.Duration
 	seen := w.seen()
-	for i := 1; i < len(seen); i++ {
+	for i := 1; i < len(seen) && i <= n; i++ {
 		gaps = append(gaps, (seen[i].at - seen[i-1].at).Round(time.Millisecond))
 	}
 	return gaps

@@ -401,6 +401,40 @@ func TestStart(t *testing.T) {
 			t.Errorf("Authorization %q, audience %q, e-mail %q", got, server.Audience, server.Email)
 		}
 	})
+	t.Run("configured_audience", func(t *testing.T) {
+		t.Parallel()
+		authorization := make(chan string, 1)
+		endpoint := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			authorization <- r.Header.Get("Authorization")
+		}))
+		defer endpoint.Close()
+		server, err := pushfake.Start(t.Context(), endpoint.URL, &pushfake.ServerOptions{Subscription: &pubsubpb.Subscription{PushConfig: &pubsubpb.PushConfig{
+			AuthenticationMethod: &pubsubpb.PushConfig_OidcToken_{OidcToken: &pubsubpb.PushConfig_OidcToken{Audience: "inbox", ServiceAccountEmail: "a@b.c"}},
+		}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		server.Client.Publisher(server.Topic).Publish(t.Context(), &pubsub.Message{Data: []byte("a")})
+		_, claims := parts(t, strings.TrimPrefix(receive(t, authorization), "Bearer "))
+		if claims["aud"] != "inbox" || claims["email"] != "a@b.c" || server.Audience != "inbox" || server.Email != "a@b.c" {
+			t.Errorf("claims %v, audience %q, e-mail %q", claims, server.Audience, server.Email)
+		}
+	})
+	t.Run("message_ids_are_new_in_each_run", func(t *testing.T) {
+		t.Parallel()
+		var ids []string
+		for range 2 {
+			s := startService(t, nil)
+			ids = append(ids, s.publish(t, text("a"))...)
+			if m := receive(t, s.messages); m.MessageID != ids[len(ids)-1] {
+				t.Errorf("published as %s, pushed as %s", ids[len(ids)-1], m.MessageID)
+			}
+		}
+		if ids[0] == ids[1] {
+			t.Errorf("both runs called their first message %s", ids[0])
+		}
+	})
 	t.Run("existing_pubsub_is_used_and_left", func(t *testing.T) {
 		t.Parallel()
 		first := startService(t, nil)
