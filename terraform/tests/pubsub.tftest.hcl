@@ -53,11 +53,11 @@ run "defaults" {
     error_message = "receive expects another account than the one that signs."
   }
   assert {
-    condition     = google_pubsub_subscription.push.expiration_policy[0].ttl == ""
+    condition     = try(google_pubsub_subscription.push.expiration_policy[0].ttl == "", false)
     error_message = "The push subscription can expire."
   }
   assert {
-    condition     = google_pubsub_subscription.dead_letter.expiration_policy[0].ttl == ""
+    condition     = try(google_pubsub_subscription.dead_letter.expiration_policy[0].ttl == "", false)
     error_message = "The dead-letter subscription can expire."
   }
   assert {

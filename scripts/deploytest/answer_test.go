@@ -1,0 +1,429 @@
+package deploytest
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"example.com/pushinbox/shared/emulator"
+	"example.com/pushinbox/shared/pushfake"
+)
+
+// keyHosts are where Google's keys come from; everything else is refused.
+var keyHosts = []string{"www.googleapis.com", "www.gstatic.com"}
+
+// internet is the only way out that a function under test has: a proxy behind
+// which Google's keys are an issuer's. The functions are the deployed ones and
+// trust Google alone, so Google is what has to be stood in for.
+type internet struct {
+	proxy   string // URL
+	rootsCA string // file
+
+	mu      sync.Mutex
+	refused []string
+}
+
+func newInternet(t *testing.T, issuer *pushfake.Issuer) *internet {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "deploytest"},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(time.Hour),
+		DNSNames:              keyHosts,
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := &internet{rootsCA: filepath.Join(t.TempDir(), "roots.pem")}
+	if err := os.WriteFile(in.rootsCA, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil {
+		t.Fatal(err)
+	}
+
+	keys := issuer.Transport()
+	google := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		out := r.Clone(r.Context())
+		out.RequestURI, out.URL.Scheme, out.URL.Host = "", "https", r.Host
+		res, err := keys.RoundTrip(out)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer func() { _ = res.Body.Close() }()
+		w.Header().Set("Cache-Control", res.Header.Get("Cache-Control"))
+		_, _ = io.Copy(w, res.Body) // the client sees what is missing
+	}))
+	google.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	google.StartTLS()
+	t.Cleanup(google.Close)
+
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, port, _ := net.SplitHostPort(r.Host)
+		if r.Method != http.MethodConnect || port != "443" || host != keyHosts[0] && host != keyHosts[1] {
+			in.mu.Lock()
+			in.refused = append(in.refused, r.Method+" "+r.Host)
+			in.mu.Unlock()
+			http.Error(w, "no way there", http.StatusForbidden)
+			return
+		}
+		out, err := net.Dial("tcp", google.Listener.Addr().String())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		w.WriteHeader(http.StatusOK)
+		conn, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			_ = out.Close()
+			return
+		}
+		go func() { _, _ = io.Copy(out, buffered); _ = out.Close() }()
+		_, _ = io.Copy(conn, out)
+		_ = conn.Close()
+	}))
+	t.Cleanup(proxy.Close)
+	in.proxy = proxy.URL
+	return in
+}
+
+// start runs a built function with this environment and nothing else, as Cloud
+// Run does, and returns its address.
+func start(t *testing.T, name string, environment map[string]string, more ...string) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program(t, name))
+	cmd.Dir = t.TempDir()
+	cmd.Env = append([]string{
+		"FUNCTION_TARGET=" + name,
+		"K_SERVICE=" + name,
+		"K_REVISION=" + name + "-00001-abc",
+		"PORT=" + strconv.Itoa(port),
+	}, more...)
+	for k, v := range environment {
+		cmd.Env = append(cmd.Env, k+"="+v)
+	}
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	exited := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(exited) }() // killed, so it has an error
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-exited
+		if t.Failed() {
+			t.Logf("%s:\n%s", name, log.String())
+		}
+	})
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	deadline := time.After(time.Minute)
+	for tick := time.Tick(20 * time.Millisecond); ; {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			_ = conn.Close()
+			return "http://" + address
+		}
+		select {
+		case <-tick:
+		case <-exited:
+			t.Fatalf("%s does not start", name)
+		case <-deadline:
+			t.Fatalf("%s does not listen: %v", name, err)
+		}
+	}
+}
+
+// answer is what a function says to a request.
+type answer struct {
+	status int
+	body   string
+}
+
+func ask(t *testing.T, method, url, token, contentType, body string) answer {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer{res.StatusCode, string(b)}
+}
+
+// TestDeployedFunctionsAnswer runs each function as it is deployed: staged by
+// scripts/deploy, built as the buildpack does, with the environment that
+// Terraform's outputs give it. Behind it are Google's emulators.
+func TestDeployedFunctionsAnswer(t *testing.T) {
+	t.Parallel()
+	project := emulator.Project()
+	functions, file := outputs(t, project, "")
+	issuer, err := pushfake.NewIssuer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	net := newInternet(t, issuer)
+	pubsubHost, firestoreHost := emulator.PubSub(t), emulator.Firestore(t)
+	way := []string{
+		"PUBSUB_EMULATOR_HOST=" + pubsubHost,
+		"FIRESTORE_EMULATOR_HOST=" + firestoreHost,
+		"HTTPS_PROXY=" + net.proxy,
+		"SSL_CERT_FILE=" + net.rootsCA,
+		"SSL_CERT_DIR=" + t.TempDir(),
+	}
+	receive, publish, console := functions["receive"].Environment, functions["publish"].Environment, functions["console"].Environment
+	receiveURL := start(t, "receive", receive, way...)
+	publishURL := start(t, "publish", publish, way...)
+	consoleURL := start(t, "console", console, way...)
+
+	// Pub/Sub, pushing to receive as the subscription in pubsub.tf says.
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	client, err := pubsub.NewClient(ctx, project, option.WithEndpoint(pubsubHost), option.WithoutAuthentication(),
+		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	delivered := make(chan pushfake.Delivery, 100)
+	server, err := pushfake.Start(ctx, receiveURL, &pushfake.ServerOptions{
+		Client: client,
+		Subscription: &pubsubpb.Subscription{
+			Topic: "projects/" + project + "/topics/" + publish["PUBSUB_TOPIC"],
+			PushConfig: &pubsubpb.PushConfig{
+				PushEndpoint: receiveURL + "/",
+				AuthenticationMethod: &pubsubpb.PushConfig_OidcToken_{OidcToken: &pubsubpb.PushConfig_OidcToken{
+					ServiceAccountEmail: receive["PUSH_SERVICE_ACCOUNT"],
+					Audience:            receive["PUSH_AUDIENCE"],
+				}},
+			},
+		},
+		Dispatcher: pushfake.Options{Issuer: issuer, OnDelivery: func(d pushfake.Delivery) { delivered <- d }},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+
+	token := func(audience, email string) string {
+		token, err := issuer.IDToken(map[string]any{"aud": audience, "email": email})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	tester := "inbox-tester@" + project + ".iam.gserviceaccount.com"
+	push, err := os.ReadFile(filepath.Join(root, "testdata", "pubsub", "sample_message.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed := token(receive["PUSH_AUDIENCE"], receive["PUSH_SERVICE_ACCOUNT"])
+	for _, test := range []struct {
+		name, method, url, token, contentType, body string
+		want                                        int
+	}{
+		{"receive_signed", "POST", receiveURL, signed, "application/json", string(push), 204},
+		{"receive_signed_again", "POST", receiveURL, signed, "application/json", string(push), 204},
+		{"receive_unsigned", "POST", receiveURL, "", "application/json", string(push), 401},
+		{"receive_signature_cut_off", "POST", receiveURL, signed[:strings.LastIndexByte(signed, '.')] + ".SIGNATURE_REMOVED_BY_GOOGLE", "application/json", string(push), 401},
+		{"receive_other_audience", "POST", receiveURL, token(publish["PUBLISH_AUDIENCE"], receive["PUSH_SERVICE_ACCOUNT"]), "application/json", string(push), 403},
+		{"receive_other_account", "POST", receiveURL, token(receive["PUSH_AUDIENCE"], tester), "application/json", string(push), 403},
+		{"receive_malformed", "POST", receiveURL, signed, "application/json", "{}", 400},
+		{"publish_signed", "POST", publishURL, token(publish["PUBLISH_AUDIENCE"], tester), "text/plain", "Hello from a deployed function", 200},
+		{"publish_unsigned", "POST", publishURL, "", "text/plain", "Hello", 401},
+		{"publish_other_account", "POST", publishURL, token(publish["PUBLISH_AUDIENCE"], receive["PUSH_SERVICE_ACCOUNT"]), "text/plain", "Hello", 403},
+		{"console_signed", "GET", consoleURL + "/messages", token(console["CONSOLE_AUDIENCE"], tester), "", "", 200},
+		{"console_unsigned", "GET", consoleURL + "/messages", "", "", "", 401},
+		{"console_other_account", "GET", consoleURL + "/messages", token(console["CONSOLE_AUDIENCE"], receive["PUSH_SERVICE_ACCOUNT"]), "", "", 403},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := ask(t, test.method, test.url, test.token, test.contentType, test.body)
+			// A fresh emulator on a busy machine may be too slow at first, which
+			// is answered as promised. Pub/Sub sends again then.
+			for got.status == http.StatusServiceUnavailable && ctx.Err() == nil {
+				got = ask(t, test.method, test.url, test.token, test.contentType, test.body)
+			}
+			if got.status != test.want {
+				t.Errorf("%d %s, want %d", got.status, got.body, test.want)
+			}
+		})
+	}
+
+	// What publish published came to receive, and console shows both.
+	select {
+	case d := <-delivered:
+		if d.Status != http.StatusNoContent {
+			t.Fatalf("the push of what was published was answered %d, %v", d.Status, d.Err)
+		}
+	case <-ctx.Done():
+		t.Fatal("what was published is not pushed")
+	}
+	var page struct {
+		Messages []struct {
+			Data     []byte `json:"data"`
+			Verified struct {
+				Email string `json:"email"`
+			} `json:"verified"`
+		} `json:"messages"`
+	}
+	list := ask(t, "GET", consoleURL+"/messages", token(console["CONSOLE_AUDIENCE"], tester), "", "")
+	if err := json.Unmarshal([]byte(list.body), &page); err != nil {
+		t.Fatalf("%v: %s", err, list.body)
+	}
+	if len(page.Messages) != 2 || string(page.Messages[0].Data) != "Hello from a deployed function" {
+		t.Errorf("the list is %s, want what was published and the sample", list.body)
+	}
+	for _, m := range page.Messages {
+		if m.Verified.Email != receive["PUSH_SERVICE_ACCOUNT"] {
+			t.Errorf("verified as %q, want the push account", m.Verified.Email)
+		}
+	}
+
+	t.Run("check", func(t *testing.T) {
+		here := map[string]string{"receive": receiveURL, "publish": publishURL, "console": consoleURL}
+		checkDeployment(t, file, here, functions, token)
+	})
+
+	net.mu.Lock()
+	defer net.mu.Unlock()
+	if len(net.refused) > 0 {
+		t.Errorf("the functions asked for %v, want Google's keys only", net.refused)
+	}
+}
+
+// checkDeployment runs scripts/deploy --check on functions that run here, with a
+// gcloud that gets its tokens from the issuer.
+func checkDeployment(t *testing.T, file string, here map[string]string, functions map[string]function, token func(audience, email string) string) {
+	wants(t, "jq", "apt-get install jq")
+	wants(t, "curl", "apt-get install curl")
+	var all map[string]any
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &all); err != nil {
+		t.Fatal(err)
+	}
+	moved := all["functions"].(map[string]any)["value"].(map[string]any)
+	audiences := map[string]string{}
+	for name, url := range here {
+		moved[name].(map[string]any)["url"] = url
+		audiences[url] = functions[name].URL
+	}
+	if b, err = json.Marshal(all); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	local := filepath.Join(dir, "outputs.json")
+	if err := os.WriteFile(local, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	mint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, token(audiences[r.FormValue("audience")], r.FormValue("account")))
+	}))
+	t.Cleanup(mint.Close)
+	gcloud := `#!/bin/sh
+for a; do case $a in
+--impersonate-service-account=*) account=${a#*=} ;;
+--audiences=*) audience=${a#*=} ;;
+esac; done
+exec curl -sS --get --data-urlencode "account=$account" --data-urlencode "audience=$audience" ` + mint.URL + "\n"
+	if err := os.WriteFile(filepath.Join(dir, "gcloud"), []byte(gcloud), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	out, ok := deploy(t, []string{"PATH=" + dir + ":" + os.Getenv("PATH")}, "--outputs", local, "--check")
+	for _, want := range []string{"receive: refuses a push without a token", "publish: published ", "console: has it"} {
+		if !ok || !strings.Contains(out, want) {
+			t.Errorf("success %v, it prints %s, want %q in it", ok, out, want)
+		}
+	}
+
+	// Nobody may be told that all is well when the wrong thing answers.
+	moved["receive"].(map[string]any)["url"] = mint.URL
+	if b, err = json.Marshal(all); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(local, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, ok = deploy(t, []string{"PATH=" + dir + ":" + os.Getenv("PATH")}, "--outputs", local, "--check")
+	if ok || !strings.Contains(out, "receive answers 200") {
+		t.Errorf("success %v, it prints %s, want that receive answers 200", ok, out)
+	}
+}
+
+// TestFunctionsNeedTheirEnvironment starts each function without what Terraform
+// gives it: the deployment must fail, not the first message.
+func TestFunctionsNeedTheirEnvironment(t *testing.T) {
+	t.Parallel()
+	for _, name := range functionNames(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, program(t, name))
+			cmd.Env = []string{"FUNCTION_TARGET=" + name, "PORT=0"}
+			out, err := cmd.CombinedOutput()
+			if err == nil || ctx.Err() != nil {
+				t.Fatalf("it starts: %s", out)
+			}
+			if !strings.Contains(string(out), "is not set") {
+				t.Errorf("it says %s, want the variables that are missing", out)
+			}
+		})
+	}
+}

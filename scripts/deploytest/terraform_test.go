@@ -1,0 +1,199 @@
+package deploytest
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// indexes is the file of the inbox that the Terraform module reads.
+const indexes = "shared/inbox/firestoreinbox/firestore.indexes.json"
+
+// module is a copy of the Terraform module, so that nothing is left in the
+// checkout, that is ready to be planned. Where TF_CLI_CONFIG_FILE is set, that
+// says where the provider is, without `terraform init`.
+var module = sync.OnceValues(func() (string, error) {
+	dir := filepath.Join(scratch, "module", "terraform")
+	files, err := filepath.Glob(filepath.Join(root, "terraform", "*"))
+	if err != nil {
+		return "", err
+	}
+	for _, pattern := range []string{"tests/*.hcl", "tests/mocks/*.hcl"} {
+		more, err := filepath.Glob(filepath.Join(root, "terraform", pattern))
+		if err != nil {
+			return "", err
+		}
+		files = append(files, more...)
+	}
+	files = append(files, filepath.Join(root, indexes))
+	for _, file := range files {
+		to := filepath.Join(scratch, "module", strings.TrimPrefix(file, filepath.Clean(root)))
+		switch filepath.Ext(file) {
+		case ".tf", ".hcl", ".json", ".example":
+		default:
+			continue // folders, somebody's state and settings
+		}
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(to, b, 0o644); err != nil {
+			return "", err
+		}
+	}
+	if os.Getenv("TF_CLI_CONFIG_FILE") == "" {
+		if _, err := output(context.Background(), dir, nil, "terraform", "init", "-backend=false", "-input=false", "-no-color"); err != nil {
+			return "", fmt.Errorf("%w\n%w", errNoProvider, err)
+		}
+	}
+	return dir, nil
+})
+
+var errNoProvider = errors.New("no provider hashicorp/google: let terraform reach its registry, or set TF_CLI_CONFIG_FILE to a file that says where it is")
+
+// moduleDir returns the module's copy, or skips the test.
+func moduleDir(tb testing.TB) string {
+	tb.Helper()
+	wants(tb, "terraform", "see developer.hashicorp.com/terraform/install")
+	dir, err := module()
+	if errors.Is(err, errNoProvider) {
+		missing(tb, err.Error())
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return dir
+}
+
+// function is a function in Terraform's outputs.
+type function struct {
+	URL            string            `json:"url"`
+	ServiceAccount string            `json:"service_account"`
+	Environment    map[string]string `json:"environment"`
+	Secrets        map[string]string `json:"secrets"`
+	TimeoutSeconds int               `json:"timeout_seconds"`
+}
+
+// outputs plans and applies the module with a mocked provider and these settings
+// (HCL), and returns its outputs as `terraform output -json` prints them.
+func outputs(tb testing.TB, project, settings string) (functions map[string]function, file string) {
+	tb.Helper()
+	dir := moduleDir(tb)
+	// In a folder of its own, which is not among the tests of others.
+	tests, err := os.MkdirTemp(dir, "outputs")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	accounts := ""
+	for _, name := range append(functionNames(tb), "push", "build", "tester") {
+		target := "google_service_account." + name
+		if !slices.Contains([]string{"push", "build", "tester"}, name) {
+			target = fmt.Sprintf("google_service_account.function[%q]", name)
+		}
+		email := "inbox-" + name + "@" + project + ".iam.gserviceaccount.com"
+		accounts += fmt.Sprintf(`
+override_resource {
+  target = %[1]s
+  values = {
+    email  = %[2]q
+    member = "serviceAccount:%[3]s"
+    name   = "projects/%[4]s/serviceAccounts/%[3]s"
+  }
+}
+`, target, email, email, project)
+	}
+	test := fmt.Sprintf(`
+mock_provider "google" {
+  source = "./tests/mocks"
+}
+%s
+variables {
+  project_id = %q
+  testers    = ["user:you@example.com"]
+%s
+}
+
+run "outputs" {}
+`, accounts, project, settings)
+	if err := os.WriteFile(filepath.Join(tests, "outputs.tftest.hcl"), []byte(test), 0o644); err != nil {
+		tb.Fatal(err)
+	}
+	text, err := output(tb.Context(), dir, nil, "terraform", "test", "-no-color", "-json", "-verbose", "-test-directory="+filepath.Base(tests))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	lines := bufio.NewScanner(strings.NewReader(text))
+	lines.Buffer(nil, 1<<24)
+	for lines.Scan() {
+		var event struct {
+			State struct {
+				Outputs json.RawMessage `json:"outputs"`
+			} `json:"test_state"`
+		}
+		if json.Unmarshal(lines.Bytes(), &event) != nil || event.State.Outputs == nil {
+			continue
+		}
+		var values struct {
+			Functions struct {
+				Value map[string]function `json:"value"`
+			} `json:"functions"`
+		}
+		if err := json.Unmarshal(event.State.Outputs, &values); err != nil {
+			tb.Fatal(err)
+		}
+		file = filepath.Join(tests, "outputs.json")
+		if err := os.WriteFile(file, event.State.Outputs, 0o644); err != nil {
+			tb.Fatal(err)
+		}
+		return values.Functions.Value, file
+	}
+	tb.Fatalf("no outputs in %s", text)
+	return nil, ""
+}
+
+func TestTerraform(t *testing.T) {
+	t.Parallel()
+	dir := moduleDir(t)
+	for _, test := range []struct {
+		name string
+		args []string
+	}{
+		// Other tests have folders of their own in this one.
+		{"fmt", []string{"fmt", "-check", "-diff", "-no-color", ".", "tests", "tests/mocks"}},
+		{"validate", []string{"validate", "-no-color"}},
+		{"test", []string{"test", "-no-color"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			if _, err := output(t.Context(), dir, nil, append([]string{"terraform"}, test.args...)...); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestTerraformKnowsEveryFunction fails for a function that has no entry in
+// terraform/functions.tf, and could not be deployed.
+func TestTerraformKnowsEveryFunction(t *testing.T) {
+	t.Parallel()
+	functions, _ := outputs(t, "demo-project", "")
+	for _, name := range functionNames(t) {
+		if _, ok := functions[name]; !ok {
+			t.Errorf("terraform/functions.tf has no entry for %s", name)
+		}
+	}
+	if len(functions) != len(functionNames(t)) {
+		t.Errorf("Terraform has the functions %v, functions/ has %v", functions, functionNames(t))
+	}
+}
