@@ -91,12 +91,15 @@ const (
 	// giveUp bounds all tries of one call whose caller set no deadline.
 	giveUp = 60 * time.Second
 
+	// lastTry is the time that must be left for another one.
+	lastTry = 100 * time.Millisecond
+
 	// Measured with 500 putters of 1 KiB against the emulator, see
 	// BenchmarkPut. The bytes stay well below the 10 MiB of a request,
 	// and below the 4 MiB from which failures have been seen.
 	batchItems    = 200
 	batchBytes    = 2 << 20
-	batchInFlight = 8
+	batchInFlight = 4
 )
 
 // Inbox is an inbox.Inbox in a Firestore database. Make one with New.
@@ -278,20 +281,29 @@ func pauses() gax.Backoff {
 	return gax.Backoff{Initial: 50 * time.Millisecond, Max: 2 * time.Second, Multiplier: 2}
 }
 
-// wait waits, or reports false when ctx ends before.
+// wait waits, or reports false when ctx leaves no time for another try. Towards
+// a deadline it waits less: what comes back just in time is used.
 func wait(ctx context.Context, d time.Duration) bool {
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= d {
-		return false
+	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline)
+		if left < lastTry {
+			return false
+		}
+		d = min(d, left/2)
 	}
 	return gax.Sleep(ctx, d) == nil
 }
 
-// transient reports whether another try may succeed. Canceled is, because it
-// is asked only of calls that nobody here cancelled.
+// transient reports whether another try may succeed. Canceled is among them,
+// because it is asked only of calls that nobody here cancelled.
 func transient(err error) bool {
-	switch status.Code(err) {
+	s, ok := status.FromError(err)
+	if !ok {
+		return false
+	}
+	switch s.Code() {
 	case codes.Unavailable, codes.Aborted, codes.ResourceExhausted, codes.DeadlineExceeded, codes.Internal,
-		codes.Canceled:
+		codes.Canceled, codes.Unknown:
 		return true
 	}
 	return false

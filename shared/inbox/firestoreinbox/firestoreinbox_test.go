@@ -1,6 +1,7 @@
 package firestoreinbox
 
 import (
+	"strings"
 	"testing"
 
 	"example.com/pushinbox/shared/emulator"
@@ -9,7 +10,7 @@ import (
 	"google.golang.org/api/option"
 )
 
-// open opens an inbox on the emulator.
+// open opens an inbox on the emulator at host, or where opts say.
 func open(t testing.TB, host, project string, o *Options, opts ...option.ClientOption) *Inbox {
 	t.Helper()
 	if o == nil {
@@ -23,10 +24,40 @@ func open(t testing.TB, host, project string, o *Options, opts ...option.ClientO
 	return in
 }
 
-func TestInbox(t *testing.T) {
+// TestEmulator runs the conformance suite on Google's emulator.
+func TestEmulator(t *testing.T) {
 	host := emulator.Firestore(t)
 	inboxtest.Run(t, func(t *testing.T) inboxtest.Place {
 		project := emulator.Project()
 		return inboxtest.Place{Open: func(t *testing.T) inbox.Inbox { return open(t, host, project, nil) }}
 	})
+}
+
+// TestModel runs it on a model of Firestore, where the feed is the one of
+// production, and calls and streams fail.
+func TestModel(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		faults  float64
+		backlog int
+	}{
+		{"faults", 0.02, maxBacklog},
+		{"no_room_for_a_backlog", 0, 3000},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			inboxtest.Run(t, func(t *testing.T) inboxtest.Place {
+				faults := test.faults
+				if strings.HasSuffix(t.Name(), "/context_ends_during_put") {
+					faults = 0 // it wants no error but its context's
+				}
+				_, opts := newModel(t, faults)
+				return inboxtest.Place{Open: func(t *testing.T) inbox.Inbox {
+					in := open(t, "", "p", nil, opts...)
+					in.backlog = test.backlog
+					return in
+				}}
+			})
+		})
+	}
 }

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
 )
@@ -61,7 +60,7 @@ func (in *Inbox) Put(ctx context.Context, m *inbox.Message) (stored bool, err er
 			},
 		}},
 	}
-	switch err := in.group.Do(ctx, w, proto.Size(w)); {
+	switch err := in.group.Do(ctx, w, min(maxDocument-room+len(m.Data), maxDocument)); {
 	case err == nil:
 		return true, nil
 	case errors.Is(err, errExists):

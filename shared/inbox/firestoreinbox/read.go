@@ -71,15 +71,16 @@ func (in *Inbox) readChunks(ctx context.Context, d *pb.Document, m *inbox.Messag
 		return unavailable(errCorrupt)
 	}
 	chunks := in.chunksOf(m.ID, sum, m.Size)
-	missing := make(map[string]chunk, len(chunks))
+	named := make(map[string]chunk, len(chunks))
+	missing := make(map[string]bool, len(chunks))
 	names := make([]string, len(chunks))
 	for i, c := range chunks {
-		names[i], missing[c.name] = c.name, c
+		names[i], named[c.name], missing[c.name] = c.name, c, true
 	}
 	data := make([]byte, m.Size)
 	copy(data, m.Data)
 	err := in.getDocuments(ctx, names, nil, func(found *pb.Document) error {
-		c, part := missing[found.GetName()], found.GetFields()[fieldData].GetBytesValue()
+		c, part := named[found.GetName()], found.GetFields()[fieldData].GetBytesValue()
 		if len(part) != c.end-c.start {
 			return errCorrupt
 		}

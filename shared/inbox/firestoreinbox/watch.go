@@ -63,7 +63,7 @@ func (in *Inbox) Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event
 		defer cancel()
 		defer context.AfterFunc(in.closing, cancel)()
 		f := &feed{in: in, q: q, yield: yield}
-		if err := f.run(within); ctx.Err() == nil && !errors.Is(err, errStopped) {
+		if err := f.run(within); ended(ctx) == nil && !errors.Is(err, errStopped) {
 			if in.closing.Err() != nil {
 				err = errClosed
 			}
@@ -117,8 +117,8 @@ func (f *feed) run(ctx context.Context) error {
 		case !transient(err) || time.Since(since) > giveUp:
 			return unavailable(err)
 		}
-		if !wait(ctx, pause.Pause()) {
-			return unavailable(ctx.Err())
+		if err := gax.Sleep(ctx, pause.Pause()); err != nil {
+			return err
 		}
 	}
 }
