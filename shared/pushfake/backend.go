@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -268,29 +269,32 @@ type lease struct {
 	messages []*message
 }
 
+func (l *lease) add(m *message) {
+	l.messages = append(l.messages, m)
+	m.lease = l
+}
+
 // renewLeases extends, at half-time, the leases of what is still held.
 func (d *Dispatcher) renewLeases(now time.Time) {
 	for d.leases.len() > 0 && !now.Before(d.leases.front().renewAt) && d.renewing.may(now) {
-		l := d.leases.pop()
-		var still []*message
-		for _, m := range l.messages {
-			if d.held[m.MessageId] == m {
-				still = append(still, m)
-			}
-		}
-		if len(still) == 0 {
+		l := d.leases.front()
+		l.messages = slices.DeleteFunc(l.messages, func(m *message) bool {
+			return d.held[m.MessageId] != m || m.lease != l
+		})
+		if len(l.messages) == 0 {
+			d.leases.pop()
 			continue
 		}
-		ids := ackIDs(still)
+		ids := ackIDs(l.messages)
 		d.renewing.busy = true
 		go func() {
 			err := d.extend(ids, d.ackDeadline)
 			d.post(func() {
-				renewAt := now.Add(d.ackDeadline / 2)
-				if !d.ended(&d.renewing, err) {
-					renewAt = d.renewing.next
+				if d.ended(&d.renewing, err) {
+					d.leases.pop()
+					l.renewAt = now.Add(d.ackDeadline / 2)
+					d.leases.push(l)
 				}
-				d.leases.push(lease{renewAt, still})
 			})
 		}()
 	}

@@ -158,7 +158,7 @@ type Dispatcher struct {
 	waiting  waiting
 	keys     map[string][]*message // per ordering key under way, what comes after it
 	flights  list.List             // of *flight, by deadline
-	leases   fifo[lease]
+	leases   fifo[*lease]
 	acks     []*message
 	dead     []*message
 	pulling  call
@@ -182,7 +182,8 @@ type message struct {
 	key     string // of an ordered subscription
 	attempt int    // the next one, or the one under way
 	size    int
-	acked   bool // by the endpoint, or by way of the dead-letter topic
+	lease   *lease // the latest
+	acked   bool   // by the endpoint, or by way of the dead-letter topic
 	fault   *Fault
 	at      time.Time // when it is due, while it waits
 }
@@ -410,7 +411,7 @@ func (d *Dispatcher) accept(batch []*pubsubpb.ReceivedMessage) {
 	// Backends give no order, or only one for each key and not after messages
 	// were handed back.
 	slices.SortFunc(batch, func(a, b *pubsubpb.ReceivedMessage) int { return byPublishing(a.Message, b.Message) })
-	leased := make([]*message, 0, len(batch))
+	leased := &lease{renewAt: d.clock.Now().Add(d.ackDeadline / 2)}
 	for _, r := range batch {
 		m := d.held[r.Message.MessageId]
 		if m != nil {
@@ -420,13 +421,13 @@ func (d *Dispatcher) accept(batch []*pubsubpb.ReceivedMessage) {
 			if m.acked {
 				d.acks = append(d.acks, m)
 			}
-			leased = append(leased, m)
+			leased.add(m)
 			continue
 		}
 		m = &message{PubsubMessage: r.Message, ackID: r.AckId, attempt: max(1, int(r.DeliveryAttempt)), size: len(r.Message.Data) + messageOverhead}
 		d.held[m.MessageId] = m
 		d.heldSize += m.size
-		leased = append(leased, m)
+		leased.add(m)
 		if d.ordered && m.OrderingKey != "" {
 			m.key = m.OrderingKey
 			if after, underWay := d.keys[m.key]; underWay {
@@ -438,8 +439,8 @@ func (d *Dispatcher) accept(batch []*pubsubpb.ReceivedMessage) {
 		}
 		d.ready.push(m)
 	}
-	if len(leased) > 0 {
-		d.leases.push(lease{d.clock.Now().Add(d.ackDeadline / 2), leased})
+	if len(leased.messages) > 0 {
+		d.leases.push(leased)
 	}
 }
 
@@ -715,7 +716,7 @@ func (q *fifo[T]) len() int { return len(q.items) - q.head }
 func (q *fifo[T]) front() T { return q.items[q.head] }
 
 func (q *fifo[T]) push(x T) {
-	if q.head > 0 && len(q.items) == cap(q.items) {
+	if len(q.items) == cap(q.items) && q.head >= q.len() {
 		n := copy(q.items, q.items[q.head:])
 		clear(q.items[n:])
 		q.items, q.head = q.items[:n], 0

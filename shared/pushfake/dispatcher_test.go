@@ -495,6 +495,32 @@ func TestLeases(t *testing.T) {
 			}
 		}, reactor("ModifyAckDeadline", func(any) (bool, any, error) { pulled.Add(1); return false, nil, nil }))
 	})
+	t.Run("are_kept_although_extensions_fail", func(t *testing.T) {
+		t.Parallel()
+		var calls atomic.Int32
+		inBubble(t, func(w *world) {
+			w.dispatch(&pubsubpb.Subscription{
+				RetryPolicy: &pubsubpb.RetryPolicy{MinimumBackoff: durationpb.New(600 * time.Second)},
+			}, inTurn(500), pushfake.Options{})
+			w.publish(text("a"))
+			time.Sleep(4500 * time.Millisecond)
+			w.publish(text("b"))
+			for range 60 {
+				time.Sleep(1700 * time.Millisecond)
+				if left := w.pull(subName); len(left) != 0 {
+					w.Fatal("a lease was lost")
+				}
+			}
+			if len(w.reported()) == 0 {
+				w.Error("failed extensions were not reported")
+			}
+		}, reactor("ModifyAckDeadline", func(any) (bool, any, error) {
+			if calls.Add(1)%3 != 0 {
+				return true, &emptypb.Empty{}, status.Error(codes.Unavailable, "not now")
+			}
+			return false, nil, nil
+		}))
+	})
 	t.Run("a_lost_one_is_taken_up_again", func(t *testing.T) {
 		t.Parallel()
 		inBubble(t, func(w *world) {
