@@ -131,7 +131,7 @@ func decodeEnvelope(body []byte) (*inbox.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := m.Data.decode()
+	data, err := m.Data.bytes()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
@@ -214,51 +214,65 @@ var transportHeaders = map[string]bool{
 	"X-Serverless-Authorization":           true,
 }
 
-// payload is where in an envelope the base64 text of the data stands. It is
-// decoded there, in place: at 10 MB a second buffer would count.
+// payload is the base64 text of the data. A large one is only found, and later
+// decoded in its place in the envelope: at 10 MB a second buffer would count.
 type payload struct {
 	envelope   []byte
-	start, end int // of the text, without its quotes
-	text       []byte
+	start, end int // of the text in envelope, without its quotes
+	data       []byte
 }
+
+// inPlace is from how many bytes of base64 on finding the text is cheaper than
+// a buffer for what it holds.
+const inPlace = 64 << 10
 
 // UnmarshalJSON finds the text, which must be a string. encoding/json would
 // also take an array of numbers for bytes.
 func (p *payload) UnmarshalJSON(b []byte) error {
-	p.start, p.end, p.text = 0, 0, nil
+	p.start, p.end, p.data = 0, 0, nil
 	if string(b) == "null" {
 		return nil
 	}
 	if len(b) < 2 || b[0] != '"' {
 		return errors.New("data is not a string")
 	}
-	if bytes.IndexByte(b, '\\') >= 0 {
+	text := b[1 : len(b)-1]
+	if bytes.IndexByte(text, '\\') >= 0 {
 		// Google's emulator writes a slash as \/.
 		var s string
-		err := json.Unmarshal(b, &s)
-		p.text = []byte(s)
-		return err
+		if err := json.Unmarshal(b, &s); err != nil {
+			return err
+		}
+		text = []byte(s)
+	} else if len(text) >= inPlace {
+		i := bytes.Index(p.envelope, b)
+		if i < 0 {
+			return errors.New("data is not in the body")
+		}
+		p.start, p.end = i+1, i+1+len(text)
+		return nil
 	}
-	i := bytes.Index(p.envelope, b)
-	if i < 0 {
-		return errors.New("data is not in the body")
-	}
-	p.start, p.end = i+1, i+len(b)-1
-	return nil
+	return p.decode(make([]byte, base64.StdEncoding.DecodedLen(len(text))), text)
 }
 
-// decode returns the data: nil when there is none.
-func (p *payload) decode() ([]byte, error) {
-	text := p.text
-	if text == nil {
-		text = p.envelope[p.start:p.end]
+func (p *payload) decode(to, text []byte) error {
+	n, err := base64.StdEncoding.Decode(to, text)
+	if n > 0 {
+		p.data = to[:n:n]
 	}
-	if len(text) == 0 {
-		return nil, nil
+	return err
+}
+
+// bytes returns the data: nil when there is none. It overwrites the envelope,
+// which must have been read.
+func (p *payload) bytes() ([]byte, error) {
+	if p.end == 0 {
+		return p.data, nil
 	}
 	// The decoder writes three bytes for every four that it has read.
-	n, err := base64.StdEncoding.Decode(text, text)
-	return text[:n:n], err
+	text := p.envelope[p.start:p.end]
+	err := p.decode(text, text)
+	return p.data, err
 }
 
 func parseTime(s string) (time.Time, error) {

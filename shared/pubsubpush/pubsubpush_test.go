@@ -3,6 +3,7 @@ package pubsubpush_test
 import (
 	"bufio"
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"net/http"
 	"os"
@@ -123,6 +124,30 @@ func TestDecodeVariants(t *testing.T) {
 				t.Errorf("message ID %q, want camelCase's", m.MessageID)
 			}
 		})
+	}
+}
+
+// TestLargeDataInPlace covers the sizes around which data is decoded where it
+// stands, and a body that holds the same text more than once.
+func TestLargeDataInPlace(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{48 << 10, 48<<10 - 3, 48<<10 + 1, 1 << 20, 9_998_000} {
+		data := bytes.Repeat([]byte("\x00\xff0123456789"), n/12+1)[:n]
+		text := base64.StdEncoding.EncodeToString(data)
+		for name, body := range map[string]string{
+			"once":    `{"message":{"messageId":"1","data":"` + text + `"},"subscription":"s"}`,
+			"twice":   `{"other":"` + text + `","message":{"messageId":"1","data":"` + text + `"},"subscription":"s"}`,
+			"escaped": `{"message":{"messageId":"1","data":"` + strings.ReplaceAll(text, "/", `\/`) + `"},"subscription":"s"}`,
+		} {
+			m, err := pubsubpush.Decode(http.Header{"Content-Type": {"application/json"}}, []byte(body))
+			if err != nil || !bytes.Equal(m.Data, data) || m.Subscription != "s" || m.MessageID != "1" {
+				t.Errorf("%d bytes, %s: %v", n, name, err)
+			}
+		}
+		_, err := pubsubpush.Decode(http.Header{}, []byte(`{"message":{"messageId":"1","data":"`+text[:len(text)-5]+`*****"}}`))
+		if !errors.Is(err, pubsubpush.ErrMalformed) {
+			t.Errorf("%d bytes of bad base64: %v", n, err)
+		}
 	}
 }
 
