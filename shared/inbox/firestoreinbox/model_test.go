@@ -32,6 +32,7 @@ import (
 type model struct {
 	pb.UnimplementedFirestoreServer
 	faults float64 // how likely a call or a snapshot goes wrong
+	within func()  // if not nil, is called once within a query
 
 	mu      sync.Mutex
 	docs    map[string]*pb.Document
@@ -77,6 +78,14 @@ func (m *model) tick() time.Time {
 	}
 	m.now = now
 	return now
+}
+
+// snapshot returns a time to read at: of a commit, or one after it.
+func (m *model) snapshot() *timestamppb.Timestamp {
+	if !m.now.IsZero() && rand.IntN(2) == 0 {
+		return timestamppb.New(m.now)
+	}
+	return timestamppb.New(m.tick())
 }
 
 func (m *model) Commit(_ context.Context, r *pb.CommitRequest) (*pb.CommitResponse, error) {
@@ -190,7 +199,7 @@ func (m *model) RunQuery(r *pb.RunQueryRequest, s pb.Firestore_RunQueryServer) e
 			return err
 		}
 		m.mu.Lock()
-		at := timestamppb.New(m.tick())
+		at := m.snapshot()
 		var rows []*pb.Document
 		for _, d := range m.docs {
 			if (last == nil || newest(last, d) < 0) && matches(r.Parent, q, d) {
@@ -214,6 +223,10 @@ func (m *model) RunQuery(r *pb.RunQueryRequest, s pb.Firestore_RunQueryServer) e
 			if err := s.Send(&pb.RunQueryResponse{Document: d, ReadTime: at}); err != nil {
 				return err
 			}
+		}
+		if m.within != nil {
+			m.within()
+			m.within = nil
 		}
 	}
 	return nil
@@ -295,7 +308,7 @@ func (m *model) Listen(s pb.Firestore_ListenServer) error {
 			}
 		}
 		m.mu.Lock()
-		at, changed := timestamppb.New(m.tick()), m.changed
+		at, changed := m.snapshot(), m.changed
 		var docs []*pb.Document
 		for _, d := range m.docs { // in the map's random order
 			if !sent[d.Name] && matches(target.Parent, target.GetStructuredQuery(), d) {
@@ -303,6 +316,11 @@ func (m *model) Listen(s pb.Firestore_ListenServer) error {
 			}
 		}
 		m.mu.Unlock()
+		if first && rand.IntN(2) == 0 { // nothing is complete before CURRENT
+			if err := change(&pb.TargetChange{TargetChangeType: pb.TargetChange_NO_CHANGE, ReadTime: at}); err != nil {
+				return err
+			}
+		}
 		end := len(docs)
 		if end > 0 && m.fault() {
 			end = rand.IntN(end) // only a part of a snapshot

@@ -203,6 +203,76 @@ func TestCrashBetweenChunks(t *testing.T) {
 	}
 }
 
+// TestTwoContents has another delivery claim the same identity for other data
+// and write all of its chunks before the first writes its message: the two must
+// not mix.
+func TestTwoContents(t *testing.T) {
+	t.Parallel()
+	_, opts := newModel(t, 0)
+	message := func(n int) *inbox.Message {
+		return &inbox.Message{Source: "s", MessageID: "m", Data: payload(n)}
+	}
+	// writes calls f before a write of a message's document.
+	writes := func(f func() error) option.ClientOption {
+		return intercept(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			if r, ok := req.(*pb.CommitRequest); ok && r.Writes[0].GetCurrentDocument() != nil {
+				if err := f(); err != nil {
+					return err
+				}
+			}
+			return invoker(ctx, method, req, reply, cc, opts...)
+		})
+	}
+	other := open(t, "", "p", nil, append(opts, writes(func() error { return status.Error(codes.PermissionDenied, "crashed") }))...)
+	defer other.Close()
+	in := open(t, "", "p", nil, append(opts, writes(func() error {
+		if _, err := other.Put(t.Context(), message(3_400_000)); !errors.Is(err, inbox.ErrUnavailable) {
+			t.Errorf("the other delivery = %v, want a crash", err)
+		}
+		return nil
+	}))...)
+	defer in.Close()
+	if stored, err := in.Put(t.Context(), message(3_500_000)); !stored || err != nil {
+		t.Fatal(stored, err)
+	}
+	got, err := in.Get(t.Context(), inbox.ID("s", "", "m"))
+	if err != nil || !bytes.Equal(got.Data, message(3_500_000).Data) {
+		t.Errorf("Get = %v, or a mixture", err)
+	}
+}
+
+// TestBufferIsTheCallers gives up on a Put whose write has not left yet, and
+// uses its buffer for something else.
+func TestBufferIsTheCallers(t *testing.T) {
+	t.Parallel()
+	_, opts := newModel(t, 0)
+	held, release := make(chan struct{}), make(chan struct{})
+	in := open(t, "", "p", nil, append(opts, intercept(
+		func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			close(held)
+			<-release
+			return invoker(ctx, method, req, reply, cc, opts...)
+		}))...)
+	ctx, cancel := context.WithCancel(t.Context())
+	m := &inbox.Message{Source: "s", MessageID: "m", Data: payload(100_000)}
+	want := bytes.Clone(m.Data)
+	go func() { <-held; cancel() }()
+	if _, err := in.Put(ctx, m); !errors.Is(err, context.Canceled) {
+		t.Fatalf("Put = %v, want context.Canceled", err)
+	}
+	clear(m.Data)
+	close(release)
+	if err := in.Close(); err != nil { // waits for the write
+		t.Fatal(err)
+	}
+	in = open(t, "", "p", nil, opts...)
+	defer in.Close()
+	got, err := in.Get(t.Context(), inbox.ID("s", "", "m"))
+	if err != nil || !bytes.Equal(got.Data, want) {
+		t.Errorf("Get = %v, or what the caller put into its buffer later", err)
+	}
+}
+
 // TestMissingChunk takes a chunk away: Firestore's TTL may delete it before its
 // message, and nothing else should.
 func TestMissingChunk(t *testing.T) {
