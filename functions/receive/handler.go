@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/pubsubpush"
@@ -28,6 +30,11 @@ type Store interface {
 // count for nothing.
 const storeBudget = 8 * time.Second
 
+// bodiesBudget bounds the bodies that are held at the same time, in bytes:
+// eighty pushes of 10 MB at once, as many as an instance takes, would not fit
+// its memory. Whoever finds no room within storeBudget is answered 503.
+const bodiesBudget = 96 << 20
+
 // New returns the push endpoint. It answers 204 once the message is durable,
 // or was before, and nothing else acknowledges.
 func New(cfg Config, v Verifier, s Store, log *slog.Logger) (http.Handler, error) {
@@ -42,6 +49,7 @@ func New(cfg Config, v Verifier, s Store, log *slog.Logger) (http.Handler, error
 		token:  cfg.VerificationToken,
 		verify: v,
 		store:  s,
+		bodies: semaphore.NewWeighted(bodiesBudget),
 	}
 	return httpapi.Handle(log, cfg.Project, h.push), nil
 }
@@ -51,6 +59,7 @@ type handler struct {
 	token  string
 	verify Verifier
 	store  Store
+	bodies *semaphore.Weighted
 }
 
 func (h *handler) push(w http.ResponseWriter, r *http.Request) error {
@@ -69,6 +78,16 @@ func (h *handler) push(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	ctx, cancel := context.WithTimeout(r.Context(), storeBudget)
+	defer cancel()
+	size := r.ContentLength
+	if size < 0 {
+		size = pubsubpush.MaxBodySize
+	}
+	if err := h.bodies.Acquire(ctx, size); err != nil {
+		return &httpapi.Error{Status: http.StatusServiceUnavailable, Detail: "too many large pushes at once; try again", Cause: err}
+	}
+	defer h.bodies.Release(size)
 	body, err := httpapi.ReadBody(w, r, pubsubpush.MaxBodySize)
 	if err != nil {
 		return err
@@ -80,8 +99,6 @@ func (h *handler) push(w http.ResponseWriter, r *http.Request) error {
 	m.Verified = inbox.Verified(claims)
 	httpapi.Log(r.Context(), slog.String("messageId", m.MessageID), slog.String("subscription", m.Subscription))
 
-	ctx, cancel := context.WithTimeout(r.Context(), storeBudget)
-	defer cancel()
 	stored, err := h.store.Put(ctx, m)
 	if err != nil {
 		return err

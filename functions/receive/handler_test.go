@@ -11,7 +11,10 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -246,6 +249,91 @@ func TestKeysDownIs503(t *testing.T) {
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// blocking is a store that keeps its callers until it is told.
+type blocking struct{ in, out chan struct{} }
+
+func (b blocking) Put(context.Context, *inbox.Message) (bool, error) {
+	b.in <- struct{}{}
+	<-b.out
+	return true, nil
+}
+
+// TestLargePushesWaitForRoom holds as many large bodies as there is room for:
+// the next one waits without being read, and goes ahead when one is done.
+func TestLargePushesWaitForRoom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		issuer, err := pushfake.NewIssuer(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		verifier, err := verify.New(&verify.Options{Transport: issuer.Transport()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		store := blocking{make(chan struct{}), make(chan struct{})}
+		h, err := New(Config{Audience: audience, ServiceAccount: pushAccount}, verifier, store, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := target(t, issuer, "http://receive/")
+		const length, room = 12 << 20, bodiesBudget / (12 << 20)
+		body := strings.Replace(hostile.Body, "{", "{"+strings.Repeat(" ", length-len(hostile.Body)), 1)
+		answers := make(chan int, room+2)
+		push := func() *atomic.Bool {
+			r, err := hostile.Good(to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			read := new(atomic.Bool)
+			r.Body = io.NopCloser(&noting{strings.NewReader(body), read})
+			r.ContentLength = length
+			go func() {
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, r)
+				answers <- w.Code
+			}()
+			return read
+		}
+		for range room {
+			push()
+			<-store.in
+		}
+		patient := push()
+		synctest.Wait()
+		if patient.Load() {
+			t.Fatal("a body was read that there is no room for")
+		}
+		store.out <- struct{}{}
+		<-store.in
+		if code := <-answers; code != http.StatusNoContent || !patient.Load() {
+			t.Errorf("answered %d, the next one was read: %v", code, patient.Load())
+		}
+		late := push()
+		time.Sleep(storeBudget) // the bubble's clock
+		if code := <-answers; code != http.StatusServiceUnavailable || late.Load() {
+			t.Errorf("without room for %v: answered %d, read: %v", storeBudget, code, late.Load())
+		}
+		for range room {
+			store.out <- struct{}{}
+			if code := <-answers; code != http.StatusNoContent {
+				t.Errorf("answered %d", code)
+			}
+		}
+	})
+}
+
+// noting notes that it was read.
+type noting struct {
+	io.Reader
+	read *atomic.Bool
+}
+
+func (n *noting) Read(p []byte) (int, error) {
+	n.read.Store(true)
+	return n.Reader.Read(p)
+}
 
 func TestNewRefusesWhatIsMissing(t *testing.T) {
 	t.Parallel()
