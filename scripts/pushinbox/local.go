@@ -127,33 +127,35 @@ func (l *local) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, stopPubSub()) }()
-
 	handler, err := l.functions(base, issuer, store, topic)
 	if err != nil {
-		return err
+		return errors.Join(err, stopPubSub())
 	}
+	serving, endServing := context.WithCancel(context.Background())
+	defer endServing()
 	server := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(l.log("http").Handler(), slog.LevelWarn),
-		// The live tail of a console ends with the run.
-		BaseContext: func(net.Listener) context.Context { return ctx },
+		BaseContext:       func(net.Listener) context.Context { return serving },
 	}
 	l.banner(base, where)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	select {
-	case err := <-served:
-		return err
+	case err = <-served:
 	case <-ctx.Done():
 	}
+	// The pushing ends while pushes are still answered. Live tails would not
+	// end by themselves.
+	err = errors.Join(err, stopPubSub())
+	endServing()
 	grace, cancel := context.WithTimeout(context.Background(), shutdownGrace)
 	defer cancel()
-	if err := server.Shutdown(grace); err != nil {
-		return fmt.Errorf("requests were still under way after %v and were cut off", shutdownGrace)
+	if server.Shutdown(grace) != nil {
+		err = errors.Join(err, fmt.Errorf("requests were still under way after %v and were cut off", shutdownGrace))
 	}
-	return nil
+	return err
 }
 
 // openInbox opens the inbox and says where it is, for people.

@@ -436,6 +436,30 @@ func TestRefusalIsExplained(t *testing.T) {
 	}
 }
 
+// TestCtrlCUnderLoad stops a run in the middle of its pushes: those under way
+// are answered, and none is shown as failed.
+func TestCtrlCUnderLoad(t *testing.T) {
+	t.Parallel()
+	r := start(t, t.TempDir())
+	batch := `{"messages":[` + strings.Repeat(`{"data":"eA=="},`, 999) + `{"data":"eA=="}]}`
+	for range 4 {
+		r.publish(t, "", "application/json", batch)
+	}
+	r.acknowledged(t, 1)
+	if err := r.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	<-r.done
+	if code := r.cmd.ProcessState.ExitCode(); code != 0 || r.errs.Len() > 0 {
+		t.Errorf("exit %d, %.500s", code, r.errs.String())
+	}
+	for len(r.lines) > 0 {
+		if line := <-r.lines; strings.HasPrefix(line, "<--") && !strings.HasPrefix(line, "<-- 204") {
+			t.Fatalf("a push failed: %s", line)
+		}
+	}
+}
+
 func TestOtherSitesGetNothing(t *testing.T) {
 	t.Parallel()
 	r := start(t, t.TempDir())
