@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 
-	"cloud.google.com/go/pubsub/v2"
 	"github.com/GoogleCloudPlatform/functions-framework-go/functions"
 
 	"example.com/pushinbox/shared/httpapi"
@@ -33,11 +32,7 @@ func init() {
 		if err != nil {
 			return nil, err
 		}
-		client, err := pubsub.NewClient(ctx, e.Console.Project)
-		if err != nil {
-			return nil, err
-		}
-		topic, err := publisher.New(client, e.Console.Topic)
+		topic, err := publisher.Open(ctx, e.Console.Project, e.Console.Topic)
 		if err != nil {
 			return nil, err
 		}

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 
-	"cloud.google.com/go/pubsub/v2"
 	"github.com/GoogleCloudPlatform/functions-framework-go/functions"
 
 	"example.com/pushinbox/shared/httpapi"
@@ -27,11 +26,7 @@ func init() {
 		if err != nil {
 			return nil, err
 		}
-		client, err := pubsub.NewClient(ctx, cfg.Project)
-		if err != nil {
-			return nil, err
-		}
-		topic, err := publisher.New(client, cfg.Topic)
+		topic, err := publisher.Open(ctx, cfg.Project, cfg.Topic)
 		if err != nil {
 			return nil, err
 		}

@@ -126,6 +126,21 @@ type Publisher struct {
 	topic  string
 }
 
+// Open connects to Pub/Sub, or to its emulator when PUBSUB_EMULATOR_HOST is
+// set, and returns a Publisher as New does. The connection lasts as long as the
+// process.
+func Open(ctx context.Context, project, topic string) (*Publisher, error) {
+	client, err := pubsub.NewClient(ctx, project)
+	if err != nil {
+		return nil, fmt.Errorf("publisher: cannot connect: %w", err)
+	}
+	p, err := New(client, topic)
+	if err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
+	return p, nil
+}
+
 // New returns a Publisher for the topic with this ID in the client's project,
 // or with this full name. The client stays the caller's to close.
 func New(client *pubsub.Client, topic string) (*Publisher, error) {

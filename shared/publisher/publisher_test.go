@@ -257,3 +257,13 @@ func TestParseRefuses(t *testing.T) {
 		})
 	}
 }
+
+func TestNewRefusesWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	if p, err := publisher.New(nil, "t"); err == nil {
+		t.Errorf("without a client: made %v", p)
+	}
+	if p, err := publisher.New(&pubsub.Client{}, ""); err == nil {
+		t.Errorf("without a topic: made %v", p)
+	}
+}

@@ -117,21 +117,29 @@ func (in *Inbox) getDocuments(ctx context.Context, names, fields []string, found
 		if err != nil {
 			return err
 		}
-		for {
-			res, err := stream.Recv()
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
+		return receive(stream, func(res *pb.BatchGetDocumentsResponse) error {
 			if d := res.GetFound(); d != nil {
-				if err := found(d); err != nil {
-					return err
-				}
+				return found(d)
 			}
-		}
+			return nil
+		})
 	})
+}
+
+// receive calls each for every response of a stream, to its end.
+func receive[R any](stream interface{ Recv() (R, error) }, each func(R) error) error {
+	for {
+		res, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := each(res); err != nil {
+			return err
+		}
+	}
 }
 
 // List implements inbox.Inbox with one query over all shards. It reads one
@@ -226,21 +234,15 @@ func (in *Inbox) runQuery(ctx context.Context, query *pb.StructuredQuery) (docs 
 		if err != nil {
 			return err
 		}
-		for {
-			res, err := stream.Recv()
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
+		return receive(stream, func(res *pb.RunQueryResponse) error {
 			if at.IsZero() {
 				at = micros(res.GetReadTime())
 			}
 			if d := res.GetDocument(); d != nil {
 				docs = append(docs, d)
 			}
-		}
+			return nil
+		})
 	})
 	if err == nil && at.IsZero() {
 		err = unavailable(errors.New("firestoreinbox: the answer to a query has no read time"))
