@@ -47,8 +47,8 @@ const (
 )
 
 // Decode returns the message of a push with header h and the given body, or an
-// error that is ErrMalformed. The body becomes Decode's: the message's data is
-// decoded in its place.
+// error that is ErrMalformed. The body becomes Decode's: the data may be decoded
+// in its place.
 //
 // A request with x-goog-pubsub-* headers is unwrapped with metadata: the body
 // is the data and the other headers, but for those that HTTP itself needs, are
@@ -68,7 +68,7 @@ func Decode(h http.Header, body []byte) (*inbox.Message, error) {
 		return decodeMetadata(h, body)
 	}
 	if first := bytes.TrimLeft(body, " \t\r\n"); len(first) > 0 && first[0] == '{' {
-		m, err := decodeEnvelope(body)
+		m, err := decodeEnvelope(body, isJSON(h))
 		if !errors.Is(err, errNoEnvelope) || isJSON(h) && err != errNoEnvelope {
 			return m, err
 		}
@@ -103,48 +103,112 @@ type pushed struct {
 	OrderingKey      string            `json:"orderingKey"`
 }
 
-func decodeEnvelope(body []byte) (*inbox.Message, error) {
-	e := envelope{Message: &pushed{Data: payload{envelope: body}}}
+// decodeEnvelope decodes a wrapped push. Almost all of a large one is the
+// base64 text of its data, over which encoding/json goes byte by byte, and
+// twice; so when the body says that it is JSON, that text is cut out and the
+// rest is parsed. Whatever is unusual about a body is left to parseEnvelope,
+// which gives the same for every body.
+func decodeEnvelope(body []byte, isJSON bool) (*inbox.Message, error) {
+	if isJSON {
+		if rest, text, ok := cutData(body); ok {
+			m, isCut, err := parseEnvelope(rest)
+			if err == nil && isCut {
+				// The decoder writes three bytes for every four that it has
+				// read, so that the data can take the place of its text.
+				n, err := base64.StdEncoding.Decode(text, text)
+				if err != nil {
+					return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+				}
+				if n > 0 {
+					m.Data = text[:n:n]
+				}
+				return m, nil
+			}
+		}
+	}
+	m, isCut, err := parseEnvelope(body)
+	if err == nil && isCut {
+		return nil, fmt.Errorf("%w: the data is not base64", ErrMalformed)
+	}
+	return m, err
+}
+
+// cutMark stands in JSON for data that was cut out. It is not base64.
+const cutMark = `"*cut*"`
+
+// cutData returns body with cutMark in place of the first string that is the
+// value of a name "data", and that string's text. Escapes and line breaks in
+// the text, and marks that were in the body before, are too unusual for it.
+//
+// The rest is JSON only where body has a string at that place: a quote that
+// ended one would leave the mark, which is nothing else, outside of any.
+func cutData(body []byte) (rest, text []byte, ok bool) {
+	const name = `"data"`
+	i := bytes.Index(body, []byte(name))
+	if i < 0 {
+		return nil, nil, false
+	}
+	const space = " \t\r\n"
+	after, isMember := bytes.CutPrefix(bytes.TrimLeft(body[i+len(name):], space), []byte(":"))
+	after, isString := bytes.CutPrefix(bytes.TrimLeft(after, space), []byte(`"`))
+	n := bytes.IndexByte(after, '"')
+	if !isMember || !isString || n < 0 {
+		return nil, nil, false
+	}
+	text = after[:n:n]
+	for _, c := range [...]byte{'\\', '\r', '\n'} {
+		if bytes.IndexByte(text, c) >= 0 {
+			return nil, nil, false
+		}
+	}
+	start := len(body) - len(after) - 1 // of the opening quote
+	rest = make([]byte, 0, len(body)-n+len(cutMark))
+	rest = append(rest, body[:start]...)
+	rest = append(rest, cutMark...)
+	rest = append(rest, after[n+1:]...)
+	return rest, text, bytes.Count(rest, []byte(cutMark)) == 1
+}
+
+// parseEnvelope decodes a wrapped push, or says that its data is cutMark.
+func parseEnvelope(body []byte) (m *inbox.Message, isCut bool, err error) {
+	var e envelope
+	e.Message = &pushed{}
 	if err := json.Unmarshal(body, &e); err != nil {
 		var wrongType *json.UnmarshalTypeError
 		if errors.As(err, &wrongType) && wrongType.Field == "message" {
-			return nil, errNoEnvelope
+			return nil, false, errNoEnvelope
 		}
 		var syntax *json.SyntaxError
 		if errors.As(err, &syntax) {
-			return nil, fmt.Errorf("%w: %w", errNoEnvelope, err)
+			return nil, false, fmt.Errorf("%w: %w", errNoEnvelope, err)
 		}
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+		return nil, false, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	m := e.Message
-	if m == nil {
-		return nil, errNoEnvelope
+	p := e.Message
+	if p == nil {
+		return nil, false, errNoEnvelope
 	}
-	id := firstOf(m.MessageID, m.MessageIDSnake)
+	id := firstOf(p.MessageID, p.MessageIDSnake)
 	if id == "" {
-		return nil, withoutID(body)
+		return nil, false, withoutID(body)
 	}
 	if e.DeliveryAttempt < 0 {
-		return nil, fmt.Errorf("%w: a negative delivery attempt", ErrMalformed)
+		return nil, false, fmt.Errorf("%w: a negative delivery attempt", ErrMalformed)
 	}
-	published, err := parseTime(firstOf(m.PublishTime, m.PublishTimeSnake))
+	published, err := parseTime(firstOf(p.PublishTime, p.PublishTimeSnake))
 	if err != nil {
-		return nil, err
-	}
-	data, err := m.Data.bytes()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+		return nil, false, err
 	}
 	return &inbox.Message{
 		Source:          inbox.SourcePubSub,
 		Subscription:    e.Subscription,
 		MessageID:       id,
 		PublishTime:     published,
-		Data:            data,
-		Attributes:      m.Attributes,
-		OrderingKey:     m.OrderingKey,
+		Data:            p.Data.data,
+		Attributes:      p.Attributes,
+		OrderingKey:     p.OrderingKey,
 		DeliveryAttempt: e.DeliveryAttempt,
-	}, nil
+	}, p.Data.isCut, nil
 }
 
 func decodeMetadata(h http.Header, body []byte) (*inbox.Message, error) {
@@ -214,23 +278,17 @@ var transportHeaders = map[string]bool{
 	"X-Serverless-Authorization":           true,
 }
 
-// payload is the base64 text of the data. A large one is only found, and later
-// decoded in its place in the envelope: at 10 MB a second buffer would count.
+// payload is base64 data in a JSON string, or cutMark in its place.
+// encoding/json would also take an array of numbers for bytes.
 type payload struct {
-	envelope   []byte
-	start, end int // of the text in envelope, without its quotes
-	data       []byte
+	data  []byte
+	isCut bool
 }
 
-// inPlace is from how many bytes of base64 on finding the text is cheaper than
-// a buffer for what it holds.
-const inPlace = 64 << 10
-
-// UnmarshalJSON finds the text, which must be a string. encoding/json would
-// also take an array of numbers for bytes.
+// UnmarshalJSON decodes standard, padded base64. No data is nil.
 func (p *payload) UnmarshalJSON(b []byte) error {
-	p.start, p.end, p.data = 0, 0, nil
-	if string(b) == "null" {
+	*p = payload{isCut: string(b) == cutMark}
+	if p.isCut || string(b) == "null" {
 		return nil
 	}
 	if len(b) < 2 || b[0] != '"' {
@@ -244,35 +302,13 @@ func (p *payload) UnmarshalJSON(b []byte) error {
 			return err
 		}
 		text = []byte(s)
-	} else if len(text) >= inPlace {
-		i := bytes.Index(p.envelope, b)
-		if i < 0 {
-			return errors.New("data is not in the body")
-		}
-		p.start, p.end = i+1, i+1+len(text)
-		return nil
 	}
-	return p.decode(make([]byte, base64.StdEncoding.DecodedLen(len(text))), text)
-}
-
-func (p *payload) decode(to, text []byte) error {
-	n, err := base64.StdEncoding.Decode(to, text)
+	data := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
+	n, err := base64.StdEncoding.Decode(data, text)
 	if n > 0 {
-		p.data = to[:n:n]
+		p.data = data[:n:n]
 	}
 	return err
-}
-
-// bytes returns the data: nil when there is none. It overwrites the envelope,
-// which must have been read.
-func (p *payload) bytes() ([]byte, error) {
-	if p.end == 0 {
-		return p.data, nil
-	}
-	// The decoder writes three bytes for every four that it has read.
-	text := p.envelope[p.start:p.end]
-	err := p.decode(text, text)
-	return p.data, err
 }
 
 func parseTime(s string) (time.Time, error) {
