@@ -1,0 +1,582 @@
+// Package calendarfake is a stand-in for Google Calendar, for local runs and
+// tests only: calendars whose events can be edited, listed by sync token and
+// watched, with what goes wrong in production on request.
+//
+// A Server is an http.Handler with the paths of the REST API, from where a
+// client's endpoint ends: /calendars/{id}/events (GET, POST),
+// /calendars/{id}/events/{event} (GET, PATCH, DELETE),
+// /calendars/{id}/events/watch and /channels/stop. It asks for no credential.
+//
+// # What it does as documented
+//
+// The sync token on the last page only; 410 for a token that is no longer
+// good; 400 for parameters that cannot go with a token or differ from those it
+// was made with; deleted events as "cancelled", always in an incremental list,
+// in a full one with showDeleted; instances of a series that were moved or
+// cancelled as events of their own, the cancelled ones with nothing but id,
+// recurringEventId, originalStartTime and status, and in every list for as long
+// as the series lives. Channels: unique IDs, a resource ID that is stable for
+// each calendar, the stricter of the asked and the own expiry, the token
+// echoed. Notifications: no body, "sync" with number 1 first, then larger but
+// not consecutive numbers, repeated with exponential backoff on 500, 502, 503
+// and 504 only.
+//
+// # What is decided here, the documentation being silent
+//
+//   - Lists are in the order of the last change. What changes while pages are
+//     read moves to the end, so it may be seen twice, and once more in the next
+//     incremental list, but is never missed.
+//   - A deleted event that is no instance has only id, status, etag, updated
+//     and kind. Deleting a series cancels its stored instances too.
+//   - Any edit changes etag and updated, one that changes nothing as well.
+//   - A notification is repeated after 1 s, doubled each time, 8 times at most,
+//     and as long as its channel lives; no answer counts as 503.
+//   - A channel lives for a week unless Options say otherwise.
+//   - An address may be http when its host is this machine.
+//
+// # Limits
+//
+// Recurrences are not expanded: singleEvents=true is refused, and whoever names
+// an instance by ID is believed that the series has it. Lists do not filter by
+// time, text or property. Only events can be watched.
+package calendarfake
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/api/googleapi"
+)
+
+// Event is an event as the API's JSON has it.
+type Event map[string]any
+
+// Options holds what is optional for New.
+type Options struct {
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Transport sends the notifications; nil means one that uses no proxy. It
+	// may call the Server.
+	Transport http.RoundTripper
+	// ChannelTTL is how long a channel lives at most; 0 means a week.
+	ChannelTTL time.Duration
+	// Fault decides, before each API call, what is to go wrong with it. The
+	// zero Fault is nothing.
+	Fault func(Call) Fault
+	// Disturb decides, for each notification before its first attempt, what is
+	// to go wrong with it. The zero Disturbance is nothing.
+	Disturb func(Notification) Disturbance
+}
+
+// Call is a call of the API that is about to be carried out.
+type Call struct {
+	// Method is as in Google's documentation: events.list, events.get,
+	// events.insert, events.patch, events.delete, events.watch or
+	// channels.stop.
+	Method string
+	// CalendarID is empty for channels.stop.
+	CalendarID string
+	// Page counts the pages of a list from 1; 0 for other methods.
+	Page int
+	// Incremental says that a list has a sync token.
+	Incremental bool
+}
+
+// Fault is what goes wrong with one call.
+type Fault struct {
+	// Status, if not 0, is the answer's, with this Reason, such as 403 and
+	// rateLimitExceeded or 410 and fullSyncRequired. The call has no effect.
+	Status int
+	Reason string
+	// Lost carries the call out before it answers Status.
+	Lost bool
+	// Limit, if not 0, is how many events a page of a list holds at most,
+	// whatever was asked for; less than 0 makes it empty, though more follow.
+	Limit int
+	// SyncFirst sends the sync notification before events.watch is answered.
+	SyncFirst bool
+}
+
+// Server is the stand-in. It is safe for concurrent use.
+type Server struct {
+	now        func() time.Time
+	transport  http.RoundTripper
+	channelTTL time.Duration
+	fault      func(Call) Fault
+	disturb    func(Notification) Disturbance
+	mux        *http.ServeMux
+	wake       chan struct{}
+
+	mu        sync.Mutex
+	calendars map[string]*calendar
+	channels  map[string]*channel // every one there ever was, by ID
+	queue     []*pending          // in the order of being due
+}
+
+// calendar is one calendar. A time in milliseconds is the version of what
+// happened then; no two changes share one.
+type calendar struct {
+	id         string
+	resourceID string
+	version    int64
+	// oldest is the version before which no sync token is good any more.
+	oldest int64
+	made   int // events, for their IDs
+	events map[string]*event
+}
+
+// event is an event with all its fields, of which a cancelled one shows few.
+type event struct {
+	body    Event
+	version int64
+}
+
+// New returns a Server without calendars. Nothing is sent before Run or
+// Deliver is called.
+func New(o *Options) *Server {
+	if o == nil {
+		o = &Options{}
+	}
+	s := &Server{
+		now:        o.Now,
+		transport:  o.Transport,
+		channelTTL: o.ChannelTTL,
+		fault:      o.Fault,
+		disturb:    o.Disturb,
+		wake:       make(chan struct{}, 1),
+		calendars:  make(map[string]*calendar),
+		channels:   make(map[string]*channel),
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.transport == nil {
+		s.transport = &http.Transport{}
+	}
+	if s.channelTTL == 0 {
+		s.channelTTL = 7 * 24 * time.Hour
+	}
+	if s.fault == nil {
+		s.fault = func(Call) Fault { return Fault{} }
+	}
+	if s.disturb == nil {
+		s.disturb = func(Notification) Disturbance { return Disturbance{} }
+	}
+	s.routes()
+	return s
+}
+
+// AddCalendar makes an empty calendar, unless there is one with this ID.
+func (s *Server) AddCalendar(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.calendars[id] != nil {
+		return
+	}
+	sum := sha256.Sum256([]byte(id))
+	s.calendars[id] = &calendar{
+		id:         id,
+		resourceID: base64.RawURLEncoding.EncodeToString(sum[:20]),
+		events:     make(map[string]*event),
+	}
+}
+
+// Insert adds an event to a calendar and notifies its channels. The ID is made
+// here when there is none, and so is all that Google sets itself. It fails with
+// a *googleapi.Error, as do Patch and Delete.
+func (s *Server) Insert(calendarID string, e Event) (Event, error) {
+	body, err := normal(e)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.calendar(calendarID)
+	if err != nil {
+		return nil, err
+	}
+	id, _ := body["id"].(string)
+	if id == "" {
+		c.made++
+		sum := sha256.Sum256(fmt.Append(nil, c.id, c.made, s.now().UnixNano()))
+		id = strings.ToLower(base32.HexEncoding.EncodeToString(sum[:])[:26])
+	}
+	switch {
+	case len(id) > maxEventID || !eventID.MatchString(id):
+		return nil, apiError(http.StatusBadRequest, "invalid", "Invalid resource id value.")
+	case c.events[id] != nil:
+		return nil, apiError(http.StatusConflict, "duplicate", "The requested identifier already exists.")
+	}
+	for _, name := range readOnly {
+		delete(body, name)
+	}
+	if err := checkTimes(body); err != nil {
+		return nil, err
+	}
+	added := &event{body: Event{
+		"kind":      "calendar#event",
+		"id":        id,
+		"status":    "confirmed",
+		"created":   s.now().UTC().Format(timestamp),
+		"iCalUID":   id + "@google.com",
+		"htmlLink":  "https://www.google.com/calendar/event?eid=" + id,
+		"creator":   map[string]any{"email": calendarID, "self": true},
+		"organizer": map[string]any{"email": calendarID, "self": true},
+		"sequence":  0.0,
+		"eventType": "default",
+	}}
+	maps.Copy(added.body, body)
+	added.body["id"] = id
+	c.events[id] = added
+	s.changed(c, added)
+	s.notify(c)
+	return added.item(), nil
+}
+
+// Patch merges fields into an event and notifies the calendar's channels: a
+// nil value removes a field, objects are merged, lists are replaced, and what
+// only Google sets is left alone. An ID that is a series' with the original
+// start after it (ID_20261123T090000Z or ID_20261123) names one instance, which
+// becomes an event of its own. {"status": "cancelled"} deletes, and
+// {"status": "confirmed"} brings back what was deleted.
+func (s *Server) Patch(calendarID, id string, fields Event) (Event, error) {
+	fields, err := normal(fields)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range append(readOnly, "id") {
+		delete(fields, name)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, e, err := s.find(calendarID, id)
+	if err != nil {
+		return nil, err
+	}
+	status, _ := fields["status"].(string)
+	master := c.events[e.master()]
+	if e.cancelled() && (status == "" || status == cancelled || master != nil && master.cancelled()) {
+		return nil, errDeleted()
+	}
+	body := merge(e.body, fields)
+	if err := checkTimes(body); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"start", "end", "recurrence"} {
+		if fmt.Sprint(body[name]) != fmt.Sprint(e.body[name]) {
+			sequence, _ := body["sequence"].(float64)
+			body["sequence"] = sequence + 1
+			break
+		}
+	}
+	e.body = body
+	s.store(c, e)
+	return e.item(), nil
+}
+
+// Delete cancels an event, or one instance as Patch names it, and notifies the
+// calendar's channels.
+func (s *Server) Delete(calendarID, id string) error {
+	_, err := s.Patch(calendarID, id, Event{"status": cancelled})
+	return err
+}
+
+// Event returns an event as events.get does, also a deleted one.
+func (s *Server) Event(calendarID, id string) (Event, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, e, err := s.find(calendarID, id)
+	if err != nil {
+		return nil, err
+	}
+	return e.item(), nil
+}
+
+// Events returns the truth about a calendar: every event that is not deleted,
+// by ID, the instances that are events of their own among them.
+func (s *Server) Events(calendarID string) map[string]Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[string]Event)
+	if c := s.calendars[calendarID]; c != nil {
+		for id, e := range c.events {
+			if !e.cancelled() {
+				all[id] = e.item()
+			}
+		}
+	}
+	return all
+}
+
+// Invalidate makes every token given out for a calendar worth nothing, so that
+// the next list with one is answered 410, and forgets what was deleted: a full
+// list no longer tells of it, whatever it asks for.
+func (s *Server) Invalidate(calendarID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.calendars[calendarID]
+	if c == nil {
+		return
+	}
+	maps.DeleteFunc(c.events, func(_ string, e *event) bool {
+		return e.cancelled() && !c.inSeries(e)
+	})
+	c.version = max(c.version+1, s.now().UnixMilli())
+	c.oldest = c.version
+}
+
+// calendar returns the calendar with this ID. s.mu is held.
+func (s *Server) calendar(id string) (*calendar, error) {
+	if c := s.calendars[id]; c != nil {
+		return c, nil
+	}
+	return nil, errNotFound()
+}
+
+// find returns a stored event, or an instance that is not one yet. s.mu is
+// held.
+func (s *Server) find(calendarID, id string) (*calendar, *event, error) {
+	c, err := s.calendar(calendarID)
+	if err != nil {
+		return nil, nil, err
+	}
+	if e := c.events[id]; e != nil {
+		return c, e, nil
+	}
+	masterID, start, ok := cutLast(id, "_")
+	master := c.events[masterID]
+	if !ok || master == nil || master.cancelled() || master.body["recurrence"] == nil {
+		return nil, nil, errNotFound()
+	}
+	e := master.instance(id, start)
+	if e == nil {
+		return nil, nil, errNotFound()
+	}
+	return c, e, nil
+}
+
+// store keeps a changed event and what its change brings about, and notifies.
+// s.mu is held.
+func (s *Server) store(c *calendar, e *event) {
+	id := e.body["id"].(string)
+	c.events[id] = e
+	s.changed(c, e)
+	if e.cancelled() {
+		// In a fixed order, for simulations that want to be repeated.
+		for _, other := range slices.Sorted(maps.Keys(c.events)) {
+			if o := c.events[other]; o.master() == id && !o.cancelled() {
+				o.body["status"] = cancelled
+				s.changed(c, o)
+			}
+		}
+	}
+	s.notify(c)
+}
+
+// changed gives an event its new version. s.mu is held.
+func (s *Server) changed(c *calendar, e *event) {
+	c.version = max(c.version+1, s.now().UnixMilli())
+	e.version = c.version
+	e.body["updated"] = time.UnixMilli(e.version).UTC().Format(timestamp)
+	e.body["etag"] = fmt.Sprintf("%q", fmt.Sprint(e.version*2))
+}
+
+// inSeries reports whether e is an instance of a series that is still there.
+func (c *calendar) inSeries(e *event) bool {
+	master := c.events[e.master()]
+	return master != nil && !master.cancelled()
+}
+
+const (
+	cancelled = "cancelled"
+	// timestamp is how Google writes times in created and updated.
+	timestamp = "2006-01-02T15:04:05.000Z"
+)
+
+// readOnly are the fields that nobody but Google sets, besides the ID.
+var readOnly = []string{
+	"created", "creator", "etag", "htmlLink", "iCalUID", "kind", "organizer",
+	"originalStartTime", "recurringEventId", "sequence", "updated",
+}
+
+// eventID is what an ID that is given with an event may be, up to maxEventID.
+var eventID = regexp.MustCompile(`^[a-v0-9]{5,}$`)
+
+const maxEventID = 1024
+
+func (e *event) cancelled() bool { return e.body["status"] == cancelled }
+
+// master returns the ID of the series that e is an instance of, or "".
+func (e *event) master() string {
+	id, _ := e.body["recurringEventId"].(string)
+	return id
+}
+
+// item returns what the API shows of an event.
+func (e *event) item() Event {
+	shown := []string{"kind", "etag", "id", "status", "updated"}
+	switch {
+	case !e.cancelled():
+		return clone(e.body).(Event)
+	case e.master() != "":
+		shown = []string{"id", "status", "recurringEventId", "originalStartTime"}
+	}
+	item := Event{}
+	for _, name := range shown {
+		item[name] = clone(e.body[name])
+	}
+	return item
+}
+
+// instance returns the instance of a series with this original start, as an
+// event that is not stored yet, or nil when start is no time.
+func (e *event) instance(id, start string) *event {
+	body := clone(e.body).(Event)
+	delete(body, "recurrence")
+	body["id"], body["recurringEventId"] = id, e.body["id"]
+	first, _ := e.body["start"].(map[string]any)
+	last, _ := e.body["end"].(map[string]any)
+	for _, form := range []struct{ field, suffix, layout string }{
+		{"date", "20060102", time.DateOnly},
+		{"dateTime", "20060102T150405Z", time.RFC3339},
+	} {
+		begin, err := time.Parse(form.suffix, start)
+		if err != nil || first[form.field] == nil {
+			continue
+		}
+		from, _ := time.Parse(form.layout, fmt.Sprint(first[form.field]))
+		to, _ := time.Parse(form.layout, fmt.Sprint(last[form.field]))
+		at := func(t time.Time, like map[string]any) map[string]any {
+			m := maps.Clone(like)
+			m[form.field] = t.Format(form.layout)
+			return m
+		}
+		body["originalStartTime"] = at(begin, first)
+		body["start"], body["end"] = at(begin, first), at(begin.Add(to.Sub(from)), last)
+		return &event{body: body, version: e.version}
+	}
+	return nil
+}
+
+// checkTimes refuses an event without a start and an end.
+func checkTimes(body Event) error {
+	for _, name := range []string{"start", "end"} {
+		t, _ := body[name].(map[string]any)
+		date, hasDate := t["date"].(string)
+		dateTime, hasTime := t["dateTime"].(string)
+		_, err := time.Parse(time.DateOnly, date)
+		if hasTime {
+			_, err = time.Parse(time.RFC3339, dateTime)
+		}
+		switch {
+		case !hasDate && !hasTime:
+			return apiError(http.StatusBadRequest, "required", "Missing "+name+" time.")
+		case hasDate && hasTime || err != nil:
+			return apiError(http.StatusBadRequest, "invalid", "Invalid "+name+" time.")
+		}
+	}
+	return nil
+}
+
+// normal returns a copy of e as decoding JSON makes it.
+func normal(e Event) (Event, error) {
+	b, err := json.Marshal(e)
+	if err != nil {
+		return nil, apiError(http.StatusBadRequest, "parseError", "Parse Error")
+	}
+	body := Event{}
+	if err := json.Unmarshal(b, &body); err != nil {
+		return nil, apiError(http.StatusBadRequest, "parseError", "Parse Error")
+	}
+	return body, nil
+}
+
+// merge returns old with fields merged into it.
+func merge[M ~map[string]any](old, fields M) M {
+	merged := maps.Clone(old)
+	for name, value := range fields {
+		before, _ := merged[name].(map[string]any)
+		object, isObject := value.(map[string]any)
+		switch {
+		case value == nil:
+			delete(merged, name)
+		case isObject:
+			if before == nil {
+				before = map[string]any{}
+			}
+			merged[name] = merge(before, object)
+		default:
+			merged[name] = value
+		}
+	}
+	return merged
+}
+
+func clone(v any) any {
+	switch v := v.(type) {
+	case Event:
+		return Event(clone(map[string]any(v)).(map[string]any))
+	case map[string]any:
+		m := make(map[string]any, len(v))
+		for name, value := range v {
+			m[name] = clone(value)
+		}
+		return m
+	case []any:
+		l := make([]any, len(v))
+		for i, value := range v {
+			l[i] = clone(value)
+		}
+		return l
+	}
+	return v
+}
+
+func cutLast(s, sep string) (before, after string, ok bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
+}
+
+// apiError is an error as the API answers it.
+func apiError(status int, reason, message string) *googleapi.Error {
+	return &googleapi.Error{
+		Code: status, Message: message, Errors: []googleapi.ErrorItem{{Reason: reason, Message: message}},
+	}
+}
+
+func errNotFound() *googleapi.Error {
+	return apiError(http.StatusNotFound, "notFound", "Not Found")
+}
+
+func errDeleted() *googleapi.Error {
+	return apiError(http.StatusGone, "deleted", "Resource has been deleted")
+}
+
+// Run sends notifications as they become due, until ctx ends.
+func (s *Server) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		var alarm <-chan time.Time // its timer is collected once it is out of use
+		if next, ok := s.Deliver(ctx); ok {
+			alarm = time.After(next.Sub(s.now()))
+		}
+		select {
+		case <-ctx.Done():
+		case <-s.wake:
+		case <-alarm:
+		}
+	}
+}

@@ -1,0 +1,309 @@
+package calendarfake
+
+import (
+	"cmp"
+	"context"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// Channel is a channel of a calendar.
+type Channel struct {
+	ID         string
+	CalendarID string
+	ResourceID string
+	Address    string
+	Token      string
+	Expires    time.Time
+}
+
+// channel is a Channel with its state.
+type channel struct {
+	Channel
+	stopped bool
+	number  int64 // of the latest notification
+}
+
+// Notification is one notification to one channel.
+type Notification struct {
+	Channel Channel
+	// State is sync or exists.
+	State  string
+	Number int64
+}
+
+// Disturbance is what goes wrong with one notification.
+type Disturbance struct {
+	// Drop never sends it.
+	Drop bool
+	// Double sends it twice.
+	Double bool
+	// Delay holds it back, so that later ones overtake it.
+	Delay time.Duration
+}
+
+// pending is a notification to be sent.
+type pending struct {
+	Notification
+	due     time.Time
+	retries int
+}
+
+const (
+	firstRetry = time.Second
+	maxRetries = 8
+	// answerTimeout is how long a receiver has to answer.
+	answerTimeout = 30 * time.Second
+	maxChannelID  = 64
+	maxToken      = 256
+	userAgent     = "APIs-Google; (+https://developers.google.com/webmasters/APIs-Google.html)"
+)
+
+var channelID = regexp.MustCompile(`^[A-Za-z0-9_+/=-]+$`)
+
+// channelBody is a channel as the API's JSON has it.
+type channelBody struct {
+	Kind        string            `json:"kind,omitempty"`
+	ID          string            `json:"id,omitempty"`
+	Type        string            `json:"type,omitempty"`
+	Address     string            `json:"address,omitempty"`
+	Token       string            `json:"token,omitempty"`
+	ResourceID  string            `json:"resourceId,omitempty"`
+	ResourceURI string            `json:"resourceUri,omitempty"`
+	Expiration  int64             `json:"expiration,omitempty,string"` // Unix milliseconds
+	Params      map[string]string `json:"params,omitempty"`
+}
+
+// Channels returns the channels of a calendar that live now, the one that
+// expires first at the front.
+func (s *Server) Channels(calendarID string) []Channel {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.live(calendarID)
+}
+
+// live is Channels. s.mu is held.
+func (s *Server) live(calendarID string) []Channel {
+	var live []Channel
+	for _, ch := range s.channels {
+		if ch.CalendarID == calendarID && s.lives(ch) {
+			live = append(live, ch.Channel)
+		}
+	}
+	slices.SortFunc(live, func(a, b Channel) int {
+		return cmp.Or(a.Expires.Compare(b.Expires), cmp.Compare(a.ID, b.ID))
+	})
+	return live
+}
+
+func (s *Server) lives(ch *channel) bool { return !ch.stopped && s.now().Before(ch.Expires) }
+
+// watch opens a channel and queues its sync notification.
+func (s *Server) watch(calendarID string, b channelBody) (*channelBody, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.calendar(calendarID)
+	if err != nil {
+		return nil, err
+	}
+	now := s.now()
+	expires := now.Add(s.channelTTL)
+	if b.Expiration != 0 {
+		expires = earlier(expires, time.UnixMilli(b.Expiration))
+	}
+	if ttl, ok := b.Params["ttl"]; ok {
+		seconds, err := strconv.ParseInt(ttl, 10, 32)
+		if err != nil {
+			return nil, apiError(http.StatusBadRequest, "invalid", "Invalid ttl value.")
+		}
+		expires = earlier(expires, now.Add(time.Duration(seconds)*time.Second))
+	}
+	switch {
+	case b.ID == "":
+		return nil, apiError(http.StatusBadRequest, "required", "Required: entity.id")
+	case len(b.ID) > maxChannelID || !channelID.MatchString(b.ID):
+		return nil, apiError(http.StatusBadRequest, "channelIdInvalid", "Invalid channel id")
+	case b.Type != "web_hook" && b.Type != "webhook":
+		return nil, apiError(http.StatusBadRequest, "channelUnknown", "Unknown channel type")
+	case !isHTTPS(b.Address):
+		return nil, apiError(http.StatusBadRequest, "push.webhookUrlNotHttps", "WebHook callback must be HTTPS: "+b.Address)
+	case len(b.Token) > maxToken:
+		return nil, apiError(http.StatusBadRequest, "channelTokenTooLong", "Channel token is too long")
+	case !expires.After(now):
+		return nil, apiError(http.StatusBadRequest, "channelExpirationInPast", "Channel expiration is in the past")
+	case s.channels[b.ID] != nil:
+		return nil, apiError(http.StatusBadRequest, "channelIdNotUnique", "Channel id "+b.ID+" not unique")
+	}
+	ch := &channel{Channel: Channel{
+		ID: b.ID, CalendarID: c.id, ResourceID: c.resourceID, Address: b.Address, Token: b.Token,
+		Expires: time.UnixMilli(expires.UnixMilli()),
+	}}
+	s.channels[b.ID] = ch
+	s.send(ch, "sync", 1)
+	return &channelBody{
+		Kind: "api#channel", ID: ch.ID, ResourceID: ch.ResourceID, ResourceURI: resourceURI(c.id),
+		Token: ch.Token, Expiration: ch.Expires.UnixMilli(),
+	}, nil
+}
+
+// stop ends a channel.
+func (s *Server) stop(b channelBody) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ch := s.channels[b.ID]
+	if ch == nil || ch.ResourceID != b.ResourceID || !s.lives(ch) {
+		return apiError(http.StatusNotFound, "notFound", "Channel '"+b.ID+"' not found for project 'local'")
+	}
+	ch.stopped = true
+	return nil
+}
+
+// notify queues a notification for every live channel of a calendar. s.mu is
+// held.
+func (s *Server) notify(c *calendar) {
+	for _, live := range s.live(c.id) {
+		ch := s.channels[live.ID]
+		// Larger, but not consecutive.
+		s.send(ch, "exists", ch.number+1+c.version%3)
+	}
+}
+
+// send queues a notification, unless it is dropped. s.mu is held.
+func (s *Server) send(ch *channel, state string, number int64) {
+	ch.number = number
+	n := Notification{Channel: ch.Channel, State: state, Number: number}
+	d := s.disturb(n)
+	if d.Drop {
+		return
+	}
+	copies := 1
+	if d.Double {
+		copies = 2
+	}
+	for range copies {
+		s.enqueue(&pending{Notification: n, due: s.now().Add(d.Delay)})
+	}
+}
+
+// enqueue queues p behind what is due no later. s.mu is held.
+func (s *Server) enqueue(p *pending) {
+	at, _ := slices.BinarySearchFunc(s.queue, p.due, func(q *pending, due time.Time) int {
+		if q.due.After(due) {
+			return 1
+		}
+		return -1
+	})
+	s.queue = slices.Insert(s.queue, at, p)
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Deliver sends the notifications that are due, one after another, also those
+// that become due meanwhile, and returns when the next one will be, if there is
+// one. A simulation calls it; Run does so by itself.
+func (s *Server) Deliver(ctx context.Context) (next time.Time, ok bool) {
+	for {
+		s.mu.Lock()
+		if len(s.queue) == 0 || ctx.Err() != nil {
+			s.mu.Unlock()
+			return time.Time{}, false
+		}
+		p := s.queue[0]
+		if p.due.After(s.now()) {
+			s.mu.Unlock()
+			return p.due, true
+		}
+		s.queue = slices.Delete(s.queue, 0, 1)
+		s.mu.Unlock()
+		s.attempt(ctx, p)
+	}
+}
+
+// deliverSync sends the sync notification of a channel at once.
+func (s *Server) deliverSync(ctx context.Context, channelID string) {
+	s.mu.Lock()
+	at := slices.IndexFunc(s.queue, func(p *pending) bool { return p.Channel.ID == channelID })
+	if at < 0 {
+		s.mu.Unlock()
+		return
+	}
+	p := s.queue[at]
+	s.queue = slices.Delete(s.queue, at, at+1)
+	s.mu.Unlock()
+	s.attempt(ctx, p)
+}
+
+// attempt sends p once and queues it again if the answer asks for that.
+func (s *Server) attempt(ctx context.Context, p *pending) {
+	switch s.post(ctx, &p.Notification) {
+	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	default:
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.retries == maxRetries || !s.lives(s.channels[p.Channel.ID]) {
+		return
+	}
+	p.due = s.now().Add(firstRetry << p.retries)
+	p.retries++
+	s.enqueue(p)
+}
+
+// post sends a notification and returns the status of the answer.
+func (s *Server) post(ctx context.Context, n *Notification) int {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, n.Channel.Address, http.NoBody)
+	if err != nil {
+		return http.StatusBadRequest
+	}
+	h := r.Header
+	h.Set("Accept", "*/*")
+	h.Set("Content-Type", "application/json; charset=UTF-8")
+	h.Set("User-Agent", userAgent)
+	h.Set("X-Goog-Channel-ID", n.Channel.ID)
+	h.Set("X-Goog-Channel-Expiration", n.Channel.Expires.UTC().Format(http.TimeFormat))
+	h.Set("X-Goog-Message-Number", strconv.FormatInt(n.Number, 10))
+	h.Set("X-Goog-Resource-ID", n.Channel.ResourceID)
+	h.Set("X-Goog-Resource-State", n.State)
+	h.Set("X-Goog-Resource-URI", resourceURI(n.Channel.CalendarID))
+	if n.Channel.Token != "" {
+		h.Set("X-Goog-Channel-Token", n.Channel.Token)
+	}
+	resp, err := s.transport.RoundTrip(r)
+	if err != nil {
+		return http.StatusServiceUnavailable
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode
+}
+
+func resourceURI(calendarID string) string {
+	return "https://www.googleapis.com/calendar/v3/calendars/" + url.PathEscape(calendarID) + "/events?alt=json"
+}
+
+// isHTTPS reports whether address is an https URL, or an http one to this
+// machine.
+func isHTTPS(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback())
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
