@@ -32,7 +32,6 @@
 //   - A notification is repeated after 1 s, doubled each time, 8 times at most,
 //     and as long as its channel lives; no answer counts as 503.
 //   - A channel lives for a week unless Options say otherwise.
-//   - An address may be http when its host is this machine.
 //
 // # Limits
 //
@@ -62,7 +61,7 @@ import (
 // Event is an event as the API's JSON has it.
 type Event map[string]any
 
-// Options holds what is optional for New.
+// Options holds what is optional for New and Open.
 type Options struct {
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
@@ -117,6 +116,7 @@ type Server struct {
 	disturb    func(Notification) Disturbance
 	mux        *http.ServeMux
 	wake       chan struct{}
+	file       string // where everything is kept, or empty
 
 	mu        sync.Mutex
 	calendars map[string]*calendar
@@ -127,23 +127,23 @@ type Server struct {
 // calendar is one calendar. A time in milliseconds is the version of what
 // happened then; no two changes share one.
 type calendar struct {
-	id         string
-	resourceID string
-	version    int64
-	// oldest is the version before which no sync token is good any more.
-	oldest int64
-	made   int // events, for their IDs
-	events map[string]*event
+	ID         string
+	ResourceID string
+	Version    int64
+	// Oldest is the version before which no sync token is good any more.
+	Oldest int64
+	Made   int // events, for their IDs
+	Events map[string]*event
 }
 
 // event is an event with all its fields, of which a cancelled one shows few.
 type event struct {
-	body    Event
-	version int64
+	Body    Event
+	Version int64
 }
 
-// New returns a Server without calendars. Nothing is sent before Run or
-// Deliver is called.
+// New returns a Server without calendars, in memory. Nothing is sent before Run
+// or Deliver is called.
 func New(o *Options) *Server {
 	if o == nil {
 		o = &Options{}
@@ -186,9 +186,9 @@ func (s *Server) AddCalendar(id string) {
 	}
 	sum := sha256.Sum256([]byte(id))
 	s.calendars[id] = &calendar{
-		id:         id,
-		resourceID: base64.RawURLEncoding.EncodeToString(sum[:20]),
-		events:     make(map[string]*event),
+		ID:         id,
+		ResourceID: base64.RawURLEncoding.EncodeToString(sum[:20]),
+		Events:     make(map[string]*event),
 	}
 }
 
@@ -208,14 +208,14 @@ func (s *Server) Insert(calendarID string, e Event) (Event, error) {
 	}
 	id, _ := body["id"].(string)
 	if id == "" {
-		c.made++
-		sum := sha256.Sum256(fmt.Append(nil, c.id, c.made, s.now().UnixNano()))
+		c.Made++
+		sum := sha256.Sum256(fmt.Append(nil, c.ID, c.Made, s.now().UnixNano()))
 		id = strings.ToLower(base32.HexEncoding.EncodeToString(sum[:])[:26])
 	}
 	switch {
 	case len(id) > maxEventID || !eventID.MatchString(id):
 		return nil, apiError(http.StatusBadRequest, "invalid", "Invalid resource id value.")
-	case c.events[id] != nil:
+	case c.Events[id] != nil:
 		return nil, apiError(http.StatusConflict, "duplicate", "The requested identifier already exists.")
 	}
 	for _, name := range readOnly {
@@ -224,7 +224,7 @@ func (s *Server) Insert(calendarID string, e Event) (Event, error) {
 	if err := checkTimes(body); err != nil {
 		return nil, err
 	}
-	added := &event{body: Event{
+	added := &event{Body: Event{
 		"kind":      "calendar#event",
 		"id":        id,
 		"status":    "confirmed",
@@ -236,12 +236,12 @@ func (s *Server) Insert(calendarID string, e Event) (Event, error) {
 		"sequence":  0.0,
 		"eventType": "default",
 	}}
-	maps.Copy(added.body, body)
-	added.body["id"] = id
-	c.events[id] = added
+	maps.Copy(added.Body, body)
+	added.Body["id"] = id
+	c.Events[id] = added
 	s.changed(c, added)
 	s.notify(c)
-	return added.item(), nil
+	return added.item(), s.save()
 }
 
 // Patch merges fields into an event and notifies the calendar's channels: a
@@ -265,24 +265,24 @@ func (s *Server) Patch(calendarID, id string, fields Event) (Event, error) {
 		return nil, err
 	}
 	status, _ := fields["status"].(string)
-	master := c.events[e.master()]
+	master := c.Events[e.master()]
 	if e.cancelled() && (status == "" || status == cancelled || master != nil && master.cancelled()) {
 		return nil, errDeleted()
 	}
-	body := merge(e.body, fields)
+	body := merge(e.Body, fields)
 	if err := checkTimes(body); err != nil {
 		return nil, err
 	}
 	for _, name := range []string{"start", "end", "recurrence"} {
-		if fmt.Sprint(body[name]) != fmt.Sprint(e.body[name]) {
+		if fmt.Sprint(body[name]) != fmt.Sprint(e.Body[name]) {
 			sequence, _ := body["sequence"].(float64)
 			body["sequence"] = sequence + 1
 			break
 		}
 	}
-	e.body = body
+	e.Body = body
 	s.store(c, e)
-	return e.item(), nil
+	return e.item(), s.save()
 }
 
 // Delete cancels an event, or one instance as Patch names it, and notifies the
@@ -310,7 +310,7 @@ func (s *Server) Events(calendarID string) map[string]Event {
 	defer s.mu.Unlock()
 	all := make(map[string]Event)
 	if c := s.calendars[calendarID]; c != nil {
-		for id, e := range c.events {
+		for id, e := range c.Events {
 			if !e.cancelled() {
 				all[id] = e.item()
 			}
@@ -329,11 +329,11 @@ func (s *Server) Invalidate(calendarID string) {
 	if c == nil {
 		return
 	}
-	maps.DeleteFunc(c.events, func(_ string, e *event) bool {
+	maps.DeleteFunc(c.Events, func(_ string, e *event) bool {
 		return e.cancelled() && !c.inSeries(e)
 	})
-	c.version = max(c.version+1, s.now().UnixMilli())
-	c.oldest = c.version
+	c.Version = max(c.Version+1, s.now().UnixMilli())
+	c.Oldest = c.Version
 }
 
 // calendar returns the calendar with this ID. s.mu is held.
@@ -351,12 +351,12 @@ func (s *Server) find(calendarID, id string) (*calendar, *event, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if e := c.events[id]; e != nil {
+	if e := c.Events[id]; e != nil {
 		return c, e, nil
 	}
 	masterID, start, ok := cutLast(id, "_")
-	master := c.events[masterID]
-	if !ok || master == nil || master.cancelled() || master.body["recurrence"] == nil {
+	master := c.Events[masterID]
+	if !ok || master == nil || master.cancelled() || master.Body["recurrence"] == nil {
 		return nil, nil, errNotFound()
 	}
 	e := master.instance(id, start)
@@ -369,14 +369,14 @@ func (s *Server) find(calendarID, id string) (*calendar, *event, error) {
 // store keeps a changed event and what its change brings about, and notifies.
 // s.mu is held.
 func (s *Server) store(c *calendar, e *event) {
-	id := e.body["id"].(string)
-	c.events[id] = e
+	id := e.Body["id"].(string)
+	c.Events[id] = e
 	s.changed(c, e)
 	if e.cancelled() {
 		// In a fixed order, for simulations that want to be repeated.
-		for _, other := range slices.Sorted(maps.Keys(c.events)) {
-			if o := c.events[other]; o.master() == id && !o.cancelled() {
-				o.body["status"] = cancelled
+		for _, other := range slices.Sorted(maps.Keys(c.Events)) {
+			if o := c.Events[other]; o.master() == id && !o.cancelled() {
+				o.Body["status"] = cancelled
 				s.changed(c, o)
 			}
 		}
@@ -386,15 +386,15 @@ func (s *Server) store(c *calendar, e *event) {
 
 // changed gives an event its new version. s.mu is held.
 func (s *Server) changed(c *calendar, e *event) {
-	c.version = max(c.version+1, s.now().UnixMilli())
-	e.version = c.version
-	e.body["updated"] = time.UnixMilli(e.version).UTC().Format(timestamp)
-	e.body["etag"] = fmt.Sprintf("%q", fmt.Sprint(e.version*2))
+	c.Version = max(c.Version+1, s.now().UnixMilli())
+	e.Version = c.Version
+	e.Body["updated"] = time.UnixMilli(e.Version).UTC().Format(timestamp)
+	e.Body["etag"] = fmt.Sprintf("%q", fmt.Sprint(e.Version*2))
 }
 
 // inSeries reports whether e is an instance of a series that is still there.
 func (c *calendar) inSeries(e *event) bool {
-	master := c.events[e.master()]
+	master := c.Events[e.master()]
 	return master != nil && !master.cancelled()
 }
 
@@ -415,11 +415,11 @@ var eventID = regexp.MustCompile(`^[a-v0-9]{5,}$`)
 
 const maxEventID = 1024
 
-func (e *event) cancelled() bool { return e.body["status"] == cancelled }
+func (e *event) cancelled() bool { return e.Body["status"] == cancelled }
 
 // master returns the ID of the series that e is an instance of, or "".
 func (e *event) master() string {
-	id, _ := e.body["recurringEventId"].(string)
+	id, _ := e.Body["recurringEventId"].(string)
 	return id
 }
 
@@ -428,13 +428,13 @@ func (e *event) item() Event {
 	shown := []string{"kind", "etag", "id", "status", "updated"}
 	switch {
 	case !e.cancelled():
-		return clone(e.body).(Event)
+		return clone(e.Body).(Event)
 	case e.master() != "":
 		shown = []string{"id", "status", "recurringEventId", "originalStartTime"}
 	}
 	item := Event{}
 	for _, name := range shown {
-		item[name] = clone(e.body[name])
+		item[name] = clone(e.Body[name])
 	}
 	return item
 }
@@ -442,11 +442,11 @@ func (e *event) item() Event {
 // instance returns the instance of a series with this original start, as an
 // event that is not stored yet, or nil when start is no time.
 func (e *event) instance(id, start string) *event {
-	body := clone(e.body).(Event)
+	body := clone(e.Body).(Event)
 	delete(body, "recurrence")
-	body["id"], body["recurringEventId"] = id, e.body["id"]
-	first, _ := e.body["start"].(map[string]any)
-	last, _ := e.body["end"].(map[string]any)
+	body["id"], body["recurringEventId"] = id, e.Body["id"]
+	first, _ := e.Body["start"].(map[string]any)
+	last, _ := e.Body["end"].(map[string]any)
 	for _, form := range []struct{ field, suffix, layout string }{
 		{"date", "20060102", time.DateOnly},
 		{"dateTime", "20060102T150405Z", time.RFC3339},
@@ -464,7 +464,7 @@ func (e *event) instance(id, start string) *event {
 		}
 		body["originalStartTime"] = at(begin, first)
 		body["start"], body["end"] = at(begin, first), at(begin.Add(to.Sub(from)), last)
-		return &event{body: body, version: e.version}
+		return &event{Body: body, Version: e.Version}
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -638,11 +640,11 @@ func TestFaults(t *testing.T) {
 func TestRun(t *testing.T) {
 	t.Parallel()
 	got := make(chan string, 8)
-	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	receiver := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		got <- r.Header.Get("X-Goog-Resource-State")
 	}))
 	defer receiver.Close()
-	s := calendarfake.New(nil)
+	s := calendarfake.New(&calendarfake.Options{Transport: receiver.Client().Transport})
 	s.AddCalendar("demo")
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan struct{})
@@ -671,4 +673,63 @@ func TestRun(t *testing.T) {
 	}
 	cancel()
 	<-ran
+}
+
+// TestOpen restarts a stand-in that keeps what it has in a file.
+func TestOpen(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "google.json")
+	open := func() (*calendarfake.Server, *gcal.Service) {
+		s, err := calendarfake.Open(file, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := httptest.NewServer(s)
+		t.Cleanup(server.Close)
+		client, err := gcal.NewService(t.Context(), option.WithEndpoint(server.URL), option.WithHTTPClient(server.Client()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s, client
+	}
+	s, client := open()
+	s.AddCalendar("demo")
+	e := calendarfake.Event{"summary": "kept", "start": map[string]any{"date": "2026-12-01"}, "end": map[string]any{"date": "2026-12-02"}}
+	added, err := s.Insert("demo", e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Events.Watch("demo", watchable()).Do(); err != nil {
+		t.Fatal(err)
+	}
+	list, err := client.Events.List("demo").Do()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	s, client = open()
+	if got, err := s.Event("demo", added["id"].(string)); err != nil || !cmp.Equal(got, added) {
+		t.Errorf("kept %v %v", got, err)
+	}
+	if got := s.Channels("demo"); len(got) != 1 || got[0].Token != "secret" {
+		t.Errorf("channels %+v", got)
+	}
+	if _, err := client.Events.Watch("demo", watchable()).Do(); reason(err) != "channelIdNotUnique" {
+		t.Errorf("the same channel again: %v", err)
+	}
+	if again, err := client.Events.List("demo").SyncToken(list.NextSyncToken).Do(); err != nil || len(again.Items) != 0 {
+		t.Errorf("the list after the restart has %+v %v", again, err)
+	}
+	if err := s.Delete("demo", added["id"].(string)); err != nil {
+		t.Fatal(err)
+	}
+	if s, _ = open(); len(s.Events("demo")) != 0 {
+		t.Error("a deletion was not kept")
+	}
+	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := calendarfake.Open(file, nil); err == nil {
+		t.Error("a damaged file was opened")
+	}
 }

@@ -3,7 +3,6 @@ package calendarfake
 import (
 	"cmp"
 	"context"
-	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -25,8 +24,8 @@ type Channel struct {
 // channel is a Channel with its state.
 type channel struct {
 	Channel
-	stopped bool
-	number  int64 // of the latest notification
+	Stopped bool
+	Number  int64 // of the latest notification
 }
 
 // Notification is one notification to one channel.
@@ -101,7 +100,7 @@ func (s *Server) live(calendarID string) []Channel {
 	return live
 }
 
-func (s *Server) lives(ch *channel) bool { return !ch.stopped && s.now().Before(ch.Expires) }
+func (s *Server) lives(ch *channel) bool { return !ch.Stopped && s.now().Before(ch.Expires) }
 
 // watch opens a channel and queues its sync notification.
 func (s *Server) watch(calendarID string, b channelBody) (*channelBody, error) {
@@ -140,15 +139,15 @@ func (s *Server) watch(calendarID string, b channelBody) (*channelBody, error) {
 		return nil, apiError(http.StatusBadRequest, "channelIdNotUnique", "Channel id "+b.ID+" not unique")
 	}
 	ch := &channel{Channel: Channel{
-		ID: b.ID, CalendarID: c.id, ResourceID: c.resourceID, Address: b.Address, Token: b.Token,
+		ID: b.ID, CalendarID: c.ID, ResourceID: c.ResourceID, Address: b.Address, Token: b.Token,
 		Expires: time.UnixMilli(expires.UnixMilli()),
 	}}
 	s.channels[b.ID] = ch
 	s.send(ch, "sync", 1)
 	return &channelBody{
-		Kind: "api#channel", ID: ch.ID, ResourceID: ch.ResourceID, ResourceURI: resourceURI(c.id),
+		Kind: "api#channel", ID: ch.ID, ResourceID: ch.ResourceID, ResourceURI: resourceURI(c.ID),
 		Token: ch.Token, Expiration: ch.Expires.UnixMilli(),
-	}, nil
+	}, s.save()
 }
 
 // stop ends a channel.
@@ -159,23 +158,23 @@ func (s *Server) stop(b channelBody) error {
 	if ch == nil || ch.ResourceID != b.ResourceID || !s.lives(ch) {
 		return apiError(http.StatusNotFound, "notFound", "Channel '"+b.ID+"' not found for project 'local'")
 	}
-	ch.stopped = true
-	return nil
+	ch.Stopped = true
+	return s.save()
 }
 
 // notify queues a notification for every live channel of a calendar. s.mu is
 // held.
 func (s *Server) notify(c *calendar) {
-	for _, live := range s.live(c.id) {
+	for _, live := range s.live(c.ID) {
 		ch := s.channels[live.ID]
 		// Larger, but not consecutive.
-		s.send(ch, "exists", ch.number+1+c.version%3)
+		s.send(ch, "exists", ch.Number+1+c.Version%3)
 	}
 }
 
 // send queues a notification, unless it is dropped. s.mu is held.
 func (s *Server) send(ch *channel, state string, number int64) {
-	ch.number = number
+	ch.Number = number
 	n := Notification{Channel: ch.Channel, State: state, Number: number}
 	d := s.disturb(n)
 	if d.Drop {
@@ -290,15 +289,9 @@ func resourceURI(calendarID string) string {
 	return "https://www.googleapis.com/calendar/v3/calendars/" + url.PathEscape(calendarID) + "/events?alt=json"
 }
 
-// isHTTPS reports whether address is an https URL, or an http one to this
-// machine.
 func isHTTPS(address string) bool {
 	u, err := url.Parse(address)
-	if err != nil || u.Host == "" {
-		return false
-	}
-	ip := net.ParseIP(u.Hostname())
-	return u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback())
+	return err == nil && u.Scheme == "https" && u.Host != ""
 }
 
 func earlier(a, b time.Time) time.Time {

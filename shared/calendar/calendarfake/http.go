@@ -102,7 +102,11 @@ func (s *Server) handle(pattern, method string, call func(*http.Request, Fault) 
 func answer(w http.ResponseWriter, result any, err error) {
 	w.Header().Set("Content-Type", "application/json; charset=UTF-8")
 	status := http.StatusOK
-	if e := (*googleapi.Error)(nil); errors.As(err, &e) {
+	e := (*googleapi.Error)(nil)
+	if err != nil && !errors.As(err, &e) {
+		e = apiError(http.StatusInternalServerError, "backendError", err.Error())
+	}
+	if e != nil {
 		domain := "global"
 		if status = e.Code; status == http.StatusForbidden || status == http.StatusTooManyRequests {
 			domain = "usageLimits"
@@ -214,12 +218,12 @@ func (s *Server) list(calendarID string, query url.Values, f Fault) (any, error)
 	if err != nil {
 		return nil, err
 	}
-	t := token{Calendar: calendarID, Parameters: strings.Join(parameters, "&"), Seen: max(c.version, s.now().UnixMilli()), Page: 1}
-	c.version = t.Seen
+	t := token{Calendar: calendarID, Parameters: strings.Join(parameters, "&"), Seen: max(c.Version, s.now().UnixMilli()), Page: 1}
+	c.Version = t.Seen
 	if syncToken != "" {
 		st, ok := decodeToken(syncToken)
 		switch {
-		case !ok || st.Page != 0 || st.Calendar != calendarID || st.Seen < c.oldest || st.Seen > c.version:
+		case !ok || st.Page != 0 || st.Calendar != calendarID || st.Seen < c.Oldest || st.Seen > c.Version:
 			return nil, apiError(http.StatusGone, "fullSyncRequired", "Sync token is no longer valid, a full sync is required.")
 		case st.Parameters != t.Parameters:
 			return nil, invalid("The parameters are not those of the list that gave the sync token.")
@@ -229,28 +233,28 @@ func (s *Server) list(calendarID string, query url.Values, f Fault) (any, error)
 	if pageToken != "" {
 		pt, ok := decodeToken(pageToken)
 		if !ok || pt.Page < 2 || pt.Calendar != calendarID || pt.Parameters != t.Parameters || pt.Since != t.Since ||
-			pt.Seen < c.oldest || pt.Seen > c.version {
+			pt.Seen < c.Oldest || pt.Seen > c.Version {
 			return nil, invalid("Invalid page token value.")
 		}
 		t = pt
 	}
 
 	var found []*event
-	for _, e := range c.events {
-		if e.version > t.After && (!e.cancelled() || flags["showDeleted"] || syncToken != "" || c.inSeries(e)) {
+	for _, e := range c.Events {
+		if e.Version > t.After && (!e.cancelled() || flags["showDeleted"] || syncToken != "" || c.inSeries(e)) {
 			found = append(found, e)
 		}
 	}
-	slices.SortFunc(found, func(a, b *event) int { return cmp.Compare(a.version, b.version) })
+	slices.SortFunc(found, func(a, b *event) int { return cmp.Compare(a.Version, b.Version) })
 	more := len(found) > size
 	found = found[:min(len(found), size)]
 	items := make([]Event, len(found))
 	for i, e := range found {
 		items[i] = e.item()
-		t.After = e.version
+		t.After = e.Version
 	}
 	page := map[string]any{
-		"kind": "calendar#events", "etag": fmt.Sprintf("%q", fmt.Sprint(c.version)), "summary": calendarID,
+		"kind": "calendar#events", "etag": fmt.Sprintf("%q", fmt.Sprint(c.Version)), "summary": calendarID,
 		"timeZone": "UTC", "accessRole": "owner", "defaultReminders": []any{}, "items": items,
 	}
 	if more {
