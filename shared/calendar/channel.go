@@ -1,0 +1,366 @@
+package calendar
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	gcal "google.golang.org/api/calendar/v3"
+	"google.golang.org/api/googleapi"
+)
+
+const (
+	// openTime is longer than a channel is on its way to be opened.
+	openTime = 10 * time.Minute
+	// forgetAfter is how long an expired channel, and one of which Google never
+	// told, stay known.
+	forgetAfter = 24 * time.Hour
+	// maxCalendarID is longer than any ID of Google's, which are e-mail addresses.
+	maxCalendarID = 1000
+)
+
+// checkID refuses what cannot be a calendar's ID. The alias primary is another
+// calendar for every caller, so that nothing can be kept under it.
+func checkID(id string) error {
+	if id == "" || id == "primary" || len(id) > maxCalendarID || !utf8.ValidString(id) {
+		return ErrCalendarID
+	}
+	return nil
+}
+
+// bound reports whether Google has told of the channel.
+func (c *Channel) bound() bool { return c.ResourceID != "" }
+
+func (c *Channel) expired(now time.Time) bool {
+	return !c.Expiration.IsZero() && !now.Before(c.Expiration)
+}
+
+// serves reports whether a channel needs no successor yet: less than half of
+// its life is over, so that a renewal that fails can be tried many times.
+func (e *Engine) serves(c *Channel) bool {
+	if !c.bound() || c.Address != e.address {
+		return false
+	}
+	return c.Expiration.IsZero() || c.Expiration.Sub(e.now()) > c.Expiration.Sub(c.Created)/2
+}
+
+// Watch opens a channel for a calendar, and asks for its first sync. A calendar
+// that is watched already keeps the channel it has, which is returned, unless
+// that is due for renewal. What Google refuses is returned as an error that
+// says what to do.
+func (e *Engine) Watch(ctx context.Context, calendarID string) (Channel, error) {
+	if err := checkID(calendarID); err != nil {
+		return Channel{}, err
+	}
+	if c, err := e.calendar(ctx, calendarID); err != nil {
+		return Channel{}, err
+	} else if c != nil && c.Stopping {
+		return Channel{}, ErrStopping
+	}
+	channels, err := e.state.Channels(ctx, calendarID)
+	if err != nil {
+		return Channel{}, err
+	}
+	var channel Channel
+	if i := slices.IndexFunc(channels, func(c Channel) bool { return e.serves(&c) }); i >= 0 {
+		channel = channels[i]
+	} else if channel, err = e.open(ctx, calendarID); err != nil {
+		return Channel{}, err
+	}
+	// The record comes last: a calendar that Google refuses leaves none, and
+	// without one nothing is synced or renewed.
+	err = e.state.UpdateCalendar(ctx, calendarID, func(c *Calendar) (*Calendar, error) {
+		switch {
+		case c == nil:
+			return &Calendar{ID: calendarID, Wanted: 1}, nil
+		case c.Stopping:
+			return nil, ErrStopping
+		case c.SyncedAt.IsZero():
+			c.Wanted++
+		}
+		return c, nil
+	})
+	return channel, err
+}
+
+// calendar returns the record of a calendar, nil when there is none.
+func (e *Engine) calendar(ctx context.Context, id string) (*Calendar, error) {
+	var record *Calendar
+	onlyRead := errors.New("only read")
+	err := e.state.UpdateCalendar(ctx, id, func(c *Calendar) (*Calendar, error) {
+		record = c
+		return nil, onlyRead
+	})
+	if errors.Is(err, onlyRead) {
+		err = nil
+	}
+	return record, err
+}
+
+// open opens a channel at Google. What is kept before the call makes its
+// notifications known, since the first may come before the call's answer, or
+// after an answer that got lost; each try has an ID of its own, since Google
+// refuses one it has seen.
+func (e *Engine) open(ctx context.Context, calendarID string) (Channel, error) {
+	var channel Channel
+	var stateErr error
+	err := e.try(ctx, nil, func(ctx context.Context) error {
+		secret := make([]byte, 32)
+		_, _ = rand.Read(secret) // never fails
+		token := base64.RawURLEncoding.EncodeToString(secret)
+		channel = Channel{
+			ID: uuid.NewString(), CalendarID: calendarID, Address: e.address,
+			TokenHash: hash(token), Created: e.now().UTC().Truncate(time.Microsecond),
+		}
+		stateErr = e.state.UpdateChannel(ctx, channel.ID, func(*Channel) (*Channel, error) { return &channel, nil })
+		if stateErr != nil {
+			return nil
+		}
+		answer, err := e.service.Events.Watch(calendarID, &gcal.Channel{
+			Id: channel.ID, Type: "web_hook", Address: e.address, Token: token,
+		}).Context(ctx).Do()
+		if err == nil && answer.ResourceId == "" {
+			err = errors.New("calendar: Google opened a channel without a resource ID")
+		}
+		if err != nil {
+			if errors.As(err, new(*googleapi.Error)) && !hasServerCode(err) {
+				// There is no such channel, so that nothing needs to be known of it.
+				stateErr = e.deleteChannel(ctx, channel.ID)
+			}
+			return err
+		}
+		stateErr = e.state.UpdateChannel(ctx, channel.ID, func(c *Channel) (*Channel, error) {
+			if c != nil {
+				channel = *c // a notification may have come already
+			}
+			channel.ResourceID = answer.ResourceId
+			channel.Expiration = time.Time{}
+			if answer.Expiration > 0 {
+				channel.Expiration = time.UnixMilli(answer.Expiration).UTC()
+			}
+			kept := channel
+			return &kept, nil
+		})
+		return nil
+	})
+	return channel, cmp.Or(err, stateErr)
+}
+
+func hash(token string) []byte {
+	sum := sha256.Sum256([]byte(token))
+	return sum[:]
+}
+
+func hasServerCode(err error) bool {
+	var g *googleapi.Error
+	return errors.As(err, &g) && g.Code >= http.StatusInternalServerError
+}
+
+func (e *Engine) deleteChannel(ctx context.Context, id string) error {
+	return e.state.UpdateChannel(ctx, id, func(*Channel) (*Channel, error) { return nil, nil })
+}
+
+// Channels returns all channels that are known, oldest first, those that are
+// being replaced and those that expired within a day among them.
+func (e *Engine) Channels(ctx context.Context) ([]Channel, error) {
+	return e.state.Channels(ctx, "")
+}
+
+// Calendars returns the records of all watched calendars.
+func (e *Engine) Calendars(ctx context.Context) ([]Calendar, error) {
+	return e.state.Calendars(ctx)
+}
+
+// Renew opens a new channel for every calendar whose newest has half of its
+// life or more behind it, by the end that Google told, and returns those it
+// opened. It forgets channels that ended. A calendar that fails does not keep
+// the others from theirs; the error names each.
+func (e *Engine) Renew(ctx context.Context) (renewed []Channel, err error) {
+	calendars, err := e.state.Calendars(ctx)
+	if err != nil {
+		return nil, err
+	}
+	channels, err := e.state.Channels(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	watched := map[string]bool{}
+	for _, c := range calendars {
+		watched[c.ID] = true
+		if c.Stopping || slices.ContainsFunc(channels, func(ch Channel) bool { return ch.CalendarID == c.ID && e.serves(&ch) }) {
+			continue
+		}
+		channel, err := e.open(ctx, c.ID)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("renew %s: %w", c.ID, err))
+			continue
+		}
+		renewed = append(renewed, channel)
+	}
+	now := e.now()
+	for _, c := range channels {
+		switch {
+		case c.expired(now.Add(-forgetAfter)), !c.bound() && now.Sub(c.Created) > forgetAfter:
+			err = e.deleteChannel(ctx, c.ID)
+		case !watched[c.CalendarID] && c.bound() && now.Sub(c.Created) > openTime:
+			// A Watch died before it was done, and nobody tried again.
+			err = e.end(ctx, &c)
+		default:
+			continue
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("forget channel %s: %w", c.ID, err))
+		}
+	}
+	return renewed, errors.Join(errs...)
+}
+
+// retire ends the channels of a calendar that a newer one has replaced, which
+// it has once a notification came over it.
+func (e *Engine) retire(ctx context.Context, calendarID string) error {
+	channels, err := e.state.Channels(ctx, calendarID)
+	if err != nil {
+		return err
+	}
+	now := e.now()
+	newest := len(channels) - 1
+	for newest >= 0 {
+		if c := &channels[newest]; c.Notified && c.bound() && !c.expired(now) {
+			break
+		}
+		newest--
+	}
+	var errs []error
+	for _, c := range channels[:max(newest, 0)] {
+		if !c.bound() {
+			if now.Sub(c.Created) < openTime {
+				continue
+			}
+			// Google may have it all the same, by the resource of the others.
+			c.ResourceID = channels[newest].ResourceID
+		}
+		errs = append(errs, e.end(ctx, &c))
+	}
+	return errors.Join(errs...)
+}
+
+// end stops a channel at Google and forgets it. One that Google does not stop
+// ends by itself; until then its notifications are those of an unknown one.
+func (e *Engine) end(ctx context.Context, c *Channel) error {
+	if c.bound() && !c.expired(e.now()) {
+		err := e.try(ctx, nil, func(ctx context.Context) error {
+			return e.service.Channels.Stop(&gcal.Channel{Id: c.ID, ResourceId: c.ResourceID}).Context(ctx).Do()
+		})
+		if err != nil && !hasCode(err, http.StatusNotFound) {
+			if !errors.Is(err, ErrRefused) {
+				return err
+			}
+			e.log.LogAttrs(ctx, warn, "a channel could not be stopped", calendarAttr(c.CalendarID), errorAttr(err))
+		}
+	}
+	return e.deleteChannel(ctx, c.ID)
+}
+
+// Stop puts what is pending into the inbox, ends all channels of a calendar,
+// and forgets the calendar with its events: watching it again reports all of
+// them as added, each once for each of its versions. It fails with ErrBusy
+// while a sync is under way. When it fails half-way the calendar is no longer
+// synced or renewed, and stopping it again goes on.
+func (e *Engine) Stop(ctx context.Context, calendarID string) (err error) {
+	r, err := e.begin(ctx, calendarID, always)
+	if err != nil {
+		return err
+	}
+	defer func() { r.release(ctx, err) }()
+	if err := r.drain(ctx); err != nil {
+		return err
+	}
+	if err := r.update(ctx, func(c *Calendar) { c.Stopping = true }); err != nil {
+		return err
+	}
+	channels, err := e.state.Channels(ctx, calendarID)
+	if err != nil {
+		return err
+	}
+	for _, c := range channels {
+		if err := r.keep(ctx); err != nil {
+			return err
+		}
+		if err := e.end(ctx, &c); err != nil {
+			return err
+		}
+	}
+	if err := e.state.Forget(ctx, calendarID); err != nil {
+		return err
+	}
+	return e.state.UpdateCalendar(ctx, calendarID, func(c *Calendar) (*Calendar, error) {
+		if c != nil && c.Fence != r.lease.Fence {
+			return nil, ErrLeaseLost
+		}
+		return nil, nil
+	})
+}
+
+// Notification is what Google sends to a channel's address.
+type Notification struct {
+	ChannelID  string // X-Goog-Channel-ID
+	ResourceID string // X-Goog-Resource-ID
+	Token      string // X-Goog-Channel-Token
+	// Expiration is X-Goog-Channel-Expiration; zero when there is none.
+	Expiration time.Time
+}
+
+// Notify takes a notification: it verifies it, counts a wanted sync, which is
+// durable when Notify returns, and reports the calendar and whether CatchUp
+// should be called for it. It never calls Google. Of a channel that has expired
+// changed is false. A notification that comes twice is counted twice: the
+// second may be the retry of one that got no further than here.
+//
+// It fails with ErrUnknownChannel and ErrForged, without any effect, and when
+// the state cannot be reached.
+func (e *Engine) Notify(ctx context.Context, n Notification) (calendarID string, changed bool, err error) {
+	if _, err := uuid.Parse(n.ChannelID); err != nil || len(n.ChannelID) != 36 {
+		return "", false, ErrUnknownChannel
+	}
+	c, err := e.state.Channel(ctx, n.ChannelID)
+	if err != nil {
+		return "", false, err
+	}
+	if c == nil {
+		return "", false, ErrUnknownChannel
+	}
+	if subtle.ConstantTimeCompare(hash(n.Token), c.TokenHash) != 1 ||
+		n.ResourceID == "" || len(n.ResourceID) > maxCalendarID || c.bound() && n.ResourceID != c.ResourceID {
+		return "", false, ErrForged
+	}
+	if c.expired(e.now()) {
+		return c.CalendarID, false, nil
+	}
+	if !c.Notified || !c.bound() {
+		err := e.state.UpdateChannel(ctx, c.ID, func(c *Channel) (*Channel, error) {
+			if c == nil {
+				return nil, nil
+			}
+			c.Notified = true
+			if !c.bound() {
+				c.ResourceID, c.Expiration = n.ResourceID, n.Expiration
+			}
+			return c, nil
+		})
+		if err != nil {
+			return "", false, err
+		}
+	}
+	return c.CalendarID, true, e.state.Want(ctx, c.CalendarID)
+}

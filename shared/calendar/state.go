@@ -1,0 +1,168 @@
+package calendar
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+)
+
+// State keeps what the engine must not forget: which calendars are watched,
+// how far each is synced, their channels, and every event as it was last
+// reported. All methods are safe for concurrent use by any number of
+// processes, return once what they wrote is durable, and honour their context.
+// An error other than those named is that of a place that cannot be reached
+// and has, or wraps one with, HTTPStatus 503. Package statetest holds states to
+// this.
+type State interface {
+	// UpdateCalendar calls change with the record of a calendar, nil when there
+	// is none, and keeps what it returns, nil meaning none, all in one
+	// transaction. change may be called several times and must do nothing else.
+	// When it fails nothing is kept and UpdateCalendar returns its error.
+	UpdateCalendar(ctx context.Context, id string, change func(*Calendar) (*Calendar, error)) error
+	// Want raises the count of wanted syncs of a calendar by one. It never waits
+	// for a sync, and does nothing for a calendar without a record.
+	Want(ctx context.Context, id string) error
+	// Calendars returns all records, ordered by ID.
+	Calendars(ctx context.Context) ([]Calendar, error)
+
+	// UpdateChannel is UpdateCalendar for a channel.
+	UpdateChannel(ctx context.Context, id string, change func(*Channel) (*Channel, error)) error
+	// Channel returns a channel, or nil when there is none with this ID.
+	Channel(ctx context.Context, id string) (*Channel, error)
+	// Channels returns the channels of a calendar, or of all for the empty ID,
+	// oldest first.
+	Channels(ctx context.Context, calendarID string) ([]Channel, error)
+
+	// Events returns those of the events that the state has, by ID. At most
+	// MaxBatch are asked for at once.
+	Events(ctx context.Context, calendarID string, ids []string) (map[string]Event, error)
+	// Live returns the IDs of all events of a calendar that are not deleted, in
+	// any order.
+	Live(ctx context.Context, calendarID string) ([]string, error)
+	// Exceptions returns the IDs of all events, deleted ones too, whose Master is
+	// this event, in any order.
+	Exceptions(ctx context.Context, calendarID, master string) ([]string, error)
+	// Pending returns at most MaxBatch events that have a Pending change, in any
+	// order.
+	Pending(ctx context.Context, calendarID string) ([]Event, error)
+	// Save keeps events, replacing those with the same ID: all or none, and with
+	// ErrLeaseLost none when the lease has been taken over or the calendar has no
+	// record any more. At most MaxBatch events of at most MaxBatchBytes in total
+	// are saved at once.
+	Save(ctx context.Context, l Lease, events []Event) error
+	// Delivered drops the pending changes of these events, under the conditions
+	// of Save. An event that is not there is passed over.
+	Delivered(ctx context.Context, l Lease, ids []string) error
+	// Forget deletes all events of a calendar.
+	Forget(ctx context.Context, calendarID string) error
+
+	// Close releases what the state holds.
+	Close() error
+}
+
+const (
+	// MaxBatch is the most events that a State is asked for, or given, at once.
+	MaxBatch = 200
+	// MaxBatchBytes is the most that the events given at once hold, counted by
+	// Event.Size: a fifth of the 10 MiB that Firestore takes in a commit.
+	MaxBatchBytes = 2 << 20
+	// MaxEventSize is the most that Event.Size can be: two versions of an event,
+	// and room below the 1 MiB of a Firestore document.
+	MaxEventSize = 2*maxEventJSON + 64<<10
+)
+
+// Calendar is the record of a watched calendar.
+type Calendar struct {
+	// ID is Google's ID of the calendar.
+	ID string
+	// SyncToken leads to what changed after the last sync; empty before the first.
+	SyncToken string
+	// SyncedAt is when the last sync ended; zero before the first.
+	SyncedAt time.Time
+	// Wanted counts the syncs that were asked for, and Done is its value when the
+	// last sync began: where they differ a sync is owed.
+	Wanted, Done int64
+	// Fence counts the leases that were given. A State accepts events only from
+	// the holder of the last one.
+	Fence int64
+	// LeaseUntil is when the lease ends; zero when nobody has it.
+	LeaseUntil time.Time
+	// Stopping says that the calendar is about to be forgotten.
+	Stopping bool
+}
+
+// Lease is the right to write the events of a calendar.
+type Lease struct {
+	CalendarID string
+	Fence      int64
+}
+
+// Event is an event as it was last reported.
+type Event struct {
+	ID string
+	// Etag, Updated and Sequence are the event's newest known.
+	Etag     string
+	Updated  time.Time
+	Sequence int64
+	// Master is the event whose recurrence this one is an exception of, or empty.
+	Master string
+	// Deleted says that the event is gone, and Inferred that Google did not say
+	// so itself: the event was missing from a full list, or its master is gone.
+	Deleted, Inferred bool
+	// Revived counts how often the event came back unchanged after an inferred
+	// deletion.
+	Revived int
+	// JSON is the event as it was last reported.
+	JSON json.RawMessage
+	// Expires is when the state may drop the event; zero is never.
+	Expires time.Time
+	// Pending is the change that leads to this version while it may not be in the
+	// inbox yet.
+	Pending *Change
+}
+
+// Size is how many bytes of the event grow with what people write into it.
+func (e *Event) Size() int {
+	n := len(e.ID) + len(e.Etag) + len(e.Master) + len(e.JSON)
+	if e.Pending != nil {
+		n += len(e.Pending.Before) + len(e.Pending.MessageID)
+	}
+	return n
+}
+
+// Change is how an event came to be what it is.
+type Change struct {
+	// Kind is Added, Updated or Deleted.
+	Kind string
+	// MessageID is the change's message ID in the inbox.
+	MessageID string
+	// Time is when the event changed, by Google's clock; zero when unknown.
+	Time time.Time
+	// Before is the event as it was reported before; nil when it was not.
+	Before json.RawMessage
+	// Fields are the top-level fields that differ, sorted.
+	Fields []string
+	// Omitted are the fields that were left out of the event for its size.
+	Omitted []string
+}
+
+// Channel is a notification channel of a calendar.
+type Channel struct {
+	ID         string `json:"id"`
+	CalendarID string `json:"calendarId"`
+	// ResourceID is Google's name for what is watched; empty until Google has
+	// told it.
+	ResourceID string `json:"resourceId,omitempty"`
+	// Address is where notifications go.
+	Address string `json:"address"`
+	// TokenHash is the SHA-256 of the token that notifications must carry. The
+	// token itself is kept nowhere.
+	TokenHash []byte `json:"-"`
+	// Created is when the channel was asked for.
+	Created time.Time `json:"created"`
+	// Expiration is when Google ends the channel, by its own word; zero until it
+	// has told it, or when the channel does not end.
+	Expiration time.Time `json:"expiration,omitzero"`
+	// Notified says that a notification has arrived over the channel.
+	Notified bool `json:"notified"`
+}
