@@ -3,12 +3,13 @@
 # the function's name, its entry point and its folder in functions/.
 #
 #   publishes    whether its account may publish to the topic
-#   inbox        what its account may do in Firestore: "write", "read" or null
+#   inbox        what its account may do in Firestore: "write", "read", "sync" or
+#                null; "sync" is to put messages and to keep what a sync needs
 #   timeout      seconds until a request is cut off
 #   environment  its variables; empty ones are left out
 #   secrets      variables that come from Secret Manager, as SECRET:VERSION
 locals {
-  functions = {
+  functions = merge(local.calendar_function, {
     publish = {
       publishes = true
       inbox     = null
@@ -48,7 +49,7 @@ locals {
       })
       secrets = {}
     }
-  }
+  })
 
   inbox_environment = {
     FIRESTORE_DATABASE = local.database

@@ -77,6 +77,7 @@ resource "google_project_iam_custom_role" "inbox_writer" {
 locals {
   inbox_roles = {
     read  = "roles/datastore.viewer"
+    sync  = one(google_project_iam_custom_role.calendar_sync[*].name)
     write = google_project_iam_custom_role.inbox_writer.name
   }
 

@@ -25,7 +25,9 @@ output "functions" {
   # A function that starts before its grants would fail its first requests.
   depends_on = [
     google_project_iam_member.project,
+    google_pubsub_topic_iam_member.calendar_sync,
     google_pubsub_topic_iam_member.function_publisher,
+    google_service_account_iam_member.calendar_delegation,
     google_secret_manager_secret_iam_member.verification_token,
   ]
 }

@@ -1,6 +1,5 @@
-# For the function `calendar`, when it is deployed: channels end and are not
-# renewed by Google, and a small share of notifications is dropped. Off unless
-# var.calendar is set.
+# For the function `calendar`: channels end and are not renewed by Google, and a
+# small share of notifications is dropped. Off unless var.calendar is set.
 resource "google_service_account" "scheduler" {
   count = var.calendar == null ? 0 : 1
 
@@ -22,7 +21,7 @@ resource "google_cloud_scheduler_job" "calendar" {
   name             = "inbox-calendar-${each.key}"
   schedule         = each.value
   time_zone        = "Etc/UTC"
-  attempt_deadline = "320s"
+  attempt_deadline = "600s"
 
   retry_config {
     retry_count          = 3
@@ -30,12 +29,12 @@ resource "google_cloud_scheduler_job" "calendar" {
   }
 
   http_target {
-    uri         = "${format(local.url, "calendar")}/${each.key}"
+    uri         = "${local.calendar_url}/${each.key}"
     http_method = "POST"
 
     oidc_token {
       service_account_email = google_service_account.scheduler[0].email
-      audience              = format(local.url, "calendar")
+      audience              = local.calendar_url
     }
   }
 

@@ -10,13 +10,25 @@ variable "ack_deadline_seconds" {
 }
 
 variable "calendar" {
-  description = "When the `calendar` function renews its channels and runs its safety sync, as cron expressions in UTC. null makes no Cloud Scheduler jobs; set it once that function is deployed. scheduler_region is for regions that have no Cloud Scheduler."
+  description = "Makes what the `calendar` function needs, so that it can be deployed; null makes nothing of it. operators are the e-mail addresses of accounts that may watch and stop calendars. subject is the user whose calendars are read by domain-wide delegation; without one the calendars must be shared with the function's account. site_verification is the name of Google's verification file, google....html. renew_schedule and sync_schedule say when channels are renewed and the safety sync runs, as cron expressions in UTC. scheduler_region is for regions that have no Cloud Scheduler."
   type = object({
-    renew_schedule   = optional(string, "17 3 * * *")
-    sync_schedule    = optional(string, "*/30 * * * *")
-    scheduler_region = optional(string)
+    operators         = optional(list(string), [])
+    renew_schedule    = optional(string, "17 */6 * * *")
+    scheduler_region  = optional(string)
+    site_verification = optional(string, "")
+    subject           = optional(string, "")
+    sync_schedule     = optional(string, "*/30 * * * *")
   })
   default = null
+
+  validation {
+    condition     = alltrue([for e in concat(try(var.calendar.operators, []), compact([try(var.calendar.subject, "")])) : can(regex("^[^@, ]+@[^@, ]+$", e))])
+    error_message = "calendar.operators and calendar.subject must be e-mail addresses without a prefix such as \"user:\"."
+  }
+  validation {
+    condition     = try(var.calendar.site_verification, "") == "" || can(regex("^google[0-9a-f]{1,64}\\.html$", var.calendar.site_verification))
+    error_message = "calendar.site_verification must be the name of Google's file, such as \"google0123456789abcdef.html\"."
+  }
 }
 
 variable "console_readers" {

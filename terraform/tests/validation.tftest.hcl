@@ -39,6 +39,36 @@ run "ack_deadline_long" {
   expect_failures = [var.ack_deadline_seconds]
 }
 
+run "calendar_operator_with_prefix" {
+  command = plan
+
+  variables {
+    calendar = { operators = ["user:you@example.com,b"] }
+  }
+
+  expect_failures = [var.calendar]
+}
+
+run "calendar_subject_without_domain" {
+  command = plan
+
+  variables {
+    calendar = { subject = "rooms" }
+  }
+
+  expect_failures = [var.calendar]
+}
+
+run "calendar_site_verification_is_content" {
+  command = plan
+
+  variables {
+    calendar = { site_verification = "google-site-verification: google0123.html" }
+  }
+
+  expect_failures = [var.calendar]
+}
+
 run "reader_with_prefix" {
   command = plan
 
