@@ -41,6 +41,7 @@ type listed struct {
 	updated          time.Time
 	sequence         int64
 	cancelled        bool
+	series           bool // it has a recurrence
 	json             json.RawMessage
 	omitted          []string
 }
@@ -48,7 +49,7 @@ type listed struct {
 func newListed(event *gcal.Event) (listed, error) {
 	l := listed{
 		id: event.Id, etag: event.Etag, master: event.RecurringEventId, sequence: event.Sequence,
-		cancelled: event.Status == cancelled,
+		cancelled: event.Status == cancelled, series: len(event.Recurrence) > 0,
 	}
 	// A time that cannot be read is one that is not there.
 	if t, err := time.Parse(time.RFC3339, event.Updated); err == nil && t.Year() > 0 {
@@ -87,7 +88,8 @@ func shorten(event []byte) (short []byte, omitted []string, err error) {
 // without one, or false when nothing of it is new.
 func next(old *Event, l listed) (Event, bool) {
 	e := Event{
-		ID: l.id, Etag: l.etag, Updated: l.updated, Sequence: l.sequence, Master: l.master, JSON: l.json,
+		ID: l.id, Etag: l.etag, Updated: l.updated, Sequence: l.sequence, Master: l.master,
+		Series: l.series, JSON: l.json,
 	}
 	if old == nil {
 		if l.cancelled {
@@ -99,7 +101,7 @@ func next(old *Event, l listed) (Event, bool) {
 	if older(l, old) {
 		return Event{}, false
 	}
-	e.Revived = old.Revived
+	e.Revived, e.Series = old.Revived, e.Series || old.Series
 	e.Master = cmp.Or(e.Master, old.Master)
 	switch {
 	case l.cancelled && old.Deleted:
@@ -153,7 +155,7 @@ func deleted(old *Event, l listed, inferred bool) Event {
 	e := Event{
 		ID: old.ID, Etag: cmp.Or(l.etag, old.Etag), Updated: latest(l.updated, old.Updated),
 		Sequence: max(l.sequence, old.Sequence), Master: cmp.Or(l.master, old.Master),
-		Deleted: true, Inferred: inferred, Revived: old.Revived, JSON: l.json,
+		Series: old.Series, Deleted: true, Inferred: inferred, Revived: old.Revived, JSON: l.json,
 	}
 	e.Pending = &Change{Kind: Deleted, MessageID: messageID(l.id, l.etag), Time: l.updated, Omitted: l.omitted}
 	if !old.Deleted {

@@ -24,7 +24,7 @@ func (e *Error) Error() string { return "calendar: " + e.detail }
 // show.
 func (e *Error) HTTPStatus() (status int, detail string) { return e.status, e.detail }
 
-// The errors of an Engine, beside those of its State and its Inbox.
+// The errors of an Engine, beside those of its Inbox.
 var (
 	// ErrUnknownChannel is what Notify returns for a channel that nobody here
 	// opened, or that was forgotten. Answer it with success: a refusal would
@@ -46,6 +46,8 @@ var (
 	// ErrLeaseLost is returned by a State when another runner has taken the
 	// calendar's lease, or the calendar is forgotten.
 	ErrLeaseLost error = &Error{http.StatusServiceUnavailable, "another sync of this calendar has taken over"}
+	// ErrState is returned when the State cannot be reached.
+	ErrState error = &Error{http.StatusServiceUnavailable, "what is known of the calendars cannot be reached"}
 	// ErrUnavailable is returned when Google Calendar cannot be reached, or has no
 	// capacity or quota left after all tries.
 	ErrUnavailable error = &Error{http.StatusServiceUnavailable, "Google Calendar cannot be reached"}

@@ -10,9 +10,8 @@ import (
 // how far each is synced, their channels, and every event as it was last
 // reported. All methods are safe for concurrent use by any number of
 // processes, return once what they wrote is durable, and honour their context.
-// An error other than those named is that of a place that cannot be reached
-// and has, or wraps one with, HTTPStatus 503. Package statetest holds states to
-// this.
+// An error other than those named is ErrState, or the context's own. Package
+// statetest holds states to this.
 type State interface {
 	// UpdateCalendar calls change with the record of a calendar, nil when there
 	// is none, and keeps what it returns, nil meaning none, all in one
@@ -50,8 +49,8 @@ type State interface {
 	// record any more. At most MaxBatch events of at most MaxBatchBytes in total
 	// are saved at once.
 	Save(ctx context.Context, l Lease, events []Event) error
-	// Delivered drops the pending changes of these events, under the conditions
-	// of Save. An event that is not there is passed over.
+	// Delivered drops the pending changes of at most MaxBatch events, all of which
+	// were saved, under the conditions of Save.
 	Delivered(ctx context.Context, l Lease, ids []string) error
 	// Forget deletes all events of a calendar.
 	Forget(ctx context.Context, calendarID string) error
@@ -106,6 +105,8 @@ type Event struct {
 	Sequence int64
 	// Master is the event whose recurrence this one is an exception of, or empty.
 	Master string
+	// Series says that the event recurs, or did.
+	Series bool
 	// Deleted says that the event is gone, and Inferred that Google did not say
 	// so itself: the event was missing from a full list, or its master is gone.
 	Deleted, Inferred bool
@@ -139,7 +140,7 @@ type Change struct {
 	// Time is when the event changed, by Google's clock; zero when unknown.
 	Time time.Time
 	// Before is the event as it was reported before; nil when it was not.
-	Before json.RawMessage
+	Before json.RawMessage `json:",omitempty"`
 	// Fields are the top-level fields that differ, sorted.
 	Fields []string
 	// Omitted are the fields that were left out of the event for its size.

@@ -239,7 +239,7 @@ type pass struct {
 	page string // the token of the page that was asked for last
 	// seen has every event that was listed, and whether it was there.
 	seen map[string]bool
-	// over has the events that were listed as deleted.
+	// over has the series that were listed as deleted.
 	over map[string]bool
 	// stray are cancelled exceptions of which nothing is stored.
 	stray []listed
@@ -293,14 +293,11 @@ func (p *pass) take(ctx context.Context, events []*gcal.Event) error {
 		}
 		if before, ok := newest[l.id]; !ok {
 			ids = append(ids, l.id)
-		} else if l.updated.Before(before.updated) {
+		} else if !l.updated.IsZero() && l.updated.Before(before.updated) {
 			continue
 		}
 		newest[l.id] = l
 		p.seen[l.id] = !l.cancelled
-		if l.cancelled {
-			p.over[l.id] = true
-		}
 	}
 	for ids := range slices.Chunk(ids, MaxBatch) {
 		stored, err := p.state.Events(ctx, p.lease.CalendarID, ids)
@@ -314,7 +311,11 @@ func (p *pass) take(ctx context.Context, events []*gcal.Event) error {
 				old = &e
 			}
 			l := newest[id]
-			if old == nil && l.cancelled && l.master != "" {
+			switch {
+			case !l.cancelled:
+			case old != nil && old.Series:
+				p.over[id] = true
+			case old == nil && l.master != "":
 				p.stray = append(p.stray, l)
 			}
 			if e, ok := next(old, l); ok {

@@ -1,0 +1,494 @@
+// Package firestorestate keeps the state of watched calendars in Firestore: the
+// one of production.
+//
+// COLLECTION holds a record for each calendar, which notifications and the sync
+// write to, COLLECTION-channels the channels, and COLLECTION-events, below each
+// record, a document for each event as it was last reported, with the change
+// that is on its way to the inbox. Documents are named by the hash of what they
+// hold, so that IDs of any form fit and spread over the key space.
+//
+// Events are written 200 or 2 MiB at a time, in a transaction that reads the
+// record: whoever lost the lease writes nothing. firestore.indexes.json in this
+// folder declares which fields need no index and the TTL of deleted events, in
+// the form that Firebase's tools read.
+package firestorestate
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"cloud.google.com/go/firestore"
+	"example.com/pushinbox/shared/calendar"
+	"github.com/googleapis/gax-go/v2"
+	"google.golang.org/api/iterator"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+)
+
+// Config is what Open needs, each field with the environment variable that the
+// functions read it from.
+type Config struct {
+	// Project is the Google Cloud project of Firestore.
+	Project string `env:"GOOGLE_CLOUD_PROJECT,required,notEmpty"`
+	// Database is the Firestore database.
+	Database string `env:"FIRESTORE_DATABASE,notEmpty" envDefault:"(default)"`
+	// Collection is the Firestore collection of the calendars.
+	Collection string `env:"CALENDAR_COLLECTION,notEmpty" envDefault:"calendars"`
+	// EmulatorHost is host:port of Google's emulator, to be used instead of
+	// Firestore.
+	EmulatorHost string `env:"FIRESTORE_EMULATOR_HOST"`
+}
+
+// Validate reports every value that cannot be right, naming its variable.
+func (c Config) Validate() error {
+	if c.Collection == "" || len(c.Collection) > 500 || strings.ContainsAny(c.Collection, "/.\x00") ||
+		strings.HasPrefix(c.Collection, "__") {
+		return fmt.Errorf("CALENDAR_COLLECTION %q is no name of a Firestore collection", c.Collection)
+	}
+	return nil
+}
+
+// The fields of documents. Those that queries need are left out of the
+// documents that no query is to find.
+const (
+	fieldID       = "id"
+	fieldCalendar = "calendarId" // of a channel
+	fieldWanted   = "wanted"
+
+	fieldLive    = "live"     // true, or left out
+	fieldOwed    = "owed"     // true while there is a change
+	fieldMaster  = "master"   // left out of what is no exception
+	fieldEvent   = "event"    // JSON
+	fieldChange  = "change"   // JSON
+	fieldExpires = "expireAt" // left out of what is not deleted
+)
+
+const (
+	// callTimeout bounds the tries of one call whose caller set no deadline.
+	callTimeout = time.Minute
+)
+
+// State is a calendar.State in a Firestore database. Make one with Open.
+type State struct {
+	client     *firestore.Client
+	collection string
+}
+
+var _ calendar.State = (*State)(nil)
+
+// Open connects to Firestore, or to its emulator when EmulatorHost is set. The
+// connection is made on first use, with the application default credentials
+// unless the options say otherwise.
+func Open(ctx context.Context, c Config, options ...option.ClientOption) (*State, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	if c.EmulatorHost != "" {
+		conn, err := grpc.NewClient(c.EmulatorHost,
+			grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(owner{}))
+		if err != nil {
+			return nil, fmt.Errorf("firestorestate: %w", err)
+		}
+		options = append(options, option.WithGRPCConn(conn))
+	}
+	client, err := firestore.NewClientWithDatabase(ctx, c.Project, cmp.Or(c.Database, "(default)"), options...)
+	if err != nil {
+		return nil, fmt.Errorf("firestorestate: %w", err)
+	}
+	return &State{client, c.Collection}, nil
+}
+
+// owner passes the emulator's security rules.
+type owner struct{}
+
+func (owner) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer owner"}, nil
+}
+
+func (owner) RequireTransportSecurity() bool { return false }
+
+// Close closes the connection.
+func (s *State) Close() error { return s.client.Close() }
+
+// name returns the ID of the document of something with this ID.
+func name(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(sum[:20])
+}
+
+func (s *State) calendar(id string) *firestore.DocumentRef {
+	return s.client.Collection(s.collection).Doc(name(id))
+}
+
+func (s *State) channels() *firestore.CollectionRef {
+	return s.client.Collection(s.collection + "-channels")
+}
+
+func (s *State) events(calendarID string) *firestore.CollectionRef {
+	return s.calendar(calendarID).Collection(s.collection + "-events")
+}
+
+// call runs work within the time of one call, again whenever others got in its
+// way, and returns its error as callers may see it.
+func call(ctx context.Context, work func(ctx context.Context) error) error {
+	within, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	pause := gax.Backoff{Initial: 20 * time.Millisecond, Max: time.Second, Multiplier: 2}
+	err := work(within)
+	for status.Code(err) == codes.Aborted && gax.Sleep(within, pause.Pause()) == nil {
+		err = work(within)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.As(err, new(own)):
+		return errors.Unwrap(err)
+	}
+	return fmt.Errorf("%w: %w", calendar.ErrState, err)
+}
+
+// transaction runs work as one transaction, once: call tries again, sooner than
+// the client would.
+func (s *State) transaction(ctx context.Context, work func(*firestore.Transaction) error) error {
+	return call(ctx, func(ctx context.Context) error {
+		return s.client.RunTransaction(ctx, func(_ context.Context, tx *firestore.Transaction) error {
+			return work(tx)
+		}, firestore.MaxAttempts(1))
+	})
+}
+
+// own is an error that is not Firestore's.
+type own struct{ cause error }
+
+func (o own) Error() string { return o.cause.Error() }
+func (o own) Unwrap() error { return o.cause }
+
+func missing(err error) bool { return status.Code(err) == codes.NotFound }
+
+// change keeps what fn makes of a document.
+func change[T any](ctx context.Context, s *State, ref *firestore.DocumentRef,
+	decode func(*firestore.DocumentSnapshot) (*T, error), encode func(*T) any, fn func(*T) (*T, error),
+) error {
+	return s.transaction(ctx, func(tx *firestore.Transaction) error {
+		var old *T
+		snapshot, err := tx.Get(ref)
+		if err == nil {
+			old, err = decode(snapshot)
+		}
+		if err != nil && !missing(err) {
+			return err
+		}
+		existed := old != nil
+		v, err := fn(old)
+		switch {
+		case err != nil:
+			return own{err}
+		case v != nil:
+			return tx.Set(ref, encode(v))
+		case existed:
+			return tx.Delete(ref)
+		}
+		return nil
+	})
+}
+
+// record is the document of a calendar.
+type record struct {
+	ID         string    `firestore:"id"`
+	SyncToken  string    `firestore:"syncToken"`
+	SyncedAt   time.Time `firestore:"syncedAt"`
+	Wanted     int64     `firestore:"wanted"`
+	Done       int64     `firestore:"done"`
+	Fence      int64     `firestore:"fence"`
+	LeaseUntil time.Time `firestore:"leaseUntil"`
+	Stopping   bool      `firestore:"stopping"`
+}
+
+func decodeCalendar(d *firestore.DocumentSnapshot) (*calendar.Calendar, error) {
+	var r record
+	if err := d.DataTo(&r); err != nil {
+		return nil, err
+	}
+	c := calendar.Calendar(r)
+	return &c, nil
+}
+
+// UpdateCalendar implements calendar.State.
+func (s *State) UpdateCalendar(ctx context.Context, id string, fn func(*calendar.Calendar) (*calendar.Calendar, error)) error {
+	return change(ctx, s, s.calendar(id), decodeCalendar, func(c *calendar.Calendar) any { return record(*c) }, fn)
+}
+
+// Want implements calendar.State.
+func (s *State) Want(ctx context.Context, id string) error {
+	return call(ctx, func(ctx context.Context) error {
+		_, err := s.calendar(id).Update(ctx, []firestore.Update{{Path: fieldWanted, Value: firestore.Increment(1)}})
+		if missing(err) {
+			return nil
+		}
+		return err
+	})
+}
+
+// Calendars implements calendar.State.
+func (s *State) Calendars(ctx context.Context) ([]calendar.Calendar, error) {
+	all, err := read(ctx, s.client.Collection(s.collection).Query, decodeCalendar)
+	slices.SortFunc(all, func(a, b calendar.Calendar) int { return strings.Compare(a.ID, b.ID) })
+	return all, err
+}
+
+// read returns what a query finds.
+func read[T any](ctx context.Context, q firestore.Query, decode func(*firestore.DocumentSnapshot) (*T, error)) (all []T, err error) {
+	err = call(ctx, func(ctx context.Context) error {
+		documents := q.Documents(ctx)
+		defer documents.Stop()
+		for {
+			d, err := documents.Next()
+			if errors.Is(err, iterator.Done) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			v, err := decode(d)
+			if err != nil {
+				return err
+			}
+			all = append(all, *v)
+		}
+	})
+	return all, err
+}
+
+// channel is the document of a channel.
+type channel struct {
+	ID         string    `firestore:"id"`
+	CalendarID string    `firestore:"calendarId"`
+	ResourceID string    `firestore:"resourceId"`
+	Address    string    `firestore:"address"`
+	TokenHash  []byte    `firestore:"tokenHash"`
+	Created    time.Time `firestore:"created"`
+	Expiration time.Time `firestore:"expiration"`
+	Notified   bool      `firestore:"notified"`
+}
+
+func decodeChannel(d *firestore.DocumentSnapshot) (*calendar.Channel, error) {
+	var r channel
+	if err := d.DataTo(&r); err != nil {
+		return nil, err
+	}
+	c := calendar.Channel(r)
+	return &c, nil
+}
+
+// UpdateChannel implements calendar.State.
+func (s *State) UpdateChannel(ctx context.Context, id string, fn func(*calendar.Channel) (*calendar.Channel, error)) error {
+	return change(ctx, s, s.channels().Doc(name(id)), decodeChannel, func(c *calendar.Channel) any { return channel(*c) }, fn)
+}
+
+// Channel implements calendar.State.
+func (s *State) Channel(ctx context.Context, id string) (found *calendar.Channel, err error) {
+	err = call(ctx, func(ctx context.Context) error {
+		d, err := s.channels().Doc(name(id)).Get(ctx)
+		if missing(err) {
+			return nil
+		}
+		if err == nil {
+			found, err = decodeChannel(d)
+		}
+		return err
+	})
+	return found, err
+}
+
+// Channels implements calendar.State.
+func (s *State) Channels(ctx context.Context, calendarID string) ([]calendar.Channel, error) {
+	q := s.channels().Query
+	if calendarID != "" {
+		q = q.Where(fieldCalendar, "==", calendarID)
+	}
+	found, err := read(ctx, q, decodeChannel)
+	slices.SortFunc(found, func(a, b calendar.Channel) int {
+		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
+	})
+	return found, err
+}
+
+func encodeEvent(e calendar.Event) (map[string]any, error) {
+	fields := map[string]any{fieldID: e.ID}
+	if !e.Deleted {
+		fields[fieldLive] = true
+	}
+	if e.Master != "" {
+		fields[fieldMaster] = e.Master
+	}
+	if !e.Expires.IsZero() {
+		fields[fieldExpires] = e.Expires
+	}
+	if e.Pending != nil {
+		b, err := json.Marshal(e.Pending)
+		if err != nil {
+			return nil, err
+		}
+		fields[fieldOwed], fields[fieldChange] = true, b
+	}
+	e.Pending = nil
+	b, err := json.Marshal(e)
+	fields[fieldEvent] = b
+	return fields, err
+}
+
+func decodeEvent(d *firestore.DocumentSnapshot) (*calendar.Event, error) {
+	var fields struct {
+		Event  []byte `firestore:"event"`
+		Change []byte `firestore:"change"`
+	}
+	if err := d.DataTo(&fields); err != nil {
+		return nil, err
+	}
+	e := new(calendar.Event)
+	if err := json.Unmarshal(fields.Event, e); err != nil {
+		return nil, err
+	}
+	if fields.Change != nil {
+		return e, json.Unmarshal(fields.Change, &e.Pending)
+	}
+	return e, nil
+}
+
+// Events implements calendar.State.
+func (s *State) Events(ctx context.Context, calendarID string, ids []string) (map[string]calendar.Event, error) {
+	found := make(map[string]calendar.Event, len(ids))
+	refs := make([]*firestore.DocumentRef, len(ids))
+	for i, id := range ids {
+		refs[i] = s.events(calendarID).Doc(name(id))
+	}
+	err := call(ctx, func(ctx context.Context) error {
+		documents, err := s.client.GetAll(ctx, refs)
+		if err != nil {
+			return err
+		}
+		for _, d := range documents {
+			if !d.Exists() {
+				continue
+			}
+			e, err := decodeEvent(d)
+			if err != nil {
+				return err
+			}
+			found[e.ID] = *e
+		}
+		return nil
+	})
+	return found, err
+}
+
+// Live implements calendar.State.
+func (s *State) Live(ctx context.Context, calendarID string) ([]string, error) {
+	return read(ctx, s.events(calendarID).Where(fieldLive, "==", true).Select(fieldID), decodeID)
+}
+
+// Exceptions implements calendar.State.
+func (s *State) Exceptions(ctx context.Context, calendarID, master string) ([]string, error) {
+	return read(ctx, s.events(calendarID).Where(fieldMaster, "==", master).Select(fieldID), decodeID)
+}
+
+func decodeID(d *firestore.DocumentSnapshot) (*string, error) {
+	v, err := d.DataAt(fieldID)
+	id, _ := v.(string)
+	return &id, err
+}
+
+// Pending implements calendar.State.
+func (s *State) Pending(ctx context.Context, calendarID string) ([]calendar.Event, error) {
+	return read(ctx, s.events(calendarID).Where(fieldOwed, "==", true).Limit(calendar.MaxBatch), decodeEvent)
+}
+
+// write runs writes in a transaction that fails unless the lease is held.
+func (s *State) write(ctx context.Context, l calendar.Lease, writes func(tx *firestore.Transaction) error) error {
+	return s.transaction(ctx, func(tx *firestore.Transaction) error {
+		d, err := tx.Get(s.calendar(l.CalendarID))
+		if missing(err) {
+			return own{calendar.ErrLeaseLost}
+		}
+		if err != nil {
+			return err
+		}
+		c, err := decodeCalendar(d)
+		if err != nil {
+			return err
+		}
+		if c.Fence != l.Fence {
+			return own{calendar.ErrLeaseLost}
+		}
+		return writes(tx)
+	})
+}
+
+// Save implements calendar.State.
+func (s *State) Save(ctx context.Context, l calendar.Lease, events []calendar.Event) error {
+	return s.write(ctx, l, func(tx *firestore.Transaction) error {
+		for _, e := range events {
+			fields, err := encodeEvent(e)
+			if err != nil {
+				return err
+			}
+			if err := tx.Set(s.events(l.CalendarID).Doc(name(e.ID)), fields); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Delivered implements calendar.State.
+func (s *State) Delivered(ctx context.Context, l calendar.Lease, ids []string) error {
+	refs := make([]*firestore.DocumentRef, len(ids))
+	for i, id := range ids {
+		refs[i] = s.events(l.CalendarID).Doc(name(id))
+	}
+	return s.write(ctx, l, func(tx *firestore.Transaction) error {
+		for _, ref := range refs {
+			if err := tx.Update(ref, []firestore.Update{
+				{Path: fieldOwed, Value: firestore.Delete}, {Path: fieldChange, Value: firestore.Delete},
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Forget implements calendar.State.
+func (s *State) Forget(ctx context.Context, calendarID string) error {
+	q := s.events(calendarID).Select().Limit(calendar.MaxBatch)
+	for {
+		refs, err := read(ctx, q, func(d *firestore.DocumentSnapshot) (*firestore.DocumentRef, error) { return d.Ref, nil })
+		if err != nil || len(refs) == 0 {
+			return err
+		}
+		err = s.transaction(ctx, func(tx *firestore.Transaction) error {
+			for i := range refs {
+				if err := tx.Delete(&refs[i]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+}
