@@ -71,6 +71,8 @@ func New(cfg Config, v Verifier, s Store, t Topic, log *slog.Logger) (http.Handl
 	mux := http.NewServeMux()
 	for pattern, serve := range map[string]httpapi.HandlerFunc{
 		"GET /{$}":                  h.index,
+		"GET /assets/{name}":        h.asset,
+		"GET /rows":                 h.rows,
 		"GET /messages":             h.list,
 		"POST /messages":            h.publish,
 		"GET /messages/{id}":        h.message,
@@ -78,9 +80,9 @@ func New(cfg Config, v Verifier, s Store, t Topic, log *slog.Logger) (http.Handl
 		"POST /messages/{idReplay}": h.replay,
 		"GET /events":               h.events,
 	} {
-		mux.Handle(pattern, httpapi.Handle(log, cfg.Project, h.signedIn(serve)))
+		mux.Handle(pattern, httpapi.Handle(log, cfg.Project, forPeople(h.signedIn(serve))))
 	}
-	mux.Handle("/", httpapi.Handle(log, cfg.Project, h.signedIn(unknown)))
+	mux.Handle("/", httpapi.Handle(log, cfg.Project, forPeople(h.signedIn(unknown))))
 	return mux, nil
 }
 
@@ -106,8 +108,16 @@ func (h *handler) signedIn(next httpapi.HandlerFunc) httpapi.HandlerFunc {
 		if err := sameOrigin.Check(r); err != nil {
 			return &httpapi.Error{Status: http.StatusForbidden, Detail: "the request comes from another site", Cause: err}
 		}
-		return next(w, r)
+		return next(w, r.WithContext(context.WithValue(r.Context(), readerKey{}, claims.Email)))
 	}
+}
+
+type readerKey struct{}
+
+// readerOf returns the e-mail address of who sent r.
+func readerOf(r *http.Request) string {
+	email, _ := r.Context().Value(readerKey{}).(string)
+	return email
 }
 
 func (h *handler) reader(r *http.Request) (verify.Claims, error) {
@@ -119,7 +129,7 @@ func (h *handler) reader(r *http.Request) (verify.Claims, error) {
 
 func unknown(w http.ResponseWriter, r *http.Request) error {
 	switch r.URL.Path {
-	case "/", "/events":
+	case "/", "/events", "/rows":
 		return httpapi.AllowMethods(w, r, http.MethodGet)
 	case "/messages":
 		return httpapi.AllowMethods(w, r, http.MethodGet, http.MethodPost)
@@ -128,11 +138,6 @@ func unknown(w http.ResponseWriter, r *http.Request) error {
 		return httpapi.AllowMethods(w, r, http.MethodGet, http.MethodPost)
 	}
 	return &httpapi.Error{Status: http.StatusNotFound, Detail: "there is nothing here; try /messages"}
-}
-
-func (h *handler) index(w http.ResponseWriter, r *http.Request) error {
-	http.Redirect(w, r, "messages", http.StatusSeeOther)
-	return nil
 }
 
 func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
@@ -182,6 +187,10 @@ func (h *handler) message(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if wantsPage(r) {
+		return h.messagePage(w, r, m)
+	}
+	w.Header().Set("Vary", "Accept")
 	httpapi.WriteJSON(w, http.StatusOK, m)
 	return nil
 }
@@ -208,6 +217,9 @@ func (h *handler) publish(w http.ResponseWriter, r *http.Request) error {
 	body, err := httpapi.ReadBody(w, r, publisher.MaxBodySize)
 	if err != nil {
 		return err
+	}
+	if wantsPage(r) {
+		return h.publishForm(w, r, body)
 	}
 	messages, err := publisher.Parse(r.Header, r.URL.Query(), body)
 	if err != nil {
@@ -237,9 +249,7 @@ func (h *handler) replay(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *handler) send(w http.ResponseWriter, r *http.Request, messages []*pubsubpb.PubsubMessage) error {
-	ctx, cancel := context.WithTimeout(r.Context(), publishBudget)
-	defer cancel()
-	ids, err := h.topic.Publish(ctx, messages)
+	ids, err := h.publishAll(r.Context(), messages)
 	if err != nil {
 		return err
 	}
@@ -247,10 +257,26 @@ func (h *handler) send(w http.ResponseWriter, r *http.Request, messages []*pubsu
 	return nil
 }
 
-// events is the live tail. Each event's ID is the token to resume after it; a
-// first event without data carries the token of the start, so that a client
-// whose connection breaks before anything arrived misses nothing either.
+func (h *handler) publishAll(ctx context.Context, messages []*pubsubpb.PubsubMessage) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, publishBudget)
+	defer cancel()
+	return h.topic.Publish(ctx, messages)
+}
+
+// events is the live tail for programs, and rows the one that the page follows.
 func (h *handler) events(w http.ResponseWriter, r *http.Request) error {
+	return h.tail(w, r, jsonEvent)
+}
+
+func (h *handler) rows(w http.ResponseWriter, r *http.Request) error {
+	return h.tail(w, r, rowEvent)
+}
+
+// tail sends what is stored as it is stored, as server-sent events. Each event's
+// ID is the token to resume after it; a first event without data carries the
+// token of the start, so that a client whose connection breaks before anything
+// arrived misses nothing either.
+func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.Event) ([]byte, error)) error {
 	q, err := query(r)
 	if err != nil {
 		return err
@@ -292,14 +318,15 @@ func (h *handler) events(w http.ResponseWriter, r *http.Request) error {
 	hd.Set("X-Content-Type-Options", "nosniff")
 	hd.Set("X-Accel-Buffering", "no")
 	out := http.NewResponseController(w)
+	// From here on a failed write is a reader who left, and nothing to report.
 	if _, err := fmt.Fprintf(w, "retry: 1000\nid: %s\n\n", q.PageToken); err != nil {
-		return err
+		return nil
 	}
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	for {
 		if err := out.Flush(); err != nil {
-			return err
+			return nil
 		}
 		select {
 		case res, ok := <-results:
@@ -310,12 +337,16 @@ func (h *handler) events(w http.ResponseWriter, r *http.Request) error {
 				// The answer has begun; the client reconnects and resumes.
 				return res.err
 			}
-			if err := writeEvent(w, res.event); err != nil {
+			event, err := form(res.event)
+			if err != nil {
 				return err
+			}
+			if _, err := w.Write(event); err != nil {
+				return nil
 			}
 		case <-beat.C:
 			if _, err := w.Write([]byte(": still here\n\n")); err != nil {
-				return err
+				return nil
 			}
 		case <-ctx.Done():
 			return nil
@@ -323,11 +354,10 @@ func (h *handler) events(w http.ResponseWriter, r *http.Request) error {
 	}
 }
 
-func writeEvent(w http.ResponseWriter, e inbox.Event) error {
+func jsonEvent(e inbox.Event) ([]byte, error) {
 	data, err := json.Marshal(e.Message)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = fmt.Fprintf(w, "id: %s\nevent: message\ndata: %s\n\n", e.Token, data)
-	return err
+	return fmt.Appendf(nil, "id: %s\nevent: message\ndata: %s\n\n", e.Token, data), nil
 }

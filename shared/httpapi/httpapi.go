@@ -16,8 +16,8 @@ import (
 	"strings"
 )
 
-// HandlerFunc answers a request or returns why it cannot. After an error it
-// must not have written anything.
+// HandlerFunc answers a request or returns why it cannot. An error is answered
+// for it, unless it has written an answer of its own.
 type HandlerFunc func(w http.ResponseWriter, r *http.Request) error
 
 // Error is an error with the status and the detail that the caller sees. The

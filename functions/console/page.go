@@ -1,0 +1,347 @@
+package console
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"html/template"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+
+	"example.com/pushinbox/shared/httpapi"
+	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/publisher"
+)
+
+//go:embed pages/*.html
+var pageFiles embed.FS
+
+//go:embed assets
+var assetFiles embed.FS
+
+// contentPolicy allows a page its own files and nothing else: no script or
+// style in the page itself, no other host, no frame around it.
+const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+// asset is a file that pages load.
+type asset struct {
+	contentType, version string
+	body                 []byte
+}
+
+var (
+	assets      = readAssets()
+	listPage    = parsePage("list.html")
+	messagePage = parsePage("message.html")
+	errorPage   = parsePage("error.html")
+)
+
+// readAssets reads the embedded files. What could go wrong goes wrong in every
+// test.
+func readAssets() map[string]asset {
+	types := map[string]string{".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+	files, err := assetFiles.ReadDir("assets")
+	if err != nil {
+		panic(err)
+	}
+	read := make(map[string]asset)
+	for _, f := range files {
+		body, err := assetFiles.ReadFile("assets/" + f.Name())
+		if err != nil {
+			panic(err)
+		}
+		sum := sha256.Sum256(body)
+		read[f.Name()] = asset{types[path.Ext(f.Name())], hex.EncodeToString(sum[:6]), body}
+	}
+	return read
+}
+
+func parsePage(name string) *template.Template {
+	return template.Must(template.New(name).Funcs(template.FuncMap{
+		"asset":      func(name string) string { return "/assets/" + name + "?v=" + assets[name].version },
+		"clock":      clock,
+		"exact":      exact,
+		"sourceName": sourceName,
+		"visible":    visible,
+	}).ParseFS(pageFiles, "pages/base.html", "pages/"+name))
+}
+
+// asset serves a page's files. Their addresses change with their content, so
+// that a browser may keep them.
+func (h *handler) asset(w http.ResponseWriter, r *http.Request) error {
+	a, ok := assets[r.PathValue("name")]
+	if !ok {
+		return &httpapi.Error{Status: http.StatusNotFound, Detail: "there is no such file"}
+	}
+	hd := w.Header()
+	hd.Set("Content-Type", a.contentType)
+	hd.Set("X-Content-Type-Options", "nosniff")
+	hd.Set("Cross-Origin-Resource-Policy", "same-origin")
+	hd.Set("Content-Security-Policy", "default-src 'none'")
+	hd.Set("Cache-Control", "no-cache")
+	if r.URL.Query().Get("v") == a.version {
+		hd.Set("Cache-Control", "private, max-age=31536000, immutable")
+	}
+	_, err := w.Write(a.body)
+	return err
+}
+
+// wantsPage reports whether a person is reading: browsers name HTML when they
+// open an address or send a form, programs do not.
+func wantsPage(r *http.Request) bool {
+	return strings.Contains(r.Header.Get("Accept"), "text/html")
+}
+
+// render answers with a page.
+func render(w http.ResponseWriter, status int, page *template.Template, data any) error {
+	var b bytes.Buffer
+	if err := page.ExecuteTemplate(&b, "base", data); err != nil {
+		return err
+	}
+	hd := w.Header()
+	hd.Set("Content-Type", "text/html; charset=utf-8")
+	hd.Set("Content-Security-Policy", contentPolicy)
+	hd.Set("X-Content-Type-Options", "nosniff")
+	hd.Set("X-Frame-Options", "DENY")
+	hd.Set("Referrer-Policy", "same-origin")
+	hd.Set("Cross-Origin-Opener-Policy", "same-origin")
+	hd.Set("Cross-Origin-Resource-Policy", "same-origin")
+	hd.Set("Cache-Control", "no-store")
+	// One address answers programs and people.
+	hd.Set("Vary", "Accept")
+	w.WriteHeader(status)
+	_, err := b.WriteTo(w)
+	return err
+}
+
+// forPeople answers the errors of next with a page where a person is reading.
+func forPeople(next httpapi.HandlerFunc) httpapi.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		err := next(w, r)
+		if err == nil || !wantsPage(r) || errors.As(err, new(answeredError)) {
+			return err
+		}
+		status, detail := httpapi.Status(err)
+		p := problem{Status: status, Title: http.StatusText(status), Detail: strings.ToUpper(detail[:1]) + detail[1:]}
+		switch status {
+		case http.StatusUnauthorized:
+			p.Next = "Sign in again, or ask who runs this inbox for the address with the sign-in in front."
+		case http.StatusForbidden:
+			p.Next = "Ask who runs this inbox to let you in."
+		case http.StatusNotFound:
+			p.Next = "Messages are deleted when their time is over. The list has what is there."
+		case http.StatusServiceUnavailable:
+			p.Next, p.Retry = "Nothing is lost: pushes that could not be stored are sent again. Try again in a few seconds; the log of this function has the cause.", true
+			w.Header().Set("Retry-After", "5")
+		case http.StatusInternalServerError:
+			p.Next, p.Retry = "The log of this function has the cause.", true
+		default:
+			p.Next = "Go back and correct it."
+		}
+		if failed := render(w, status, errorPage, p); failed != nil {
+			return fmt.Errorf("%w; and its page: %w", err, failed)
+		}
+		return err
+	}
+}
+
+// problem is what the error page shows.
+type problem struct {
+	Reader        string
+	Status        int
+	Title, Detail string
+	Next          string
+	Retry         bool
+}
+
+// row is a message in the list.
+type row struct {
+	*inbox.Message
+	Token             string
+	Preview           preview
+	ShortSubscription string
+	Sender            string
+}
+
+func rowOf(m *inbox.Message, token string) row {
+	short := m.Subscription[strings.LastIndexByte(m.Subscription, '/')+1:]
+	return row{m, token, previewOf(m), visible(short), visible(cmp.Or(m.Verified.Email, m.Verified.Subject, m.Verified.Issuer))}
+}
+
+// list is what the page of all messages shows.
+type list struct {
+	Reader        string
+	Query         inbox.Query
+	Rows          []row
+	Sources       []string
+	Subscriptions []string
+	// Live says that the page follows the feed at Feed from WatchToken on,
+	// and Older that it begins in the past.
+	Live, Older, Filtered bool
+	Feed, WatchToken      string
+	// Newest and Next lead to other pages; NextBase is Next without its
+	// token.
+	Newest, Next, NextBase string
+	Form                   publishForm
+	Published              string
+}
+
+// publishForm is what a reader without JavaScript filled in, and why it was
+// refused.
+type publishForm struct {
+	Payload, Attributes, OrderingKey, Error string
+}
+
+// index is the page of all messages.
+func (h *handler) index(w http.ResponseWriter, r *http.Request) error {
+	q, err := query(r)
+	if err != nil {
+		return err
+	}
+	p := list{Published: r.URL.Query().Get("published")}
+	if strings.Trim(p.Published, "0123456789") != "" {
+		// Not one of Pub/Sub's IDs, but words that a link put into our mouth.
+		p.Published = ""
+	}
+	return h.listPage(w, r, http.StatusOK, q, p)
+}
+
+func (h *handler) listPage(w http.ResponseWriter, r *http.Request, status int, q inbox.Query, p list) error {
+	ctx, cancel := context.WithTimeout(r.Context(), readBudget)
+	defer cancel()
+	page, err := h.store.List(ctx, q)
+	if err != nil {
+		return err
+	}
+	filter := url.Values{}
+	for name, value := range map[string]string{"source": q.Source, "subscription": q.Subscription} {
+		if value != "" {
+			filter.Set(name, value)
+		}
+	}
+	p.Reader, p.Query = readerOf(r), q
+	p.Sources = []string{inbox.SourcePubSub, inbox.SourceCalendar, inbox.SourceMNS}
+	p.Older = q.PageToken != ""
+	p.Live = !p.Older
+	p.Filtered = len(filter) > 0
+	p.Feed, p.WatchToken = at("/rows", filter), page.WatchToken
+	p.Newest, p.NextBase = at("/", filter), at("/", filter)
+	if page.NextPageToken != "" {
+		next := url.Values{"pageToken": {page.NextPageToken}}
+		for name := range filter {
+			next[name] = filter[name]
+		}
+		p.Next = at("/", next)
+	}
+	seen := map[string]bool{q.Subscription: true, "": true}
+	for i := range page.Messages {
+		m := &page.Messages[i]
+		p.Rows = append(p.Rows, rowOf(m, inbox.Position{ReceivedAt: m.ReceivedAt, Commit: m.ReceivedAt, ID: m.ID}.Token()))
+		if !seen[m.Subscription] {
+			seen[m.Subscription] = true
+			p.Subscriptions = append(p.Subscriptions, m.Subscription)
+		}
+	}
+	slices.Sort(p.Subscriptions)
+	return render(w, status, listPage, p)
+}
+
+func at(path string, query url.Values) string {
+	if len(query) == 0 {
+		return path
+	}
+	return path + "?" + query.Encode()
+}
+
+// rowEvent is an event of the feed that the list's script follows: the same row
+// as the page's own, so that there is one way to show a message.
+func rowEvent(e inbox.Event) ([]byte, error) {
+	var b bytes.Buffer
+	if err := listPage.ExecuteTemplate(&b, "row", rowOf(&e.Message, e.Token)); err != nil {
+		return nil, err
+	}
+	// A line break would end the field; an attribute's value may hold one.
+	row := strings.NewReplacer("\r\n", "\ndata: ", "\r", "\ndata: ", "\n", "\ndata: ").Replace(b.String())
+	return fmt.Appendf(nil, "id: %s\nevent: row\ndata: %s\n\n", e.Token, row), nil
+}
+
+// publishForm publishes what a browser's form holds, and leads back to the list:
+// readers without JavaScript send it so.
+func (h *handler) publishForm(w http.ResponseWriter, r *http.Request, body []byte) error {
+	messages, err := publisher.Parse(r.Header, nil, body)
+	var ids []string
+	if err == nil {
+		ids, err = h.publishAll(r.Context(), messages)
+	}
+	if err == nil {
+		http.Redirect(w, r, at("/", url.Values{"published": ids}), http.StatusSeeOther)
+		return nil
+	}
+	form, unreadable := url.ParseQuery(string(body))
+	if unreadable != nil {
+		return err
+	}
+	status, detail := httpapi.Status(err)
+	if failed := h.listPage(w, r, status, inbox.Query{}, list{Form: publishForm{
+		form.Get("payload"), form.Get("attributes"), form.Get("orderingKey"),
+		fmt.Sprintf("Refused (%d): %s.", status, detail),
+	}}); failed != nil {
+		return errors.Join(err, failed)
+	}
+	return answeredError{err}
+}
+
+// answeredError is an error that has had its answer.
+type answeredError struct{ error }
+
+func (e answeredError) Unwrap() error { return e.error }
+
+// detail is what the page of one message shows.
+type detail struct {
+	Reader    string
+	Message   *inbox.Message
+	MessageID string
+	Size      string
+	Delay     string
+	ReplayOf  string
+	View      view
+	Views     []viewLink
+	Verdict   verdict
+}
+
+type viewLink struct {
+	Key, Name string
+	Current   bool
+}
+
+func (h *handler) messagePage(w http.ResponseWriter, r *http.Request, m *inbox.Message) error {
+	p := detail{
+		Reader:    readerOf(r),
+		Message:   m,
+		MessageID: visible(m.MessageID),
+		Size:      sizeText(m.Size),
+		Delay:     delayText(m),
+		View:      viewOf(m.Data, r.URL.Query().Get("view")),
+		Verdict:   verdictOf(m),
+	}
+	if id := m.Attributes[replayOf]; len(id) == 40 && strings.Trim(id, "0123456789abcdef") == "" {
+		p.ReplayOf = id
+	}
+	best := viewOf(m.Data, "").Kind
+	for _, v := range []viewLink{{jsonView, "JSON", false}, {textView, "Text", false}, {hexView, "Hex", false}} {
+		if v.Key == hexView || v.Key == best || v.Key == textView && best == jsonView {
+			v.Current = v.Key == p.View.Kind
+			p.Views = append(p.Views, v)
+		}
+	}
+	return render(w, http.StatusOK, messagePage, p)
+}

@@ -1,0 +1,366 @@
+package console
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/inbox/boltinbox"
+	"example.com/pushinbox/shared/pushfake"
+	"example.com/pushinbox/shared/verify"
+)
+
+// page asks for an address as a browser does.
+func (s *site) page(t *testing.T, path string) (*http.Response, string) {
+	t.Helper()
+	r := s.request(t, http.MethodGet, path, "")
+	r.Header.Set("Accept", "text/html,application/xhtml+xml,*/*;q=0.8")
+	resp, b := s.do(t, r)
+	return resp, string(b)
+}
+
+func TestPagesAreConfined(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, both)
+	id := s.put(t, "1", "s", []byte("data"))
+	for path, status := range map[string]int{"/": 200, "/messages/" + id: 200, "/messages/none": 404, "/?pageToken=x": 400, "/nothing": 404} {
+		resp, body := s.page(t, path)
+		if resp.StatusCode != status || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") {
+			t.Errorf("%s: answered %d %s", path, resp.StatusCode, resp.Header.Get("Content-Type"))
+		}
+		for name, want := range map[string]string{
+			"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+			"X-Content-Type-Options":  "nosniff", "X-Frame-Options": "DENY", "Cache-Control": "no-store", "Referrer-Policy": "same-origin", "Vary": "Accept",
+		} {
+			if got := resp.Header.Get(name); got != want {
+				t.Errorf("%s: %s is %q, want %q", path, name, got, want)
+			}
+		}
+		if bad := regexp.MustCompile(`(?i)<script[^>]*>[^<]|<style|\sstyle=|\son[a-z]+=|https?://`).FindString(body); bad != "" {
+			t.Errorf("%s: the page holds %q", path, bad)
+		}
+	}
+	// Programs get what they always got.
+	if resp, b := s.do(t, s.request(t, http.MethodGet, "/messages/none", "")); resp.Header.Get("Content-Type") != "application/problem+json" {
+		t.Errorf("a program is answered %s", b)
+	}
+}
+
+func TestNobodySeesThePage(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, both)
+	id := s.put(t, "1", "s", []byte("secret data"))
+	for _, path := range []string{"/", "/messages/" + id, "/rows", "/assets/console.js"} {
+		r := s.request(t, http.MethodGet, path, "")
+		r.Header.Del("Authorization")
+		r.Header.Set("Accept", "text/html")
+		resp, b := s.do(t, r)
+		if resp.StatusCode != http.StatusUnauthorized || bytes.Contains(b, []byte("secret")) || bytes.Contains(b, []byte(id)) {
+			t.Errorf("%s: answered %d %s", path, resp.StatusCode, b)
+		}
+	}
+}
+
+func TestFormOfAnotherSite(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, both)
+	for name, header := range map[string][2]string{"origin": {"Origin", "https://evil.example"}, "fetch_site": {"Sec-Fetch-Site", "cross-site"}} {
+		r := s.request(t, http.MethodPost, "/messages", "payload=x")
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("Accept", "text/html")
+		r.Header.Set(header[0], header[1])
+		if resp, b := s.do(t, r); resp.StatusCode != http.StatusForbidden || len(s.topic.sent) > 0 {
+			t.Errorf("%s: answered %d %s", name, resp.StatusCode, b)
+		}
+	}
+}
+
+func TestFormWithoutScript(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, both)
+	send := func(form url.Values) (*http.Response, string) {
+		r := s.request(t, http.MethodPost, "/messages", form.Encode())
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("Accept", "text/html")
+		resp, b := s.do(t, r)
+		return resp, string(b)
+	}
+	resp, body := send(url.Values{"payload": {"hi"}, "attributes": {"a=b\r\nc=d\r\n"}})
+	if resp.StatusCode != http.StatusSeeOther || !strings.HasPrefix(resp.Header.Get("Location"), "/?published=") || len(s.topic.sent) != 1 || s.topic.sent[0].Attributes["c"] != "d" {
+		t.Errorf("answered %d %s, sent %v", resp.StatusCode, body, s.topic.sent)
+	}
+	resp, body = send(url.Values{"payload": {"<hi>"}, "attributes": {"broken"}})
+	if resp.StatusCode != http.StatusBadRequest || !strings.Contains(body, "line 1 of attributes is not key=value") || !strings.Contains(body, "&lt;hi&gt;</textarea>") || strings.Count(body, "<!DOCTYPE") != 1 {
+		t.Errorf("a refusal: %d %s", resp.StatusCode, body)
+	}
+	resp, body = send(url.Values{"payload": {strings.Repeat("x", 10_000_001)}})
+	if resp.StatusCode != http.StatusBadRequest && resp.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Errorf("too large: %d %.200s", resp.StatusCode, body)
+	}
+	if len(s.topic.sent) != 1 {
+		t.Errorf("%d messages were sent", len(s.topic.sent))
+	}
+}
+
+func TestAssets(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, both)
+	_, page := s.page(t, "/")
+	weight := len(page)
+	links := regexp.MustCompile(`(?:src|href)="(/assets/[^"]+)"`).FindAllStringSubmatch(page, -1)
+	seen := map[string]bool{}
+	for _, link := range links {
+		if seen[link[1]] {
+			continue
+		}
+		seen[link[1]] = true
+		resp, b := s.do(t, s.request(t, http.MethodGet, link[1], ""))
+		if resp.StatusCode != http.StatusOK || !strings.Contains(resp.Header.Get("Cache-Control"), "immutable") || resp.Header.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: answered %d %v", link[1], resp.StatusCode, resp.Header)
+		}
+		weight += len(b)
+	}
+	if len(seen) != 3 || weight >= 60_000 {
+		t.Errorf("the page and its %d files weigh %d bytes; less than 60,000 is promised", len(seen), weight)
+	}
+	t.Logf("an empty page and its files weigh %d bytes", weight)
+	if resp, _ := s.do(t, s.request(t, http.MethodGet, "/assets/console.js?v=old", "")); strings.Contains(resp.Header.Get("Cache-Control"), "immutable") {
+		t.Error("a file of another version may be kept")
+	}
+	for _, path := range []string{"/assets/", "/assets/none", "/assets/..%2fpages%2flist.html"} {
+		if resp, _ := s.do(t, s.request(t, http.MethodGet, path, "")); resp.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: answered %d", path, resp.StatusCode)
+		}
+	}
+}
+
+func TestPreview(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		data      string
+		truncated bool
+		want      string
+		note      bool
+	}{
+		"nothing":                {"", false, "no data", true},
+		"one_line":               {"hello", false, "hello", false},
+		"lines_are_joined":       {"{\n  \"a\": 1\n}", false, `{ "a": 1 }`, false},
+		"white_space":            {" \n\t", false, "only white space", true},
+		"long":                   {strings.Repeat("é", 300), false, strings.Repeat("é", 200) + "…", false},
+		"binary":                 {"\x89PNG\r\n", false, "binary: 89 50 4e 47 0d 0a", true},
+		"zero_byte":              {"a\x00b", false, "binary: 61 00 62", true},
+		"cut_inside_a_character": {"abc\xe2\x82", true, "abc", false},
+		"broken_at_the_end":      {"abc\xe2\x82", false, "binary: 61 62 63 e2 82", true},
+		"turned_around":          {"\u202egnp.exe", false, `\u{202E}gnp.exe`, false},
+		"terminal_escape":        {"\x1b[31m", false, `\u{1B}[31m`, false},
+		"joined_emoji":           {"👩‍💻", false, "👩‍💻", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := &inbox.Message{Data: []byte(test.data), Size: len(test.data), Truncated: test.truncated}
+			if got := previewOf(m); got != (preview{test.want, test.note}) {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+func TestViewOfData(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		data, kind string
+		want       view
+	}{
+		"json":                {`{"a":[1,"x"]}`, "", view{Kind: "json", Text: "{\n  \"a\": [\n    1,\n    \"x\"\n  ]\n}"}},
+		"numbers_stay":        {`[1e999,12345678901234567890]`, "", view{Kind: "json", Text: "[\n  1e999,\n  12345678901234567890\n]"}},
+		"json_as_text":        {`{"a":1}`, "text", view{Kind: "text", Text: `{"a":1}`}},
+		"a_bare_number":       {`12`, "", view{Kind: "text", Text: "12"}},
+		"broken_json":         {`{"a":`, "json", view{Kind: "text", Text: `{"a":`}},
+		"json_not_utf8":       {"{\"a\":\"\xff\"}", "", view{Kind: "hex", Text: "00000000  7b 22 61 22 3a 22 ff 22  7d                       |{\"a\":\".\"}|\n"}},
+		"binary_as_text":      {"\xff", "text", view{Kind: "hex", Text: "00000000  ff                                                |.|\n"}},
+		"unknown_kind":        {"x", "<script>", view{Kind: "text", Text: "x"}},
+		"hidden_characters":   {"a\u200bb", "", view{Kind: "text", Text: `a\u{200B}b`, Escaped: true}},
+		"windows_lines":       {"a\r\nb\rc", "", view{Kind: "text", Text: "a\nb\\u{D}c", Escaped: true}},
+		"bracket_in_a_string": {`["` + strings.Repeat("[", 100) + `\"]"]`, "", view{Kind: "json", Text: "[\n  \"" + strings.Repeat("[", 100) + "\\\"]\"\n]"}},
+		"too_deep":            {strings.Repeat("[", 65) + strings.Repeat("]", 65), "", view{Kind: "text", Text: strings.Repeat("[", 65) + strings.Repeat("]", 65)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := viewOf([]byte(test.data), test.kind); got != test.want {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+// TestViewIsBounded shows ten megabytes of what grows most.
+func TestViewIsBounded(t *testing.T) {
+	t.Parallel()
+	for _, unit := range []string{"x", "é", "\u202e", "[", "[[],", "\xff", "\n", `{"a":`, "1,"} {
+		for _, kind := range []string{"", "text", "hex", "json"} {
+			for _, size := range []int{maxTextView, maxJSONView, inbox.MaxDataSize} {
+				v := viewOf(bytes.Repeat([]byte(unit), size/len(unit)+1), kind)
+				if !v.Cut || len(v.Text) > 8*maxTextView {
+					t.Errorf("%q as %q, %d bytes: %d bytes are shown, cut %v", unit, kind, size, len(v.Text), v.Cut)
+				}
+			}
+		}
+	}
+	deep := strings.Repeat("[", maxJSONDepth-1) + strings.Repeat("1,", 100_000) + "1" + strings.Repeat("]", maxJSONDepth-1)
+	if v := viewOf([]byte(deep), ""); v.Kind != "json" || len(v.Text) > maxTextView {
+		t.Errorf("deep JSON: %d bytes are shown as %s", len(v.Text), v.Kind)
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	t.Parallel()
+	issued := time.Date(2026, 11, 1, 10, 0, 0, 0, time.UTC)
+	signed := inbox.Verified{Issuer: "https://accounts.google.com", Audience: "https://receive", Email: "push@p", EmailVerified: true, Subject: "7", IssuedAt: issued, ExpiresAt: issued.Add(time.Hour)}
+	v := verdictOf(&inbox.Message{Source: inbox.SourcePubSub, Verified: signed})
+	if !v.Proven || v.Words != "Google signed this push as push@p, for https://receive." {
+		t.Errorf("got %+v", v)
+	}
+	var names []string
+	for _, c := range v.Claims {
+		names = append(names, c.Name)
+	}
+	if want := []string{"Issuer", "Audience", "E-mail", "E-mail verified", "Subject", "Issued", "Expires"}; !slices.Equal(names, want) {
+		t.Errorf("claims %q", names)
+	}
+	for source, want := range map[string]string{
+		inbox.SourcePubSub:   "It is not recorded who sent this.",
+		inbox.SourceCalendar: "Nobody pushed this: the inbox read it from Google Calendar itself.",
+	} {
+		if v := verdictOf(&inbox.Message{Source: source}); v.Proven || v.Words != want || len(v.Claims) > 0 {
+			t.Errorf("%s: %+v", source, v)
+		}
+	}
+}
+
+// TestRowsFollowThePage resumes the feed of rows from a page, and from a row.
+func TestRowsFollowThePage(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, both)
+	s.put(t, "1", "s", []byte("before"))
+	_, page := s.page(t, "/?subscription=s")
+	attribute := func(name string) string {
+		found := regexp.MustCompile(name + `="([^"]*)"`).FindStringSubmatch(page)
+		if found == nil {
+			t.Fatalf("the page has no %s", name)
+		}
+		return strings.ReplaceAll(found[1], "&amp;", "&")
+	}
+	a := s.put(t, "2", "s", []byte("line\n\nevent: row\ndata: forged"))
+	s.put(t, "3", "other", []byte("elsewhere"))
+	b := s.put(t, "4", "s", []byte("<b>\r"))
+	read := func(token string, n int) (ids []string, last string) {
+		r := s.request(t, http.MethodGet, attribute("data-feed")+"&pageToken="+token, "")
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var text strings.Builder
+		buf := make([]byte, 1)
+		for strings.Count(text.String(), "\n\n") < n+1 {
+			if _, err := io.ReadFull(resp.Body, buf); err != nil {
+				t.Fatal(err, text.String())
+			}
+			text.Write(buf)
+		}
+		if strings.Contains(text.String(), "<b>") || strings.Contains(text.String(), "\ndata: forged") {
+			t.Errorf("a payload is part of the stream: %s", text.String())
+		}
+		for _, m := range regexp.MustCompile(`id="m-([0-9a-f]{40})"`).FindAllStringSubmatch(text.String(), -1) {
+			ids = append(ids, m[1])
+		}
+		tokens := regexp.MustCompile(`(?m)^id: (.+)$`).FindAllStringSubmatch(text.String(), -1)
+		return ids, tokens[1][1]
+	}
+	ids, afterA := read(attribute("data-token"), 2)
+	if !slices.Equal(ids, []string{a, b}) {
+		t.Errorf("the feed from the page has %q", ids)
+	}
+	if ids, _ = read(afterA, 1); !slices.Equal(ids, []string{b}) {
+		t.Errorf("the feed after a row has %q", ids)
+	}
+}
+
+// BenchmarkFirstPage measures the server's time for the page of the newest
+// messages among 100,000 in the embedded inbox.
+func BenchmarkFirstPage(b *testing.B) {
+	store, err := boltinbox.Open(filepath.Join(b.TempDir(), "inbox.db"), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer store.Close()
+	data, err := json.Marshal(map[string]any{"order": "A-10441", "items": []string{"mug-blue", "tea-earl-grey"}, "note": strings.Repeat("please ", 100)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	const messages, writers = 100_000, 500
+	failed := make(chan error, writers)
+	for i := range writers {
+		go func() {
+			for j := i; j < messages; j += writers {
+				if _, err := store.Put(b.Context(), &inbox.Message{
+					Source: inbox.SourcePubSub, Subscription: "projects/p/subscriptions/s", MessageID: fmt.Sprint(j), Data: data,
+					Attributes: map[string]string{"kind": "order"}, Verified: inbox.Verified{Email: "push@p.iam.gserviceaccount.com"},
+				}); err != nil {
+					failed <- err
+					return
+				}
+			}
+			failed <- nil
+		}()
+	}
+	for range writers {
+		if err := <-failed; err != nil {
+			b.Fatal(err)
+		}
+	}
+	issuer, err := pushfake.NewIssuer(nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	verifier, err := verify.New(&verify.Options{Transport: issuer.Transport()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	h, err := New(both, verifier, store, &topic{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
+	token, err := issuer.IDToken(map[string]any{"aud": audience, "email": reader})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var took []time.Duration
+	var size int
+	for b.Loop() {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Header.Set("Authorization", "Bearer "+token)
+		w := httptest.NewRecorder()
+		start := time.Now()
+		h.ServeHTTP(w, r)
+		took = append(took, time.Since(start))
+		if size = w.Body.Len(); w.Code != http.StatusOK {
+			b.Fatal(w.Body)
+		}
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)*95/100].Microseconds())/1000, "p95-ms")
+	b.ReportMetric(float64(size), "page-bytes")
+}

@@ -1,0 +1,120 @@
+package consoletest
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+// axeVersion is the version of axe-core, which npm brings when this test runs;
+// nothing of it is shipped.
+const axeVersion = "4.14.1"
+
+// axe returns axe-core's script.
+func axe(t *testing.T) string {
+	t.Helper()
+	if _, err := exec.LookPath("npm"); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("npm is missing: install Node.js")
+		}
+		t.Skip("npm, which brings axe-core, is missing: install Node.js")
+	}
+	dir := t.TempDir()
+	pack := exec.Command("npm", "pack", "--silent", "axe-core@"+axeVersion)
+	pack.Dir = dir
+	if out, err := pack.CombinedOutput(); err != nil {
+		if os.Getenv("CI") == "" {
+			t.Skipf("npm cannot bring axe-core: %v", err)
+		}
+		t.Fatalf("npm pack: %v\n%s", err, out)
+	}
+	f, err := os.Open(filepath.Join(dir, "axe-core-"+axeVersion+".tgz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	unzipped, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for files := tar.NewReader(unzipped); ; {
+		h, err := files.Next()
+		if errors.Is(err, io.EOF) {
+			t.Fatal("axe.min.js is not in the package")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Name == "package/axe.min.js" {
+			script, err := io.ReadAll(files)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(script)
+		}
+	}
+}
+
+// TestAccessible runs axe-core on every page, in both themes, on a desk and on a
+// phone.
+func TestAccessible(t *testing.T) {
+	t.Parallel()
+	script := axe(t)
+	s := start(t)
+	empty := start(t)
+	for i, data := range []string{"text", `{"a":1}`, "\xff\x00"} {
+		s.publish(t, message{Data: []byte(data), Attributes: map[string]string{"k": "v"}, OrderingKey: "o"})
+		s.stored(t, i+1)
+	}
+	s.push(t, "projects/p/subscriptions/other", "1", "pushed by hand")
+	all := s.stored(t, 4)
+	for _, name := range []string{"light", "dark"} {
+		for _, size := range []size{desk, phone} {
+			w := s.open(t, size, theme(name))
+			ran := 0
+			run := func(what string) {
+				t.Helper()
+				w.until(`document.getAnimations().length === 0`)
+				w.do(chromedp.Evaluate[chromedp.Void](script))
+				found := eval[[]string](w, `axe.run(document).then(r => {
+					if (r.passes.length < 10) throw new Error("axe checked only " + r.passes.length + " rules");
+					return r.violations.filter(v => v.impact === "serious" || v.impact === "critical")
+						.flatMap(v => v.nodes.map(n => v.impact + " " + v.id + ": " + n.html.slice(0, 120) + ": " + n.failureSummary));
+				})`)
+				for _, f := range found {
+					t.Errorf("%s, %s, %d px: %s", what, name, size.width, strings.ReplaceAll(f, "\n", " "))
+				}
+				ran++
+			}
+			w.live()
+			w.do(chromedp.Click("#publish summary"), chromedp.SendKeys("#attributes", "x"), chromedp.Click("#publish-form button"))
+			w.until(`document.querySelector("#publish-result.bad")?.textContent.startsWith("Refused")`)
+			run("list")
+			for i, m := range all {
+				w.visit("/messages/" + m.ID)
+				run(fmt.Sprint("message ", i))
+			}
+			w.do(chromedp.Click("#replay"))
+			w.until(`document.querySelector("dialog").open`)
+			run("replay dialog")
+			w.visit("/messages/none")
+			run("error")
+			e := empty.open(t, size, theme(name))
+			e.live()
+			w = e
+			run("empty list")
+			if ran != 8 {
+				t.Errorf("axe ran %d times", ran)
+			}
+		}
+	}
+}

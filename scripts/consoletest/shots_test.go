@@ -1,0 +1,59 @@
+package consoletest
+
+import (
+	"bytes"
+	"flag"
+	"image/png"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+var screenshots = flag.String("screenshots", "", "the directory to write the README's screenshots to")
+
+// TestScreenshots takes the README's pictures. They are written only when asked
+// for, since pictures of the same page differ between machines.
+func TestScreenshots(t *testing.T) {
+	s := start(t)
+	for i, body := range []string{
+		`{"invoice":"2026-1180","state":"paid","amount":{"value":"129.00","currency":"EUR"}}`,
+		`{"device":"thermostat-14","celsius":21.5,"battery":0.81}`,
+		`Backup of orders-db finished: 41,233 rows in 12.4 s`,
+		`{"user":"u-7731","event":"signed-in","from":"Lisbon"}`,
+		"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x01\x00",
+		`{"order":"A-10441","items":[{"sku":"mug-blue","quantity":2},{"sku":"tea-earl-grey","quantity":1}],"total":{"value":"31.80","currency":"EUR"},"gift":true}`,
+	} {
+		s.publish(t, message{Data: []byte(body), Attributes: map[string]string{"kind": []string{"billing", "telemetry", "backup", "audit", "image", "order"}[i], "schema": "v2"}, OrderingKey: "customer-88"})
+		s.stored(t, i+1)
+	}
+	for _, name := range []string{"light", "dark"} {
+		w := s.open(t, size{1200, 640}, theme(name))
+		w.live()
+		w.shoot("list-" + name)
+		w.visit("/messages/" + w.rows()[0])
+		w.shoot("message-" + name)
+	}
+	w := s.open(t, phone, theme("light"))
+	w.live()
+	w.shoot("phone")
+}
+
+// shoot takes a picture of the window, without new rows' highlight.
+func (w *window) shoot(name string) {
+	w.t.Helper()
+	w.until(`document.getAnimations().length === 0`)
+	picture, err := chromedp.Run(w.Context, chromedp.CaptureScreenshot())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := png.Decode(bytes.NewReader(picture)); err != nil {
+		w.t.Fatal(err)
+	}
+	if *screenshots != "" {
+		if err := os.WriteFile(filepath.Join(*screenshots, name+".png"), picture, 0o644); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
