@@ -478,6 +478,9 @@ func TestNarrow(t *testing.T) {
 	for _, path := range []string{"/", "/messages/" + all[0].ID, "/messages/" + all[1].ID, "/messages/" + all[0].ID + "?view=hex", "/messages/unknown", "/?pageToken=x"} {
 		w.visit(path)
 		w.fits()
+		if eval[bool](w, `[...document.querySelectorAll("pre")].some(e => e.scrollWidth > e.clientWidth + 1)`) {
+			t.Errorf("%s: data must be scrolled sideways", path)
+		}
 		if small := eval[[]string](w, `[...document.querySelectorAll("button, .button, input, select, summary, textarea")]
 			.filter(e => e.checkVisibility() && e.getBoundingClientRect().height < 24).map(e => e.outerHTML.slice(0, 80))`); len(small) > 0 {
 			t.Errorf("%s: too small for a finger: %q", path, small)
