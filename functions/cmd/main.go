@@ -11,6 +11,7 @@ import (
 
 	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
 
+	_ "example.com/pushinbox/functions/calendar"
 	_ "example.com/pushinbox/functions/console"
 	_ "example.com/pushinbox/functions/publish"
 	_ "example.com/pushinbox/functions/receive"

@@ -1,0 +1,74 @@
+package calendar
+
+import (
+	"errors"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"example.com/pushinbox/shared/calendar/firestorestate"
+	"example.com/pushinbox/shared/inbox/firestoreinbox"
+)
+
+// environment is what the function reads from its environment.
+type environment struct {
+	firestoreinbox.Config
+	State    firestorestate.Config
+	Calendar Config
+}
+
+// Validate reports every value that cannot be right.
+func (e environment) Validate() error {
+	return errors.Join(e.Config.Validate(), e.State.Validate(), e.Calendar.Validate())
+}
+
+// Config is who may do what and where notifications go, each field with the
+// variable it is read from.
+type Config struct {
+	// Project is the Google Cloud project of the topic.
+	Project string `env:"GOOGLE_CLOUD_PROJECT,required,notEmpty"`
+	// Address is where Google sends notifications: the https URL of this
+	// function with /notifications after it.
+	Address string `env:"CALENDAR_ADDRESS,required,notEmpty"`
+	// Audience is the audience that operators' ID tokens must be made for.
+	Audience string `env:"CALENDAR_AUDIENCE,required,notEmpty"`
+	// Operators are the e-mail addresses that may watch, stop, renew, sync and
+	// list: Cloud Scheduler's account, the one that signs the pushes to /sync,
+	// and people.
+	Operators []string `env:"CALENDAR_OPERATORS,required,notEmpty"`
+	// SyncTopic is the ID or the full name of the Pub/Sub topic whose messages
+	// are pushed to /sync.
+	SyncTopic string `env:"CALENDAR_SYNC_TOPIC,required,notEmpty"`
+	// Subject is the user whose calendars are read, by domain-wide delegation;
+	// empty reads those that are shared with the function's own account.
+	Subject string `env:"CALENDAR_SUBJECT"`
+	// SiteVerification is the name of the file, such as google0123456789abcdef.html,
+	// by which Google sees whose site this is; empty for none.
+	SiteVerification string `env:"CALENDAR_SITE_VERIFICATION"`
+}
+
+var siteVerification = regexp.MustCompile(`^google[0-9a-f]{1,64}\.html$`)
+
+// Validate reports every value that cannot be right, naming its variable.
+func (c Config) Validate() error {
+	var errs []error
+	if u, err := url.Parse(c.Address); err != nil || u.Scheme != "https" || u.Host == "" || !strings.HasSuffix(u.Path, pathNotifications) {
+		errs = append(errs, errors.New("CALENDAR_ADDRESS is not an https URL that ends in "+pathNotifications))
+	}
+	if c.Audience == "" {
+		errs = append(errs, errors.New("CALENDAR_AUDIENCE is empty; set it to the function's address"))
+	}
+	if len(c.Operators) == 0 {
+		errs = append(errs, errors.New("CALENDAR_OPERATORS is empty; nobody could watch a calendar, and no sync would run"))
+	}
+	for _, e := range append(c.Operators, c.Subject) {
+		if e != "" && !strings.Contains(e, "@") {
+			errs = append(errs, errors.New("CALENDAR_OPERATORS and CALENDAR_SUBJECT are e-mail addresses"))
+			break
+		}
+	}
+	if c.SiteVerification != "" && !siteVerification.MatchString(c.SiteVerification) {
+		errs = append(errs, errors.New("CALENDAR_SITE_VERIFICATION is not the name of Google's file, google….html"))
+	}
+	return errors.Join(errs...)
+}

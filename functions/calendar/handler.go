@@ -1,0 +1,323 @@
+package calendar
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+
+	"example.com/pushinbox/shared/calendar"
+	"example.com/pushinbox/shared/httpapi"
+	"example.com/pushinbox/shared/pubsubpush"
+	"example.com/pushinbox/shared/verify"
+)
+
+// Verifier says who signed a request.
+type Verifier interface {
+	IDToken(r *http.Request, p verify.Policy) (verify.Claims, error)
+}
+
+// Publisher publishes to the topic whose messages are pushed to /sync.
+type Publisher interface {
+	Publish(ctx context.Context, messages []*pubsubpb.PubsubMessage) (ids []string, err error)
+}
+
+const (
+	pathNotifications = "/notifications"
+	// attributeCalendar of a message names the calendar to sync.
+	attributeCalendar = "calendar"
+	// maxPushSize bounds a push to /sync, whose message has no data.
+	maxPushSize = 64 << 10
+	// notifyBudget bounds the keeping of a notification. Google does not say how
+	// long it waits for the answer.
+	notifyBudget = 8 * time.Second
+	// syncBudget ends a sync before the platform ends its request, ten minutes
+	// by Terraform's settings.
+	syncBudget = 9*time.Minute + 30*time.Second
+)
+
+// New returns the handler of Google's notifications and of what operators do.
+func New(cfg Config, v Verifier, e *calendar.Engine, p Publisher, log *slog.Logger) (http.Handler, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if v == nil || e == nil || p == nil || log == nil {
+		return nil, errors.New("calendar: a verifier, an engine, a publisher and a logger are required")
+	}
+	h := &handler{
+		policy:  verify.Policy{Audience: cfg.Audience, Emails: cfg.Operators},
+		site:    cfg.SiteVerification,
+		verify:  v,
+		engine:  e,
+		publish: p,
+	}
+	return httpapi.Handle(log, cfg.Project, h.route), nil
+}
+
+type handler struct {
+	policy  verify.Policy
+	site    string
+	verify  Verifier
+	engine  *calendar.Engine
+	publish Publisher
+}
+
+// route is no http.ServeMux, which would redirect paths that it finds unclean,
+// and a redirect is a failed notification.
+func (h *handler) route(w http.ResponseWriter, r *http.Request) error {
+	switch r.URL.Path {
+	case pathNotifications:
+		return h.notify(w, r)
+	case "/watch":
+		return h.operate(w, r, http.MethodPost, h.watch)
+	case "/stop":
+		return h.operate(w, r, http.MethodPost, h.stop)
+	case "/renew":
+		return h.operate(w, r, http.MethodPost, h.renew)
+	case "/sync":
+		return h.operate(w, r, http.MethodPost, h.sync)
+	case "/channels":
+		return h.operate(w, r, http.MethodGet, h.channels)
+	case "/robots.txt":
+		// Google heeds it before it delivers.
+		return text(w, r, "User-agent: *\nDisallow:\n")
+	}
+	if h.site != "" && r.URL.Path == "/"+h.site {
+		return text(w, r, "google-site-verification: "+h.site)
+	}
+	return &httpapi.Error{Status: http.StatusNotFound, Detail: "there is nothing here; notifications go to " + pathNotifications}
+}
+
+func text(w http.ResponseWriter, r *http.Request, s string) error {
+	if err := httpapi.AllowMethods(w, r, http.MethodGet, http.MethodHead); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, err := io.WriteString(w, s)
+	return err
+}
+
+// notify keeps that a calendar has changed and asks for its sync, which is
+// another request's work: Google wants a quick answer, and what goes on after
+// an answer has no CPU.
+func (h *handler) notify(w http.ResponseWriter, r *http.Request) error {
+	if err := httpapi.AllowMethods(w, r, http.MethodPost); err != nil {
+		return err
+	}
+	if _, err := httpapi.ReadBody(w, r, 0); err != nil {
+		return err
+	}
+	n, err := notification(r.Header)
+	if err != nil {
+		return err
+	}
+	httpapi.Log(r.Context(), slog.String("channel", n.ChannelID))
+	ctx, cancel := context.WithTimeout(r.Context(), notifyBudget)
+	defer cancel()
+	id, changed, err := h.engine.Notify(ctx, n)
+	switch {
+	case errors.Is(err, calendar.ErrUnknownChannel):
+		// A refusal would stop nothing: Google ends a channel at its expiry.
+		httpapi.Outcome(r.Context(), "notification over an unknown channel")
+	case err != nil:
+		return err
+	case !changed:
+		httpapi.Outcome(r.Context(), "notification over an expired channel")
+	default:
+		httpapi.Outcome(r.Context(), "notification")
+		if err := h.ask(ctx, id); err != nil {
+			return err
+		}
+	}
+	if id != "" {
+		httpapi.Log(r.Context(), slog.String("calendar", id))
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// notification reads what Google says in headers. Those that it always sends
+// must be there, and none more than once.
+func notification(h http.Header) (calendar.Notification, error) {
+	var bad error
+	header := func(name string, required bool) string {
+		values := h[http.CanonicalHeaderKey(name)]
+		switch {
+		case len(values) > 1:
+			bad = &httpapi.Error{Status: http.StatusBadRequest, Detail: "there is more than one header " + name}
+		case required && (len(values) == 0 || values[0] == ""):
+			bad = &httpapi.Error{Status: http.StatusBadRequest, Detail: "the header " + name + " is missing, which Google always sends"}
+		case len(values) == 1:
+			return values[0]
+		}
+		return ""
+	}
+	n := calendar.Notification{
+		ChannelID:  header("X-Goog-Channel-ID", true),
+		ResourceID: header("X-Goog-Resource-ID", true),
+		Token:      header("X-Goog-Channel-Token", false),
+	}
+	header("X-Goog-Resource-State", true)
+	header("X-Goog-Resource-URI", true)
+	number := header("X-Goog-Message-Number", true)
+	expiration := header("X-Goog-Channel-Expiration", false)
+	if bad != nil {
+		return n, bad
+	}
+	if i, err := strconv.ParseInt(number, 10, 64); err != nil || i < 1 {
+		return n, &httpapi.Error{Status: http.StatusBadRequest, Detail: "the header X-Goog-Message-Number is not a number from 1 on"}
+	}
+	if expiration != "" {
+		var err error
+		if n.Expiration, err = http.ParseTime(expiration); err != nil {
+			return n, &httpapi.Error{Status: http.StatusBadRequest, Detail: "the header X-Goog-Channel-Expiration is not an HTTP date"}
+		}
+	}
+	return n, nil
+}
+
+// ask publishes that a calendar is to be synced.
+func (h *handler) ask(ctx context.Context, calendarID string) error {
+	_, err := h.publish.Publish(ctx, []*pubsubpb.PubsubMessage{{Attributes: map[string]string{attributeCalendar: calendarID}}})
+	return err
+}
+
+// operate lets an operator's request through to next.
+func (h *handler) operate(w http.ResponseWriter, r *http.Request, method string, next httpapi.HandlerFunc) error {
+	if err := httpapi.AllowMethods(w, r, method); err != nil {
+		return err
+	}
+	if err := httpapi.CheckSize(r, maxPushSize); err != nil {
+		return err
+	}
+	claims, err := h.verify.IDToken(r, h.policy)
+	if err != nil {
+		return err
+	}
+	httpapi.Log(r.Context(), slog.String("operator", claims.Email))
+	return next(w, r)
+}
+
+// calendarOf returns the calendar that the query names, "" when it names none.
+func calendarOf(r *http.Request, required bool) (string, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	ids := query["calendar"]
+	switch {
+	case err != nil || len(ids) > 1 || len(ids) == 1 && ids[0] == "" || len(ids) == 0 && required:
+		return "", &httpapi.Error{Status: http.StatusBadRequest, Detail: "name one calendar, as ?calendar=ID"}
+	case len(ids) == 0:
+		return "", nil
+	}
+	httpapi.Log(r.Context(), slog.String("calendar", ids[0]))
+	return ids[0], nil
+}
+
+func (h *handler) watch(w http.ResponseWriter, r *http.Request) error {
+	id, err := calendarOf(r, true)
+	if err != nil {
+		return err
+	}
+	channel, err := h.engine.Watch(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	// The first sync, which tells what is in the calendar already.
+	if err := h.ask(r.Context(), id); err != nil {
+		return err
+	}
+	httpapi.WriteJSON(w, http.StatusOK, channel)
+	return nil
+}
+
+func (h *handler) stop(w http.ResponseWriter, r *http.Request) error {
+	id, err := calendarOf(r, true)
+	if err != nil {
+		return err
+	}
+	if err := h.engine.Stop(r.Context(), id); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (h *handler) renew(w http.ResponseWriter, r *http.Request) error {
+	renewed, err := h.engine.Renew(r.Context())
+	if err != nil {
+		return err
+	}
+	httpapi.WriteJSON(w, http.StatusOK, map[string]any{"channels": append([]calendar.Channel{}, renewed...)})
+	return nil
+}
+
+func (h *handler) channels(w http.ResponseWriter, r *http.Request) error {
+	channels, err := h.engine.Channels(r.Context())
+	if err != nil {
+		return err
+	}
+	httpapi.WriteJSON(w, http.StatusOK, map[string]any{"channels": append([]calendar.Channel{}, channels...)})
+	return nil
+}
+
+// sync syncs the calendar that the query names, or a message that Pub/Sub
+// pushes, or all.
+func (h *handler) sync(w http.ResponseWriter, r *http.Request) error {
+	id, err := calendarOf(r, false)
+	if err != nil {
+		return err
+	}
+	body, err := httpapi.ReadBody(w, r, maxPushSize)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), syncBudget)
+	defer cancel()
+	if id == "" && len(body) > 0 {
+		return h.pushed(ctx, w, r, body)
+	}
+	var results []calendar.Result
+	if id == "" {
+		results, err = h.engine.SyncAll(ctx)
+	} else {
+		results = make([]calendar.Result, 1)
+		results[0], err = h.engine.Sync(ctx, id)
+	}
+	if err != nil {
+		return err
+	}
+	httpapi.WriteJSON(w, http.StatusOK, map[string]any{"calendars": append([]calendar.Result{}, results...)})
+	return nil
+}
+
+// pushed syncs for a message from Pub/Sub, which comes again until it is
+// answered with success.
+func (h *handler) pushed(ctx context.Context, w http.ResponseWriter, r *http.Request, body []byte) error {
+	m, err := pubsubpush.Decode(r.Header, body)
+	if err != nil {
+		return err
+	}
+	id := m.Attributes[attributeCalendar]
+	if id == "" {
+		return &httpapi.Error{Status: http.StatusBadRequest, Detail: "the message has no attribute " + attributeCalendar}
+	}
+	httpapi.Log(ctx, slog.String("calendar", id), slog.String("messageId", m.MessageID))
+	result, err := h.engine.CatchUp(ctx, id)
+	if errors.Is(err, calendar.ErrBusy) {
+		// Nothing is wrong, so it is no 5xx.
+		httpapi.Outcome(ctx, "a sync is under way, this message comes again")
+		return &httpapi.Error{Status: http.StatusTooManyRequests, Detail: "another sync of this calendar is under way; push again", Cause: err}
+	}
+	if err != nil {
+		return err
+	}
+	httpapi.Outcome(ctx, "synced")
+	httpapi.Log(ctx, slog.Any("result", result))
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
