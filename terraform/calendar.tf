@@ -42,7 +42,7 @@ resource "google_pubsub_subscription" "calendar_sync" {
   name    = "inbox-calendar-sync"
   topic   = google_pubsub_topic.calendar_sync[0].id
 
-  # Pub/Sub's most. Who finds the calendar's sync under way is answered 503, and
+  # Pub/Sub's most. Who finds the calendar's sync under way is answered 429, and
   # comes again.
   ack_deadline_seconds = 600
   # The periodic sync does what is still undone after that, so that there are no

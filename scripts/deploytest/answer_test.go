@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -175,6 +176,32 @@ func start(t *testing.T, name string, environment map[string]string, more ...str
 	}
 }
 
+// accountKey makes up the key of a service account: what asks Google for
+// something has to have credentials before it does.
+func accountKey(t *testing.T) string {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(map[string]string{
+		"type": "service_account", "client_email": "deploytest@example.com", "token_uri": "https://oauth2.googleapis.com/token",
+		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "key.json")
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
 // answer is what a function says to a request.
 type answer struct {
 	status int
@@ -211,7 +238,7 @@ func ask(t *testing.T, method, url, token, contentType, body string) answer {
 func TestDeployedFunctionsAnswer(t *testing.T) {
 	t.Parallel()
 	project := emulator.Project()
-	functions, file := outputs(t, project, "")
+	functions, file := outputs(t, project, "  calendar = {}")
 	issuer, err := pushfake.NewIssuer(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -224,11 +251,14 @@ func TestDeployedFunctionsAnswer(t *testing.T) {
 		"HTTPS_PROXY=" + net.proxy,
 		"SSL_CERT_FILE=" + net.rootsCA,
 		"SSL_CERT_DIR=" + t.TempDir(),
+		"GOOGLE_APPLICATION_CREDENTIALS=" + accountKey(t),
 	}
 	receive, publish, console := functions["receive"].Environment, functions["publish"].Environment, functions["console"].Environment
+	calendar := functions["calendar"].Environment
 	receiveURL := start(t, "receive", receive, way...)
 	publishURL := start(t, "publish", publish, way...)
 	consoleURL := start(t, "console", console, way...)
+	calendarURL := start(t, "calendar", calendar, way...)
 
 	// Pub/Sub, pushing to receive as the subscription in pubsub.tf says.
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
@@ -267,6 +297,7 @@ func TestDeployedFunctionsAnswer(t *testing.T) {
 		return token
 	}
 	tester := "inbox-tester@" + project + ".iam.gserviceaccount.com"
+	operators := strings.Split(calendar["CALENDAR_OPERATORS"], ",") // Scheduler's account comes first
 	push, err := os.ReadFile(filepath.Join(root, "testdata", "pubsub", "sample_message.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -289,6 +320,14 @@ func TestDeployedFunctionsAnswer(t *testing.T) {
 		{"console_signed", "GET", consoleURL + "/messages", token(console["CONSOLE_AUDIENCE"], tester), "", "", 200},
 		{"console_unsigned", "GET", consoleURL + "/messages", "", "", "", 401},
 		{"console_other_account", "GET", consoleURL + "/messages", token(console["CONSOLE_AUDIENCE"], receive["PUSH_SERVICE_ACCOUNT"]), "", "", 403},
+		{"calendar_scheduler_syncs", "POST", calendarURL + "/sync", token(calendar["CALENDAR_AUDIENCE"], operators[0]), "", "", 200},
+		{"calendar_push_syncs", "POST", calendarURL + "/sync", token(calendar["CALENDAR_AUDIENCE"], receive["PUSH_SERVICE_ACCOUNT"]), "application/json", `{"message":{"attributes":{"calendar":"stopped@example.com"},"messageId":"1"},"subscription":"s"}`, 204},
+		{"calendar_tester_lists", "GET", calendarURL + "/channels", token(calendar["CALENDAR_AUDIENCE"], tester), "", "", 200},
+		{"calendar_unsigned", "POST", calendarURL + "/sync", "", "", "", 401},
+		{"calendar_other_account", "POST", calendarURL + "/sync", token(calendar["CALENDAR_AUDIENCE"], "inbox-console@"+project+".iam.gserviceaccount.com"), "", "", 403},
+		{"calendar_other_audience", "POST", calendarURL + "/sync", token(receive["PUSH_AUDIENCE"], receive["PUSH_SERVICE_ACCOUNT"]), "", "", 403},
+		{"calendar_notification_without_headers", "POST", calendarURL + "/notifications", "", "", "", 400},
+		{"calendar_robots", "GET", calendarURL + "/robots.txt", "", "", "", 200},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := ask(t, test.method, test.url, test.token, test.contentType, test.body)

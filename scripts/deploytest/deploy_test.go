@@ -262,7 +262,8 @@ func files(t *testing.T, dir string) map[string]string {
 func TestDeploy(t *testing.T) {
 	t.Parallel()
 	wants(t, "gcloud", "see cloud.google.com/sdk/docs/install")
-	functions, file := outputs(t, "demo-project", `  verification_token = "0123456789abcdef0123456789abcdef"`)
+	functions, file := outputs(t, "demo-project", `  verification_token = "0123456789abcdef0123456789abcdef"
+  calendar = {}`)
 	c := newCloud(t)
 	out, ok := deploy(t, c.environment(t), "--outputs", file, "--all")
 	if !ok {
@@ -439,6 +440,17 @@ func TestDeployDryRun(t *testing.T) {
 	}
 }
 
+// TestDeployAllLeavesOut deploys all where Terraform was not asked for one.
+func TestDeployAllLeavesOut(t *testing.T) {
+	t.Parallel()
+	_, file := outputs(t, "demo-project", "")
+	out, ok := deploy(t, []string{"CLOUDSDK_CONFIG=" + t.TempDir()}, "--outputs", file, "--dry-run", "--all")
+	if !ok || strings.Contains(out, "deploy calendar") || !strings.Contains(out, "gcloud functions deploy console ") ||
+		!strings.Contains(out, "calendar: not deployed, it is not in Terraform's outputs") {
+		t.Errorf("success %v, it prints %s", ok, out)
+	}
+}
+
 func TestDeployRefuses(t *testing.T) {
 	t.Parallel()
 	empty := filepath.Join(t.TempDir(), "outputs.json")
@@ -462,6 +474,7 @@ func TestDeployRefuses(t *testing.T) {
 		{"all_and_a_name", []string{"--all", "publish"}, "--all takes no names"},
 		{"no_value", []string{"--outputs"}, "--outputs needs a value"},
 		{"no_outputs_file", []string{"--dry-run", "--outputs", "nonesuch.json", "publish"}, "nonesuch.json cannot be read"},
+		{"none_in_outputs", []string{"--dry-run", "--outputs", empty, "--all"}, "Terraform's outputs have no functions"},
 		{"not_in_outputs", []string{"--dry-run", "--outputs", empty, "publish"}, "Terraform's outputs have no function publish"},
 		{"check_and_a_name", []string{"--check", "publish"}, "--check goes with --outputs only"},
 		{"check_without_outputs", []string{"--outputs", empty, "--check"}, "lack an address"},

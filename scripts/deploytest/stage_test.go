@@ -180,7 +180,10 @@ func TestStagedSource(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, unwanted := range []string{"shared/pushfake", "shared/inbox/boltinbox", "shared/emulator", "shared/inbox/inboxtest"} {
+			for _, unwanted := range []string{
+				"shared/pushfake", "shared/inbox/boltinbox", "shared/emulator", "shared/inbox/inboxtest",
+				"shared/calendar/boltstate", "shared/calendar/calendarfake", "shared/calendar/statetest",
+			} {
 				if slices.Contains(strings.Fields(deps), module+"/"+unwanted) {
 					t.Errorf("the program links %s", unwanted)
 				}
