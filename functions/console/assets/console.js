@@ -116,11 +116,13 @@ function follow(table) {
   function flush() {
     timer = undefined;
     const n = queue.length;
+    // Marking each of many would keep the browser painting.
+    const mark = performance.now() - flushed > 1000;
     rows.insertAdjacentHTML("afterbegin", queue.reverse().join(""));
     queue = [];
     for (let i = 0; i < n; i++) {
       localize(rows.children[i]);
-      if (n <= 5) rows.children[i].classList.add("fresh");
+      if (mark) rows.children[i].classList.add("fresh");
     }
     let trimmed = false;
     while (rows.children.length > keep && !rows.lastElementChild.contains(document.activeElement)) {
