@@ -264,7 +264,7 @@ func TestRowsFollowThePage(t *testing.T) {
 	}
 	a := s.put(t, "2", "s", []byte("line\n\nevent: row\ndata: forged"))
 	s.put(t, "3", "other", []byte("elsewhere"))
-	b := s.put(t, "4", "s", []byte("<b>\r"))
+	b := s.put(t, "4\r\revent: row\n\ndata: forged\r\n", "s", []byte("<b>\r"))
 	read := func(token string, n int) (ids []string, last string) {
 		r := s.request(t, http.MethodGet, attribute("data-feed")+"&pageToken="+token, "")
 		resp, err := http.DefaultClient.Do(r)
@@ -280,7 +280,7 @@ func TestRowsFollowThePage(t *testing.T) {
 			}
 			text.Write(buf)
 		}
-		if strings.Contains(text.String(), "<b>") || strings.Contains(text.String(), "\ndata: forged") {
+		if strings.Contains(text.String(), "<b>") || regexp.MustCompile(`[\r\n]data: forged`).MatchString(text.String()) || strings.Count(text.String(), "event: row\ndata: <tr") != n {
 			t.Errorf("a payload is part of the stream: %s", text.String())
 		}
 		for _, m := range regexp.MustCompile(`id="m-([0-9a-f]{40})"`).FindAllStringSubmatch(text.String(), -1) {

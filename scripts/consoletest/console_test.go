@@ -228,6 +228,9 @@ func TestReplay(t *testing.T) {
 	w.until(`document.querySelector("dialog").open`)
 	w.do(chromedp.Click(`dialog button[value="cancel"]`))
 	w.until(`!document.querySelector("dialog").open`)
+	if got := eval[string](w, `new Promise(done => setTimeout(() => done(document.querySelector("#replay-result").textContent)))`); got != "" {
+		t.Errorf("after Cancel: %s", got)
+	}
 	w.do(chromedp.Click("#replay"))
 	w.until(`document.querySelector("dialog").open`)
 	w.do(chromedp.Click(`dialog button[value="replay"]`))
