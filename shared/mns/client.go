@@ -1,0 +1,570 @@
+package mns
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/md5"
+	"crypto/sha1"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+const (
+	// callTimeout bounds one call, its answer included.
+	callTimeout = 30 * time.Second
+	// maxAnswer bounds an answer, in bytes. A page of topics has about 50 KB.
+	maxAnswer = 1 << 20
+	// pageSize is how many topics or subscriptions are listed at once.
+	pageSize = 100
+	// namespace is that of all of MNS's XML.
+	namespace   = "http://mns.aliyuncs.com/doc/v1/"
+	contentType = "text/xml;charset=UTF-8"
+)
+
+// What a call can fail with that a caller may want to take for success. Ask with
+// errors.Is; the error itself is an *APIError.
+var (
+	ErrTopicExists         = errors.New("mns: the topic exists already, with other attributes")
+	ErrTopicMissing        = errors.New("mns: the topic does not exist")
+	ErrSubscriptionExists  = errors.New("mns: the subscription exists already, with other attributes")
+	ErrSubscriptionMissing = errors.New("mns: the subscription does not exist")
+)
+
+// APIError is a refusal of MNS.
+type APIError struct {
+	// Status is the answer's HTTP status.
+	Status int
+	// Code is MNS's name of the reason, such as AccessDenied. It is empty when the
+	// answer is not one of MNS.
+	Code string
+	// Message and RequestID are what MNS says about it, and which call it was.
+	Message   string
+	RequestID string
+}
+
+// Error returns all of it in one line.
+func (e *APIError) Error() string {
+	if e.Code == "" {
+		return fmt.Sprintf("mns: the endpoint answered %d, not as MNS does", e.Status)
+	}
+	return fmt.Sprintf("mns: %s: %q (status %d, request %s)", e.Code, e.Message, e.Status, e.RequestID)
+}
+
+// Is reports whether target is the Err variable for e's code.
+func (e *APIError) Is(target error) bool {
+	switch e.Code {
+	case "TopicAlreadyExist":
+		return target == ErrTopicExists
+	case "TopicNotExist":
+		return target == ErrTopicMissing
+	case "SubscriptionAlreadyExist":
+		return target == ErrSubscriptionExists
+	case "SubscriptionNotExist":
+		return target == ErrSubscriptionMissing
+	}
+	return false
+}
+
+// Credentials are an AccessKey of Alibaba Cloud.
+type Credentials struct {
+	ID     string
+	Secret string
+	// Token is the security token of temporary credentials (STS), or empty.
+	Token string
+}
+
+// String hides the secret and the token from logs.
+func (c Credentials) String() string { return "mns.Credentials(" + c.ID + ")" }
+
+// GoString does the same for %#v.
+func (c Credentials) GoString() string { return c.String() }
+
+// ClientOptions holds what is optional for NewClient.
+type ClientOptions struct {
+	// Transport makes the calls; nil means http.DefaultTransport.
+	Transport http.RoundTripper
+	// Now is the clock of the signatures, which MNS takes for 15 minutes; nil
+	// means time.Now.
+	Now func() time.Time
+}
+
+// Client makes MNS's calls around topics. Each is tried once, follows no redirect
+// and ends within 30 seconds. It is safe for concurrent use.
+type Client struct {
+	endpoint    *url.URL
+	credentials Credentials
+	transport   http.RoundTripper
+	now         func() time.Time
+}
+
+// NewClient returns a client for an endpoint such as
+// https://ACCOUNT.mns.cn-hangzhou.aliyuncs.com. A stand-in on this machine may be
+// http and have a path. A nil o means no options.
+func NewClient(endpoint string, c Credentials, o *ClientOptions) (*Client, error) {
+	u, err := url.Parse(endpoint)
+	switch {
+	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return nil, errors.New("mns: the endpoint is not a URL such as https://ACCOUNT.mns.REGION.aliyuncs.com")
+	case u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())):
+		return nil, errors.New("mns: the endpoint is not https")
+	case c.ID == "" || c.Secret == "":
+		return nil, errors.New("mns: the AccessKey ID and its secret are required")
+	case strings.ContainsFunc(c.ID+c.Token, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
+		return nil, errors.New("mns: the AccessKey ID or the security token has characters that neither can have")
+	}
+	if o == nil {
+		o = &ClientOptions{}
+	}
+	client := &Client{u.JoinPath("/"), c, o.Transport, o.Now}
+	if client.transport == nil {
+		client.transport = http.DefaultTransport
+	}
+	if client.now == nil {
+		client.now = time.Now
+	}
+	return client, nil
+}
+
+func isLoopback(host string) bool {
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
+}
+
+// TopicAttributes are what can be set of a topic.
+type TopicAttributes struct {
+	// MaxMessageSize is the largest message, in bytes; 0 means MNS's default.
+	MaxMessageSize int
+	// Logging has MNS write a log of the topic's messages.
+	Logging bool
+}
+
+// Topic is a topic as MNS describes it.
+type Topic struct {
+	TopicAttributes
+	Name string
+	// Messages is how many messages MNS holds at the moment.
+	Messages int
+	// Retention is how long MNS keeps a message that it cannot deliver.
+	Retention         time.Duration
+	Created, Modified time.Time
+}
+
+// topicXML is a topic in either direction. MNS writes the flag as True or False.
+type topicXML struct {
+	XMLName                xml.Name `xml:"Topic"`
+	Namespace              string   `xml:"xmlns,attr,omitempty"`
+	TopicURL               string   `xml:",omitempty"`
+	TopicName              string   `xml:",omitempty"`
+	MaximumMessageSize     int      `xml:",omitempty"`
+	LoggingEnabled         string   `xml:",omitempty"`
+	MessageCount           int      `xml:",omitempty"`
+	MessageRetentionPeriod int64    `xml:",omitempty"`
+	CreateTime             int64    `xml:",omitempty"`
+	LastModifyTime         int64    `xml:",omitempty"`
+}
+
+func (a TopicAttributes) xml() any {
+	logging := "False"
+	if a.Logging {
+		logging = "True"
+	}
+	return topicXML{Namespace: namespace, MaximumMessageSize: a.MaxMessageSize, LoggingEnabled: logging}
+}
+
+func (t topicXML) topic() Topic {
+	return Topic{
+		TopicAttributes: TopicAttributes{t.MaximumMessageSize, strings.EqualFold(t.LoggingEnabled, "true")},
+		Name:            nameOf(t.TopicName, t.TopicURL),
+		Messages:        t.MessageCount,
+		Retention:       time.Duration(t.MessageRetentionPeriod) * time.Second,
+		Created:         unix(t.CreateTime),
+		Modified:        unix(t.LastModifyTime),
+	}
+}
+
+// nameOf returns the name or, in lists without attributes, the last part of the
+// address.
+func nameOf(name, address string) string {
+	if name == "" {
+		name = address[strings.LastIndexByte(address, '/')+1:]
+	}
+	return name
+}
+
+func unix(seconds int64) time.Time {
+	if seconds == 0 {
+		return time.Time{}
+	}
+	return time.Unix(seconds, 0).UTC()
+}
+
+// CreateTopic makes a topic, and reports whether it was not there before with the
+// same attributes. With others it fails with ErrTopicExists.
+func (c *Client) CreateTopic(ctx context.Context, topic string, a TopicAttributes) (created bool, err error) {
+	path, err := topicPath(topic)
+	if err != nil {
+		return false, err
+	}
+	status, err := c.call(ctx, call{method: http.MethodPut, path: path, body: a.xml()})
+	return status == http.StatusCreated, err
+}
+
+// SetTopicAttributes changes a topic, or fails with ErrTopicMissing.
+func (c *Client) SetTopicAttributes(ctx context.Context, topic string, a TopicAttributes) error {
+	path, err := topicPath(topic)
+	if err != nil {
+		return err
+	}
+	_, err = c.call(ctx, call{method: http.MethodPut, path: path + "?metaoverride=true", body: a.xml()})
+	return err
+}
+
+// TopicAttributes describes a topic, or fails with ErrTopicMissing.
+func (c *Client) TopicAttributes(ctx context.Context, topic string) (Topic, error) {
+	path, err := topicPath(topic)
+	if err != nil {
+		return Topic{}, err
+	}
+	var t topicXML
+	_, err = c.call(ctx, call{method: http.MethodGet, path: path, answer: &t})
+	return t.topic(), err
+}
+
+// DeleteTopic deletes a topic with its subscriptions, or fails with
+// ErrTopicMissing.
+func (c *Client) DeleteTopic(ctx context.Context, topic string) error {
+	path, err := topicPath(topic)
+	if err != nil {
+		return err
+	}
+	_, err = c.call(ctx, call{method: http.MethodDelete, path: path})
+	return err
+}
+
+// ListTopics yields the topics whose names begin with prefix, by name. It ends by
+// yielding one error when a call fails.
+func (c *Client) ListTopics(ctx context.Context, prefix string) iter.Seq2[Topic, error] {
+	return func(yield func(Topic, error) bool) {
+		page := func(marker string) ([]Topic, string, error) {
+			var list struct {
+				XMLName    xml.Name   `xml:"Topics"`
+				Topics     []topicXML `xml:"Topic"`
+				NextMarker string
+			}
+			_, err := c.call(ctx, call{method: http.MethodGet, path: "topics", header: paging(marker, prefix), answer: &list})
+			var topics []Topic
+			for _, t := range list.Topics {
+				topics = append(topics, t.topic())
+			}
+			return topics, list.NextMarker, err
+		}
+		pages(page, yield)
+	}
+}
+
+// Strategy is how MNS repeats a push that was not answered with success.
+type Strategy string
+
+const (
+	// BackoffRetry repeats it three times, each after 10 to 20 seconds. It is
+	// what MNS does when it is told nothing.
+	BackoffRetry Strategy = "BACKOFF_RETRY"
+	// ExponentialDecayRetry repeats it 176 times, which takes about a day.
+	ExponentialDecayRetry Strategy = "EXPONENTIAL_DECAY_RETRY"
+)
+
+// Subscription is what a topic's messages are pushed to.
+type Subscription struct {
+	Name string
+	// Endpoint is where to, such as https://HOST/PATH. Without a path MNS pushes
+	// to /notifications.
+	Endpoint string
+	// FilterTag, when set, is the tag that messages must have, 16 characters at
+	// most.
+	FilterTag string
+	// Strategy and Format are MNS's defaults when empty: BackoffRetry and XML.
+	Strategy Strategy
+	Format   Format
+	// Created and Modified are set by MNS.
+	Created, Modified time.Time
+}
+
+type subscriptionXML struct {
+	XMLName             xml.Name `xml:"Subscription"`
+	Namespace           string   `xml:"xmlns,attr,omitempty"`
+	SubscriptionURL     string   `xml:",omitempty"`
+	SubscriptionName    string   `xml:",omitempty"`
+	Endpoint            string   `xml:",omitempty"`
+	FilterTag           string   `xml:",omitempty"`
+	NotifyStrategy      Strategy `xml:",omitempty"`
+	NotifyContentFormat Format   `xml:",omitempty"`
+	CreateTime          int64    `xml:",omitempty"`
+	LastModifyTime      int64    `xml:",omitempty"`
+}
+
+// Subscribe makes the subscription s of a topic, and reports whether it was not
+// there before with the same attributes. With others it fails with
+// ErrSubscriptionExists, and without the topic with ErrTopicMissing.
+func (c *Client) Subscribe(ctx context.Context, topic string, s Subscription) (created bool, err error) {
+	path, err := subscriptionPath(topic, s.Name)
+	if err != nil {
+		return false, err
+	}
+	status, err := c.call(ctx, call{method: http.MethodPut, path: path, body: subscriptionXML{
+		Namespace: namespace, Endpoint: s.Endpoint, FilterTag: s.FilterTag,
+		NotifyStrategy: s.Strategy, NotifyContentFormat: s.Format,
+	}})
+	return status == http.StatusCreated, err
+}
+
+// Unsubscribe deletes a subscription, or fails with ErrSubscriptionMissing or
+// ErrTopicMissing.
+func (c *Client) Unsubscribe(ctx context.Context, topic, subscription string) error {
+	path, err := subscriptionPath(topic, subscription)
+	if err != nil {
+		return err
+	}
+	_, err = c.call(ctx, call{method: http.MethodDelete, path: path})
+	return err
+}
+
+// ListSubscriptions yields the subscriptions of a topic, by name. MNS may give no
+// more than their names. It ends by yielding one error when a call fails, such as
+// ErrTopicMissing.
+func (c *Client) ListSubscriptions(ctx context.Context, topic string) iter.Seq2[Subscription, error] {
+	return func(yield func(Subscription, error) bool) {
+		path, err := topicPath(topic)
+		if err != nil {
+			yield(Subscription{}, err)
+			return
+		}
+		page := func(marker string) ([]Subscription, string, error) {
+			var list struct {
+				XMLName       xml.Name          `xml:"Subscriptions"`
+				Subscriptions []subscriptionXML `xml:"Subscription"`
+				NextMarker    string
+			}
+			_, err := c.call(ctx, call{method: http.MethodGet, path: path + "/subscriptions", header: paging(marker, ""), answer: &list})
+			var subscriptions []Subscription
+			for _, s := range list.Subscriptions {
+				subscriptions = append(subscriptions, Subscription{
+					nameOf(s.SubscriptionName, s.SubscriptionURL), s.Endpoint, s.FilterTag,
+					s.NotifyStrategy, s.NotifyContentFormat, unix(s.CreateTime), unix(s.LastModifyTime),
+				})
+			}
+			return subscriptions, list.NextMarker, err
+		}
+		pages(page, yield)
+	}
+}
+
+// Message is what to publish.
+type Message struct {
+	Body []byte
+	// Tag, when set, is what subscriptions filter by.
+	Tag string
+	// Encoding is how the body travels. Raw takes text only, and of that nothing
+	// that XML cannot hold; Base64 takes anything.
+	Encoding Encoding
+}
+
+// Published is MNS's receipt of a message.
+type Published struct {
+	MessageID string
+	// BodyMD5 is the MD5 of the body as it travelled, in upper-case hex.
+	BodyMD5 string
+}
+
+// Publish publishes m to a topic, or fails with ErrTopicMissing. It also fails when
+// MNS says that it got another body. Since it is not known then, or after a
+// timeout, whether the message was taken, publishing it again may publish it twice.
+func (c *Client) Publish(ctx context.Context, topic string, m Message) (Published, error) {
+	path, err := topicPath(topic)
+	if err != nil {
+		return Published{}, err
+	}
+	body := string(m.Body)
+	if m.Encoding == Base64 {
+		body = base64.StdEncoding.EncodeToString(m.Body)
+	}
+	if !isXMLText(body) || !isXMLText(m.Tag) {
+		return Published{}, errors.New("mns: the message has bytes that cannot travel as text; publish it in base64")
+	}
+	var receipt struct {
+		XMLName        xml.Name `xml:"Message"`
+		MessageId      string
+		MessageBodyMD5 string
+	}
+	_, err = c.call(ctx, call{method: http.MethodPost, path: path + "/messages", body: struct {
+		XMLName     xml.Name `xml:"Message"`
+		Namespace   string   `xml:"xmlns,attr"`
+		MessageBody string
+		MessageTag  string `xml:",omitempty"`
+	}{Namespace: namespace, MessageBody: body, MessageTag: m.Tag}, answer: &receipt})
+	if err == nil && !strings.EqualFold(receipt.MessageBodyMD5, md5Hex(body)) {
+		err = errors.New("mns: MNS took another body than was sent")
+	}
+	return Published{receipt.MessageId, receipt.MessageBodyMD5}, err
+}
+
+// isXMLText reports whether XML can hold s as it is (XML 1.0, section 2.2).
+func isXMLText(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
+		return r < ' ' && r != '\t' && r != '\n' && r != '\r' || r == 0xfffe || r == 0xffff
+	})
+}
+
+func paging(marker, prefix string) http.Header {
+	h := http.Header{"X-Mns-Ret-Number": {strconv.Itoa(pageSize)}, "X-Mns-With-Meta": {"true"}}
+	if marker != "" {
+		h.Set("X-Mns-Marker", marker)
+	}
+	if prefix != "" {
+		h.Set("X-Mns-Prefix", prefix)
+	}
+	return h
+}
+
+// pages yields what all pages have.
+func pages[T any](page func(marker string) ([]T, string, error), yield func(T, error) bool) {
+	for marker := ""; ; {
+		items, next, err := page(marker)
+		if err != nil {
+			var none T
+			yield(none, err)
+			return
+		}
+		for _, item := range items {
+			if !yield(item, nil) {
+				return
+			}
+		}
+		// A list that leads back to where it is would never end.
+		if next == "" || next == marker {
+			return
+		}
+		marker = next
+	}
+}
+
+func topicPath(topic string) (string, error) {
+	if !isName(topic) {
+		return "", fmt.Errorf("mns: %q is not a topic's name, which is letters, digits and hyphens, %d at most", topic, maxName)
+	}
+	return "topics/" + topic, nil
+}
+
+func subscriptionPath(topic, subscription string) (string, error) {
+	path, err := topicPath(topic)
+	if err == nil && !isName(subscription) {
+		err = fmt.Errorf("mns: %q is not a subscription's name, which is letters, digits and hyphens, %d at most", subscription, maxName)
+	}
+	return path + "/subscriptions/" + subscription, err
+}
+
+// isName reports whether s may be a name. It has nothing that would need escaping
+// in a path.
+func isName(s string) bool {
+	return s != "" && len(s) <= maxName && !strings.ContainsFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
+	})
+}
+
+// call is one request. path is relative to the endpoint. body and answer are XML,
+// or nil.
+type call struct {
+	method, path string
+	header       http.Header
+	body, answer any
+}
+
+// call makes a call and returns the status of an answer that means success. Any
+// other is an *APIError.
+func (c *Client) call(ctx context.Context, a call) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	r, err := c.request(ctx, a)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := c.transport.RoundTrip(r) // follows no redirects
+	if err != nil {
+		return 0, fmt.Errorf("mns: %s %s: %w", a.method, a.path, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return 0, fmt.Errorf("mns: reading the answer: %w", err)
+	}
+	if len(body) > maxAnswer {
+		return 0, fmt.Errorf("mns: the answer is over %d bytes", maxAnswer)
+	}
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return 0, refusal(resp.StatusCode, body)
+	}
+	if a.answer != nil {
+		if err := xml.Unmarshal(body, a.answer); err != nil {
+			return 0, fmt.Errorf("mns: the answer cannot be read: %w", err)
+		}
+	}
+	return resp.StatusCode, nil
+}
+
+func refusal(status int, body []byte) error {
+	var e struct {
+		XMLName   xml.Name `xml:"Error"`
+		Code      string
+		Message   string
+		RequestId string
+	}
+	if err := xml.Unmarshal(body, &e); err != nil {
+		return &APIError{Status: status}
+	}
+	return &APIError{status, e.Code, e.Message, e.RequestId}
+}
+
+// request returns the signed request of a call.
+func (c *Client) request(ctx context.Context, a call) (*http.Request, error) {
+	var body []byte
+	if a.body != nil {
+		var err error
+		if body, err = xml.Marshal(a.body); err != nil {
+			return nil, fmt.Errorf("mns: %w", err)
+		}
+		body = append([]byte(xml.Header), body...)
+	}
+	r, err := http.NewRequestWithContext(ctx, a.method, c.endpoint.String()+a.path, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("mns: %w", err)
+	}
+	for name, values := range a.header {
+		r.Header[name] = values
+	}
+	r.Header.Set("Date", c.now().UTC().Format(http.TimeFormat))
+	r.Header.Set("X-Mns-Version", version)
+	if body != nil {
+		// Calls have the base64 of the hex digits here, not of the digest itself.
+		sum := md5.Sum(body)
+		r.Header.Set("Content-Md5", base64.StdEncoding.EncodeToString([]byte(hex.EncodeToString(sum[:]))))
+		r.Header.Set("Content-Type", contentType)
+	}
+	if c.credentials.Token != "" {
+		r.Header.Set("Security-Token", c.credentials.Token)
+	}
+	mac := hmac.New(sha1.New, []byte(c.credentials.Secret))
+	mac.Write([]byte(signedText(r.Method, r.Header, r.URL.RequestURI())))
+	r.Header.Set("Authorization", "MNS "+c.credentials.ID+":"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
+	return r, nil
+}

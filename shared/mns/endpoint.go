@@ -1,0 +1,34 @@
+package mns
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"example.com/pushinbox/shared/verify"
+)
+
+// Endpoint checks that the request's address holds the endpoint's secret, as the
+// last segment of its path or as ?token=, and returns the path by which the
+// endpoint can be named in logs and in the inbox: without that segment. An empty
+// secret is not asked for. It fails with verify.ErrSecret, a 403. The time it
+// takes says nothing about the secret.
+func Endpoint(r *http.Request, secret string) (path string, err error) {
+	path = r.URL.EscapedPath()
+	if secret == "" {
+		return path, nil
+	}
+	before, last := path[:strings.LastIndexByte(path, '/')+1], path[strings.LastIndexByte(path, '/')+1:]
+	if last, err := url.PathUnescape(last); err == nil {
+		got, want := sha256.Sum256([]byte(last)), sha256.Sum256([]byte(secret))
+		if subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
+			if before != "/" {
+				before = strings.TrimSuffix(before, "/")
+			}
+			return before, nil
+		}
+	}
+	return path, verify.Secret(r, secret)
+}

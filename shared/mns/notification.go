@@ -1,0 +1,414 @@
+package mns
+
+import (
+	"bytes"
+	"crypto/md5"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"example.com/pushinbox/shared/inbox"
+)
+
+// Encoding is what a publisher did to a message's body, which MNS does not tell.
+type Encoding string
+
+const (
+	// Raw bodies are as they were. The empty Encoding means the same.
+	Raw Encoding = "raw"
+	// Base64 bodies are base64 of what they were, as several SDKs send them.
+	Base64 Encoding = "base64"
+)
+
+// UnmarshalText sets e to the encoding of this name, so that a setting can be one.
+func (e *Encoding) UnmarshalText(name []byte) error {
+	switch n := Encoding(name); n {
+	case Raw, Base64:
+		*e = n
+		return nil
+	}
+	return fmt.Errorf("mns: %q is neither %s nor %s", name, Raw, Base64)
+}
+
+// decode returns what the publisher had before encoding it.
+func (e Encoding) decode(body []byte) ([]byte, error) {
+	if e != Base64 {
+		return body, nil
+	}
+	b := make([]byte, base64.StdEncoding.DecodedLen(len(body)))
+	n, err := base64.StdEncoding.Decode(b, body)
+	if err != nil {
+		return nil, malformed("the message is not base64")
+	}
+	return b[:n], nil
+}
+
+// Format is one of the forms that a subscription can have pushes in.
+type Format string
+
+// The formats.
+const (
+	XML        Format = "XML"
+	JSON       Format = "JSON"
+	Simplified Format = "SIMPLIFIED"
+)
+
+// Notification is what a push says. The names and the MD5 are empty where a
+// SIMPLIFIED push does not say them.
+type Notification struct {
+	Format           Format
+	TopicOwner       string
+	TopicName        string
+	Subscriber       string
+	SubscriptionName string
+	// MessageID is unique within the topic, and the same on every redelivery.
+	MessageID string
+	// MessageMD5 is the MD5 of the body as published, in upper-case hex.
+	MessageMD5 string
+	// MessageTag is what subscriptions filter by, or empty.
+	MessageTag string
+	// PublishTime has milliseconds; it is zero where the push does not say it.
+	PublishTime time.Time
+	// Body is the message's body, decoded.
+	Body []byte
+}
+
+// Headers of a SIMPLIFIED push. The first is always there.
+const (
+	headerMessageID        = "X-Mns-Message-Id"
+	headerMessageTag       = "X-Mns-Message-Tag"
+	headerTopicOwner       = "X-Mns-Topic-Owner"
+	headerTopicName        = "X-Mns-Topic-Name"
+	headerSubscriber       = "X-Mns-Subscriber"
+	headerSubscriptionName = "X-Mns-Subscription-Name"
+	headerPublishTime      = "X-Mns-Publish-Time"
+)
+
+// Decode reads a push whose signature was verified, or fails with ErrMalformed.
+//
+// A push with an x-mns-message-id header is SIMPLIFIED, whatever its body looks
+// like: the body is then its publisher's, who must not pass for another by writing
+// a notification into it. Any other push is XML or JSON by its Content-Type or,
+// since that of JSON is not documented, by its first character.
+func Decode(h http.Header, body []byte, e Encoding) (*Notification, error) {
+	var fields map[string]string
+	var n Notification
+	var err error
+	switch n.Format = formatOf(h, body); n.Format {
+	case Simplified:
+		return decodeSimplified(h, body, e)
+	case XML:
+		fields, err = readXML(body)
+	case JSON:
+		fields, err = readJSON(body)
+	default:
+		err = malformed("it is neither XML nor JSON and has no x-mns-message-id")
+	}
+	if err != nil {
+		return nil, err
+	}
+	message, ok := fields["Message"]
+	if !ok {
+		return nil, malformed("there is no Message")
+	}
+	n.TopicOwner, n.TopicName = fields["TopicOwner"], fields["TopicName"]
+	n.Subscriber, n.SubscriptionName = fields["Subscriber"], fields["SubscriptionName"]
+	n.MessageID, n.MessageMD5, n.MessageTag = fields["MessageId"], fields["MessageMD5"], fields["MessageTag"]
+	for _, s := range [...]string{n.TopicOwner, n.TopicName, n.Subscriber, n.SubscriptionName, n.MessageID, n.MessageMD5, fields["PublishTime"]} {
+		if s == "" {
+			return nil, malformed("a name, the ID, the MD5 or the time is missing")
+		}
+	}
+	if !strings.EqualFold(n.MessageMD5, md5Hex(message)) {
+		// Readers of XML make line feeds of all line ends. The MD5 proves whether
+		// these were two characters each.
+		crlf := strings.ReplaceAll(message, "\n", "\r\n")
+		if n.Format != XML || !strings.EqualFold(n.MessageMD5, md5Hex(crlf)) {
+			return nil, malformed("MessageMD5 is not that of Message")
+		}
+		message = crlf
+	}
+	n.MessageMD5 = strings.ToUpper(n.MessageMD5)
+	return n.finish(fields["PublishTime"], []byte(message), e)
+}
+
+func decodeSimplified(h http.Header, body []byte, e Encoding) (*Notification, error) {
+	n := &Notification{
+		Format:           Simplified,
+		TopicOwner:       h.Get(headerTopicOwner),
+		TopicName:        h.Get(headerTopicName),
+		Subscriber:       h.Get(headerSubscriber),
+		SubscriptionName: h.Get(headerSubscriptionName),
+		MessageID:        h.Get(headerMessageID),
+		MessageMD5:       md5Hex(string(body)),
+		MessageTag:       h.Get(headerMessageTag),
+	}
+	return n.finish(h.Get(headerPublishTime), body, e)
+}
+
+// finish checks what all formats have in common and sets the time and the body.
+func (n *Notification) finish(publishTime string, body []byte, e Encoding) (*Notification, error) {
+	for _, name := range [...]string{n.TopicOwner, n.TopicName, n.Subscriber, n.SubscriptionName, n.MessageID, n.MessageTag} {
+		if len(name) > maxName || !utf8.ValidString(name) || strings.ContainsFunc(name, isNoName) {
+			return nil, malformed("a name cannot be one")
+		}
+	}
+	if n.MessageID == "" {
+		return nil, malformed("there is no message ID")
+	}
+	if publishTime != "" {
+		ms, err := strconv.ParseInt(publishTime, 10, 64)
+		if err != nil || ms < 0 || ms > maxPublishTime {
+			return nil, malformed("the publish time is not one in milliseconds")
+		}
+		n.PublishTime = time.UnixMilli(ms).UTC()
+	}
+	var err error
+	n.Body, err = e.decode(body)
+	return n, err
+}
+
+const (
+	// maxName is the longest name of MNS, in bytes.
+	maxName = 256
+	// maxPublishTime is the end of the year 9999 in Unix milliseconds.
+	maxPublishTime = 253402300799999
+)
+
+// isNoName finds what is in no name of MNS and would confuse one subscription's
+// full name with another's, or a line of a log with the next.
+func isNoName(r rune) bool { return r == '/' || r < ' ' || r == 0x7f }
+
+func malformed(why string) error { return fmt.Errorf("%w: %s", ErrMalformed, why) }
+
+func md5Hex(s string) string {
+	sum := md5.Sum([]byte(s))
+	return strings.ToUpper(hex.EncodeToString(sum[:]))
+}
+
+// formatOf returns the format of a push, or nothing.
+func formatOf(h http.Header, body []byte) Format {
+	if _, ok := h[headerMessageID]; ok {
+		return Simplified
+	}
+	mediaType, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+	switch mediaType {
+	case "text/xml", "application/xml":
+		return XML
+	case "application/json", "text/json":
+		return JSON
+	}
+	switch body = bytes.TrimLeft(body, " \t\r\n"); {
+	case bytes.HasPrefix(body, []byte("<")):
+		return XML
+	case bytes.HasPrefix(body, []byte("{")):
+		return JSON
+	}
+	return ""
+}
+
+// fieldNames are what a notification's elements or members are called.
+var fieldNames = []string{
+	"TopicOwner", "TopicName", "Subscriber", "SubscriptionName",
+	"MessageId", "MessageMD5", "MessageTag", "Message", "PublishTime",
+}
+
+// maxDepth is how deep the elements of a notification may nest. Known ones have
+// two levels.
+const maxDepth = 16
+
+// readXML returns the text of the fields that are children of a Notification, in
+// whatever namespace. Other elements are skipped. What could be read in two ways,
+// or be expanded, is an error: fields that come twice, and document types.
+func readXML(body []byte) (map[string]string, error) {
+	fields := make(map[string]string)
+	d := xml.NewDecoder(bytes.NewReader(body))
+	var path []string
+	var text strings.Builder
+	ended := false
+	for {
+		token, err := d.Token()
+		if err == io.EOF && ended {
+			return fields, nil
+		}
+		if err != nil {
+			return nil, malformed("it is not XML")
+		}
+		switch t := token.(type) {
+		case xml.Directive:
+			return nil, malformed("it has a document type")
+		case xml.StartElement:
+			path = append(path, t.Name.Local)
+			switch {
+			case ended || len(path) == 1 && t.Name.Local != "Notification":
+				return nil, malformed("it is not one Notification")
+			case len(path) > maxDepth:
+				return nil, malformed("it is nested too deep")
+			case len(path) == 2:
+				text.Reset()
+			case len(path) == 3 && slices.Contains(fieldNames, path[1]):
+				return nil, malformed("a field has elements")
+			}
+		case xml.CharData:
+			switch {
+			case len(path) == 2:
+				text.Write(t)
+			case len(path) < 2 && len(bytes.TrimSpace(t)) > 0:
+				return nil, malformed("there is text between its elements")
+			}
+		case xml.EndElement:
+			if len(path) == 2 && slices.Contains(fieldNames, path[1]) {
+				if _, ok := fields[path[1]]; ok {
+					return nil, malformed("a field comes twice")
+				}
+				fields[path[1]] = text.String()
+			}
+			path = path[:len(path)-1]
+			ended = len(path) == 0
+		}
+	}
+}
+
+// readJSON returns the fields of a notification that is a JSON object. Other
+// members are skipped. Unlike encoding/json it takes no name in another case, and
+// no name twice.
+func readJSON(body []byte) (map[string]string, error) {
+	// The decoder makes replacement characters of what is not UTF-8.
+	if !json.Valid(body) || !utf8.Valid(body) {
+		return nil, malformed("it is not JSON")
+	}
+	fields := make(map[string]string)
+	d := json.NewDecoder(bytes.NewReader(body))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, malformed("it is not a JSON object")
+	}
+	for d.More() {
+		t, err := d.Token()
+		name, ok := t.(string)
+		var value json.RawMessage
+		if err == nil && ok {
+			err = d.Decode(&value)
+		}
+		if err != nil || !ok {
+			return nil, malformed("it is not JSON")
+		}
+		if !slices.Contains(fieldNames, name) {
+			continue
+		}
+		if _, ok := fields[name]; ok {
+			return nil, malformed("a field comes twice")
+		}
+		if fields[name], err = jsonText(name, value); err != nil {
+			return nil, err
+		}
+	}
+	return fields, nil
+}
+
+// jsonText returns the text of a field: a string or, for the time, a number.
+func jsonText(name string, value json.RawMessage) (string, error) {
+	if name == "PublishTime" && value[0] != '"' {
+		return string(value), nil
+	}
+	var s *string
+	if err := json.Unmarshal(value, &s); err != nil || s == nil {
+		return "", malformed("a field is not text")
+	}
+	return *s, nil
+}
+
+// Subscription is the full name of what pushed n to the endpoint with this path:
+// accounts/OWNER/topics/TOPIC/subscriptions/NAME. Older SIMPLIFIED pushes do not
+// say these, and the path stands in for them: give each subscription one of its
+// own.
+func (n *Notification) Subscription(path string) string {
+	if n.TopicOwner == "" || n.TopicName == "" || n.SubscriptionName == "" {
+		return path
+	}
+	return "accounts/" + n.TopicOwner + "/topics/" + n.TopicName + "/subscriptions/" + n.SubscriptionName
+}
+
+// Message returns n as the inbox keeps it, verified as of s. path is the
+// endpoint's, without a secret, as Endpoint returns it.
+func (n *Notification) Message(s Signer, path string) *inbox.Message {
+	attributes := make(map[string]string)
+	for name, value := range map[string]string{
+		"topic-owner":       n.TopicOwner,
+		"topic-name":        n.TopicName,
+		"subscriber":        n.Subscriber,
+		"subscription-name": n.SubscriptionName,
+		"message-tag":       n.MessageTag,
+	} {
+		if value != "" {
+			attributes[name] = value
+		}
+	}
+	audience := n.SubscriptionName
+	if audience == "" {
+		audience = path
+	}
+	return &inbox.Message{
+		Source:       inbox.SourceMNS,
+		Subscription: n.Subscription(path),
+		MessageID:    n.MessageID,
+		PublishTime:  n.PublishTime,
+		Data:         n.Body,
+		Attributes:   attributes,
+		Verified: inbox.Verified{
+			Issuer:   s.CertificateURL,
+			Subject:  n.TopicOwner,
+			Audience: audience,
+			IssuedAt: s.Date.UTC(),
+		},
+	}
+}
+
+// Policy says whose pushes are taken. MNS signs those of every account.
+type Policy struct {
+	// Owners are the account IDs whose topics may push; at least one.
+	Owners []string
+	// Topics and Subscriptions are the names that may push; empty means all of the
+	// owners'.
+	Topics        []string
+	Subscriptions []string
+	// Unnamed takes pushes that name no owner, as older SIMPLIFIED ones do. Set it
+	// only where Endpoint has checked a secret: nothing else is left then.
+	Unnamed bool
+}
+
+// Validate reports whether p names whom to trust, as an error that is ErrPolicy.
+func (p Policy) Validate() error {
+	if len(p.Owners) == 0 || slices.Contains(p.Owners, "") {
+		return ErrPolicy
+	}
+	return nil
+}
+
+// Check fails with ErrForeign when p does not take n. A list of topics or
+// subscriptions takes no push that does not name its own.
+func (p Policy) Check(n *Notification) error {
+	if err := p.Validate(); err != nil {
+		return err
+	}
+	switch {
+	case n.TopicOwner == "" && !p.Unnamed:
+		return fmt.Errorf("%w: the push names no owner, and there is no secret that would do instead", ErrForeign)
+	case n.TopicOwner != "" && !slices.Contains(p.Owners, n.TopicOwner):
+		return fmt.Errorf("%w: the topic's owner is not allowed", ErrForeign)
+	case len(p.Topics) > 0 && !slices.Contains(p.Topics, n.TopicName):
+		return fmt.Errorf("%w: the topic is not allowed", ErrForeign)
+	case len(p.Subscriptions) > 0 && !slices.Contains(p.Subscriptions, n.SubscriptionName):
+		return fmt.Errorf("%w: the subscription is not allowed", ErrForeign)
+	}
+	return nil
+}

@@ -1,0 +1,198 @@
+package mns
+
+import (
+	"crypto/md5"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// MaxAge is how far a push's Date may be from now, either way.
+const MaxAge = 15 * time.Minute
+
+// Headers of a push that this package reads by name.
+const (
+	headerPrefix         = "X-Mns-"
+	headerCertificateURL = "X-Mns-Signing-Cert-Url"
+	headerRequestID      = "X-Mns-Request-Id"
+)
+
+// maxSignature is the most that a signature can take in base64: one of a key of
+// maxKeyBits.
+const maxSignature = (maxKeyBits/8 + 2) / 3 * 4
+
+// VerifierOptions holds what is optional for NewVerifier.
+type VerifierOptions struct {
+	// Transport reaches the certificate's host. Nil means a transport of Go's
+	// usual kind. Redirects are never followed.
+	Transport http.RoundTripper
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Pins are SHA-256 digests, in hex, of the certificates (as DER) that are
+	// trusted. Empty means any that MNS's addresses have.
+	Pins []string
+}
+
+// Verifier proves that MNS signed a request. It is safe for concurrent use; use
+// one for the life of the process, since it keeps the certificates.
+type Verifier struct {
+	now          func() time.Time
+	certificates *certificates
+}
+
+// NewVerifier returns a Verifier, or an error that names the option that is wrong.
+// A nil o means no options.
+func NewVerifier(o *VerifierOptions) (*Verifier, error) {
+	if o == nil {
+		o = &VerifierOptions{}
+	}
+	now := o.Now
+	if now == nil {
+		now = time.Now
+	}
+	certificates, err := newCertificates(o.Transport, now, o.Pins)
+	if err != nil {
+		return nil, err
+	}
+	return &Verifier{now, certificates}, nil
+}
+
+// Signer is what a verified request says of its signature.
+type Signer struct {
+	// CertificateURL is where the certificate came from, always https.
+	CertificateURL string
+	// Fingerprint is the SHA-256 of the certificate as DER, in hex.
+	Fingerprint string
+	// KeyBits is the size of the certificate's RSA key.
+	KeyBits int
+	// Date is the time of the signature.
+	Date time.Time
+	// RequestID is MNS's ID of this delivery; empty when it sent none.
+	RequestID string
+}
+
+// Verify reports who signed r, whose whole body is given. r must be as a server
+// got it: what is signed is the request target as sent (r.RequestURI), every
+// x-mns-* header, Date, Content-Type and Content-MD5, and the body through the
+// last. The cheap checks come first, so nothing is fetched for a request that
+// fails one of them.
+//
+// A request that MNS did not sign like this, now, fails with an Err variable of
+// this package that is a 403; ErrUnavailable, a 503, says that this cannot be
+// known at the moment. Verify waits for a certificate for two seconds at most.
+func (v *Verifier) Verify(r *http.Request, body []byte) (Signer, error) {
+	p, err := parsePush(r)
+	if err != nil {
+		return Signer{}, err
+	}
+	if age := v.now().Sub(p.date); age > MaxAge || age < -MaxAge {
+		return Signer{}, fmt.Errorf("%w: it is %v old", ErrDate, age.Round(time.Second))
+	}
+	if err := checkDigest(p.digest, body); err != nil {
+		return Signer{}, err
+	}
+	certificate, err := v.certificates.get(r.Context(), p.certificateURL)
+	if err != nil {
+		return Signer{}, err
+	}
+	if !certificate.signed(signedText(r.Method, r.Header, r.RequestURI), p.signature) {
+		return Signer{}, ErrSignature
+	}
+	return Signer{
+		CertificateURL: p.certificateURL,
+		Fingerprint:    certificate.fingerprint,
+		KeyBits:        certificate.n.BitLen(),
+		Date:           p.date,
+		RequestID:      r.Header.Get(headerRequestID),
+	}, nil
+}
+
+// push is what the headers of a push say about its signature.
+type push struct {
+	signature      []byte
+	certificateURL string
+	date           time.Time
+	digest         string
+}
+
+// parsePush reads the headers, or fails before anything expensive is done.
+func parsePush(r *http.Request) (push, error) {
+	var p push
+	for name, values := range r.Header {
+		if len(values) > 1 && strings.HasPrefix(name, headerPrefix) {
+			return p, fmt.Errorf("%w: an x-mns-* header is there %d times", ErrHeaders, len(values))
+		}
+	}
+	if len(r.Header["Content-Type"]) > 1 {
+		return p, fmt.Errorf("%w: there is more than one Content-Type", ErrHeaders)
+	}
+	if !strings.HasPrefix(r.RequestURI, "/") {
+		return p, fmt.Errorf("%w: the request target is not a path", ErrHeaders)
+	}
+	var authorization, address, date string
+	for _, h := range [...]struct {
+		name  string
+		value *string
+	}{
+		{"Authorization", &authorization},
+		{headerCertificateURL, &address},
+		{"Date", &date},
+		{"Content-Md5", &p.digest},
+	} {
+		values := r.Header[h.name]
+		if len(values) != 1 || values[0] == "" {
+			return p, fmt.Errorf("%w: %d of %s", ErrHeaders, len(values), h.name)
+		}
+		*h.value = values[0]
+	}
+	var err error
+	if p.date, err = http.ParseTime(date); err != nil {
+		return p, fmt.Errorf("%w: Date is not a date", ErrHeaders)
+	}
+	if len(authorization) > maxSignature {
+		return p, fmt.Errorf("%w: Authorization is too long for a signature", ErrHeaders)
+	}
+	if p.signature, err = base64.StdEncoding.Strict().DecodeString(authorization); err != nil || len(p.signature) < minKeyBits/8 {
+		return p, fmt.Errorf("%w: Authorization is not a signature", ErrHeaders)
+	}
+	p.certificateURL, err = parseCertificateURL(address)
+	return p, err
+}
+
+// checkDigest compares the body with Content-MD5, which MNS writes in three ways:
+// as 32 hex digits, as base64 of those, and as base64 of the 16 bytes.
+func checkDigest(header string, body []byte) error {
+	digits := header
+	if b, err := base64.StdEncoding.Strict().DecodeString(header); err == nil {
+		switch len(b) {
+		case md5.Size:
+			digits = hex.EncodeToString(b)
+		case md5.Size * 2:
+			digits = string(b)
+		}
+	}
+	sum := md5.Sum(body)
+	if !strings.EqualFold(digits, hex.EncodeToString(sum[:])) {
+		return ErrDigest
+	}
+	return nil
+}
+
+// signedText is what MNS signs of a request in either direction: method,
+// Content-MD5, Content-Type and Date, the x-mns-* headers in order, and the request
+// target as sent, a line each. A missing header is an empty line.
+func signedText(method string, h http.Header, target string) string {
+	var lines []string
+	for name, values := range h {
+		if strings.HasPrefix(name, headerPrefix) {
+			lines = append(lines, strings.ToLower(name)+":"+values[0])
+		}
+	}
+	slices.Sort(lines)
+	lines = append([]string{method, h.Get("Content-Md5"), h.Get("Content-Type"), h.Get("Date")}, lines...)
+	return strings.Join(append(lines, target), "\n")
+}
