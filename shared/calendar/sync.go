@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -347,7 +348,7 @@ func (p *pass) settle(ctx context.Context) error {
 			return err
 		}
 	}
-	for master := range p.over {
+	for _, master := range slices.Sorted(maps.Keys(p.over)) {
 		exceptions, err := p.state.Exceptions(ctx, p.lease.CalendarID, master)
 		if err != nil {
 			return err
