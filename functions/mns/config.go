@@ -1,0 +1,72 @@
+package mns
+
+import (
+	"errors"
+	"regexp"
+	"slices"
+	"strings"
+
+	"example.com/pushinbox/shared/inbox/firestoreinbox"
+	"example.com/pushinbox/shared/mns"
+)
+
+// environment is what the function reads from its environment.
+type environment struct {
+	firestoreinbox.Config
+	MNS Config
+}
+
+// Validate reports every value that cannot be right.
+func (e environment) Validate() error {
+	return errors.Join(e.Config.Validate(), e.MNS.Validate())
+}
+
+// Config is whose pushes are let in, each field with the variable it is read
+// from.
+type Config struct {
+	// Project is the Google Cloud project that the log's traces belong to.
+	Project string `env:"GOOGLE_CLOUD_PROJECT"`
+	// Owners are the IDs of the Alibaba Cloud accounts whose topics may push.
+	// MNS signs the pushes of every account.
+	Owners []string `env:"MNS_TOPIC_OWNERS,required,notEmpty"`
+	// Topics and Subscriptions are the names that may push; empty means all of
+	// the owners'.
+	Topics        []string `env:"MNS_TOPICS"`
+	Subscriptions []string `env:"MNS_SUBSCRIPTIONS"`
+	// Pins are the SHA-256 digests, in hex, of the signing certificates (as DER)
+	// that are trusted; empty means any that MNS's own addresses have.
+	Pins []string `env:"MNS_CERTIFICATE_PINS"`
+	// Secret, when set, must be the last segment of the endpoint's path or its
+	// ?token= too. The known certificate's key has 512 bits, so that a signature
+	// alone is weak evidence.
+	Secret string `env:"MNS_SECRET"`
+	// Body is what publishers do to the bodies of messages: raw or base64.
+	Body mns.Encoding `env:"MNS_BODY" envDefault:"raw"`
+}
+
+var (
+	// Characters that every part of the way leaves as they are: MNS signs the
+	// path as it sends it.
+	secretForm = regexp.MustCompile(`^[A-Za-z0-9._~-]{16,128}$`)
+	pinForm    = regexp.MustCompile(`^[0-9A-Fa-f]{64}$`)
+)
+
+// Validate reports every value that cannot be right, naming its variable.
+func (c Config) Validate() error {
+	var errs []error
+	if len(c.Owners) == 0 {
+		errs = append(errs, errors.New("MNS_TOPIC_OWNERS is empty; set it to the ID of the Alibaba Cloud account that owns the topics"))
+	}
+	for variable, names := range map[string][]string{"MNS_TOPIC_OWNERS": c.Owners, "MNS_TOPICS": c.Topics, "MNS_SUBSCRIPTIONS": c.Subscriptions} {
+		if slices.ContainsFunc(names, func(name string) bool { return name == "" || strings.ContainsAny(name, " \t/") }) {
+			errs = append(errs, errors.New(variable+" has an empty name, or one with a space or a slash; separate names with commas alone"))
+		}
+	}
+	if slices.ContainsFunc(c.Pins, func(pin string) bool { return !pinForm.MatchString(pin) }) {
+		errs = append(errs, errors.New("MNS_CERTIFICATE_PINS has one that is not a SHA-256 digest of 64 hex digits"))
+	}
+	if c.Secret != "" && !secretForm.MatchString(c.Secret) {
+		errs = append(errs, errors.New("MNS_SECRET is not 16 to 128 letters, digits and -._~; make one with: openssl rand -hex 32"))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,173 @@
+package mns
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"example.com/pushinbox/shared/httpapi"
+	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/mns"
+)
+
+// Verifier says who signed a push.
+type Verifier interface {
+	Verify(r *http.Request, body []byte) (mns.Signer, error)
+}
+
+// Store keeps a message, once.
+type Store interface {
+	Put(ctx context.Context, m *inbox.Message) (stored bool, err error)
+}
+
+// budget bounds one request, its body included. MNS waits five seconds for an
+// answer, and sends again after that.
+const budget = 4500 * time.Millisecond
+
+// New returns the endpoint. It answers 201 once the message is durable, or was
+// before, and nothing else acknowledges.
+func New(cfg Config, v Verifier, s Store, log *slog.Logger) (http.Handler, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if v == nil || s == nil || log == nil {
+		return nil, errors.New("mns: a verifier, a store and a logger are required")
+	}
+	return &handler{
+		project: cfg.Project,
+		secret:  cfg.Secret,
+		policy: mns.Policy{
+			Owners: cfg.Owners, Topics: cfg.Topics, Subscriptions: cfg.Subscriptions, Unnamed: cfg.Secret != "",
+		},
+		encoding: cfg.Body,
+		verify:   v,
+		store:    s,
+		log:      log,
+	}, nil
+}
+
+type handler struct {
+	project  string
+	secret   string
+	policy   mns.Policy
+	encoding mns.Encoding
+	verify   Verifier
+	store    Store
+	log      *slog.Logger
+}
+
+// ServeHTTP takes the secret out of the path before the request comes to where
+// it is logged. Signatures are of the request target as it was sent, which
+// stays.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), budget)
+	defer cancel()
+	path, secretErr := mns.Endpoint(r, h.secret)
+	logged := path
+	switch {
+	case secretErr != nil:
+		logged = "/" + mask // the secret may be anywhere, with a slash too many
+	case path != r.URL.EscapedPath():
+		logged = strings.TrimSuffix(path, "/") + "/" + mask
+	}
+	r = r.WithContext(ctx)
+	r.URL = &url.URL{Path: logged}
+	httpapi.Handle(h.log, h.project, func(w http.ResponseWriter, r *http.Request) error {
+		httpapi.Log(r.Context(), access(r))
+		return h.push(w, r, path, secretErr)
+	}).ServeHTTP(w, r)
+}
+
+const mask = "***"
+
+// access is what the access log has besides what is logged of every request.
+func access(r *http.Request) slog.Attr {
+	length := slog.Int64("length", r.ContentLength)
+	if r.ContentLength < 0 {
+		length = slog.Attr{}
+	}
+	return slog.Group("access",
+		slog.String("protocol", r.Proto),
+		length,
+		slog.String("host", short(r.Host)),
+		slog.String("requestId", short(r.Header.Get("X-Mns-Request-Id"))),
+		slog.String("version", short(r.Header.Get("X-Mns-Version"))),
+	)
+}
+
+// short keeps what anyone may send from filling the log.
+func short(s string) string { return s[:min(len(s), 256)] }
+
+func (h *handler) push(w http.ResponseWriter, r *http.Request, path string, secretErr error) error {
+	// Reading does not heed the context, and what is left of a body is read
+	// before an answer is sent, a refusal too.
+	conn := http.NewResponseController(w)
+	deadline, _ := r.Context().Deadline()
+	if err := conn.SetReadDeadline(deadline); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	if err := httpapi.AllowMethods(w, r, http.MethodPost); err != nil {
+		return err
+	}
+	if err := httpapi.CheckSize(r, mns.MaxBodySize); err != nil {
+		return err
+	}
+	if secretErr != nil {
+		return secretErr
+	}
+	body, err := httpapi.ReadBody(w, r, mns.MaxBodySize)
+	if err != nil {
+		return err
+	}
+	// Later it would look as if the sender had gone away.
+	if err := conn.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	signer, err := h.verify.Verify(r, body)
+	if err != nil {
+		return err
+	}
+	n, err := mns.Decode(r.Header, body, h.encoding)
+	if err != nil {
+		return err
+	}
+	if err := h.policy.Check(n); err != nil {
+		return err
+	}
+	m := n.Message(signer, path)
+	httpapi.Log(r.Context(), slog.String("messageId", m.MessageID), slog.String("subscription", m.Subscription))
+	stored, err := h.store.Put(r.Context(), m)
+	if err != nil {
+		return err
+	}
+	outcome := "stored"
+	if !stored {
+		outcome = "stored before"
+	}
+	httpapi.Outcome(r.Context(), outcome)
+	h.record(r.Context(), n, outcome)
+	w.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+// record logs a notification by itself, all but its body.
+func (h *handler) record(ctx context.Context, n *mns.Notification, outcome string) {
+	var published slog.Attr
+	if !n.PublishTime.IsZero() {
+		published = slog.Time("publishTime", n.PublishTime)
+	}
+	h.log.LogAttrs(ctx, slog.LevelInfo, "notification "+outcome, slog.Group("notification",
+		slog.String("topicOwner", n.TopicOwner),
+		slog.String("topicName", n.TopicName),
+		slog.String("subscriptionName", n.SubscriptionName),
+		slog.String("subscriber", n.Subscriber),
+		slog.String("messageId", n.MessageID),
+		slog.String("messageMd5", n.MessageMD5),
+		slog.String("messageTag", n.MessageTag),
+		published,
+	))
+}
