@@ -138,7 +138,7 @@ func (w *world) newLife() *life {
 		w.t.Fatal(err)
 	}
 	l.Engine, err = calendar.New(calendar.Options{
-		Service: service, State: steppedState{w.state, l}, Inbox: steppedInbox{l}, Address: address, PageSize: w.pageSize,
+		Service: service, State: steppedState{w.state, l}, Inbox: steppedInbox{w.inbox, l}, Address: address, PageSize: w.pageSize,
 		Now: w.clock.Now,
 		// Google's own pauses are random; here they are not, so that a
 		// simulation can be repeated.
@@ -200,11 +200,14 @@ func (a api) RoundTrip(r *http.Request) (res *http.Response, err error) {
 	return res, nil
 }
 
-type steppedInbox struct{ l *life }
+type steppedInbox struct {
+	calendar.Putter
+	l *life
+}
 
 func (s steppedInbox) Put(ctx context.Context, m *inbox.Message) (stored bool, err error) {
 	err = s.l.do("Put "+m.MessageID, func() error {
-		stored, err = s.l.w.inbox.Put(ctx, m)
+		stored, err = s.Putter.Put(ctx, m)
 		return err
 	})
 	return stored, err
