@@ -123,13 +123,19 @@ func (l *local) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	topic, stopPubSub, err := l.startPubSub(ctx, base, issuer)
+	topic, stopPubSub, err := l.startPubSub(ctx, l.endpoint(base), issuer, l.delivered, l.subscription(base))
 	if err != nil {
 		return err
 	}
-	handler, err := l.functions(base, issuer, store, topic)
+	calendars, err := l.openCalendar(ctx, base, issuer, store)
 	if err != nil {
 		return errors.Join(err, stopPubSub())
+	}
+	defer func() { err = errors.Join(err, calendars.state.Close()) }()
+	stopPushing := func() error { return errors.Join(stopPubSub(), calendars.stopPubSub()) }
+	handler, err := l.functions(base, issuer, store, topic, calendars)
+	if err != nil {
+		return errors.Join(err, stopPushing())
 	}
 	serving, endServing := context.WithCancel(context.Background())
 	defer endServing()
@@ -142,13 +148,17 @@ func (l *local) run(ctx context.Context) (err error) {
 	l.banner(base, where)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
+	syncing, endSyncing := context.WithCancel(ctx)
+	synced := make(chan struct{})
+	go func() { calendars.run(syncing, l); close(synced) }()
+	defer func() { endSyncing(); <-synced }()
 	select {
 	case err = <-served:
 	case <-ctx.Done():
 	}
 	// The pushing ends while pushes are still answered. Live tails would not
 	// end by themselves.
-	err = errors.Join(err, stopPubSub())
+	err = errors.Join(err, stopPushing())
 	endServing()
 	grace, cancel := context.WithTimeout(context.Background(), shutdownGrace)
 	defer cancel()
@@ -189,9 +199,41 @@ func dataError(dir string, err error) error {
 	return err
 }
 
-// startPubSub starts the Pub/Sub and the pushing, with the topic and the
-// subscriptions that Terraform makes.
-func (l *local) startPubSub(ctx context.Context, base string, issuer *pushfake.Issuer) (*publisher.Publisher, func() error, error) {
+// endpoint is where messages are pushed.
+func (l *local) endpoint(base string) string {
+	endpoint := base + "/receive"
+	if l.settings.VerificationToken != "" {
+		endpoint += "?token=" + url.QueryEscape(l.settings.VerificationToken)
+	}
+	return endpoint
+}
+
+// subscription is the inbox's, as Terraform makes it.
+func (l *local) subscription(base string) *pubsubpb.Subscription {
+	project := "projects/" + l.settings.Project
+	return &pubsubpb.Subscription{
+		Topic:                 project + "/topics/" + l.settings.Topic,
+		Name:                  project + "/subscriptions/" + l.settings.Topic + "-push",
+		PushConfig:            signedPush(base + "/receive"),
+		AckDeadlineSeconds:    10,
+		EnableMessageOrdering: true,
+		RetryPolicy: &pubsubpb.RetryPolicy{
+			MinimumBackoff: durationpb.New(time.Second), MaximumBackoff: durationpb.New(time.Minute),
+		},
+		DeadLetterPolicy: &pubsubpb.DeadLetterPolicy{MaxDeliveryAttempts: 10},
+	}
+}
+
+// signedPush has pushes signed by the push account.
+func signedPush(audience string) *pubsubpb.PushConfig {
+	return &pubsubpb.PushConfig{AuthenticationMethod: &pubsubpb.PushConfig_OidcToken_{
+		OidcToken: &pubsubpb.PushConfig_OidcToken{ServiceAccountEmail: pushAccount, Audience: audience},
+	}}
+}
+
+// startPubSub starts a Pub/Sub and the pushing of a subscription of its topic,
+// and tells delivered of it unless that is nil.
+func (l *local) startPubSub(ctx context.Context, endpoint string, issuer *pushfake.Issuer, delivered func(pushfake.Delivery), sub *pubsubpb.Subscription) (*publisher.Publisher, func() error, error) {
 	s := l.settings
 	var client *pubsub.Client
 	if s.PubSubEmulator != "" {
@@ -200,29 +242,12 @@ func (l *local) startPubSub(ctx context.Context, base string, issuer *pushfake.I
 			return nil, nil, err
 		}
 	}
-	endpoint := base + "/receive"
-	if s.VerificationToken != "" {
-		endpoint += "?token=" + url.QueryEscape(s.VerificationToken)
-	}
-	project := "projects/" + s.Project
 	server, err := pushfake.Start(ctx, endpoint, &pushfake.ServerOptions{
-		Client: client,
-		Subscription: &pubsubpb.Subscription{
-			Topic: project + "/topics/" + s.Topic,
-			Name:  project + "/subscriptions/" + s.Topic + "-push",
-			PushConfig: &pubsubpb.PushConfig{AuthenticationMethod: &pubsubpb.PushConfig_OidcToken_{
-				OidcToken: &pubsubpb.PushConfig_OidcToken{ServiceAccountEmail: pushAccount, Audience: base + "/receive"},
-			}},
-			AckDeadlineSeconds:    10,
-			EnableMessageOrdering: true,
-			RetryPolicy: &pubsubpb.RetryPolicy{
-				MinimumBackoff: durationpb.New(time.Second), MaximumBackoff: durationpb.New(time.Minute),
-			},
-			DeadLetterPolicy: &pubsubpb.DeadLetterPolicy{MaxDeliveryAttempts: 10},
-		},
+		Client:       client,
+		Subscription: sub,
 		Dispatcher: pushfake.Options{
 			Issuer:     issuer,
-			OnDelivery: l.delivered,
+			OnDelivery: delivered,
 			OnError:    func(err error) { l.log("pubsub").Error(err.Error()) },
 		},
 	})
@@ -245,7 +270,7 @@ func (l *local) startPubSub(ctx context.Context, base string, issuer *pushfake.I
 
 // functions mounts the functions, each made by the constructor that production
 // uses. Only the keys are the issuer's.
-func (l *local) functions(base string, issuer *pushfake.Issuer, store inbox.Inbox, topic *publisher.Publisher) (http.Handler, error) {
+func (l *local) functions(base string, issuer *pushfake.Issuer, store inbox.Inbox, topic *publisher.Publisher, calendars *localCalendar) (http.Handler, error) {
 	s := l.settings
 	verifier, err := verify.New(&verify.Options{Transport: issuer.Transport()})
 	if err != nil {
@@ -273,6 +298,9 @@ func (l *local) functions(base string, issuer *pushfake.Issuer, store inbox.Inbo
 	for path, h := range map[string]http.Handler{"/publish": publishing, "/receive": receiving} {
 		mux.Handle(path, http.StripPrefix(path, h))
 		mux.Handle(path+"/", http.StripPrefix(path, h))
+	}
+	if err := calendars.mount(mux, l, base, verifier); err != nil {
+		return nil, err
 	}
 	mux.Handle("GET /local/token", tokens(issuer, base))
 	mux.Handle("GET /local/certs", certs(issuer))
@@ -313,6 +341,7 @@ func (l *local) banner(base, where string) {
   console  %[1]s/           you are signed in as %[2]s
   publish  %[1]s/publish    POST with a token, see below
   receive  %[1]s/receive    where pushes arrive, signed as %[3]s
+  calendar %[1]s/calendar   watches calendars; a stand-in for Google's is at /local/calendar
   Pub/Sub  %[4]s, topic projects/%[5]s/topics/%[6]s
   inbox    %[7]s
 

@@ -49,7 +49,8 @@ func newRoot() *cobra.Command {
 Exit codes: 0 done, 1 failed or refused, 2 wrong call.`,
 		Example: `  pushinbox local
   pushinbox send testdata/pubsub/sample_message.json
-  pushinbox token --for publish --claim email=somebody@example.com`,
+  pushinbox token --for publish --claim email=somebody@example.com
+  pushinbox calendar watch --local demo`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usageError{fmt.Errorf("there is no command %q; see pushinbox --help", args[0])}
@@ -64,7 +65,7 @@ Exit codes: 0 done, 1 failed or refused, 2 wrong call.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
-	root.AddCommand(newLocal(), newSend(), newToken())
+	root.AddCommand(newLocal(), newSend(), newToken(), newCalendar())
 	return root
 }
 

@@ -67,6 +67,12 @@ func start(t *testing.T, data string, environment ...string) *running {
 	}
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
 	_ = listener.Close()
+	return startAt(t, port, data, environment...)
+}
+
+// startAt is start on a given port.
+func startAt(t *testing.T, port, data string, environment ...string) *running {
+	t.Helper()
 	r := &running{base: "http://127.0.0.1:" + port, lines: make(chan string, 10_000), done: make(chan struct{})}
 	r.cmd = exec.Command(command, "local", "--port", port, "--data", data)
 	r.cmd.Env = append(os.Environ(), environment...)
@@ -385,7 +391,7 @@ func TestWrongCalls(t *testing.T) {
 		"no_token_for_url":  {[]string{"send", "--url", "https://example.com/", "../../testdata/pubsub/sample_message.json"}, exitUsage, "give one with --token"},
 		"nothing_runs":      {[]string{"token", "--address", "http://127.0.0.1:1"}, exitFailed, "nothing answers at http://127.0.0.1:1; start it with"},
 		"bad_claim":         {[]string{"token", "--address", r.base, "--claim", "x"}, exitUsage, `--claim "x" is not name=value`},
-		"unknown_audience":  {[]string{"token", "--address", r.base, "--for", "x"}, exitFailed, "for must be receive, publish or console"},
+		"unknown_audience":  {[]string{"token", "--address", r.base, "--for", "x"}, exitFailed, "for must be receive, publish, console or calendar"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -111,9 +111,10 @@ func (p *proxy) current() (string, error) {
 // any claim set by the query parameter of its name.
 func tokens(issuer *pushfake.Issuer, base string) http.HandlerFunc {
 	defaults := map[string]map[string]any{
-		"receive": {"aud": base + "/receive", "email": pushAccount},
-		"publish": {"aud": base + "/publish", "email": publishCaller},
-		"console": {"aud": base + "/", "email": developer},
+		"receive":  {"aud": base + "/receive", "email": pushAccount},
+		"publish":  {"aud": base + "/publish", "email": publishCaller},
+		"console":  {"aud": base + "/", "email": developer},
+		"calendar": {"aud": base + "/calendar", "email": developer},
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		if err := fromHere(r); err != nil {
@@ -126,7 +127,7 @@ func tokens(issuer *pushfake.Issuer, base string) http.HandlerFunc {
 			target = "receive"
 		}
 		if defaults[target] == nil {
-			httpapi.WriteError(w, &httpapi.Error{Status: http.StatusBadRequest, Detail: "for must be receive, publish or console"})
+			httpapi.WriteError(w, &httpapi.Error{Status: http.StatusBadRequest, Detail: "for must be receive, publish, console or calendar"})
 			return
 		}
 		claims := maps.Clone(defaults[target])

@@ -53,7 +53,7 @@ by hand. A value that is JSON counts as such; an empty one leaves the claim out.
 		},
 	}
 	cmd.Flags().StringVar(&address, "address", defaultAddress, "where pushinbox local runs")
-	cmd.Flags().StringVar(&audience, "for", "receive", "what the token opens: receive, publish or console")
+	cmd.Flags().StringVar(&audience, "for", "receive", "what the token opens: receive, publish, console or calendar")
 	cmd.Flags().StringArrayVar(&claims, "claim", nil, "set a claim, as name=value; can be repeated")
 	return cmd
 }
