@@ -16,16 +16,20 @@ locals {
   # Waits for the database, if it is made here.
   database = try(google_firestore_database.inbox[0].name, var.firestore_database)
 
-  # Package firestoreinbox says what its queries need, in the format of
-  # Firebase's tools, for its default collection.
-  declared = jsondecode(file("${path.module}/../shared/inbox/firestoreinbox/firestore.indexes.json"))
+  # The packages that use Firestore say what their queries need, in the format of
+  # Firebase's tools, for their default collections.
+  declared          = jsondecode(file("${path.module}/../shared/inbox/firestoreinbox/firestore.indexes.json"))
+  declared_calendar = jsondecode(file("${path.module}/../shared/calendar/firestorestate/firestore.indexes.json"))
 
   indexes = {
     for i in local.declared.indexes :
     join(" ", concat([i.collectionGroup], [for f in i.fields : "${f.fieldPath}:${lower(try(f.order, f.arrayConfig))}"])) => i
   }
   field_overrides = {
-    for f in local.declared.fieldOverrides : "${f.collectionGroup} ${f.fieldPath}" => f
+    for f in concat(
+      local.declared.fieldOverrides,
+      [for f in local.declared_calendar.fieldOverrides : f if var.calendar != null],
+    ) : "${f.collectionGroup} ${f.fieldPath}" => f
   }
 }
 

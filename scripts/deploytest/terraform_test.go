@@ -14,8 +14,10 @@ import (
 	"testing"
 )
 
-// indexes is the file of the inbox that the Terraform module reads.
-const indexes = "shared/inbox/firestoreinbox/firestore.indexes.json"
+// indexes are the files that the Terraform module reads.
+var indexes = []string{
+	"shared/inbox/firestoreinbox/firestore.indexes.json", "shared/calendar/firestorestate/firestore.indexes.json",
+}
 
 // module is a copy of the Terraform module, so that nothing is left in the
 // checkout, that is ready to be planned. Where TF_CLI_CONFIG_FILE is set, that
@@ -33,7 +35,9 @@ var module = sync.OnceValues(func() (string, error) {
 		}
 		files = append(files, more...)
 	}
-	files = append(files, filepath.Join(root, indexes))
+	for _, file := range indexes {
+		files = append(files, filepath.Join(root, file))
+	}
 	for _, file := range files {
 		to := filepath.Join(scratch, "module", strings.TrimPrefix(file, filepath.Clean(root)))
 		switch filepath.Ext(file) {

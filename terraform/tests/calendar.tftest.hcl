@@ -53,6 +53,10 @@ run "off" {
     condition     = length(setintersection(keys(google_project_service.api), ["calendar-json.googleapis.com", "cloudscheduler.googleapis.com"])) == 0
     error_message = "The calendar's APIs are enabled."
   }
+  assert {
+    condition     = length([for k in keys(google_firestore_field.inbox) : k if startswith(k, "calendars")]) == 0
+    error_message = "Fields of the calendar's state are exempt that are never written."
+  }
 }
 
 run "on" {
@@ -116,6 +120,14 @@ run "on" {
       "datastore.entities.get", "datastore.entities.list", "datastore.entities.update",
     ])
     error_message = "The function may do more, or less, in Firestore than a sync takes."
+  }
+  assert {
+    condition     = alltrue([for k in ["calendars-events event", "calendars-events change", "calendars wanted"] : google_firestore_field.inbox[k].collection == split(" ", k)[0] && length(google_firestore_field.inbox[k].index_config[0].indexes) == 0])
+    error_message = "Large fields, or those that only grow, are indexed."
+  }
+  assert {
+    condition     = [for k, f in google_firestore_field.inbox : k if length(f.ttl_config) == 1 && startswith(k, "calendars")] == ["calendars-events expireAt"]
+    error_message = "Deleted events are kept for ever, or something else is not."
   }
   assert {
     condition     = length(google_service_account_iam_member.calendar_delegation) == 0
