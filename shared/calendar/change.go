@@ -59,6 +59,10 @@ func newListed(event *gcal.Event) (listed, error) {
 	if l.json, err = json.Marshal(event); err == nil && len(l.json) > maxEventJSON {
 		l.json, l.omitted, err = shorten(l.json)
 	}
+	if l.etag == "" && !l.cancelled {
+		sum := sha256.Sum256(l.json)
+		l.etag = hex.EncodeToString(sum[:]) // Google always sends one
+	}
 	return l, err
 }
 

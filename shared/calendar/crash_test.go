@@ -288,18 +288,18 @@ func TestDeath(t *testing.T) {
 	if points < 200 {
 		t.Errorf("only %d places to die at", points)
 	}
-	twice := 50
+	thrice := 20
 	if *full {
-		twice = 2000
+		thrice = 2000
 	}
-	for range twice {
+	for range thrice {
 		if first, second := 1+rand.IntN(points), 1+rand.IntN(40); t.Failed() {
 			t.Fatal("died at ", first, second)
 		} else {
 			try(t, first, second, second/2+1)
 		}
 	}
-	t.Logf("died at each of %d places, and %d times thrice", points, twice)
+	t.Logf("died at each of %d places, and %d times thrice", points, thrice)
 }
 
 // The test binary runs itself as a child that syncs until it is killed.

@@ -368,7 +368,7 @@ func (m *mirror) apply(message *inbox.Message) (c change, err error) {
 		if m.etags[head.ID] == nil {
 			m.etags[head.ID] = map[string]bool{}
 		}
-		if m.etags[head.ID][head.Etag] {
+		if head.Etag != "" && m.etags[head.ID][head.Etag] {
 			return fail("this version was reported before")
 		}
 		m.etags[head.ID][head.Etag] = true
