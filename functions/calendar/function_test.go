@@ -1,0 +1,235 @@
+package calendar
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/pushinbox/shared/calendar/calendarfake"
+	"example.com/pushinbox/shared/emulator"
+	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/inbox/firestoreinbox"
+	"example.com/pushinbox/shared/pushfake"
+)
+
+// TestRegisteredFunction watches and syncs through the function as the
+// functions framework serves it, wired from the environment, with Firestore's
+// emulator behind it and a Pub/Sub that pushes. Of Google's only the addresses
+// are the real ones: keys, tokens and Calendar are stood in for.
+func TestRegisteredFunction(t *testing.T) {
+	firestore, project := emulator.Firestore(t), emulator.Project()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = listener.Close()
+	function := "http://127.0.0.1:" + port
+
+	issuer, err := pushfake.NewIssuer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pubSub, err := pushfake.Start(t.Context(), function+"/sync", &pushfake.ServerOptions{
+		Subscription: &pubsubpb.Subscription{
+			Topic: "projects/" + project + "/topics/calendar-sync",
+			PushConfig: &pubsubpb.PushConfig{AuthenticationMethod: &pubsubpb.PushConfig_OidcToken_{
+				OidcToken: &pubsubpb.PushConfig_OidcToken{ServiceAccountEmail: operator, Audience: audience},
+			}},
+		},
+		Dispatcher: pushfake.Options{Issuer: issuer},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pubSub.Close()
+	for name, value := range map[string]string{
+		"FUNCTION_TARGET":                "calendar",
+		"FIRESTORE_EMULATOR_HOST":        firestore,
+		"PUBSUB_EMULATOR_HOST":           pubSub.Addr,
+		"GOOGLE_CLOUD_PROJECT":           project,
+		"GOOGLE_APPLICATION_CREDENTIALS": accountKey(t),
+		"CALENDAR_ADDRESS":               audience + pathNotifications,
+		"CALENDAR_AUDIENCE":              audience,
+		"CALENDAR_OPERATORS":             operator,
+		"CALENDAR_SYNC_TOPIC":            "calendar-sync",
+	} {
+		t.Setenv(name, value)
+	}
+	google := serveGoogle(t, issuer, "127.0.0.1:"+port)
+	google.AddCalendar(demo)
+	event := calendarfake.Event{"summary": "Lunch", "start": map[string]any{"date": "2026-12-01"}, "end": map[string]any{"date": "2026-12-02"}}
+	added, err := google.Insert(demo, event)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	go func() { _ = funcframework.StartHostPort("127.0.0.1", port) }()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
+		if err == nil {
+			_ = conn.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	store, err := firestoreinbox.Open(t.Context(), firestoreinbox.Config{
+		Project: project, Database: "(default)", Collection: "messages", Shards: 16, TTL: time.Hour, EmulatorHost: firestore,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	page, err := store.List(t.Context(), inbox.Query{})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	token, err := issuer.IDToken(map[string]any{"aud": audience, "email": operator})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, function+"/watch?calendar="+demo, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusOK || !strings.Contains(string(b), `"calendarId":"`+demo+`"`) {
+		t.Fatalf("watch answered %d %s", resp.StatusCode, b)
+	}
+
+	// What was there, a change, and a deletion, each after the one before it.
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	edits := []func() error{
+		func() error {
+			_, err := google.Patch(demo, added["id"].(string), calendarfake.Event{"summary": "Late lunch"})
+			return err
+		},
+		func() error { return google.Delete(demo, added["id"].(string)) },
+		func() error { cancel(); return nil },
+	}
+	var got []string
+	for e, err := range store.Watch(ctx, inbox.Query{PageToken: page.WatchToken}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) == len(edits) {
+			break // the watch has not seen yet that it is over
+		}
+		got = append(got, fmt.Sprint(e.Message.Subscription, " ", e.Message.Attributes["change"]))
+		if err := edits[len(got)-1](); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff([]string{demo + " added", demo + " updated", demo + " deleted"}, got); diff != "" {
+		t.Errorf("the inbox (-want +got)\n%s", diff)
+	}
+}
+
+// accountKey makes up the key of a service account.
+func accountKey(t *testing.T) string {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(map[string]string{
+		"type": "service_account", "client_email": "calendar@example.com", "token_uri": "https://oauth2.googleapis.com/token",
+		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "key.json")
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// toFunction carries notifications to the function, wherever they are addressed.
+type toFunction struct{ host string }
+
+func (f toFunction) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.URL.Scheme, r.URL.Host = "http", f.host
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// serveGoogle makes every connection that http.DefaultTransport, or a clone of
+// it, opens for https lead to a server that stands in for Google: for the keys,
+// for tokens, and for Calendar, which it returns.
+func serveGoogle(t *testing.T, issuer *pushfake.Issuer, host string) *calendarfake.Server {
+	google := calendarfake.New(&calendarfake.Options{Transport: toFunction{host}})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { google.Run(ctx) })
+	keys := issuer.Transport()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Host == "oauth2.googleapis.com":
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, `{"access_token":"made-up","token_type":"Bearer","expires_in":3600}`)
+		case r.Host == "www.googleapis.com" && strings.HasPrefix(r.URL.Path, "/calendar/v3/"):
+			if r.Header.Get("Authorization") != "Bearer made-up" {
+				http.Error(w, "no token", http.StatusUnauthorized)
+				return
+			}
+			http.StripPrefix("/calendar/v3", google).ServeHTTP(w, r)
+		default:
+			r.URL.Scheme, r.URL.Host = "https", r.Host
+			resp, err := keys.RoundTrip(r)
+			if err != nil {
+				t.Error(err)
+				w.WriteHeader(http.StatusNotFound)
+				return
+			}
+			_, _ = io.Copy(w, resp.Body)
+		}
+	}))
+	transport := http.DefaultTransport.(*http.Transport)
+	before := transport.DialTLSContext
+	transport.DialTLSContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, server.Listener.Addr().String())
+	}
+	t.Cleanup(func() {
+		transport.DialTLSContext = before
+		cancel()
+		running.Wait()
+		server.Close()
+	})
+	return google
+}
