@@ -65,7 +65,7 @@ Exit codes: 0 done, 1 failed or refused, 2 wrong call.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
-	root.AddCommand(newLocal(), newSend(), newToken(), newCalendar())
+	root.AddCommand(newLocal(), newSend(), newToken(), newConsole(), newCalendar())
 	return root
 }
 

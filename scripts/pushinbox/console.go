@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"example.com/pushinbox/shared/httpapi"
+)
+
+// tokenLife is how long an ID token is used; Google's live an hour.
+const tokenLife = 50 * time.Minute
+
+func newConsole() *cobra.Command {
+	var target, account string
+	var port int
+	cmd := &cobra.Command{
+		Use:   "console",
+		Short: "Open a deployed console in a browser on this machine",
+		Long: `Open a deployed console in a browser on this machine.
+
+The deployed console wants a Google ID token, which a browser does not send.
+This command listens on this machine only and adds one to what it passes on:
+gcloud's, for an account that is among the console's readers and that you may
+impersonate, such as Terraform's tester account. It takes requests from this
+machine's browsers only when no other site makes them.`,
+		Example: `  pushinbox console --url "$(terraform -chdir=terraform output -raw console_url)" \
+    --account "$(terraform -chdir=terraform output -raw tester_account)"`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			u, err := url.Parse(target)
+			if err != nil || u.Host == "" || u.Scheme != "https" && !isLoopback(u.Host) {
+				return usageError{fmt.Errorf("--url %q is not the https address of a console", target)}
+			}
+			if account == "" {
+				return usageError{errors.New("--account is missing: the account to read as")}
+			}
+			tokens := &gcloudTokens{account: account, audience: strings.TrimSuffix(target, "/")}
+			// A refusal is told now, and not in the browser.
+			if _, err := tokens.get(cmd.Context()); err != nil {
+				return err
+			}
+			listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+			if err != nil {
+				return fmt.Errorf("cannot listen on port %d: %w; choose another with --port", port, err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is at http://%s/, as %s. Ctrl-C stops it.\n", u.Host, listener.Addr(), account)
+			server := &http.Server{Handler: forward(u, tokens), ReadHeaderTimeout: 10 * time.Second}
+			stop := context.AfterFunc(cmd.Context(), func() { _ = server.Close() })
+			defer stop()
+			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&target, "url", "", "the address of the deployed console")
+	cmd.Flags().StringVar(&account, "account", "", "the service account to read as")
+	cmd.Flags().IntVar(&port, "port", 8081, "the port to listen on, on 127.0.0.1; 0 takes a free one")
+	return cmd
+}
+
+// forward passes requests from this machine on to a console, with a token.
+func forward(target *url.URL, tokens *gcloudTokens) http.Handler {
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.Out.Host = target.Host
+			// Where the request comes from has been checked, and here it is
+			// another host than there.
+			for _, name := range []string{"Origin", "Referer", "Cookie", "Sec-Fetch-Site"} {
+				r.Out.Header.Del(name)
+			}
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			httpapi.WriteError(w, &httpapi.Error{Status: http.StatusBadGateway, Detail: "the console at " + target.Host + " cannot be reached", Cause: err})
+		},
+		ErrorLog: slog.NewLogLogger(slog.NewTextHandler(os.Stderr, nil), slog.LevelWarn),
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := fromHere(r); err != nil {
+			httpapi.WriteError(w, err)
+			return
+		}
+		token, err := tokens.get(r.Context())
+		if err != nil {
+			httpapi.WriteError(w, &httpapi.Error{Status: http.StatusBadGateway, Detail: err.Error()})
+			return
+		}
+		r.Header.Set("Authorization", "Bearer "+token)
+		proxy.ServeHTTP(w, r)
+	})
+}
+
+// gcloudTokens has gcloud make ID tokens, and keeps the last.
+type gcloudTokens struct {
+	account, audience string
+
+	mu    sync.Mutex
+	token string
+	made  time.Time
+}
+
+func (g *gcloudTokens) get(ctx context.Context) (string, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if time.Since(g.made) < tokenLife {
+		return g.token, nil
+	}
+	cmd := exec.CommandContext(ctx, "gcloud", "auth", "print-identity-token", "--include-email",
+		"--impersonate-service-account="+g.account, "--audiences="+g.audience)
+	out, err := cmd.Output()
+	if err != nil {
+		said := err.Error()
+		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+			said = strings.TrimSpace(string(exit.Stderr))
+		}
+		return "", fmt.Errorf("gcloud makes no token for %s: %s", g.account, said)
+	}
+	g.token, g.made = strings.TrimSpace(string(out)), time.Now()
+	return g.token, nil
+}
