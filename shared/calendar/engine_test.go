@@ -455,7 +455,8 @@ func TestTakenOver(t *testing.T) {
 	other := w.newLife()
 	stood := false
 	l.step = func(name string, done bool) error {
-		if strings.HasSuffix(name, "/events") && done && !stood {
+		// It has listed, and is about to keep what it found.
+		if name == "Save" && !done && !stood {
 			stood = true
 			w.clock.advance(2 * time.Minute)
 			w.patch(demo, id, calendarfake.Event{"summary": "two"})
@@ -468,7 +469,18 @@ func TestTakenOver(t *testing.T) {
 	if _, err := l.Sync(t.Context(), demo); !errors.Is(err, calendar.ErrLeaseLost) {
 		t.Errorf("the first: %v", err)
 	}
-	equal(t, "the changes", []string{"added " + id}, w.changes())
+	w.patch(demo, id, calendarfake.Event{"summary": "three"})
+	if _, err := other.Sync(t.Context(), demo); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "the changes", []string{"added " + id, "updated " + id + " summary"}, w.changes())
+	m := newMirror()
+	messages, _ := w.inbox.from(0)
+	for _, message := range messages {
+		if _, err := m.apply(&message); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestSyncAllGoesOn(t *testing.T) {

@@ -40,9 +40,6 @@ func TestOpen(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Channels(t.Context(), ""); !errors.Is(err, calendar.ErrState) {
-		t.Errorf("after Close: %v", err)
-	}
 	other := filepath.Join(t.TempDir(), "other")
 	if err := os.WriteFile(other, make([]byte, 8192), 0o600); err != nil {
 		t.Fatal(err)

@@ -51,6 +51,7 @@ func Run(t *testing.T, place func(t *testing.T) Place) {
 		{"forget", forget},
 		{"reopen", reopen},
 		{"context_ended", contextEnded},
+		{"closed", closed},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -576,4 +577,33 @@ func contextEnded(t *testing.T, p Place) {
 	}
 	same(t, "the record", &calendar.Calendar{ID: "c", Fence: 1}, getCalendar(t, s, "c"))
 	same(t, "the queries", map[string][]string{"live": {"e"}, "exceptions": {"e"}, "pending": {"e"}}, queries(t, s, "c"))
+}
+
+// closed stands for all that keeps a state from its place.
+func closed(t *testing.T, p Place) {
+	s := p.Open(t)
+	l := leased(t, s, "c")
+	check(t, s.Close())
+	_, calendarsErr := s.Calendars(t.Context())
+	_, channelErr := s.Channel(t.Context(), "ch")
+	_, eventsErr := s.Events(t.Context(), "c", []string{"e"})
+	_, liveErr := s.Live(t.Context(), "c")
+	for name, err := range map[string]error{
+		"UpdateCalendar": s.UpdateCalendar(t.Context(), "c", func(c *calendar.Calendar) (*calendar.Calendar, error) { return c, nil }),
+		"Want":           s.Want(t.Context(), "c"),
+		"Save":           s.Save(t.Context(), l, []calendar.Event{event("e")}),
+		"Calendars":      calendarsErr,
+		"Channel":        channelErr,
+		"Events":         eventsErr,
+		"Live":           liveErr,
+	} {
+		var own interface{ HTTPStatus() (int, string) }
+		if !errors.Is(err, calendar.ErrState) || !errors.As(err, &own) {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if status, _ := own.HTTPStatus(); status != 503 {
+			t.Errorf("%s has status %d", name, status)
+		}
+	}
 }
