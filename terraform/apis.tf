@@ -17,7 +17,7 @@ resource "google_project_service" "api" {
     "pubsub.googleapis.com",
     "run.googleapis.com",
     ],
-    local.token_wanted ? ["secretmanager.googleapis.com"] : [],
+    local.token_wanted || local.mns_secret_wanted ? ["secretmanager.googleapis.com"] : [],
     var.calendar == null ? [] : ["calendar-json.googleapis.com", "cloudscheduler.googleapis.com"],
   ))
 

@@ -9,7 +9,7 @@
 #   environment  its variables; empty ones are left out
 #   secrets      variables that come from Secret Manager, as SECRET:VERSION
 locals {
-  functions = merge(local.calendar_function, {
+  functions = merge(local.calendar_function, local.mns_function, {
     publish = {
       publishes = true
       inbox     = null

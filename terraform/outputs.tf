@@ -28,6 +28,7 @@ output "functions" {
     google_pubsub_topic_iam_member.calendar_sync,
     google_pubsub_topic_iam_member.function_publisher,
     google_service_account_iam_member.calendar_delegation,
+    google_secret_manager_secret_iam_member.mns,
     google_secret_manager_secret_iam_member.verification_token,
   ]
 }

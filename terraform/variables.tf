@@ -175,6 +175,47 @@ variable "message_retention" {
   }
 }
 
+variable "mns" {
+  description = "Makes what the `mns` function needs, so that it can be deployed; null makes nothing of it. topic_owners are the IDs of the Alibaba Cloud accounts whose topics may push, topics and subscriptions the names that may; none means all. certificate_pins are SHA-256 digests of the signing certificates that are trusted; none means any at MNS's addresses. body is \"base64\" where publishers encode the bodies. MNS waits 5 seconds for an answer: sizes = { mns = { min_instances = 1 } } keeps it from waiting for a start."
+  type = object({
+    body             = optional(string, "raw")
+    certificate_pins = optional(list(string), [])
+    subscriptions    = optional(list(string), [])
+    topic_owners     = list(string)
+    topics           = optional(list(string), [])
+  })
+  default = null
+
+  validation {
+    condition     = var.mns == null || length(try(var.mns.topic_owners, [])) > 0 && alltrue([for o in try(var.mns.topic_owners, []) : can(regex("^[0-9]+$", o))])
+    error_message = "mns.topic_owners must be IDs of Alibaba Cloud accounts, which are numbers, at least one."
+  }
+  validation {
+    condition     = alltrue([for n in concat(try(var.mns.topics, []), try(var.mns.subscriptions, [])) : can(regex("^[A-Za-z0-9_-]{1,256}$", n))])
+    error_message = "mns.topics and mns.subscriptions must be names of 1 to 256 letters, digits and hyphens."
+  }
+  validation {
+    condition     = alltrue([for p in try(var.mns.certificate_pins, []) : can(regex("^[0-9A-Fa-f]{64}$", p))])
+    error_message = "mns.certificate_pins must be SHA-256 digests of 64 hex digits."
+  }
+  validation {
+    condition     = contains(["raw", "base64"], try(var.mns.body, "raw"))
+    error_message = "mns.body must be \"raw\" or \"base64\"."
+  }
+}
+
+variable "mns_secret" {
+  description = "A shared secret that `mns` then wants as the last segment of the endpoint's path, or as ?token=. Set one: the key that MNS signs with has only 512 bits. It ends up in Terraform's state and in the subscription at Alibaba."
+  type        = string
+  default     = null
+  sensitive   = true
+
+  validation {
+    condition     = var.mns_secret == null || can(regex("^[A-Za-z0-9._~-]{16,128}$", var.mns_secret))
+    error_message = "mns_secret must be 16 to 128 letters, digits and -._~, so that it needs no escape in a URL; make one with: openssl rand -hex 32"
+  }
+}
+
 variable "notification_channels" {
   description = "Full names of the Cloud Monitoring channels that alerts go to. Without one, alerts are only shown in Cloud Monitoring."
   type        = list(string)

@@ -250,6 +250,86 @@ run "retention_without_unit" {
   expect_failures = [var.message_retention]
 }
 
+run "mns_without_owner" {
+  command = plan
+
+  variables {
+    mns = { topic_owners = [] }
+  }
+
+  expect_failures = [var.mns]
+}
+
+run "mns_owner_is_no_number" {
+  command = plan
+
+  variables {
+    mns = { topic_owners = ["me@example.com"] }
+  }
+
+  expect_failures = [var.mns]
+}
+
+run "mns_topic_with_slash" {
+  command = plan
+
+  variables {
+    mns = { topic_owners = ["1"], topics = ["a/b"] }
+  }
+
+  expect_failures = [var.mns]
+}
+
+run "mns_subscription_with_comma" {
+  command = plan
+
+  variables {
+    mns = { topic_owners = ["1"], subscriptions = ["a,b"] }
+  }
+
+  expect_failures = [var.mns]
+}
+
+run "mns_pin_of_sha1" {
+  command = plan
+
+  variables {
+    mns = { topic_owners = ["1"], certificate_pins = ["0123456789abcdef0123456789abcdef01234567"] }
+  }
+
+  expect_failures = [var.mns]
+}
+
+run "mns_body_in_hex" {
+  command = plan
+
+  variables {
+    mns = { topic_owners = ["1"], body = "hex" }
+  }
+
+  expect_failures = [var.mns]
+}
+
+run "mns_secret_short" {
+  command = plan
+
+  variables {
+    mns_secret = "0123456789abcde"
+  }
+
+  expect_failures = [var.mns_secret]
+}
+
+run "mns_secret_needs_escape" {
+  command = plan
+
+  variables {
+    mns_secret = "0123456789abcdef/"
+  }
+
+  expect_failures = [var.mns_secret]
+}
+
 run "channel_id_only" {
   command = plan
 
