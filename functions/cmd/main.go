@@ -13,6 +13,7 @@ import (
 
 	_ "example.com/pushinbox/functions/calendar"
 	_ "example.com/pushinbox/functions/console"
+	_ "example.com/pushinbox/functions/mns"
 	_ "example.com/pushinbox/functions/publish"
 	_ "example.com/pushinbox/functions/receive"
 )

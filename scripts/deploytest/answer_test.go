@@ -17,9 +17,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,15 +35,20 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"example.com/pushinbox/shared/emulator"
+	"example.com/pushinbox/shared/mns/mnsfake"
 	"example.com/pushinbox/shared/pushfake"
 )
 
-// keyHosts are where Google's keys come from; everything else is refused.
-var keyHosts = []string{"www.googleapis.com", "www.gstatic.com"}
+// keyHosts are where Google's keys and MNS's certificate come from; everything
+// else is refused.
+var keyHosts = []string{"www.googleapis.com", "www.gstatic.com", certificateHost}
+
+const certificateHost = "mns-cert.oss-cn-local.aliyuncs.com"
 
 // internet is the only way out that a function under test has: a proxy behind
-// which Google's keys are an issuer's. The functions are the deployed ones and
-// trust Google alone, so Google is what has to be stood in for.
+// which Google's keys are an issuer's, and MNS's certificate is a signer's. The
+// functions are the deployed ones and trust Google and MNS alone, so these are
+// what has to be stood in for.
 type internet struct {
 	proxy   string // URL
 	rootsCA string // file
@@ -50,7 +57,7 @@ type internet struct {
 	refused []string
 }
 
-func newInternet(t *testing.T, issuer *pushfake.Issuer) *internet {
+func newInternet(t *testing.T, issuer *pushfake.Issuer, signer *mnsfake.Signer) *internet {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -75,10 +82,13 @@ func newInternet(t *testing.T, issuer *pushfake.Issuer) *internet {
 		t.Fatal(err)
 	}
 
-	keys := issuer.Transport()
 	google := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		out := r.Clone(r.Context())
 		out.RequestURI, out.URL.Scheme, out.URL.Host = "", "https", r.Host
+		keys := issuer.Transport()
+		if r.Host == certificateHost {
+			keys = signer.Transport()
+		}
 		res, err := keys.RoundTrip(out)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadGateway)
@@ -94,7 +104,7 @@ func newInternet(t *testing.T, issuer *pushfake.Issuer) *internet {
 
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, port, _ := net.SplitHostPort(r.Host)
-		if r.Method != http.MethodConnect || port != "443" || host != keyHosts[0] && host != keyHosts[1] {
+		if r.Method != http.MethodConnect || port != "443" || !slices.Contains(keyHosts, host) {
 			in.mu.Lock()
 			in.refused = append(in.refused, r.Method+" "+r.Host)
 			in.mu.Unlock()
@@ -238,12 +248,16 @@ func ask(t *testing.T, method, url, token, contentType, body string) answer {
 func TestDeployedFunctionsAnswer(t *testing.T) {
 	t.Parallel()
 	project := emulator.Project()
-	functions, file := outputs(t, project, "  calendar = {}")
+	functions, file := outputs(t, project, everything)
 	issuer, err := pushfake.NewIssuer(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	net := newInternet(t, issuer)
+	signer, err := mnsfake.NewSigner(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	net := newInternet(t, issuer, signer)
 	pubsubHost, firestoreHost := emulator.PubSub(t), emulator.Firestore(t)
 	way := []string{
 		"PUBSUB_EMULATOR_HOST=" + pubsubHost,
@@ -259,6 +273,7 @@ func TestDeployedFunctionsAnswer(t *testing.T) {
 	publishURL := start(t, "publish", publish, way...)
 	consoleURL := start(t, "console", console, way...)
 	calendarURL := start(t, "calendar", calendar, way...)
+	mnsURL := start(t, "mns", functions["mns"].Environment, append(way, "MNS_SECRET="+mnsSecret)...)
 
 	// Pub/Sub, pushing to receive as the subscription in pubsub.tf says.
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
@@ -372,6 +387,14 @@ func TestDeployedFunctionsAnswer(t *testing.T) {
 		}
 	}
 
+	t.Run("mns", func(t *testing.T) {
+		pushByMNS(t, signer, mnsURL)
+		list := ask(t, "GET", consoleURL+"/messages?source=mns", token(console["CONSOLE_AUDIENCE"], tester), "", "")
+		if strings.Count(list.body, `"messageId"`) != 1 || !strings.Contains(list.body, `"accounts/`+mnsfake.Owner+`/topics/orders/subscriptions/orders-Sub"`) {
+			t.Errorf("the list is %s, want the one good push", list.body)
+		}
+	})
+
 	t.Run("check", func(t *testing.T) {
 		here := map[string]string{"receive": receiveURL, "publish": publishURL, "console": consoleURL}
 		checkDeployment(t, file, here, functions, token)
@@ -380,7 +403,59 @@ func TestDeployedFunctionsAnswer(t *testing.T) {
 	net.mu.Lock()
 	defer net.mu.Unlock()
 	if len(net.refused) > 0 {
-		t.Errorf("the functions asked for %v, want Google's keys only", net.refused)
+		t.Errorf("the functions asked for %v, want Google's keys and MNS's certificate only", net.refused)
+	}
+}
+
+const mnsSecret = "0123456789abcdef"
+
+// pushByMNS sends mns what MNS would send, and what others would.
+func pushByMNS(t *testing.T, signer *mnsfake.Signer, mnsURL string) {
+	stranger, err := mnsfake.NewSigner(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := mnsfake.Notification{
+		TopicOwner: mnsfake.Owner, TopicName: "orders", Subscriber: mnsfake.Owner, SubscriptionName: "orders-Sub",
+		MessageID: "1", MessageMD5: "075C3D4AEB2D2F2D6A4C17C9D6DBBEBB", Message: "I am test message 0.", PublishTime: time.Now(),
+	}
+	foreign := n
+	foreign.TopicOwner = "2"
+	for _, test := range []struct {
+		name   string
+		signer *mnsfake.Signer
+		path   string
+		n      mnsfake.Notification
+		want   int
+	}{
+		{"signed", signer, "/" + mnsSecret, n, 201},
+		{"signed_again", signer, "/any?token=" + mnsSecret, n, 201},
+		{"without_secret", signer, "/", n, 403},
+		{"other_key", stranger, "/" + mnsSecret, n, 403},
+		{"other_owner", signer, "/" + mnsSecret, foreign, 403},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			address, err := url.Parse(mnsURL + test.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			status := http.StatusServiceUnavailable
+			for status == http.StatusServiceUnavailable && t.Context().Err() == nil { // as above
+				r, err := test.signer.Push(address, mnsfake.FormatXML, &test.n, time.Now())
+				if err != nil {
+					t.Fatal(err)
+				}
+				res, err := http.DefaultClient.Do(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = res.Body.Close()
+				status = res.StatusCode
+			}
+			if status != test.want {
+				t.Errorf("answered %d, want %d", status, test.want)
+			}
+		})
 	}
 }
 

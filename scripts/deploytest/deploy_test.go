@@ -263,7 +263,8 @@ func TestDeploy(t *testing.T) {
 	t.Parallel()
 	wants(t, "gcloud", "see cloud.google.com/sdk/docs/install")
 	functions, file := outputs(t, "demo-project", `  verification_token = "0123456789abcdef0123456789abcdef"
-  calendar = {}`)
+  mns_secret         = "0123456789abcdef"
+`+everything)
 	c := newCloud(t)
 	out, ok := deploy(t, c.environment(t), "--outputs", file, "--all")
 	if !ok {
@@ -305,10 +306,12 @@ func TestDeploy(t *testing.T) {
 				"allTrafficOnLatestRevision":    true,
 				"environmentVariables":          environment,
 			}
-			if name == "receive" {
+			if secret, ok := map[string][2]string{
+				"receive": {"PUBSUB_VERIFICATION_TOKEN", "inbox-verification-token"},
+				"mns":     {"MNS_SECRET", "inbox-mns-secret"},
+			}[name]; ok {
 				service["secretEnvironmentVariables"] = []any{map[string]any{
-					"key": "PUBSUB_VERIFICATION_TOKEN", "projectId": "123456789012",
-					"secret": "inbox-verification-token", "version": "3",
+					"key": secret[0], "projectId": "123456789012", "secret": secret[1], "version": "3",
 				}}
 			}
 			want := map[string]any{
@@ -445,9 +448,13 @@ func TestDeployAllLeavesOut(t *testing.T) {
 	t.Parallel()
 	_, file := outputs(t, "demo-project", "")
 	out, ok := deploy(t, []string{"CLOUDSDK_CONFIG=" + t.TempDir()}, "--outputs", file, "--dry-run", "--all")
-	if !ok || strings.Contains(out, "deploy calendar") || !strings.Contains(out, "gcloud functions deploy console ") ||
-		!strings.Contains(out, "calendar: not deployed, it is not in Terraform's outputs") {
+	if !ok || !strings.Contains(out, "gcloud functions deploy console ") {
 		t.Errorf("success %v, it prints %s", ok, out)
+	}
+	for _, name := range []string{"calendar", "mns"} {
+		if strings.Contains(out, "deploy "+name) || !strings.Contains(out, name+": not deployed, it is not in Terraform's outputs") {
+			t.Errorf("%s: it prints %s", name, out)
+		}
 	}
 }
 

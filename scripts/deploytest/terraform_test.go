@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"example.com/pushinbox/shared/mns/mnsfake"
 )
 
 // indexes are the files that the Terraform module reads.
@@ -187,11 +189,15 @@ func TestTerraform(t *testing.T) {
 	}
 }
 
+// everything is the settings (HCL) with which no function is off.
+const everything = `  calendar = {}
+  mns = { topic_owners = ["` + mnsfake.Owner + `"] }`
+
 // TestTerraformKnowsEveryFunction fails for a function that has no entry in
 // terraform/functions.tf, and could not be deployed.
 func TestTerraformKnowsEveryFunction(t *testing.T) {
 	t.Parallel()
-	functions, _ := outputs(t, "demo-project", "  calendar = {}")
+	functions, _ := outputs(t, "demo-project", everything)
 	for _, name := range functionNames(t) {
 		if _, ok := functions[name]; !ok {
 			t.Errorf("terraform/functions.tf has no entry for %s", name)
