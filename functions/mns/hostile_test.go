@@ -1,0 +1,93 @@
+package mns
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/pushinbox/shared/mns/hostile"
+	"example.com/pushinbox/shared/mns/mnsfake"
+)
+
+// TestRefusesWithNothingStored sends hostile requests to a real server.
+func TestRefusesWithNothingStored(t *testing.T) {
+	t.Parallel()
+	e := newEndpoint(t, Config{}, quiet)
+	origin, err := hostile.NewOrigin(512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// serve returns the address of an endpoint that knows no certificate yet.
+	serve := func(t *testing.T) string {
+		h, err := New(Config{Owners: []string{mnsfake.Owner}, Secret: secret}, newVerifier(t, origin), e.store, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := httptest.NewServer(h)
+		t.Cleanup(server.Close)
+		return server.URL
+	}
+	send := func(t *testing.T, c hostile.Case) {
+		client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		began := time.Now()
+		resp, err := client.Do(c.Request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); resp.StatusCode != c.Status || took > 5*time.Second {
+			t.Errorf("answered %d after %v, want %d: %s", resp.StatusCode, took, c.Status, body)
+		}
+		if strings.Contains(string(body), secret) || resp.Header.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("the answer is %v %s", resp.Header, body)
+		}
+	}
+	target := origin.Target(serve(t)+"/"+secret, mnsfake.Owner)
+	target.Secret = secret
+	t.Run("cases", func(t *testing.T) {
+		cases := hostile.Cases(target)
+		for _, c := range cases {
+			t.Run(c.Name, func(t *testing.T) { send(t, c) })
+		}
+		certificates, err := origin.Cases(target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range certificates {
+			t.Run(c.Name, func(t *testing.T) {
+				t.Parallel()
+				c.Request.URL.Host = strings.TrimPrefix(serve(t), "http://")
+				send(t, c)
+			})
+		}
+		if n := len(cases) + len(certificates); n < 40 {
+			t.Errorf("%d cases, want 40 at least", n)
+		}
+	})
+	if n := len(e.stored(t)); n != 0 {
+		t.Errorf("%d messages were stored", n)
+	}
+	if strays := origin.Strays(); len(strays) > 0 {
+		t.Errorf("the endpoint asked for %v", strays)
+	}
+	for _, format := range []string{hostile.XML, hostile.JSON, hostile.Simplified} {
+		resp, err := http.DefaultClient.Do(hostile.Good(target, format))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusCreated {
+			t.Errorf("a good push as %s: answered %d", format, resp.StatusCode)
+		}
+	}
+	if n := len(e.stored(t)); n != 1 {
+		t.Errorf("%d messages were stored of one", n)
+	}
+}
