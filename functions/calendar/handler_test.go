@@ -413,6 +413,27 @@ func TestNotificationBeforeTheWatchIsAnswered(t *testing.T) {
 	}
 }
 
+// The first sync does not depend on Google's first notification, and an answer
+// of 200 means that it will come.
+func TestWatchAsksForTheFirstSync(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.topic.err = publisher.ErrUnavailable
+	if w := s.operate(t, http.MethodPost, "/watch?calendar="+demo, ""); w.Code != http.StatusServiceUnavailable {
+		t.Errorf("with the topic down it answered %d %s", w.Code, w.Body)
+	}
+	s.topic.err = nil
+	if w := s.operate(t, http.MethodPost, "/watch?calendar="+demo, ""); w.Code != http.StatusOK {
+		t.Errorf("when all is well it answered %d %s", w.Code, w.Body)
+	}
+	if diff := cmp.Diff([]string{demo}, s.topic.take()); diff != "" {
+		t.Errorf("syncs asked for (-want +got)\n%s", diff)
+	}
+	if channels := s.google.Channels(demo); len(channels) != 1 {
+		t.Errorf("two tries opened the channels %+v", channels)
+	}
+}
+
 // push is a message as Pub/Sub pushes it.
 func push(attributes map[string]string) string {
 	b, err := json.Marshal(map[string]any{
