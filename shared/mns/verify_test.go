@@ -1,0 +1,677 @@
+package mns_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/md5"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/pushinbox/shared/httpapi"
+	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/mns"
+	"example.com/pushinbox/shared/mns/hostile"
+)
+
+const owner = "1000000000000000"
+
+// endpoint does what an endpoint must do with this package, and nothing else.
+type endpoint struct {
+	verifier *mns.Verifier
+	policy   mns.Policy
+	secret   string
+	stored   []*inbox.Message
+}
+
+func newEndpoint(t testing.TB, transport http.RoundTripper, secret string) *endpoint {
+	t.Helper()
+	v, err := mns.NewVerifier(&mns.VerifierOptions{Transport: transport})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &endpoint{verifier: v, policy: mns.Policy{Owners: []string{owner}, Unnamed: secret != ""}, secret: secret}
+}
+
+func (e *endpoint) push(w http.ResponseWriter, r *http.Request) error {
+	if err := httpapi.AllowMethods(w, r, http.MethodPost); err != nil {
+		return err
+	}
+	body, err := httpapi.ReadBody(w, r, mns.MaxBodySize)
+	if err != nil {
+		return err
+	}
+	path, err := mns.Endpoint(r, e.secret)
+	if err != nil {
+		return err
+	}
+	signer, err := e.verifier.Verify(r, body)
+	if err != nil {
+		return err
+	}
+	n, err := mns.Decode(r.Header, body, mns.Raw)
+	if err != nil {
+		return err
+	}
+	if err := e.policy.Check(n); err != nil {
+		return err
+	}
+	m := n.Message(signer, path)
+	if err := m.Validate(); err != nil {
+		return err
+	}
+	e.stored = append(e.stored, m)
+	w.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+// serve answers a client's request as a server would have got it.
+func (e *endpoint) serve(t testing.TB, r *http.Request) int {
+	t.Helper()
+	got, err := received(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	if err := e.push(w, got.WithContext(r.Context())); err != nil {
+		status, detail := httpapi.Status(err)
+		if detail == "" || strings.Contains(detail, "%") {
+			t.Errorf("the detail is %q", detail)
+		}
+		return status
+	}
+	return w.Code
+}
+
+// received sends r through HTTP's own writer and reader, so that its headers and
+// its target are what a server makes of them.
+func received(r *http.Request) (*http.Request, error) {
+	var wire bytes.Buffer
+	if err := r.Write(&wire); err != nil {
+		return nil, err
+	}
+	return http.ReadRequest(bufio.NewReader(&wire))
+}
+
+func newOrigin(t testing.TB, bits int) *hostile.Origin {
+	t.Helper()
+	o, err := hostile.NewOrigin(bits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+var formats = []string{hostile.XML, hostile.JSON, hostile.Simplified}
+
+// Where the endpoint may be. All must refuse the same.
+var places = map[string]struct{ url, secret string }{
+	"without_secret":  {"https://mns.example/notifications", ""},
+	"secret_in_path":  {"https://mns.example/topic-1/abcdefghijklmnop", "abcdefghijklmnop"},
+	"secret_in_query": {"https://mns.example/topic-1?token=abcdefghijklmnop", "abcdefghijklmnop"},
+}
+
+func TestHostile(t *testing.T) {
+	t.Parallel()
+	for place, where := range places {
+		t.Run(place, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				origin := newOrigin(t, 512)
+				e := newEndpoint(t, origin, where.secret)
+				target := origin.Target(where.url, owner)
+				target.Secret = where.secret
+				cases := hostile.Cases(target)
+				seen := make(map[string]bool)
+				for _, c := range cases {
+					if seen[c.Name] {
+						t.Errorf("two cases are called %s", c.Name)
+					}
+					seen[c.Name] = true
+					if got := e.serve(t, c.Request); got != c.Status {
+						t.Errorf("%s: answered %d, want %d", c.Name, got, c.Status)
+					}
+				}
+				if len(e.stored) != 0 {
+					t.Errorf("%d were stored", len(e.stored))
+				}
+				if strays := origin.Strays(); strays != nil {
+					t.Errorf("fetched %q", strays)
+				}
+				// The cases mean nothing if a good push is refused, too.
+				for _, format := range formats {
+					if got := e.serve(t, hostile.Good(target, format)); got != http.StatusCreated {
+						t.Errorf("a good push in %s: answered %d", format, got)
+					}
+				}
+				t.Logf("%d requests", len(cases))
+			})
+		})
+	}
+}
+
+func TestHostileCertificates(t *testing.T) {
+	t.Parallel()
+	for _, bits := range []int{512, 2048} {
+		t.Run(fmt.Sprint(bits), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				origin := newOrigin(t, bits)
+				target := origin.Target("https://mns.example/notifications", owner)
+				e := newEndpoint(t, origin, "")
+				cases, err := origin.Cases(target)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, c := range cases {
+					start := time.Now()
+					if got := e.serve(t, c.Request); got != c.Status {
+						t.Errorf("%s: answered %d, want %d", c.Name, got, c.Status)
+					}
+					if took := time.Since(start); took > 2*time.Second {
+						t.Errorf("%s: answered after %v", c.Name, took)
+					}
+					time.Sleep(3 * time.Second) // within the fetches of a minute
+				}
+				if len(e.stored) != 0 {
+					t.Errorf("%d were stored", len(e.stored))
+				}
+				if strays := origin.Strays(); strays != nil {
+					t.Errorf("fetched %q", strays)
+				}
+				if got := e.serve(t, hostile.Good(target, hostile.XML)); got != http.StatusCreated {
+					t.Errorf("a good push: answered %d", got)
+				}
+				t.Logf("%d requests", len(cases))
+			})
+		})
+	}
+}
+
+// draft is a push whose string to sign is written out here.
+type draft struct {
+	url, contentType, digest, date, address string
+	body                                    string
+	headers                                 string // in order, as signed
+}
+
+func (d draft) request(sign func(string) string) *http.Request {
+	r, err := http.NewRequest(http.MethodPost, d.url, strings.NewReader(d.body))
+	if err != nil {
+		panic(err)
+	}
+	for line := range strings.SplitSeq(d.headers, "\n") {
+		name, value, _ := strings.Cut(line, ":")
+		r.Header.Set(name, value)
+	}
+	r.Header.Set("Date", d.date)
+	r.Header.Set("Content-Md5", d.digest)
+	if d.contentType != "" {
+		r.Header.Set("Content-Type", d.contentType)
+	}
+	_, rest, _ := strings.Cut(strings.TrimPrefix(d.url, "https://"), "/")
+	r.Header.Set("Authorization", sign("POST\n"+d.digest+"\n"+d.contentType+"\n"+d.date+"\n"+d.headers+"\n/"+rest))
+	got, err := received(r)
+	if err != nil {
+		panic(err)
+	}
+	return got
+}
+
+// simplified is a push of "I am test message 0.", whose MD5 is known.
+func simplified(now time.Time) draft {
+	return draft{
+		url:         "https://mns.example/notifications",
+		contentType: "text/plain;charset=utf-8",
+		digest:      "075C3D4AEB2D2F2D6A4C17C9D6DBBEBB",
+		date:        now.UTC().Format(http.TimeFormat),
+		body:        "I am test message 0.",
+		headers: "x-mns-message-id:F6EA56633844DBFC-1-154BDFB8059-200000004\n" +
+			"x-mns-request-id:573AE020B2B71CFC6801A6EF\n" +
+			"x-mns-signing-cert-url:" + base64.StdEncoding.EncodeToString([]byte(hostile.GoodURL)) + "\n" +
+			"x-mns-version:2015-06-06",
+	}
+}
+
+func TestVerifyEveryKeySize(t *testing.T) {
+	t.Parallel()
+	for _, bits := range []int{512, 1024, 2048, 3072, 4096} {
+		t.Run(fmt.Sprint(bits), func(t *testing.T) {
+			t.Parallel()
+			origin := newOrigin(t, bits)
+			now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+			v, err := mns.NewVerifier(&mns.VerifierOptions{Transport: origin, Now: func() time.Time { return now }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := simplified(now)
+			got, err := v.Verify(d.request(origin.Key.Sign), []byte(d.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			block, _ := pem.Decode(origin.Key.Certificate)
+			sum := sha256.Sum256(block.Bytes)
+			want := mns.Signer{
+				CertificateURL: hostile.GoodURL,
+				Fingerprint:    hex.EncodeToString(sum[:]),
+				KeyBits:        bits,
+				Date:           now,
+				RequestID:      "573AE020B2B71CFC6801A6EF",
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestVerifyAccepts(t *testing.T) {
+	t.Parallel()
+	origin := newOrigin(t, 512)
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	sum := md5.Sum([]byte("I am test message 0."))
+	for name, change := range map[string]func(*draft){
+		"digest_upper_hex":           func(*draft) {},
+		"digest_lower_hex":           func(d *draft) { d.digest = strings.ToLower(d.digest) },
+		"digest_base64_of_lower_hex": func(d *draft) { d.digest = base64.StdEncoding.EncodeToString([]byte(strings.ToLower(d.digest))) },
+		"digest_base64_of_upper_hex": func(d *draft) { d.digest = base64.StdEncoding.EncodeToString([]byte(d.digest)) },
+		"digest_base64_of_bytes":     func(d *draft) { d.digest = base64.StdEncoding.EncodeToString(sum[:]) },
+		"no_content_type":            func(d *draft) { d.contentType = "" },
+		"query":                      func(d *draft) { d.url += "?a=1&b=%20c" },
+		"escaped_path":               func(d *draft) { d.url = "https://mns.example/%6eotifications//x/./%C3%BC" },
+		"date_15_minutes_old":        func(d *draft) { d.date = now.Add(-15 * time.Minute).Format(http.TimeFormat) },
+		"date_15_minutes_ahead":      func(d *draft) { d.date = now.Add(15 * time.Minute).Format(http.TimeFormat) },
+		"date_in_rfc_850":            func(d *draft) { d.date = "Monday, 23-Nov-26 12:00:00 GMT" },
+		"http_address": func(d *draft) {
+			d.headers = strings.Replace(d.headers, base64.StdEncoding.EncodeToString([]byte(hostile.GoodURL)),
+				base64.StdEncoding.EncodeToString([]byte("http"+strings.TrimPrefix(hostile.GoodURL, "https"))), 1)
+		},
+		// The order is that of the lines, as in MNS's samples, not that of the names.
+		"more_headers": func(d *draft) { d.headers = "x-mns-a-b:2\nx-mns-a:1\n" + d.headers + "\nx-mns-z:ü" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			v, err := mns.NewVerifier(&mns.VerifierOptions{Transport: origin, Now: func() time.Time { return now }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := simplified(now)
+			change(&d)
+			got, err := v.Verify(d.request(origin.Key.Sign), []byte(d.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.CertificateURL != hostile.GoodURL {
+				t.Errorf("the certificate is from %s", got.CertificateURL)
+			}
+		})
+	}
+	if strays := origin.Strays(); strays != nil {
+		t.Errorf("fetched %q", strays)
+	}
+}
+
+func TestVerifyWithPins(t *testing.T) {
+	t.Parallel()
+	origin := newOrigin(t, 512)
+	block, _ := pem.Decode(origin.Key.Certificate)
+	sum := sha256.Sum256(block.Bytes)
+	pin := hex.EncodeToString(sum[:])
+	for name, tt := range map[string]struct {
+		pins []string
+		want error
+	}{
+		"this_one":      {[]string{pin}, nil},
+		"in_capitals":   {[]string{strings.ToUpper(pin)}, nil},
+		"among_others":  {[]string{strings.Repeat("0", 64), pin}, nil},
+		"another":       {[]string{strings.Repeat("0", 64)}, mns.ErrCertificate},
+		"none_is_given": {nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			v, err := mns.NewVerifier(&mns.VerifierOptions{Transport: origin, Pins: tt.pins})
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := simplified(time.Now())
+			if _, err := v.Verify(d.request(origin.Key.Sign), []byte(d.body)); !errors.Is(err, tt.want) {
+				t.Errorf("error is %v, want %v", err, tt.want)
+			}
+		})
+	}
+	for _, pin := range []string{"", "x", pin[:62], pin + "00"} {
+		if _, err := mns.NewVerifier(&mns.VerifierOptions{Pins: []string{pin}}); err == nil {
+			t.Errorf("the pin %q was taken", pin)
+		}
+	}
+}
+
+// host is a certificate host that changes.
+type host struct {
+	mu    sync.Mutex
+	asked int
+	round func(*http.Request) (*http.Response, error)
+}
+
+func (h *host) RoundTrip(r *http.Request) (*http.Response, error) {
+	h.mu.Lock()
+	h.asked++
+	round := h.round
+	h.mu.Unlock()
+	return round(r)
+}
+
+func (h *host) becomes(round func(*http.Request) (*http.Response, error)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.round = round
+}
+
+func (h *host) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.asked
+}
+
+func hangs(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return nil, r.Context().Err()
+}
+
+func refuses(*http.Request) (*http.Response, error) { return nil, errors.New("connection refused") }
+
+func answers(code int, body []byte) func(*http.Request) (*http.Response, error) {
+	return func(*http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: code, Body: io.NopCloser(bytes.NewReader(body))}, nil
+	}
+}
+
+// verify verifies a push that names a certificate's address, now.
+func verify(t testing.TB, v *mns.Verifier, key *hostile.Key, address string) error {
+	t.Helper()
+	d := simplified(time.Now())
+	if address != "" {
+		d.headers = strings.Replace(d.headers, base64.StdEncoding.EncodeToString([]byte(hostile.GoodURL)), base64.StdEncoding.EncodeToString([]byte(address)), 1)
+	}
+	_, err := v.Verify(d.request(key.Sign), []byte(d.body))
+	return err
+}
+
+func newKey(t testing.TB) *hostile.Key {
+	t.Helper()
+	key, err := hostile.NewKey(512, 65537)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func newVerifier(t testing.TB, transport http.RoundTripper) *mns.Verifier {
+	t.Helper()
+	v, err := mns.NewVerifier(&mns.VerifierOptions{Transport: transport})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func want(t *testing.T, what string, got, want error) {
+	t.Helper()
+	if !errors.Is(got, want) {
+		t.Errorf("%s: error is %v, want %v", what, got, want)
+	}
+}
+
+func TestCertificateIsFetchedOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		key := newKey(t)
+		h := &host{}
+		h.becomes(func(r *http.Request) (*http.Response, error) {
+			time.Sleep(time.Second)
+			return answers(200, key.Certificate)(r)
+		})
+		v := newVerifier(t, h)
+		var wg sync.WaitGroup
+		for range 80 {
+			wg.Go(func() { want(t, "at once", verify(t, v, key, ""), nil) })
+		}
+		wg.Wait()
+		time.Sleep(6*time.Hour - 2*time.Second)
+		want(t, "within six hours", verify(t, v, key, ""), nil)
+		if n := h.count(); n != 1 {
+			t.Errorf("%d fetches, want 1", n)
+		}
+		time.Sleep(2 * time.Second)
+		want(t, "after six hours", verify(t, v, key, ""), nil)
+		if n := h.count(); n != 2 {
+			t.Errorf("%d fetches, want 2", n)
+		}
+	})
+}
+
+func TestCertificateIsReplaced(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		before, after := newKey(t), newKey(t)
+		h := &host{round: answers(200, before.Certificate)}
+		v := newVerifier(t, h)
+		want(t, "the first", verify(t, v, before, ""), nil)
+		h.becomes(answers(200, after.Certificate))
+		time.Sleep(6 * time.Hour)
+		want(t, "the second", verify(t, v, after, ""), nil)
+		want(t, "the first again", verify(t, v, before, ""), mns.ErrSignature)
+	})
+}
+
+// A host that fails in one way or another is asked no more often than it should
+// be, and a certificate that was good is used in the meantime, for a week.
+func TestCertificateHostFails(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		round func(*http.Request) (*http.Response, error)
+		want  error
+		pause time.Duration
+	}{
+		"hangs":       {hangs, mns.ErrUnavailable, 5 * time.Second},
+		"is_down":     {refuses, mns.ErrUnavailable, 5 * time.Second},
+		"status_500":  {answers(500, nil), mns.ErrUnavailable, 5 * time.Second},
+		"status_429":  {answers(429, nil), mns.ErrUnavailable, 5 * time.Second},
+		"status_404":  {answers(404, nil), mns.ErrCertificate, time.Minute},
+		"status_302":  {answers(302, nil), mns.ErrCertificate, time.Minute},
+		"not_a_file":  {answers(200, []byte("x")), mns.ErrCertificate, time.Minute},
+		"empty_file":  {answers(200, nil), mns.ErrCertificate, time.Minute},
+		"large_file":  {answers(200, make([]byte, 1<<20)), mns.ErrCertificate, time.Minute},
+		"never_obeys": {func(*http.Request) (*http.Response, error) { time.Sleep(20 * time.Second); return refuses(nil) }, mns.ErrUnavailable, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				key := newKey(t)
+				h := &host{round: tt.round}
+				v := newVerifier(t, h)
+				start := time.Now()
+				want(t, "at first", verify(t, v, key, ""), tt.want)
+				if took := time.Since(start); took > 2*time.Second {
+					t.Errorf("answered after %v", took)
+				}
+				asked := time.Now()
+				want(t, "again", verify(t, v, key, ""), tt.want)
+				if tt.pause == 0 {
+					time.Sleep(time.Minute)
+					return // the transport's own fault
+				}
+				time.Sleep(tt.pause - time.Since(asked) - time.Second)
+				want(t, "within the pause", verify(t, v, key, ""), tt.want)
+				if n := h.count(); n != 1 {
+					t.Errorf("asked %d times within the pause", n)
+				}
+				h.becomes(answers(200, key.Certificate))
+				time.Sleep(time.Second)
+				want(t, "well again", verify(t, v, key, ""), nil)
+				got := time.Now()
+
+				h.becomes(tt.round)
+				time.Sleep(6 * time.Hour)
+				want(t, "with an old certificate", verify(t, v, key, ""), nil)
+				time.Sleep(7*24*time.Hour - time.Since(got.Add(6*time.Hour)) - time.Second)
+				want(t, "at the end of the week", verify(t, v, key, ""), nil)
+				time.Sleep(time.Second)
+				want(t, "after the week", verify(t, v, key, ""), tt.want)
+			})
+		})
+	}
+}
+
+func TestVerifyEndsWithItsRequest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		key := newKey(t)
+		v := newVerifier(t, &host{round: hangs})
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		d := simplified(time.Now())
+		start := time.Now()
+		_, err := v.Verify(d.request(key.Sign).WithContext(ctx), []byte(d.body))
+		want(t, "a cancelled request", err, mns.ErrUnavailable)
+		want(t, "a cancelled request", err, context.DeadlineExceeded)
+		if took := time.Since(start); took != 300*time.Millisecond {
+			t.Errorf("answered after %v", took)
+		}
+		time.Sleep(2 * time.Second) // the fetch itself goes on for the next request
+	})
+}
+
+// Anyone can name regions that do not exist. That must cost neither many fetches
+// nor the good pushes.
+func TestMadeUpRegions(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const known = "https://mns-cert.oss-cn-shanghai.aliyuncs.com/x509_public_certificate.pem"
+		key := newKey(t)
+		h := &host{}
+		var mu sync.Mutex
+		underWay, most := 0, 0
+		h.becomes(func(r *http.Request) (*http.Response, error) {
+			if a := r.URL.String(); a == known || a == hostile.GoodURL {
+				return answers(200, key.Certificate)(r)
+			}
+			mu.Lock()
+			underWay++
+			most = max(most, underWay)
+			mu.Unlock()
+			defer func() {
+				mu.Lock()
+				underWay--
+				mu.Unlock()
+			}()
+			return hangs(r)
+		})
+		v := newVerifier(t, h)
+		want(t, "before", verify(t, v, key, known), nil)
+		random := rand.New(rand.NewPCG(1, 2))
+		for range 60 { // a minute of it
+			var wg sync.WaitGroup
+			for range 10 {
+				address := fmt.Sprintf("https://mns-cert.oss-cn-x%d.aliyuncs.com/x509_public_certificate.pem", random.Uint64())
+				wg.Go(func() { want(t, "a made up region", verify(t, v, key, address), mns.ErrUnavailable) })
+			}
+			want(t, "a known region meanwhile", verify(t, v, key, known), nil)
+			wg.Wait()
+			time.Sleep(time.Second)
+		}
+		want(t, "the usual address, new", verify(t, v, key, ""), nil)
+		// 30 at once, and one each two seconds of the three minutes this took.
+		if n := h.count(); n > 2+30+90 {
+			t.Errorf("%d fetches", n)
+		}
+		if most > 4 {
+			t.Errorf("%d fetches at once", most)
+		}
+		time.Sleep(6 * time.Hour)
+		want(t, "a known region when it is to be refreshed", verify(t, v, key, known), nil)
+	})
+}
+
+func TestNewVerifierWithoutOptions(t *testing.T) {
+	t.Parallel()
+	if _, err := mns.NewVerifier(nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEndpoint(t *testing.T) {
+	t.Parallel()
+	const secret = "s3cr3t/with odd+chars"
+	for name, tt := range map[string]struct {
+		target string
+		secret string
+		path   string
+		status int
+	}{
+		"none_wanted":       {"/a/b", "", "/a/b", 0},
+		"none_wanted_root":  {"/", "", "/", 0},
+		"last_segment":      {"/a/s3cr3t%2Fwith%20odd+chars", secret, "/a", 0},
+		"only_segment":      {"/s3cr3t%2Fwith%20odd+chars", secret, "/", 0},
+		"query":             {"/a/b?token=s3cr3t%2Fwith+odd%2Bchars", secret, "/a/b", 0},
+		"query_among":       {"/a?x=1&token=s3cr3t%2Fwith+odd%2Bchars", secret, "/a", 0},
+		"wrong":             {"/a/wrong", secret, "", 403},
+		"absent":            {"/", secret, "", 403},
+		"as_two_segments":   {"/s3cr3t/with%20odd+chars", secret, "", 403},
+		"not_the_last":      {"/s3cr3t%2Fwith%20odd+chars/a", secret, "", 403},
+		"query_twice":       {"/a?token=s3cr3t%2Fwith+odd%2Bchars&token=x", secret, "", 403},
+		"query_malformed":   {"/a?token=%zz", secret, "", 403},
+		"query_other_named": {"/a?secret=s3cr3t%2Fwith+odd%2Bchars", secret, "", 403},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path, err := mns.Endpoint(httptest.NewRequest(http.MethodPost, tt.target, nil), tt.secret)
+			if tt.status == 0 {
+				if err != nil || path != tt.path {
+					t.Errorf("got %q, %v, want %q", path, err, tt.path)
+				}
+				return
+			}
+			if status, _ := httpapi.Status(err); err == nil || status != tt.status {
+				t.Errorf("error is %v, want status %d", err, tt.status)
+			}
+			if err != nil && strings.Contains(err.Error(), "s3cr3t") {
+				t.Errorf("the secret is in %q", err)
+			}
+		})
+	}
+}
+
+// BenchmarkVerify is a push whose certificate is known, as all but the first are,
+// beside the size of the certificate's key.
+func BenchmarkVerify(b *testing.B) {
+	for _, bits := range []int{512, 2048, 4096} {
+		b.Run(fmt.Sprint(bits), func(b *testing.B) {
+			origin := newOrigin(b, bits)
+			v := newVerifier(b, origin)
+			d := simplified(time.Now())
+			r, body := d.request(origin.Key.Sign), []byte(d.body)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := v.Verify(r, body); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
