@@ -174,8 +174,10 @@ func (n *Notification) finish(publishTime string, body []byte, e Encoding) (*Not
 		n.PublishTime = time.UnixMilli(ms).UTC()
 	}
 	var err error
-	n.Body, err = e.decode(body)
-	return n, err
+	if n.Body, err = e.decode(body); err != nil {
+		return nil, err
+	}
+	return n, nil
 }
 
 const (

@@ -1,0 +1,85 @@
+package mns
+
+import (
+	"bytes"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"math/big"
+	"strings"
+	"testing"
+
+	"example.com/pushinbox/shared/mns/hostile"
+)
+
+// knownModulus is that of the one certificate that MNS is known to have signed
+// with. Its exponent is 65537.
+const knownModulus = "b5f4b05568c1cb753404230f261251fd2ba75ace1cb933e24a74ccd59c0f25cc5dae4fcec3d453025768bc21bcd0832cb5ae88b2ba3a1e5e9663a62fc1b2ff93"
+
+func TestParseCertificateWithKnownKey(t *testing.T) {
+	t.Parallel()
+	n, ok := new(big.Int).SetString(knownModulus, 16)
+	if !ok {
+		t.Fatal("no number")
+	}
+	file, err := hostile.Certificate(&rsa.PublicKey{N: n, E: 65537})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := parseCertificate(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(file)
+	sum := sha256.Sum256(block.Bytes)
+	if c.n.Cmp(n) != 0 || c.n.BitLen() != 512 || c.e.Int64() != 65537 || c.fingerprint != hex.EncodeToString(sum[:]) {
+		t.Errorf("got %d bits, exponent %d, fingerprint %s", c.n.BitLen(), c.e, c.fingerprint)
+	}
+	if c.signed("", make([]byte, 64)) || c.signed("", bytes.Repeat([]byte{0xff}, 64)) {
+		t.Error("anything is a signature")
+	}
+}
+
+// FuzzParseCertificate: whatever a host serves, nothing panics, and a key that is
+// taken is within the bounds and takes no signature made without it.
+func FuzzParseCertificate(f *testing.F) {
+	f.Fuzz(func(t *testing.T, file []byte) {
+		c, err := parseCertificate(file)
+		if err != nil {
+			return
+		}
+		bits := c.n.BitLen()
+		if bits < minKeyBits || bits > maxKeyBits || c.n.Bit(0) == 0 || c.e.Bit(0) == 0 || c.e.Int64() < 3 || c.e.BitLen() > 31 {
+			t.Errorf("a key of %d bits with exponent %d was taken", bits, c.e)
+		}
+		size := (bits + 7) / 8
+		for _, signature := range [][]byte{nil, make([]byte, size), append(make([]byte, size-1), 1), file} {
+			if c.signed("x", signature) {
+				t.Errorf("%x is a signature", signature)
+			}
+		}
+	})
+}
+
+// FuzzCertificateAddress: what is taken is one of two forms, always https.
+func FuzzCertificateAddress(f *testing.F) {
+	f.Fuzz(func(t *testing.T, address []byte) {
+		got, err := parseCertificateURL(base64.StdEncoding.EncodeToString(address))
+		if err != nil {
+			return
+		}
+		rest, isHTTPS := strings.CutPrefix(got, "https://")
+		host, isFile := strings.CutSuffix(rest, "/x509_public_certificate.pem")
+		name, isOSS := strings.CutSuffix(host, ".aliyuncs.com")
+		if region, ok := strings.CutPrefix(name, "mns-cert.oss-cn-"); ok {
+			isOSS = isOSS && region != "" && strings.Trim(region, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+		} else {
+			isOSS = isOSS && name == "mnstest.oss-cn-hangzhou"
+		}
+		if !isHTTPS || !isFile || !isOSS {
+			t.Errorf("%q was taken as %q", address, got)
+		}
+	})
+}
