@@ -205,9 +205,9 @@ func TestHostileCertificates(t *testing.T) {
 
 // draft is a push whose string to sign is written out here.
 type draft struct {
-	url, contentType, digest, date, address string
-	body                                    string
-	headers                                 string // in order, as signed
+	url, contentType, digest, date string
+	body                           string
+	headers                        string // in order, as signed
 }
 
 func (d draft) request(sign func(string) string) *http.Request {
