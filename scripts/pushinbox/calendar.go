@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -128,6 +129,11 @@ func (o *operator) call(ctx context.Context, timeout time.Duration, method, path
 	}
 	req.Header.Set("Authorization", "Bearer "+o.token)
 	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	// A calendar of thousands of events takes its time.
+	patience := time.AfterFunc(2*time.Second, func() {
+		fmt.Fprintf(os.Stderr, "waiting for %s, at most %v\n", target, timeout)
+	})
+	defer patience.Stop()
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, notRunning(o.url, err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/caarlos0/env/v11"
@@ -39,7 +40,9 @@ func Parse[T interface{ Validate() error }](vars map[string]string) (T, error) {
 			problems = append(problems, err.Error())
 		}
 	}
-	return v, errors.New(strings.Join(problems, "; "))
+	// Two parts of T may read the same variable.
+	slices.Sort(problems)
+	return v, errors.New(strings.Join(slices.Compact(problems), "; "))
 }
 
 func causes(err error) []error {

@@ -22,6 +22,8 @@ type all struct {
 		Audience string   `env:"AUDIENCE,required,notEmpty"`
 		Callers  []string `env:"CALLERS,required,notEmpty"`
 		Secret   int      `env:"SECRET"`
+		// Read by another part as well.
+		Shards int `env:"INBOX_SHARDS" envDefault:"16"`
 	}
 }
 
@@ -43,7 +45,7 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := all{Shared: Shared{TTL: 720 * time.Hour, Shards: 3}}
-	want.Own.Audience, want.Own.Callers = "a", []string{"x", "y"}
+	want.Own.Audience, want.Own.Callers, want.Own.Shards = "a", []string{"x", "y"}, 3
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -52,7 +54,7 @@ func TestParse(t *testing.T) {
 func TestParseNamesEveryProblemOnce(t *testing.T) {
 	t.Parallel()
 	_, err := settings.Parse[all](map[string]string{"INBOX_TTL": "30 days", "INBOX_SHARDS": "many", "CALLERS": "", "SECRET": "hush"})
-	const want = "INBOX_TTL is not a valid time.Duration; INBOX_SHARDS is not a valid int; AUDIENCE is not set; CALLERS is empty; SECRET is not a valid int"
+	const want = "AUDIENCE is not set; CALLERS is empty; INBOX_SHARDS is not a valid int; INBOX_TTL is not a valid time.Duration; SECRET is not a valid int"
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}

@@ -252,6 +252,7 @@ func (s *State) Calendars(ctx context.Context) ([]calendar.Calendar, error) {
 // read returns what a query finds.
 func read[T any](ctx context.Context, q firestore.Query, decode func(*firestore.DocumentSnapshot) (*T, error)) (all []T, err error) {
 	err = call(ctx, func(ctx context.Context) error {
+		all = nil // what a try before this one read
 		documents := q.Documents(ctx)
 		defer documents.Stop()
 		for {
