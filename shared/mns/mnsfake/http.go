@@ -395,9 +395,12 @@ func (s *Server) listSubscriptions(c Call, r *http.Request, _ []byte) (answer, e
 		NextMarker    string             `xml:",omitempty"`
 	}{NextMarker: next}
 	for _, name := range names {
-		list.Subscriptions = append(list.Subscriptions, subscriptionBody{
-			SubscriptionURL: base(r) + "/topics/" + t.name + "/subscriptions/" + name,
-		})
+		item := subscriptionBody{}
+		if r.Header.Get("X-Mns-With-Meta") == "true" {
+			item = s.body(t.subscriptions[name])
+		}
+		item.SubscriptionURL = base(r) + "/topics/" + t.name + "/subscriptions/" + name
+		list.Subscriptions = append(list.Subscriptions, item)
 	}
 	return answer{status: http.StatusOK, body: list}, nil
 }
@@ -486,12 +489,17 @@ func (s *Server) getSubscription(c Call, _ *http.Request, _ []byte) (answer, err
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{status: http.StatusOK, body: subscriptionBody{
+	return answer{status: http.StatusOK, body: s.body(sub)}, nil
+}
+
+// body returns the subscription as the service shows it.
+func (s *Server) body(sub *subscription) subscriptionBody {
+	return subscriptionBody{
 		XMLName:          xml.Name{Space: namespace, Local: "Subscription"},
 		SubscriptionName: sub.name, Subscriber: s.o.Owner, TopicOwner: s.o.Owner, TopicName: sub.topic.name,
 		Endpoint: sub.endpoint, NotifyStrategy: sub.strategy, NotifyContentFormat: sub.format, FilterTag: sub.tag,
 		CreateTime: sub.created.Unix(), LastModifyTime: sub.modified.Unix(),
-	}}, nil
+	}
 }
 
 func (s *Server) unsubscribe(c Call, _ *http.Request, _ []byte) (answer, error) {

@@ -256,7 +256,7 @@ func TestLists(t *testing.T) {
 	}
 	type list struct {
 		Topic        []struct{ TopicURL, TopicName string }
-		Subscription []struct{ SubscriptionURL string }
+		Subscription []struct{ SubscriptionURL, Endpoint string }
 		NextMarker   string
 	}
 	read := func(target string, headers ...string) list {
@@ -298,6 +298,9 @@ func TestLists(t *testing.T) {
 		t.Errorf("all topics are %v", l)
 	}
 	if l := read("/topics", "x-mns-with-meta", "true"); l.Topic[0].TopicName != "a1" {
+		t.Errorf("with meta: %v", l)
+	}
+	if l := read("/topics/b/subscriptions", "x-mns-with-meta", "true"); l.Subscription[0].Endpoint != "http://inbox.example/" {
 		t.Errorf("with meta: %v", l)
 	}
 	for _, number := range []string{"0", "1001", "x"} {

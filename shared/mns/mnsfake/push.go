@@ -95,13 +95,14 @@ func (s *Server) Deliver(ctx context.Context) (next time.Time, ok bool) {
 		if p == nil {
 			return next, !next.IsZero()
 		}
-		s.attempt(ctx, p)
+		s.attempt(p)
 	}
 	return time.Time{}, false
 }
 
-// Run makes pushes as they become due, several at a time, until ctx ends. It
-// returns once none is under way.
+// Run makes pushes as they become due, several at a time, until ctx ends. Those
+// under way then get their answer, for which they wait five seconds at most,
+// before Run returns.
 func (s *Server) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -127,25 +128,22 @@ func (s *Server) Run(ctx context.Context) {
 		case slots <- struct{}{}:
 		}
 		running.Go(func() {
-			s.attempt(ctx, p)
+			s.attempt(p)
 			<-slots
 		})
 	}
 }
 
 // attempt pushes once and queues p again if it was not taken.
-func (s *Server) attempt(ctx context.Context, p *pending) {
+func (s *Server) attempt(p *pending) {
 	s.mu.Lock()
 	attributes := p.sub.subscriptionAttributes
 	s.mu.Unlock()
 	p.attempts++
 	push := Push{Notification: p.Notification, Attempt: p.attempts}
 	start := s.o.Now()
-	push.Status, push.Err = s.post(ctx, attributes, &p.Notification)
+	push.Status, push.Err = s.post(attributes, &p.Notification)
 	push.Duration = s.o.Now().Sub(start)
-	if ctx.Err() != nil && push.Status == 0 {
-		return // cut off by the end of Run
-	}
 	if !push.Done() {
 		push.RetryIn = retryIn(attributes.strategy, p.attempts)
 	}
@@ -173,8 +171,8 @@ func retryIn(strategy string, attempts int) time.Duration {
 }
 
 // post makes one push and returns the status of the answer.
-func (s *Server) post(ctx context.Context, a subscriptionAttributes, n *Notification) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+func (s *Server) post(a subscriptionAttributes, n *Notification) (int, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
 	defer cancel()
 	address, ok := pushAddress(a.endpoint)
 	if !ok {
