@@ -28,6 +28,7 @@ import (
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/boltinbox"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
+	"example.com/pushinbox/shared/mns"
 	"example.com/pushinbox/shared/publisher"
 	"example.com/pushinbox/shared/pushfake"
 	"example.com/pushinbox/shared/settings"
@@ -44,6 +45,8 @@ type localSettings struct {
 	Shards            int           `env:"INBOX_SHARDS" envDefault:"16"`
 	TTL               time.Duration `env:"INBOX_TTL" envDefault:"720h"`
 	VerificationToken string        `env:"PUBSUB_VERIFICATION_TOKEN"`
+	MNSSecret         string        `env:"MNS_SECRET"`
+	MNSBody           mns.Encoding  `env:"MNS_BODY" envDefault:"raw"`
 	PubSubEmulator    string        `env:"PUBSUB_EMULATOR_HOST"`
 	FirestoreEmulator string        `env:"FIRESTORE_EMULATOR_HOST"`
 }
@@ -132,8 +135,16 @@ func (l *local) run(ctx context.Context) (err error) {
 		return errors.Join(err, stopPubSub())
 	}
 	defer func() { err = errors.Join(err, calendars.state.Close()) }()
-	stopPushing := func() error { return errors.Join(stopPubSub(), calendars.stopPubSub()) }
-	handler, err := l.functions(base, issuer, store, topic, calendars)
+	alibaba, err := l.openMNS(store)
+	if err != nil {
+		return errors.Join(err, stopPubSub(), calendars.stopPubSub())
+	}
+	defer func() { err = errors.Join(err, alibaba.log.Close()) }()
+	stopPushing := func() error {
+		alibaba.stop()
+		return errors.Join(stopPubSub(), calendars.stopPubSub())
+	}
+	handler, err := l.functions(base, issuer, store, topic, calendars, alibaba)
 	if err != nil {
 		return errors.Join(err, stopPushing())
 	}
@@ -270,7 +281,7 @@ func (l *local) startPubSub(ctx context.Context, endpoint string, issuer *pushfa
 
 // functions mounts the functions, each made by the constructor that production
 // uses. Only the keys are the issuer's.
-func (l *local) functions(base string, issuer *pushfake.Issuer, store inbox.Inbox, topic *publisher.Publisher, calendars *localCalendar) (http.Handler, error) {
+func (l *local) functions(base string, issuer *pushfake.Issuer, store inbox.Inbox, topic *publisher.Publisher, calendars *localCalendar, alibaba *localMNS) (http.Handler, error) {
 	s := l.settings
 	verifier, err := verify.New(&verify.Options{Transport: issuer.Transport()})
 	if err != nil {
@@ -302,6 +313,7 @@ func (l *local) functions(base string, issuer *pushfake.Issuer, store inbox.Inbo
 	if err := calendars.mount(mux, l, base, verifier); err != nil {
 		return nil, err
 	}
+	alibaba.mount(mux)
 	mux.Handle("GET /local/token", tokens(issuer, base))
 	mux.Handle("GET /local/certs", certs(issuer))
 	mux.Handle("/", &proxy{issuer: issuer, next: reading})
@@ -342,6 +354,7 @@ func (l *local) banner(base, where string) {
   publish  %[1]s/publish    POST with a token, see below
   receive  %[1]s/receive    where pushes arrive, signed as %[3]s
   calendar %[1]s/calendar   watches calendars; a stand-in for Google's is at /local/calendar
+  mns      %[1]s/mns        where MNS pushes arrive; a stand-in for it is at /local/mns
   Pub/Sub  %[4]s, topic projects/%[5]s/topics/%[6]s
   inbox    %[7]s
 
@@ -376,6 +389,8 @@ func (l *local) delivered(d pushfake.Delivery) {
 	switch {
 	case d.DeadLettered:
 		answer += fmt.Sprintf(", attempt %d was the last: sent to the dead-letter topic", d.Attempt)
+	case !d.Acked && d.RetryIn == 0:
+		answer += fmt.Sprintf(", attempt %d was the last: dropped", d.Attempt)
 	case !d.Acked:
 		answer += fmt.Sprintf(", attempt %d, again in %s", d.Attempt, d.RetryIn.Round(time.Millisecond))
 	}

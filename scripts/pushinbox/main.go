@@ -10,12 +10,16 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"example.com/pushinbox/shared/mns"
 )
 
 // The exit codes of the command.
 const (
 	exitFailed = 1 // it was tried and failed, or the answer was a refusal
 	exitUsage  = 2 // the call itself was wrong
+	exitExists = 3 // MNS has it already, and it is another
+	exitAbsent = 4 // MNS does not have it
 )
 
 func main() {
@@ -34,8 +38,13 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 func exitCode(err error) int {
-	if errors.As(err, new(usageError)) {
+	switch {
+	case errors.As(err, new(usageError)):
 		return exitUsage
+	case errors.Is(err, mns.ErrTopicExists), errors.Is(err, mns.ErrSubscriptionExists):
+		return exitExists
+	case errors.Is(err, mns.ErrTopicMissing), errors.Is(err, mns.ErrSubscriptionMissing):
+		return exitAbsent
 	}
 	return exitFailed
 }
@@ -46,11 +55,13 @@ func newRoot() *cobra.Command {
 		Short: "Receive Pub/Sub pushes, verify them, keep every message exactly once",
 		Long: `Receive Pub/Sub pushes, verify them, keep every message exactly once.
 
-Exit codes: 0 done, 1 failed or refused, 2 wrong call.`,
+Exit codes: 0 done, 1 failed or refused, 2 wrong call; see "pushinbox mns --help"
+for two more.`,
 		Example: `  pushinbox local
   pushinbox send testdata/pubsub/sample_message.json
   pushinbox token --for publish --claim email=somebody@example.com
-  pushinbox calendar watch --local demo`,
+  pushinbox calendar watch --local demo
+  pushinbox mns publish MySampleTopic "Hello"`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usageError{fmt.Errorf("there is no command %q; see pushinbox --help", args[0])}
@@ -65,7 +76,7 @@ Exit codes: 0 done, 1 failed or refused, 2 wrong call.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
-	root.AddCommand(newLocal(), newSend(), newToken(), newConsole(), newCalendar())
+	root.AddCommand(newLocal(), newSend(), newToken(), newConsole(), newCalendar(), newMNS(), newLogs())
 	return root
 }
 

@@ -40,6 +40,9 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		command = filepath.Join(dir, "pushinbox")
+		for _, name := range []string{envKeyID, envKeySecret, envToken} {
+			_ = os.Unsetenv(name) // whose ever it is
+		}
 		if out, err := exec.Command("go", "build", "-o", command, ".").CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "%v: %s", err, out)
 			return 1
@@ -315,7 +318,14 @@ func TestHostileRequestsOverHTTP(t *testing.T) {
 // run runs pushinbox to its end.
 func run(t *testing.T, input string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
+	return runIn(t, nil, input, args...)
+}
+
+// runIn is run with more in the environment.
+func runIn(t *testing.T, environment []string, input string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), command, args...)
+	cmd.Env = append(os.Environ(), environment...)
 	cmd.Stdin = strings.NewReader(input)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs

@@ -30,8 +30,13 @@ func newSend() *cobra.Command {
 
 FILE holds the JSON body of a push, or a whole HTTP request: headers, an empty
 line, the body. "-" reads it from standard input. The token comes from the
-"pushinbox local" that the URL points at; for any other URL give --token.`,
+"pushinbox local" that the URL points at; for any other URL give --token.
+
+A request with the header x-mns-version is a push of Alibaba MNS. That has a
+signature in place of a token, made anew by the "pushinbox local" that the URL
+points at; to any other URL it goes as it was recorded.`,
 		Example: `  pushinbox send testdata/pubsub/sample_message.json
+  pushinbox send testdata/mns/xml.http
   pushinbox send --token "$(pushinbox token --claim aud=wrong)" push.json
   pushinbox send --url https://receive-123.europe-west1.run.app/ --token "$TOKEN" push.json`,
 		Args: exactly("FILE"),
@@ -40,15 +45,28 @@ line, the body. "-" reads it from standard input. The token comes from the
 			if err != nil {
 				return err
 			}
+			if push.fromMNS() {
+				if token != "" {
+					return usageError{errors.New("a push of MNS has a signature, not a --token")}
+				}
+				if !cmd.Flags().Changed("url") {
+					target = defaultAddress + mnsFunction
+				}
+				if err := push.sign(cmd.Context(), target); err != nil {
+					return err
+				}
+				return push.send(cmd, target, format)
+			}
 			if token == "" {
 				if token, err = tokenFor(cmd.Context(), target); err != nil {
 					return err
 				}
 			}
-			return push.send(cmd, target, token, format)
+			push.header.Set("Authorization", "Bearer "+token)
+			return push.send(cmd, target, format)
 		},
 	}
-	cmd.Flags().StringVar(&target, "url", defaultAddress+"/receive", "where to post it")
+	cmd.Flags().StringVar(&target, "url", defaultAddress+"/receive", "where to post it; a push of MNS goes to /mns by default")
 	cmd.Flags().StringVar(&token, "token", "", "the token to send, instead of one from pushinbox local")
 	formatFlag(cmd, &format)
 	return cmd
@@ -103,15 +121,53 @@ func tokenFor(ctx context.Context, target string) (string, error) {
 	return localToken(ctx, u.Scheme+"://"+u.Host, url.Values{"for": {"receive"}})
 }
 
-func (p *recordedPush) send(cmd *cobra.Command, target, token, format string) error {
+// fromMNS reports whether p was recorded from MNS.
+func (p *recordedPush) fromMNS() bool { return p.header.Get("X-Mns-Version") != "" }
+
+// sign has the pushinbox local that target belongs to sign a push of MNS.
+func (p *recordedPush) sign(ctx context.Context, target string) error {
+	u, err := url.Parse(target)
+	if err != nil || u.Host == "" {
+		return usageError{fmt.Errorf("--url %q is not a URL", target)}
+	}
+	if !isLoopback(u.Host) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	b, err := json.Marshal(pushToSign{u.RequestURI(), p.header, p.body})
+	if err != nil {
+		return err
+	}
+	address := u.Scheme + "://" + u.Host
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address+signPath, bytes.NewReader(b))
+	if err != nil {
+		return usageError{err}
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return notRunning(address, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s gave no signature: %s", address, explain(resp.StatusCode, body))
+	}
+	p.header = nil
+	return json.Unmarshal(body, &p.header)
+}
+
+func (p *recordedPush) send(cmd *cobra.Command, target, format string) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), callTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(p.body))
 	if err != nil {
 		return usageError{err}
 	}
-	req.Header = p.header.Clone()
-	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header = p.header
 	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	start := time.Now()
 	resp, err := client.Do(req)

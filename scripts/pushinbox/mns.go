@@ -1,0 +1,387 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"example.com/pushinbox/shared/mns"
+	"example.com/pushinbox/shared/mns/mnsfake"
+)
+
+// The variables that hold an AccessKey, as Alibaba Cloud's own tools read them.
+const (
+	envKeyID     = "ALIBABA_CLOUD_ACCESS_KEY_ID"
+	envKeySecret = "ALIBABA_CLOUD_ACCESS_KEY_SECRET"
+	envToken     = "ALIBABA_CLOUD_SECURITY_TOKEN"
+)
+
+// mnsCaller makes the calls of one command.
+type mnsCaller struct {
+	endpoint, config, format string
+	client                   *mns.Client
+	out                      io.Writer
+}
+
+func newMNS() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "mns",
+		Short: "Make topics of Alibaba MNS, subscribe an endpoint, publish",
+		Long: `Make topics of Alibaba MNS (SMQ), subscribe an endpoint, publish.
+
+Without --endpoint it is the stand-in of the running "pushinbox local" that is
+called, whose AccessKey need not be given. MNS itself is called with
+--endpoint https://ACCOUNT.mns.REGION.aliyuncs.com and an AccessKey, from
+  ALIBABA_CLOUD_ACCESS_KEY_ID, ALIBABA_CLOUD_ACCESS_KEY_SECRET and, for
+  temporary ones, ALIBABA_CLOUD_SECURITY_TOKEN,
+or from a file, --config FILE, that nobody else may read:
+  AccessKeyId = ...
+  AccessKeySecret = ...
+  SecurityToken = ...
+  Endpoint = https://ACCOUNT.mns.REGION.aliyuncs.com
+
+Exit codes: 0 done, or there already just as asked for; 1 failed or refused;
+2 wrong call; 3 the topic or subscription is there already, with other
+attributes; 4 there is no such topic or subscription.`,
+		Example: `  pushinbox mns create-topic MySampleTopic
+  pushinbox mns subscribe MySampleTopic http://127.0.0.1:8080/mns
+  pushinbox mns publish MySampleTopic "I am test message 0."
+  pushinbox mns delete-topic MySampleTopic`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newCreateTopic(), newDeleteTopic(), newSubscribe(), newUnsubscribe(), newList(), newPublish())
+	return cmd
+}
+
+// newMNSCall returns a command that makes calls.
+func newMNSCall(use, short, example string, args cobra.PositionalArgs, run func(context.Context, *mnsCaller, []string) error) *cobra.Command {
+	var c mnsCaller
+	cmd := &cobra.Command{
+		Use: use, Short: short, Example: example, Args: args,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c.out = cmd.OutOrStdout()
+			if err := c.connect(); err != nil {
+				return err
+			}
+			return c.explain(run(cmd.Context(), &c, args), args[:min(len(args), 1)])
+		},
+	}
+	cmd.Flags().StringVar(&c.endpoint, "endpoint", "", "the address of MNS; "+defaultAddress+mnsPath+" if neither this nor --config has one")
+	cmd.Flags().StringVar(&c.config, "config", "", "a file with the AccessKey, in place of the environment")
+	formatFlag(cmd, &c.format)
+	return cmd
+}
+
+func newCreateTopic() *cobra.Command {
+	var a mns.TopicAttributes
+	cmd := newMNSCall("create-topic TOPIC", "Make a topic", `  pushinbox mns create-topic MySampleTopic`, exactly("TOPIC"),
+		func(ctx context.Context, c *mnsCaller, args []string) error {
+			created, err := c.client.CreateTopic(ctx, args[0], a)
+			if err != nil {
+				return err
+			}
+			return c.made("topic", args[0], created)
+		})
+	cmd.Flags().IntVar(&a.MaxMessageSize, "max-size", 0, "the largest message, in bytes; 0 is MNS's default")
+	cmd.Flags().BoolVar(&a.Logging, "logging", false, "have MNS log the topic's messages")
+	return cmd
+}
+
+func newDeleteTopic() *cobra.Command {
+	return newMNSCall("delete-topic TOPIC", "Delete a topic and its subscriptions", `  pushinbox mns delete-topic MySampleTopic`, exactly("TOPIC"),
+		func(ctx context.Context, c *mnsCaller, args []string) error {
+			if err := c.client.DeleteTopic(ctx, args[0]); err != nil {
+				return err
+			}
+			return c.print(map[string]string{"deleted": args[0]}, "topic %s is deleted\n", args[0])
+		})
+}
+
+func newSubscribe() *cobra.Command {
+	var s mns.Subscription
+	var strategy, content string
+	cmd := newMNSCall("subscribe TOPIC URL", "Have a topic's messages pushed to an address",
+		`  pushinbox mns subscribe MySampleTopic http://127.0.0.1:8080/mns
+  pushinbox mns subscribe --content-format JSON --tag red MySampleTopic https://mns-123.europe-west1.run.app/SECRET`,
+		exactly("TOPIC", "URL"),
+		func(ctx context.Context, c *mnsCaller, args []string) error {
+			s.Name = cmp.Or(s.Name, args[0]+"-Sub")
+			s.Endpoint, s.Strategy, s.Format = args[1], mns.Strategy(strategy), mns.Format(content)
+			if u, err := url.Parse(s.Endpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+				return usageError{fmt.Errorf("%q is no http or https address to push to", s.Endpoint)}
+			}
+			if !slices.Contains([]mns.Strategy{"", mns.BackoffRetry, mns.ExponentialDecayRetry}, s.Strategy) {
+				return usageError{fmt.Errorf("--strategy is %q; it must be %s or %s", strategy, mns.BackoffRetry, mns.ExponentialDecayRetry)}
+			}
+			if !slices.Contains([]mns.Format{"", mns.XML, mns.JSON, mns.Simplified}, s.Format) {
+				return usageError{fmt.Errorf("--content-format is %q; it must be %s, %s or %s", content, mns.XML, mns.JSON, mns.Simplified)}
+			}
+			created, err := c.client.Subscribe(ctx, args[0], s)
+			if errors.Is(err, mns.ErrSubscriptionExists) {
+				return explained{fmt.Sprintf("%s has a subscription %s already, with other attributes; remove it with: pushinbox mns unsubscribe %[1]s %[2]s", args[0], s.Name), err}
+			}
+			if err != nil {
+				return err
+			}
+			return c.made("subscription", s.Name, created)
+		})
+	cmd.Flags().StringVar(&s.Name, "name", "", "the subscription's name; TOPIC-Sub by default")
+	cmd.Flags().StringVar(&s.FilterTag, "tag", "", "push only messages with this tag")
+	cmd.Flags().StringVar(&strategy, "strategy", "", "how pushes are repeated: BACKOFF_RETRY (MNS's default) or EXPONENTIAL_DECAY_RETRY")
+	cmd.Flags().StringVar(&content, "content-format", "", "the form of pushes: XML (MNS's default), JSON or SIMPLIFIED")
+	return cmd
+}
+
+func newUnsubscribe() *cobra.Command {
+	return newMNSCall("unsubscribe TOPIC [SUBSCRIPTION]", "End a subscription, TOPIC-Sub by default",
+		`  pushinbox mns unsubscribe MySampleTopic
+  pushinbox mns unsubscribe MySampleTopic another`,
+		func(cmd *cobra.Command, args []string) error {
+			return exactly([]string{"TOPIC", "SUBSCRIPTION"}[:max(1, min(len(args), 2))]...)(cmd, args)
+		},
+		func(ctx context.Context, c *mnsCaller, args []string) error {
+			name := args[0] + "-Sub"
+			if len(args) > 1 {
+				name = args[1]
+			}
+			err := c.client.Unsubscribe(ctx, args[0], name)
+			if errors.Is(err, mns.ErrSubscriptionMissing) {
+				return explained{fmt.Sprintf("%s has no subscription %s; see pushinbox mns list %[1]s", args[0], name), err}
+			}
+			if err != nil {
+				return err
+			}
+			return c.print(map[string]string{"deleted": name}, "subscription %s is deleted\n", name)
+		})
+}
+
+// topicLine and subscriptionLine are what lists show.
+type topicLine struct {
+	Name           string `json:"name"`
+	Messages       int    `json:"messages"`
+	MaxMessageSize int    `json:"maxMessageSize"`
+}
+
+type subscriptionLine struct {
+	Name          string       `json:"name"`
+	Endpoint      string       `json:"endpoint"`
+	FilterTag     string       `json:"filterTag"`
+	Strategy      mns.Strategy `json:"strategy"`
+	ContentFormat mns.Format   `json:"contentFormat"`
+}
+
+func newList() *cobra.Command {
+	return newMNSCall("list [TOPIC]", "List the topics, or a topic's subscriptions",
+		`  pushinbox mns list
+  pushinbox mns list --format json MySampleTopic | jq -r '.subscriptions[].endpoint'`,
+		func(cmd *cobra.Command, args []string) error {
+			return exactly([]string{"TOPIC"}[:min(len(args), 1)]...)(cmd, args)
+		},
+		func(ctx context.Context, c *mnsCaller, args []string) error {
+			if len(args) == 0 {
+				return c.listTopics(ctx)
+			}
+			return c.listSubscriptions(ctx, args[0])
+		})
+}
+
+func (c *mnsCaller) listTopics(ctx context.Context) error {
+	topics := []topicLine{}
+	for t, err := range c.client.ListTopics(ctx, "") {
+		if err != nil {
+			return err
+		}
+		topics = append(topics, topicLine{t.Name, t.Messages, t.MaxMessageSize})
+	}
+	if c.format == "json" {
+		return json.NewEncoder(c.out).Encode(map[string]any{"topics": topics})
+	}
+	if len(topics) == 0 {
+		_, err := fmt.Fprintln(c.out, "there is no topic")
+		return err
+	}
+	table := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "TOPIC\tMESSAGES\tMAX SIZE")
+	for _, t := range topics {
+		fmt.Fprintf(table, "%s\t%d\t%d\n", t.Name, t.Messages, t.MaxMessageSize)
+	}
+	return table.Flush()
+}
+
+func (c *mnsCaller) listSubscriptions(ctx context.Context, topic string) error {
+	subscriptions := []subscriptionLine{}
+	for s, err := range c.client.ListSubscriptions(ctx, topic) {
+		if err != nil {
+			return err
+		}
+		subscriptions = append(subscriptions, subscriptionLine{s.Name, s.Endpoint, s.FilterTag, s.Strategy, s.Format})
+	}
+	if c.format == "json" {
+		return json.NewEncoder(c.out).Encode(map[string]any{"subscriptions": subscriptions})
+	}
+	if len(subscriptions) == 0 {
+		_, err := fmt.Fprintf(c.out, "%s has no subscription\n", topic)
+		return err
+	}
+	table := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "SUBSCRIPTION\tENDPOINT\tTAG\tSTRATEGY\tCONTENT")
+	for _, s := range subscriptions {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", s.Name, s.Endpoint, cmp.Or(s.FilterTag, "-"), s.Strategy, s.ContentFormat)
+	}
+	return table.Flush()
+}
+
+func newPublish() *cobra.Command {
+	var m mns.Message
+	var encode bool
+	cmd := newMNSCall("publish TOPIC MESSAGE...", `Publish messages; "-" reads one from standard input`,
+		`  pushinbox mns publish MySampleTopic "I am test message 0." "I am test message 1."
+  pushinbox mns publish --tag red --base64 MySampleTopic - < picture.png`,
+		func(cmd *cobra.Command, args []string) error {
+			return exactly(append([]string{"TOPIC", "MESSAGE"}, args[min(len(args), 2):]...)...)(cmd, args)
+		},
+		func(ctx context.Context, c *mnsCaller, args []string) error {
+			if encode {
+				m.Encoding = mns.Base64
+			}
+			for _, text := range args[1:] {
+				m.Body = []byte(text)
+				if text == "-" {
+					var err error
+					if m.Body, err = io.ReadAll(os.Stdin); err != nil {
+						return err
+					}
+				}
+				p, err := c.client.Publish(ctx, args[0], m)
+				if err != nil {
+					return err
+				}
+				if err := c.print(map[string]string{"messageId": p.MessageID, "bodyMd5": p.BodyMD5}, "published %s, MD5 %s\n", p.MessageID, p.BodyMD5); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	cmd.Flags().StringVar(&m.Tag, "tag", "", "the messages' tag, 16 characters at most")
+	cmd.Flags().BoolVar(&encode, "base64", false, "encode the messages, for an endpoint with MNS_BODY=base64")
+	return cmd
+}
+
+// made prints that something is there.
+func (c *mnsCaller) made(kind, name string, created bool) error {
+	text := "%s %s is there already, just like this\n"
+	if created {
+		text = "%s %s is made\n"
+	}
+	return c.print(map[string]any{kind: name, "created": created}, text, kind, name)
+}
+
+func (c *mnsCaller) print(v any, text string, args ...any) error {
+	if c.format == "json" {
+		return json.NewEncoder(c.out).Encode(v)
+	}
+	_, err := fmt.Fprintf(c.out, text, args...)
+	return err
+}
+
+// explain says what to do about what can be expected to go wrong.
+func (c *mnsCaller) explain(err error, topic []string) error {
+	var refused *mns.APIError
+	switch {
+	case errors.Is(err, mns.ErrTopicExists):
+		return explained{fmt.Sprintf("topic %s is there already, with other attributes", topic[0]), err}
+	case errors.Is(err, mns.ErrTopicMissing):
+		return explained{fmt.Sprintf("there is no topic %s; pushinbox mns list shows those there are", topic[0]), err}
+	case errors.As(err, &refused) && (refused.Code == "InvalidAccessKeyId" || refused.Code == "SignatureDoesNotMatch"):
+		return fmt.Errorf("%s does not know the AccessKey: %w", c.endpoint, err)
+	case errors.As(err, &refused) && refused.Code == "TimeExpired":
+		return fmt.Errorf("this machine's clock is more than 15 minutes off: %w", err)
+	}
+	if u, _ := url.Parse(c.endpoint); isLoopback(u.Host) {
+		return notRunning(c.endpoint, err)
+	}
+	return err
+}
+
+// explained is an error in words for people.
+type explained struct {
+	text string
+	error
+}
+
+func (e explained) Error() string { return e.text }
+func (e explained) Unwrap() error { return e.error }
+
+// connect finds the endpoint and the AccessKey.
+func (c *mnsCaller) connect() error {
+	key := mns.Credentials{ID: os.Getenv(envKeyID), Secret: os.Getenv(envKeySecret), Token: os.Getenv(envToken)}
+	endpoint := ""
+	from := "set " + envKeyID + " and " + envKeySecret + ", or give --config FILE"
+	if c.config != "" {
+		values, err := readConfig(c.config)
+		if err != nil {
+			return err
+		}
+		key = mns.Credentials{ID: values["AccessKeyId"], Secret: values["AccessKeySecret"], Token: values["SecurityToken"]}
+		endpoint, from = values["Endpoint"], c.config+" must have AccessKeyId and AccessKeySecret"
+	}
+	c.endpoint = cmp.Or(c.endpoint, endpoint, defaultAddress+mnsPath)
+	u, err := url.Parse(c.endpoint)
+	if err != nil {
+		return usageError{fmt.Errorf("--endpoint %q is not a URL", c.endpoint)}
+	}
+	// The stand-in's key is no secret, and a real one is not shown to it unasked.
+	if key == (mns.Credentials{}) && isLoopback(u.Host) {
+		key = mns.Credentials{ID: mnsfake.AccessKeyID, Secret: mnsfake.AccessKeySecret}
+	}
+	if key.ID == "" || key.Secret == "" {
+		return usageError{fmt.Errorf("the AccessKey is missing: %s", from)}
+	}
+	if c.client, err = mns.NewClient(c.endpoint, key, nil); err != nil {
+		return usageError{err}
+	}
+	return nil
+}
+
+// readConfig reads lines such as AccessKeyId = VALUE. Sections, as the sample
+// configuration of Alibaba's SDKs has one, and comments are skipped.
+func readConfig(file string) (map[string]string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return nil, fmt.Errorf("%s has a secret, and others may read or change it (%o); run: chmod 600 %[1]s", file, mode)
+	}
+	values := make(map[string]string)
+	lines := bufio.NewScanner(f)
+	for n := 1; lines.Scan(); n++ {
+		line := strings.TrimSpace(lines.Text())
+		if line == "" || strings.ContainsRune("#;[", rune(line[0])) {
+			continue
+		}
+		name, value, ok := strings.Cut(line, "=")
+		if !ok {
+			return nil, fmt.Errorf("%s: line %d is not NAME = VALUE", file, n)
+		}
+		values[strings.TrimSpace(name)] = strings.TrimSpace(value)
+	}
+	return values, lines.Err()
+}

@@ -1,0 +1,375 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/pushinbox/shared/inbox"
+)
+
+// must runs pushinbox mns on the stand-in of r, which prints want.
+func (r *running) must(t *testing.T, want string, args ...string) string {
+	t.Helper()
+	args = append(args[:1:1], append([]string{"--endpoint", r.base + mnsPath}, args[1:]...)...)
+	out, errs, code := run(t, "", append([]string{"mns"}, args...)...)
+	if code != 0 || !strings.Contains(out, want) {
+		t.Fatalf("mns %v: exit %d, %s%s", args, code, out, errs)
+	}
+	return out
+}
+
+// taken waits until n pushes of MNS were taken.
+func (r *running) taken(t *testing.T, n int) {
+	t.Helper()
+	for range n {
+		r.line(t, func(s string) bool { return strings.HasPrefix(s, "<-- 201") })
+	}
+}
+
+func (r *running) messagesOf(t *testing.T, source string) []inbox.Message {
+	t.Helper()
+	var page struct{ Messages []inbox.Message }
+	if err := json.Unmarshal(r.get(t, "/messages?source="+source), &page); err != nil {
+		t.Fatal(err)
+	}
+	return page.Messages
+}
+
+// TestWalkthrough does what Alibaba's sample does: make the topic, start the
+// endpoint, subscribe, publish three messages, look at what arrived and at the
+// logs, delete the topic.
+func TestWalkthrough(t *testing.T) {
+	t.Parallel()
+	for _, format := range []string{"", "XML", "JSON", "SIMPLIFIED"} {
+		t.Run("format_"+strings.ToLower(format), func(t *testing.T) {
+			t.Parallel()
+			data := t.TempDir()
+			r := start(t, data)
+			r.must(t, "topic MySampleTopic is made", "create-topic", "MySampleTopic")
+			subscribe := []string{"subscribe", "MySampleTopic", r.base + "/mns"}
+			if format != "" {
+				subscribe = append(subscribe, "--content-format", format)
+			}
+			r.must(t, "subscription MySampleTopic-Sub is made", subscribe...)
+			out := r.must(t, "published ", "publish", "MySampleTopic", "I am test message 0.", "I am test message 1.", "I am test message 2.")
+			r.taken(t, 3)
+			want := map[string]string{}
+			for i, md5 := range []string{"075C3D4AEB2D2F2D6A4C17C9D6DBBEBB", "8356BC7FFBD22CC971BE7FF7427202B6", "3BCFB142A3CC597F5D409BFE9DB1B885"} {
+				line := strings.Split(out, "\n")[i]
+				id, ok := strings.CutSuffix(strings.TrimPrefix(line, "published "), ", MD5 "+md5)
+				if !ok {
+					t.Errorf("printed %q, want MD5 %s", line, md5)
+				}
+				want[id] = fmt.Sprintf("I am test message %d.", i)
+			}
+			got := map[string]string{}
+			for _, m := range r.messagesOf(t, "mns") {
+				got[m.MessageID] = string(m.Data)
+				if m.Subscription != "accounts/1000000000000000/topics/MySampleTopic/subscriptions/MySampleTopic-Sub" ||
+					m.Verified.Subject != "1000000000000000" || m.PublishTime.IsZero() || time.Since(m.PublishTime) > time.Minute {
+					t.Errorf("stored %+v", m)
+				}
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+			r.must(t, "topic MySampleTopic is deleted", "delete-topic", "MySampleTopic")
+
+			logs, errs, code := run(t, "", "logs", filepath.Join(data, mnsLog))
+			if code != 0 || strings.Count(logs, "Notify Message Succeed!\n") != 3 || strings.Count(logs, `]"POST" "201" "/mns" "HTTP/1.1" "`) != 3 ||
+				strings.Contains(logs, "test message") {
+				t.Errorf("the logs are %s%s", logs, errs)
+			}
+		})
+	}
+}
+
+// TestSecretAndBase64 has the endpoint ask for a secret, and decode.
+func TestSecretAndBase64(t *testing.T) {
+	t.Parallel()
+	const secret = "0123456789abcdef0123456789abcdef"
+	data := t.TempDir()
+	r := start(t, data, "MNS_SECRET="+secret, "MNS_BODY=base64")
+	r.must(t, "is made", "create-topic", "T")
+	r.must(t, "subscription with is made", "subscribe", "--name", "with", "T", r.base+"/mns/"+secret)
+	r.must(t, "subscription without is made", "subscribe", "--name", "without", "--tag", "red", "T", r.base+"/mns")
+	r.must(t, "published", "publish", "--base64", "T", "\xff binary")
+	r.taken(t, 1)
+	if got := r.messagesOf(t, "mns"); len(got) != 1 || string(got[0].Data) != "\xff binary" {
+		t.Errorf("stored %+v", got)
+	}
+	r.must(t, "published", "publish", "--base64", "--tag", "red", "T", "forbidden")
+	r.line(t, func(s string) bool {
+		return strings.HasPrefix(s, "<-- 403 ") && strings.Contains(s, "attempt 1, again in 1")
+	})
+	r.must(t, "is deleted", "delete-topic", "T")
+	if err := r.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	<-r.done
+	logged, err := os.ReadFile(filepath.Join(data, mnsLog))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for where, text := range map[string]string{"the terminal": r.errs.String(), "the log": string(logged)} {
+		if strings.Contains(text, secret) {
+			t.Errorf("%s has the secret: %s", where, text)
+		}
+	}
+	if !strings.Contains(string(logged), `"requestUrl":"/mns/***"`) {
+		t.Errorf("the log has %s", logged)
+	}
+}
+
+// TestTopicCommands holds what is there already, or not, to messages and exit
+// codes.
+func TestTopicCommands(t *testing.T) {
+	t.Parallel()
+	r := start(t, t.TempDir())
+	endpoint := r.base + mnsPath
+	for _, c := range []struct {
+		args   []string
+		code   int
+		stdout string
+		stderr string
+	}{
+		{[]string{"list"}, 0, "there is no topic\n", ""},
+		{[]string{"list", "--format", "json"}, 0, `{"topics":[]}` + "\n", ""},
+		{[]string{"delete-topic", "T"}, exitAbsent, "", "there is no topic T"},
+		{[]string{"publish", "T", "x"}, exitAbsent, "", "there is no topic T"},
+		{[]string{"subscribe", "T", r.base + "/mns"}, exitAbsent, "", "there is no topic T"},
+		{[]string{"unsubscribe", "T"}, exitAbsent, "", "there is no topic T"},
+		{[]string{"list", "T"}, exitAbsent, "", "there is no topic T"},
+		{[]string{"create-topic", "--format", "json", "T"}, 0, `{"created":true,"topic":"T"}` + "\n", ""},
+		{[]string{"create-topic", "--format", "json", "T"}, 0, `{"created":false,"topic":"T"}` + "\n", ""},
+		{[]string{"create-topic", "T"}, 0, "topic T is there already, just like this\n", ""},
+		{[]string{"create-topic", "--max-size", "2048", "T"}, exitExists, "", "topic T is there already, with other attributes"},
+		{[]string{"create-topic", "--max-size", "1", "U"}, exitFailed, "", "InvalidArgument"},
+		{[]string{"create-topic", "a/b"}, exitFailed, "", "is not a topic's name"},
+		{[]string{"list", "T"}, 0, "T has no subscription\n", ""},
+		{[]string{"unsubscribe", "T"}, exitAbsent, "", "T has no subscription T-Sub"},
+		{[]string{"subscribe", "--content-format", "JSON", "--strategy", "EXPONENTIAL_DECAY_RETRY", "--tag", "red", "T", r.base + "/mns"}, 0, "subscription T-Sub is made\n", ""},
+		{[]string{"subscribe", "--content-format", "JSON", "--strategy", "EXPONENTIAL_DECAY_RETRY", "--tag", "red", "T", r.base + "/mns"}, 0, "subscription T-Sub is there already, just like this\n", ""},
+		{[]string{"subscribe", "T", r.base + "/mns"}, exitExists, "", "T has a subscription T-Sub already, with other attributes; remove it with: pushinbox mns unsubscribe T T-Sub"},
+		{[]string{"subscribe", "--name", "other", "T", r.base + "/mns"}, 0, "subscription other is made\n", ""},
+		{[]string{"list", "--format", "json"}, 0, `{"topics":[{"name":"T","messages":0,"maxMessageSize":65536}]}` + "\n", ""},
+		{[]string{"list", "--format", "json", "T"}, 0, `{"subscriptions":[{"name":"T-Sub","endpoint":"` + r.base + `/mns","filterTag":"red","strategy":"EXPONENTIAL_DECAY_RETRY","contentFormat":"JSON"},` +
+			`{"name":"other","endpoint":"` + r.base + `/mns","filterTag":"","strategy":"BACKOFF_RETRY","contentFormat":"XML"}]}` + "\n", ""},
+		{[]string{"unsubscribe", "T", "other"}, 0, "subscription other is deleted\n", ""},
+		{[]string{"unsubscribe", "--format", "json", "T"}, 0, `{"deleted":"T-Sub"}` + "\n", ""},
+		{[]string{"publish", "T", "\xff"}, exitFailed, "", "publish it in base64"},
+		{[]string{"publish", "T"}, exitUsage, "", "MESSAGE is missing"},
+		{[]string{"subscribe", "T"}, exitUsage, "", "URL is missing"},
+		{[]string{"unsubscribe"}, exitUsage, "", "TOPIC is missing"},
+		{[]string{"unsubscribe", "T", "a", "b"}, exitUsage, "", `"b" is one argument too many`},
+		{[]string{"list", "T", "a"}, exitUsage, "", `"a" is one argument too many`},
+		{[]string{"subscribe", "T", "acs:mns:cn-hangzhou:1:queues/Q"}, exitUsage, "", "is no http or https address"},
+		{[]string{"subscribe", "--content-format", "xml", "T", r.base}, exitUsage, "", `--content-format is "xml"; it must be XML, JSON or SIMPLIFIED`},
+		{[]string{"subscribe", "--strategy", "NEVER", "T", r.base}, exitUsage, "", `--strategy is "NEVER"; it must be`},
+		{[]string{"list", "--format", "yaml"}, exitUsage, "", `--format is "yaml"`},
+	} {
+		args := append([]string{"mns", c.args[0], "--endpoint", endpoint}, c.args[1:]...)
+		out, errs, code := run(t, "", args...)
+		if code != c.code || out != c.stdout || !strings.Contains(errs, c.stderr) || strings.Count(errs, "\n") > 1 || (errs == "") != (c.stderr == "") {
+			t.Errorf("%v: exit %d, stdout %q, stderr %q; want %d, %q, %q", c.args, code, out, errs, c.code, c.stdout, c.stderr)
+		}
+	}
+	r.must(t, `"messageId":"`, "publish", "--format", "json", "T", "x")
+}
+
+// TestAccessKeys gives the key in each of the ways.
+func TestAccessKeys(t *testing.T) {
+	t.Parallel()
+	r := start(t, t.TempDir())
+	endpoint := r.base + mnsPath
+	dir := t.TempDir()
+	file := func(name, text string, mode fs.FileMode) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	good := "[Base]\n# the stand-in's\nAccessKeyId = local\nAccessKeySecret=local\nEndpoint = " + endpoint + "\n"
+	for name, c := range map[string]struct {
+		args        []string
+		environment []string
+		code        int
+		stderr      string
+	}{
+		"none_for_the_stand_in":   {[]string{"--endpoint", endpoint}, nil, 0, ""},
+		"environment":             {[]string{"--endpoint", endpoint}, []string{envKeyID + "=local", envKeySecret + "=local"}, 0, ""},
+		"other_key":               {[]string{"--endpoint", endpoint}, []string{envKeyID + "=LTAI-other", envKeySecret + "=hush-hush"}, exitFailed, "does not know the AccessKey: mns: InvalidAccessKeyId"},
+		"other_secret":            {[]string{"--endpoint", endpoint}, []string{envKeyID + "=local", envKeySecret + "=hush-hush"}, exitFailed, "does not know the AccessKey: mns: SignatureDoesNotMatch"},
+		"unasked_token":           {[]string{"--endpoint", endpoint}, []string{envKeyID + "=local", envKeySecret + "=local", envToken + "=hush-hush"}, exitFailed, "InvalidSecurityToken"},
+		"secret_missing":          {[]string{"--endpoint", endpoint}, []string{envKeyID + "=local"}, exitUsage, "the AccessKey is missing: set " + envKeyID},
+		"none_for_mns":            {[]string{"--endpoint", "https://1.mns.cn-hangzhou.aliyuncs.com"}, nil, exitUsage, "the AccessKey is missing: set " + envKeyID},
+		"config":                  {[]string{"--config", file("good", good, 0o600)}, []string{envKeyID + "=LTAI-other", envKeySecret + "=hush-hush"}, 0, ""},
+		"config_of_other":         {[]string{"--endpoint", endpoint, "--config", file("other", "AccessKeyId=local\nAccessKeySecret=hush-hush", 0o400)}, nil, exitFailed, "SignatureDoesNotMatch"},
+		"config_for_all_to_read":  {[]string{"--config", file("readable", good, 0o644)}, nil, exitFailed, "others may read or change it (644); run: chmod 600"},
+		"config_for_the_group":    {[]string{"--config", file("group", good, 0o640)}, nil, exitFailed, "others may read or change it"},
+		"config_without_a_secret": {[]string{"--endpoint", endpoint, "--config", file("no-secret", "AccessKeyId = local", 0o600)}, nil, exitUsage, "must have AccessKeyId and AccessKeySecret"},
+		"config_of_garbage":       {[]string{"--config", file("garbage", "hush-hush", 0o600)}, nil, exitFailed, "line 1 is not NAME = VALUE"},
+		"config_missing":          {[]string{"--config", filepath.Join(dir, "missing")}, nil, exitFailed, "no such file"},
+		"plain_http":              {[]string{"--endpoint", "http://1.mns.cn-hangzhou.aliyuncs.com"}, []string{envKeyID + "=local", envKeySecret + "=local"}, exitUsage, "the endpoint is not https"},
+		"no_url":                  {[]string{"--endpoint", "::"}, nil, exitUsage, `--endpoint "::" is not a URL`},
+		"nothing_runs":            {[]string{"--endpoint", "http://127.0.0.1:1/local/mns"}, nil, exitFailed, "nothing answers at http://127.0.0.1:1/local/mns; start it with"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			out, errs, code := runIn(t, c.environment, "", append([]string{"mns", "list"}, c.args...)...)
+			if code != c.code || !strings.Contains(errs, c.stderr) || strings.Contains(out+errs, "hush-hush") || strings.Count(errs, "\n") > 1 {
+				t.Errorf("exit %d, stdout %q, stderr %q; want %d, %q", code, out, errs, c.code, c.stderr)
+			}
+		})
+	}
+}
+
+func TestSendMNS(t *testing.T) {
+	t.Parallel()
+	r := start(t, t.TempDir())
+	samples, err := filepath.Glob("../../testdata/mns/*.http")
+	if err != nil || len(samples) < 3 {
+		t.Fatal(samples, err)
+	}
+	for _, sample := range samples {
+		for range 2 {
+			out, errs, code := run(t, "", "send", "--url", r.base+"/mns/any?x=y", sample)
+			if code != 0 || !strings.HasPrefix(out, "--> "+filepath.Base(sample)+"\n<-- 201 Created ") {
+				t.Errorf("%s: exit %d, %s%s", sample, code, out, errs)
+			}
+		}
+	}
+	got := r.messagesOf(t, "mns")
+	if len(got) != len(samples) {
+		t.Errorf("%d messages, want %d", len(got), len(samples))
+	}
+	for _, m := range got {
+		if string(m.Data) != "I am test message 0." || m.MessageID != "F6EA56633844DBFC-1-154BDFB8059-200000004" {
+			t.Errorf("stored %+v", m)
+		}
+	}
+	xml, err := os.ReadFile(samples[len(samples)-1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign := strings.Replace(string(xml), "<TopicOwner>1000000000000000<", "<TopicOwner>2000000000000000<", 1)
+	out, _, code := run(t, foreign, "send", "--url", r.base+"/mns", "-")
+	if code != exitFailed || !strings.Contains(out, "<-- 403 Forbidden: this topic or subscription may not push here") {
+		t.Errorf("a foreign topic: exit %d, %s", code, out)
+	}
+	_, errs, code := run(t, "", "send", "--token", "x", samples[0])
+	if code != exitUsage || !strings.Contains(errs, "has a signature, not a --token") {
+		t.Errorf("with a token: exit %d, %s", code, errs)
+	}
+	_, errs, code = run(t, "", "send", "--url", "http://127.0.0.1:1/mns", samples[0])
+	if code != exitFailed || !strings.Contains(errs, "nothing answers at http://127.0.0.1:1; start it with") {
+		t.Errorf("nothing runs: exit %d, %s", code, errs)
+	}
+}
+
+// TestOtherSitesGetNothingOfMNS holds the stand-in to what OtherSites tells.
+func TestOtherSitesGetNothingOfMNS(t *testing.T) {
+	t.Parallel()
+	r := start(t, t.TempDir())
+	for _, path := range []string{mnsPath + "/topics", signPath} {
+		for name, value := range map[string]string{"Sec-Fetch-Site": "cross-site", "Origin": "http://127.0.0.1:1"} {
+			req, err := http.NewRequest(http.MethodPost, r.base+path, strings.NewReader(`{"target":"/mns","header":{},"body":""}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set(name, value)
+			if status, b := do(t, req); status != http.StatusForbidden {
+				t.Errorf("%s with %s: answered %d %s", path, name, status, b)
+			}
+		}
+	}
+	for _, body := range []string{"", "{}", `{"target":"mns","header":{}}`, `{"target":"/mns"}`} {
+		req, err := http.NewRequest(http.MethodPost, r.base+signPath, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status, b := do(t, req); status != http.StatusBadRequest {
+			t.Errorf("%q: answered %d %s", body, status, b)
+		}
+	}
+}
+
+// TestClassicLogs prints what Alibaba's sample endpoint printed on 17 May 2016,
+// from lines as the function writes them and as Cloud Logging gives them back.
+func TestClassicLogs(t *testing.T) {
+	t.Parallel()
+	const notification = `"notification":{"topicOwner":"1000000000000000","topicName":"MySampleTopic","subscriptionName":"MySampleTopic-Sub","subscriber":"2000000000000000","messageId":"F6EA56633844DBFC-1-154BDFB8059-200000004","messageMd5":"075C3D4AEB2D2F2D6A4C17C9D6DBBEBB","messageTag":"","publishTime":"2016-05-17T17:10:56.345+08:00"}`
+	const access = `"access":{"protocol":"HTTP/1.1","length":495,"host":"10.101.161.37:8080","requestId":"573AE020B2B71CFC6801A6EF","version":"2015-06-06"}`
+	const request = `"httpRequest":{"requestMethod":"POST","requestUrl":"/notifications","status":201,"userAgent":"Aliyun Notification Service Agent","latency":"0.01s"}`
+	lines := `{"time":"2016-05-17T17:10:56Z","severity":"INFO","message":"notification stored",` + notification + `}
+Serving function...
+{"time":"2016-05-17T17:10:56Z","severity":"INFO","message":"something else"}
+
+{"time":"2016-05-17T17:10:56Z","severity":"INFO","message":"stored",` + request + `,` + access + `}
+{"time":"2016-05-17T17:10:57Z","severity":"WARNING","message":"GET 405","httpRequest":{"requestMethod":"GET","requestUrl":"/","status":405,"userAgent":"a\"b\nc"},"access":{"protocol":"HTTP/1.0"}}
+`
+	cloud := ` [ {"timestamp":"2016-05-17T17:10:56Z","severity":"INFO","jsonPayload":{"message":"notification stored",` + notification + `}},
+  {"timestamp":"2016-05-17T17:10:56Z","textPayload":"x"},
+  {"timestamp":"2016-05-17T17:10:56Z",` + request + `,"jsonPayload":{` + strings.Replace(access, "495", "495.0", 1) + `}},
+  {"timestamp":"2016-05-17T17:10:57Z","httpRequest":{"requestMethod":"GET","requestUrl":"/","status":405,"userAgent":"a\"b\nc"},"jsonPayload":{"access":{"protocol":"HTTP/1.0"}}}]`
+	const want = `[2016-05-17 17:10:56] [root] [INFO] [mns:0] [0] Notify Message Succeed!
+MessageMD5                    : 075C3D4AEB2D2F2D6A4C17C9D6DBBEBB
+TopicOwner                    : 1000000000000000
+PublishTime                   : 1463476256345
+Subscriber                    : 2000000000000000
+MessageTag                    : 
+SubscriptionName              : MySampleTopic-Sub
+MessageId                     : F6EA56633844DBFC-1-154BDFB8059-200000004
+Message                       : -
+TopicName                     : MySampleTopic
+[17/May/2016 17:10:56]"POST" "201" "/notifications" "HTTP/1.1" "495" "10.101.161.37:8080" "Aliyun Notification Service Agent" "573AE020B2B71CFC6801A6EF" "2015-06-06"
+[17/May/2016 17:10:57]"GET" "405" "/" "HTTP/1.0" "-" "-" "a'b?c" "-" "-"
+`
+	for name, in := range map[string]string{"lines": lines, "cloud_logging": cloud} {
+		out, errs, code := run(t, in, "logs")
+		if diff := cmp.Diff(want, out); diff != "" || code != 0 {
+			t.Errorf("%s: exit %d, %s%s", name, code, errs, diff)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "log")
+	if err := os.WriteFile(file, []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, _, code := run(t, "", "logs", file, file); code != 0 || out != want+want {
+		t.Errorf("two files: exit %d, %s", code, out)
+	}
+	all := strings.Split(lines, "\n")
+	if out, _, code := run(t, lines, "logs", "--format", "json"); code != 0 || out != all[0]+"\n"+all[4]+"\n"+all[5]+"\n" {
+		t.Errorf("as json: exit %d, %s", code, out)
+	}
+	for _, c := range []struct {
+		in     string
+		args   []string
+		code   int
+		stderr string
+	}{
+		{"", []string{"--format", "text"}, exitUsage, `--format is "text"; it must be classic or json`},
+		{"", []string{file + "x"}, exitFailed, "no such file"},
+		{"[{", nil, exitFailed, "no list of log entries"},
+		{"", nil, 0, ""},
+	} {
+		out, errs, code := run(t, c.in, append([]string{"logs"}, c.args...)...)
+		if code != c.code || !strings.Contains(errs, c.stderr) || out != "" {
+			t.Errorf("%v: exit %d, %s%s", c.args, code, out, errs)
+		}
+	}
+}
