@@ -69,7 +69,12 @@ only with the issuer's keys in place of Google's.
 
 Messages are kept in --data and survive a restart and a kill -9. What was
 published but not yet delivered is lost when the process ends: the Pub/Sub in
-it lives in memory.
+it lives in memory, as does all that the stand-in for MNS has.
+
+A stand-in for Alibaba MNS is at /local/mns, with the AccessKey "local" whose
+secret is "local" too, and pushes to /mns; see "pushinbox mns --help". What the
+function logs of this run is in mns.log in --data, for "pushinbox logs".
+MNS_SECRET and MNS_BODY are the function's, as when it is deployed.
 
 PUBSUB_EMULATOR_HOST and FIRESTORE_EMULATOR_HOST take Google's emulators in
 place of the Pub/Sub in this process and of the file in --data.`,

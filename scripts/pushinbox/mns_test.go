@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -128,6 +129,47 @@ func TestSecretAndBase64(t *testing.T) {
 	}
 	if !strings.Contains(string(logged), `"requestUrl":"/mns/***"`) {
 		t.Errorf("the log has %s", logged)
+	}
+}
+
+// TestCtrlCUnderMNSLoad stops a run in the middle of its pushes: those under way
+// are answered, and none is shown as failed.
+func TestCtrlCUnderMNSLoad(t *testing.T) {
+	t.Parallel()
+	r := start(t, t.TempDir())
+	r.must(t, "is made", "create-topic", "T")
+	r.must(t, "is made", "subscribe", "T", r.base+"/mns")
+	publish := []string{"publish", "T"}
+	for i := range 300 {
+		publish = append(publish, fmt.Sprint("message ", i))
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// Fails once the run has ended.
+		_ = exec.CommandContext(t.Context(), command, append([]string{"mns", publish[0], "--endpoint", r.base + mnsPath}, publish[1:]...)...).Run()
+	}()
+	r.taken(t, 20)
+	if err := r.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	<-r.done
+	<-done
+	if code := r.cmd.ProcessState.ExitCode(); code != 0 || r.errs.Len() > 0 {
+		t.Errorf("exit %d, %.500s", code, r.errs.String())
+	}
+	for len(r.lines) > 0 {
+		if line := <-r.lines; strings.HasPrefix(line, "<--") && !strings.HasPrefix(line, "<-- 201") {
+			t.Fatalf("a push failed: %s", line)
+		}
+	}
+}
+
+func TestBadLocalSecret(t *testing.T) {
+	t.Parallel()
+	_, errs, code := runIn(t, []string{"MNS_SECRET=short"}, "", "local", "--port", "0", "--data", t.TempDir())
+	if code != exitUsage || !strings.Contains(errs, "MNS_SECRET is not 16 to 128") || strings.Count(errs, "\n") != 1 {
+		t.Errorf("exit %d, %s", code, errs)
 	}
 }
 
