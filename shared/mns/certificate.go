@@ -105,8 +105,8 @@ func parseCertificate(file []byte) (*certificate, error) {
 	if !ok {
 		return nil, fmt.Errorf("its key is %v, not RSA", c.PublicKeyAlgorithm)
 	}
-	if bits := key.N.BitLen(); bits < minKeyBits || bits > maxKeyBits || key.N.Bit(0) == 0 {
-		return nil, fmt.Errorf("its modulus of %d bits is even, or not of %d to %d", bits, minKeyBits, maxKeyBits)
+	if bits := key.N.BitLen(); bits < minKeyBits || bits > maxKeyBits {
+		return nil, fmt.Errorf("its key has %d bits, not %d to %d", bits, minKeyBits, maxKeyBits)
 	}
 	if key.E < 3 || key.E > 1<<31-1 || key.E%2 == 0 {
 		return nil, errors.New("its exponent is even, or not one of 3 to 2^31-1")

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"strings"
 	"testing"
@@ -42,6 +43,56 @@ func TestParseCertificateWithKnownKey(t *testing.T) {
 	}
 }
 
+func TestParseCertificateRefusesExponents(t *testing.T) {
+	t.Parallel()
+	n, ok := new(big.Int).SetString(knownModulus, 16)
+	if !ok {
+		t.Fatal("no number")
+	}
+	for e, taken := range map[int]bool{
+		1: false, 2: false, 3: true, 4: false, 17: true, 65536: false, 65537: true, 1<<31 - 1: true, 1<<31 + 1: false, 1<<62 + 1: false,
+	} {
+		file, err := hostile.Certificate(&rsa.PublicKey{N: n, E: e})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := parseCertificate(file); (err == nil) != taken {
+			t.Errorf("exponent %d: %v", e, err)
+		}
+	}
+}
+
+// A number that is the signature plus the modulus is as good to the arithmetic.
+func TestSignedTakesOneNumberOnly(t *testing.T) {
+	t.Parallel()
+	key, err := hostile.NewKey(512, 65537)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := parseCertificate(key.Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; ; i++ {
+		message := fmt.Sprint(i)
+		signature, err := base64.StdEncoding.DecodeString(key.Sign(message))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !c.signed(message, signature) {
+			t.Fatalf("the signature of %q is refused", message)
+		}
+		other := new(big.Int).SetBytes(signature)
+		if other.Add(other, key.N).BitLen() > 512 {
+			continue // it does not fit for this message
+		}
+		if c.signed(message, other.FillBytes(make([]byte, 64))) {
+			t.Error("a second number is a signature, too")
+		}
+		return
+	}
+}
+
 // FuzzParseCertificate: whatever a host serves, nothing panics, and a key that is
 // taken is within the bounds and takes no signature made without it.
 func FuzzParseCertificate(f *testing.F) {
@@ -51,7 +102,7 @@ func FuzzParseCertificate(f *testing.F) {
 			return
 		}
 		bits := c.n.BitLen()
-		if bits < minKeyBits || bits > maxKeyBits || c.n.Bit(0) == 0 || c.e.Bit(0) == 0 || c.e.Int64() < 3 || c.e.BitLen() > 31 {
+		if bits < minKeyBits || bits > maxKeyBits || c.e.Bit(0) == 0 || c.e.Int64() < 3 || c.e.BitLen() > 31 {
 			t.Errorf("a key of %d bits with exponent %d was taken", bits, c.e)
 		}
 		size := (bits + 7) / 8

@@ -15,8 +15,10 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -162,6 +164,33 @@ func TestHostile(t *testing.T) {
 				t.Logf("%d requests", len(cases))
 			})
 		})
+	}
+}
+
+// What needs no certificate to be refused must not have one fetched.
+func TestCheapChecksComeFirst(t *testing.T) {
+	t.Parallel()
+	origin := newOrigin(t, 512)
+	e := newEndpoint(t, origin, "abcdefghijklmnop")
+	target := origin.Target("https://mns.example/abcdefghijklmnop", owner)
+	target.Secret = "abcdefghijklmnop"
+	needsKey := regexp.MustCompile(`^(signature|signed|header|made|owner|content_type|target|xml|json|simplified)_|^date_altered$`)
+	cheap := regexp.MustCompile(`^(signature_(unpadded|twice_in_one|of_one_byte|of_10_kb|cut)|header_doubled.*|content_type_doubled|simplified_body_swapped)$`)
+	n := 0
+	for _, c := range hostile.Cases(target) {
+		if needsKey.MatchString(c.Name) && !cheap.MatchString(c.Name) {
+			continue
+		}
+		n++
+		before := origin.Asked()
+		e.serve(t, c.Request)
+		if origin.Asked() != before {
+			t.Errorf("%s: the certificate was fetched", c.Name)
+			return
+		}
+	}
+	if n < 100 {
+		t.Errorf("only %d cases are cheap", n)
 	}
 }
 
@@ -557,54 +586,73 @@ func TestVerifyEndsWithItsRequest(t *testing.T) {
 	})
 }
 
+const knownRegion = "https://mns-cert.oss-cn-shanghai.aliyuncs.com/x509_public_certificate.pem"
+
+// flood verifies n pushes that name regions that do not exist, all at once, and
+// returns when the fetches for them are under way. The caller waits for the rest.
+func flood(t *testing.T, v *mns.Verifier, key *hostile.Key, n int) *sync.WaitGroup {
+	t.Helper()
+	var wg sync.WaitGroup
+	for range n {
+		address := fmt.Sprintf("https://mns-cert.oss-cn-x%d.aliyuncs.com/x509_public_certificate.pem", rand.Uint64())
+		wg.Go(func() { want(t, "a made up region", verify(t, v, key, address), mns.ErrUnavailable) })
+	}
+	synctest.Wait()
+	return &wg
+}
+
 // Anyone can name regions that do not exist. That must cost neither many fetches
 // nor the good pushes.
 func TestMadeUpRegions(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		const known = "https://mns-cert.oss-cn-shanghai.aliyuncs.com/x509_public_certificate.pem"
 		key := newKey(t)
+		var underWay, most atomic.Int32
 		h := &host{}
-		var mu sync.Mutex
-		underWay, most := 0, 0
 		h.becomes(func(r *http.Request) (*http.Response, error) {
-			if a := r.URL.String(); a == known || a == hostile.GoodURL {
+			if a := r.URL.String(); a == knownRegion || a == hostile.GoodURL {
 				return answers(200, key.Certificate)(r)
 			}
-			mu.Lock()
-			underWay++
-			most = max(most, underWay)
-			mu.Unlock()
-			defer func() {
-				mu.Lock()
-				underWay--
-				mu.Unlock()
-			}()
+			most.Store(max(most.Load(), underWay.Add(1)))
+			defer underWay.Add(-1)
 			return hangs(r)
 		})
 		v := newVerifier(t, h)
-		want(t, "before", verify(t, v, key, known), nil)
-		random := rand.New(rand.NewPCG(1, 2))
-		for range 60 { // a minute of it
-			var wg sync.WaitGroup
-			for range 10 {
-				address := fmt.Sprintf("https://mns-cert.oss-cn-x%d.aliyuncs.com/x509_public_certificate.pem", random.Uint64())
-				wg.Go(func() { want(t, "a made up region", verify(t, v, key, address), mns.ErrUnavailable) })
+		want(t, "a region", verify(t, v, key, knownRegion), nil)
+		start := time.Now()
+		for i := range 60 {
+			wg := flood(t, v, key, 10)
+			want(t, "the same region meanwhile", verify(t, v, key, knownRegion), nil)
+			if i == 30 {
+				want(t, "the usual address, new meanwhile", verify(t, v, key, ""), nil)
 			}
-			want(t, "a known region meanwhile", verify(t, v, key, known), nil)
 			wg.Wait()
 			time.Sleep(time.Second)
 		}
-		want(t, "the usual address, new", verify(t, v, key, ""), nil)
-		// 30 at once, and one each two seconds of the three minutes this took.
-		if n := h.count(); n > 2+30+90 {
-			t.Errorf("%d fetches", n)
+		// Two good ones, 30 at once, and then one every two seconds.
+		if n, bound := h.count(), 2+30+int(time.Since(start)/(2*time.Second)); n > bound {
+			t.Errorf("%d fetches, want %d at most", n, bound)
 		}
-		if most > 4 {
-			t.Errorf("%d fetches at once", most)
+		if most.Load() > 4 {
+			t.Errorf("%d fetches at once", most.Load())
 		}
+	})
+}
+
+// A certificate that was good is renewed in the middle of it, too.
+func TestMadeUpRegionsDoNotKeepACertificateOld(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		before, after := newKey(t), newKey(t)
+		h := &host{round: answers(200, before.Certificate)}
+		v := newVerifier(t, h)
+		want(t, "a region", verify(t, v, before, knownRegion), nil)
 		time.Sleep(6 * time.Hour)
-		want(t, "a known region when it is to be refreshed", verify(t, v, key, known), nil)
+		h.becomes(hangs)
+		wg := flood(t, v, before, 10)
+		h.becomes(answers(200, after.Certificate))
+		want(t, "the same region with a new certificate", verify(t, v, after, knownRegion), nil)
+		wg.Wait()
 	})
 }
 

@@ -539,6 +539,7 @@ func bodies(t Target) []Case {
 		"trailing_text":           good + "x",
 		"leading_text":            "x" + good,
 		"two_documents":           good + good,
+		"second_root_is_empty":    good + "<Notification/>",
 		"other_root":              strings.ReplaceAll(good, "Notification", "Message"),
 		"root_missing":            "<?xml version=\"1.0\"?>",
 		"root_in_another":         "<Notifications>" + strings.TrimPrefix(good, `<?xml version="1.0" encoding="utf-8"?>`) + "</Notifications>",
@@ -631,7 +632,7 @@ func bodies(t Target) []Case {
 		"owner_twice":        `{"TopicOwner":"` + t.Owner + `",` + goodJSON[1:],
 		"owner_twice_hidden": `{"Topic\u004fwner":"` + t.Owner + `",` + goodJSON[1:],
 		"owner_null":         strings.Replace(goodJSON, `"TopicOwner":"`+t.Owner+`"`, `"TopicOwner":null`, 1),
-		"not_utf8":           strings.Replace(goodJSON, Message, "\xff", 1),
+		"not_utf8":           strings.Replace(goodJSON, `"`+Topic+`"`, "\"\xff\"", 1),
 		"deep":               `{"x":` + strings.Repeat("[", 50_000) + strings.Repeat("]", 50_000) + "," + goodJSON[1:],
 		"deep_unclosed":      strings.Repeat(`{"a":`, 50_000),
 		"is_xml":             good,
@@ -654,6 +655,7 @@ func bodies(t Target) []Case {
 	}
 
 	bad("simplified_no_message_id", t.simplified(Message, t.Owner).set("X-Mns-Message-Id", ""))
+	bad("simplified_no_message_id_but_xml", t.simplified(good, t.Owner).set("X-Mns-Message-Id", ""))
 	bad("simplified_message_id_over_256", t.simplified(Message, t.Owner).set("X-Mns-Message-Id", strings.Repeat("m", 257)))
 	bad("simplified_message_id_not_utf8", t.simplified(Message, t.Owner).set("X-Mns-Message-Id", "\xff"))
 	bad("simplified_topic_with_slash", t.simplified(Message, t.Owner).set("X-Mns-Topic-Name", Topic+"/x"))

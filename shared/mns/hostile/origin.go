@@ -234,7 +234,7 @@ func (a *attack) files() error {
 	for name, content := range map[string][]byte{
 		"empty":           nil,
 		"html":            []byte("<html>captive portal</html>"),
-		"oversized":       append(bytes.Repeat([]byte("\n"), 10<<10), key.Certificate...),
+		"oversized":       append(bytes.Clone(key.Certificate), bytes.Repeat([]byte("\n"), 10<<10)...),
 		"der":             block.Bytes,
 		"cut":             key.Certificate[:len(key.Certificate)/2],
 		"not_der":         pemOf("CERTIFICATE", []byte("x")),
@@ -293,10 +293,8 @@ func (a *attack) keys() error {
 		a.add(fmt.Sprintf("%d_bits", bits), http.StatusForbidden, file(key.Certificate), key.Sign)
 	}
 	huge := new(big.Int).SetBit(big.NewInt(1), 50_000, 1)
-	even := new(big.Int).Sub(good.N, big.NewInt(1))
 	for name, key := range map[string]*rsa.PublicKey{
 		"50001_bits":            {N: huge, E: 65537},
-		"modulus_even":          {N: even, E: 65537},
 		"exponent_1":            {N: good.N, E: 1},
 		"exponent_2":            {N: good.N, E: 2},
 		"exponent_65536":        {N: good.N, E: 65536},
