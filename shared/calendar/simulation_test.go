@@ -425,7 +425,7 @@ func (s *simulation) edit(calendarID string) {
 		return id, err == nil && e["status"] != "cancelled"
 	}
 	switch n := r.IntN(20); {
-	case n < 3 || len(live) < 5:
+	case n < 3 && len(live) < 80 || len(live) < 5:
 		e := timed(summary)
 		if r.IntN(3) == 0 {
 			e = recurring(summary)

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -71,8 +72,7 @@ const address = "https://calendar.example.com/notifications"
 
 func newWorld(t *testing.T, calendars ...string) *world {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "calendar.db")
-	state, err := boltstate.Open(path)
+	state, err := boltstate.Open(filepath.Join(memoryDir(t), "calendar.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,6 +92,17 @@ func newWorld(t *testing.T, calendars ...string) *world {
 		w.google.AddCalendar(id)
 	}
 	return w
+}
+
+// memoryDir returns a directory that is in memory where there is one: thousands
+// of syncs need not wait for a disk. TestKill does.
+func memoryDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "calendar")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // receiver takes Google's notifications as functions/calendar does.
