@@ -93,22 +93,25 @@ func TestSignedTakesOneNumberOnly(t *testing.T) {
 	}
 }
 
-// FuzzParseCertificate: whatever a host serves, nothing panics, and a key that is
-// taken is within the bounds and takes no signature made without it.
+// FuzzParseCertificate: whatever a host serves, as it is or in an envelope that is
+// right, nothing panics, and a key that is taken is within the bounds and takes no
+// signature made without it.
 func FuzzParseCertificate(f *testing.F) {
-	f.Fuzz(func(t *testing.T, file []byte) {
-		c, err := parseCertificate(file)
-		if err != nil {
-			return
-		}
-		bits := c.n.BitLen()
-		if bits < minKeyBits || bits > maxKeyBits || c.e.Bit(0) == 0 || c.e.Int64() < 3 || c.e.BitLen() > 31 {
-			t.Errorf("a key of %d bits with exponent %d was taken", bits, c.e)
-		}
-		size := (bits + 7) / 8
-		for _, signature := range [][]byte{nil, make([]byte, size), append(make([]byte, size-1), 1), file} {
-			if c.signed("x", signature) {
-				t.Errorf("%x is a signature", signature)
+	f.Fuzz(func(t *testing.T, content []byte) {
+		for _, file := range [][]byte{content, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: content})} {
+			c, err := parseCertificate(file)
+			if err != nil {
+				continue
+			}
+			bits := c.n.BitLen()
+			if bits < minKeyBits || bits > maxKeyBits || c.e.Bit(0) == 0 || c.e.Int64() < 3 || c.e.BitLen() > 31 {
+				t.Errorf("a key of %d bits with exponent %d was taken", bits, c.e)
+			}
+			size := (bits + 7) / 8
+			for _, signature := range [][]byte{nil, make([]byte, size), append(make([]byte, size-1), 1), content} {
+				if c.signed("x", signature) {
+					t.Errorf("%x is a signature", signature)
+				}
 			}
 		}
 	})

@@ -130,9 +130,6 @@ func parsePush(r *http.Request) (push, error) {
 	if len(r.Header["Content-Type"]) > 1 {
 		return p, fmt.Errorf("%w: there is more than one Content-Type", ErrHeaders)
 	}
-	if !strings.HasPrefix(r.RequestURI, "/") {
-		return p, fmt.Errorf("%w: the request target is not a path", ErrHeaders)
-	}
 	var authorization, address, date string
 	for _, h := range [...]struct {
 		name  string
