@@ -205,6 +205,27 @@ func TestViewOfData(t *testing.T) {
 	}
 }
 
+func TestPreviewOfACalendarChange(t *testing.T) {
+	t.Parallel()
+	for data, want := range map[string]string{
+		`{"change":"added","event":{"summary":"Lunch"},"before":null,"fields":[]}`:                                  "added: Lunch",
+		`{"change":"updated","event":{"summary":"Late"},"before":{"summary":"Lunch"},"fields":["start","summary"]}`: "updated: Late (start, summary)",
+		`{"change":"deleted","event":{"id":"1"},"before":{"summary":"Late\u202e"},"fields":[]}`:                     `deleted: Late\u{202E}`,
+		`{"change":"added","event":{"id":"1"}}`:                                                                     "added: an event without a title",
+		`{"change":"added","event":{"summary":`:                                                                     `{"change":"added","event":{"summary":`,
+		`[]`:                                                                                                        "[]",
+	} {
+		if got := previewOf(&inbox.Message{Source: inbox.SourceCalendar, Data: []byte(data), Size: len(data)}); got.Text != want || got.Note {
+			t.Errorf("%s: got %+v", data, got)
+		}
+	}
+	// Of anybody else's message the data is shown as it is.
+	m := &inbox.Message{Source: inbox.SourcePubSub, Data: []byte(`{"change":"x"}`), Size: 14}
+	if got := previewOf(m).Text; got != `{"change":"x"}` {
+		t.Errorf("a push is shown as %s", got)
+	}
+}
+
 // TestViewIsBounded shows ten megabytes of what grows most.
 func TestViewIsBounded(t *testing.T) {
 	t.Parallel()
@@ -238,6 +259,9 @@ func TestVerdict(t *testing.T) {
 	}
 	if want := []string{"Issuer", "Audience", "E-mail", "E-mail verified", "Subject", "Issued", "Expires"}; !slices.Equal(names, want) {
 		t.Errorf("claims %q", names)
+	}
+	if v := verdictOf(&inbox.Message{Source: inbox.SourceMNS, Verified: inbox.Verified{Issuer: "https://mns", Subject: "123"}}); !v.Proven || v.Words != "Alibaba MNS signed this push of a topic of account 123." || len(v.Claims) != 2 {
+		t.Errorf("mns: %+v", v)
 	}
 	for source, want := range map[string]string{
 		inbox.SourcePubSub:   "It is not recorded who sent this.",

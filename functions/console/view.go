@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -45,6 +46,9 @@ func previewOf(m *inbox.Message) preview {
 		start := m.Data[:min(len(m.Data), 16)]
 		return preview{fmt.Sprintf("binary: % x", start), true}
 	}
+	if change := changeText(m); change != "" {
+		text = change
+	}
 	var b strings.Builder
 	n := 0
 	for field := range strings.FieldsSeq(text) {
@@ -64,6 +68,27 @@ func previewOf(m *inbox.Message) preview {
 		return preview{"only white space", true}
 	}
 	return preview{Text: b.String()}
+}
+
+// changeText tells in one line what a message of the function calendar tells in
+// JSON; empty when it is no such message, or too long to be read from its start.
+func changeText(m *inbox.Message) string {
+	if m.Source != inbox.SourceCalendar {
+		return ""
+	}
+	var c struct {
+		Change        string
+		Event, Before struct{ Summary string }
+		Fields        []string
+	}
+	if json.Unmarshal(m.Data, &c) != nil || c.Change == "" {
+		return ""
+	}
+	text := c.Change + ": " + cmp.Or(c.Event.Summary, c.Before.Summary, "an event without a title")
+	if len(c.Fields) > 0 {
+		text += " (" + strings.Join(c.Fields, ", ") + ")"
+	}
+	return text
 }
 
 // textOf returns data as text, and whether it is text. A character that the
@@ -244,7 +269,10 @@ func verdictOf(m *inbox.Message) verdict {
 	case inbox.SourcePubSub:
 		words = "Google signed this push as " + visible(v.Email) + ", for " + visible(v.Audience)
 	case inbox.SourceMNS:
-		words = "Alibaba MNS signed this push, and its body is the one that was signed"
+		words = "Alibaba MNS signed this push"
+		if v.Subject != "" {
+			words += " of a topic of account " + visible(v.Subject)
+		}
 	}
 	return verdict{Proven: true, Words: words + ".", Claims: claims}
 }
