@@ -47,6 +47,9 @@ func TestPublishedMessageArrivesInAnotherWindow(t *testing.T) {
 			}
 		}
 	}
+	if cut := eval[[]string](w, `["td.c-time", "td.c-id", "td.c-from"].filter(s => { const e = document.querySelector(s); return e.scrollWidth > e.clientWidth; })`); len(cut) > 0 {
+		t.Errorf("not all of %q is to be seen", cut)
+	}
 	if !eval[bool](w, `document.querySelector("#publish-result").textContent.includes(document.querySelector("td.c-id").innerText)`) {
 		t.Error("the form names another message ID than the row")
 	}

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"flag"
 	"image/png"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/chromedp/chromedp"
@@ -17,6 +20,23 @@ var screenshots = flag.String("screenshots", "", "the directory to write the REA
 // for, since pictures of the same page differ between machines.
 func TestScreenshots(t *testing.T) {
 	s := start(t)
+	run := func(args ...string) {
+		if out, err := exec.Command(command, args...).CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v %s", args, err, out)
+		}
+	}
+	run("calendar", "watch", "--local", "--port", s.port, "demo")
+	resp, err := http.Post(s.base+"/local/calendar/events", "application/json",
+		strings.NewReader(`{"summary": "Quarterly review", "start": {"date": "2026-12-01"}, "end": {"date": "2026-12-02"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	s.stored(t, 1)
+	run("mns", "create-topic", "--endpoint", s.base+"/local/mns", "shipments")
+	run("mns", "subscribe", "--endpoint", s.base+"/local/mns", "shipments", s.base+"/mns")
+	run("mns", "publish", "--endpoint", s.base+"/local/mns", "shipments", `{"parcel":"HZ-20418","state":"customs"}`)
+	s.stored(t, 2)
 	for i, body := range []string{
 		`{"invoice":"2026-1180","state":"paid","amount":{"value":"129.00","currency":"EUR"}}`,
 		`{"device":"thermostat-14","celsius":21.5,"battery":0.81}`,
@@ -26,7 +46,7 @@ func TestScreenshots(t *testing.T) {
 		`{"order":"A-10441","items":[{"sku":"mug-blue","quantity":2},{"sku":"tea-earl-grey","quantity":1}],"total":{"value":"31.80","currency":"EUR"},"gift":true}`,
 	} {
 		s.publish(t, message{Data: []byte(body), Attributes: map[string]string{"kind": []string{"billing", "telemetry", "backup", "audit", "image", "order"}[i], "schema": "v2"}, OrderingKey: "customer-88"})
-		s.stored(t, i+1)
+		s.stored(t, i+3)
 	}
 	for _, name := range []string{"light", "dark"} {
 		w := s.open(t, size{1200, 640}, theme(name))
