@@ -47,7 +47,7 @@ func init() {
 		if err != nil {
 			return nil, err
 		}
-		service, err := google(ctx, e.Calendar.Subject)
+		service, err := googleCalendar(ctx, e.Calendar.Subject)
 		if err != nil {
 			return nil, err
 		}
@@ -61,10 +61,10 @@ func init() {
 	}))
 }
 
-// google returns Google Calendar as the function's own account sees it, or as
+// googleCalendar returns Google Calendar as the function's own account sees it, or as
 // subject does where that is set. Acting for a user takes no key: the account
 // signs for itself, which it must be allowed to.
-func google(ctx context.Context, subject string) (*gcal.Service, error) {
+func googleCalendar(ctx context.Context, subject string) (*gcal.Service, error) {
 	credentials := option.WithScopes(gcal.CalendarEventsReadonlyScope)
 	if subject != "" {
 		account, err := metadata.EmailWithContext(ctx, "default")
