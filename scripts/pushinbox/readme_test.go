@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestReadmeCommands runs the README's commands for a local run, as they stand
+// there, against a pushinbox local on a port and in a directory of its own.
+func TestReadmeCommands(t *testing.T) {
+	t.Parallel()
+	const root = "../.."
+	text, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := t.TempDir()
+	l := start(t, data)
+	port := l.base[strings.LastIndexByte(l.base, ':')+1:]
+	here := strings.NewReplacer(
+		"go run ./scripts/pushinbox calendar watch --local", command+" calendar watch --local --port "+port,
+		"go run ./scripts/pushinbox send", command+" send --url "+l.base+"/receive",
+		"go run ./scripts/pushinbox token", command+" token --address "+l.base,
+		"go run ./scripts/pushinbox", command,
+		"http://127.0.0.1:8080", l.base,
+		".local/", data+"/",
+	)
+	ran := 0
+	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
+		script := block[1]
+		for _, elsewhere := range []string{"pushinbox local\n", "go test", "terraform", "gcloud", "FUNCTION_TARGET="} {
+			if strings.Contains(script, elsewhere) {
+				script = ""
+			}
+		}
+		for _, line := range commands(script) {
+			ran++
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			line = here.Replace(line)
+			if strings.Contains(line, "/mns/") {
+				line = strings.Replace(line, "/receive", "/mns", 1)
+			}
+			// Without -f curl takes a refusal for success; the live tail never ends.
+			prefix := "curl() { command curl -fsS --max-time 20 \"$@\"; }\n"
+			want := 0
+			switch {
+			case strings.Contains(line, "curl -N"):
+				prefix, want = "curl() { command curl -fsS --max-time 1 \"$@\"; }\n", 28
+			case strings.Contains(line, "aud=wrong"):
+				want = 1
+			}
+			cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", prefix+line)
+			cmd.Dir = root
+			out, _ := cmd.CombinedOutput()
+			cancel()
+			if got := cmd.ProcessState.ExitCode(); got != want {
+				t.Errorf("exit %d, want %d: %s\n%s", got, want, line, out)
+			}
+		}
+	}
+	if ran < 15 {
+		t.Errorf("only %d commands were found", ran)
+	}
+}
+
+// commands are the commands of a script, without comments.
+func commands(script string) (all []string) {
+	for _, line := range strings.Split(strings.ReplaceAll(script, "\\\n", " "), "\n") {
+		if line != "" && !strings.HasPrefix(line, "#") {
+			all = append(all, line)
+		}
+	}
+	return all
+}
