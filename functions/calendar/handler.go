@@ -261,8 +261,29 @@ func (h *handler) channels(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	httpapi.WriteJSON(w, http.StatusOK, map[string]any{"channels": append([]calendar.Channel{}, channels...)})
+	records, err := h.engine.Calendars(r.Context())
+	if err != nil {
+		return err
+	}
+	// A calendar without a channel is one that nobody notifies of.
+	calendars := make([]watched, 0, len(records))
+	for _, c := range records {
+		calendars = append(calendars, watched{c.ID, c.SyncedAt, c.Wanted != c.Done})
+	}
+	httpapi.WriteJSON(w, http.StatusOK, struct {
+		Channels  []calendar.Channel `json:"channels"`
+		Calendars []watched          `json:"calendars"`
+	}{append([]calendar.Channel{}, channels...), calendars})
 	return nil
+}
+
+// watched is how far a calendar is synced.
+type watched struct {
+	CalendarID string `json:"calendarId"`
+	// SyncedAt is when the last sync ended; absent before the first.
+	SyncedAt time.Time `json:"syncedAt,omitzero"`
+	// SyncOwed says that a sync was asked for and has not ended.
+	SyncOwed bool `json:"syncOwed"`
 }
 
 // sync syncs the calendar that the query names, or a message that Pub/Sub

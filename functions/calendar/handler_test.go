@@ -406,10 +406,25 @@ func TestNotificationBeforeTheWatchIsAnswered(t *testing.T) {
 	if len(s.notified) != 1 {
 		t.Fatalf("%d notifications", len(s.notified))
 	}
-	var list struct{ Channels []calendar.Channel }
-	w := s.operate(t, http.MethodGet, "/channels", "")
-	if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || len(list.Channels) != 1 || !list.Channels[0].Notified || list.Channels[0].ResourceID == "" {
-		t.Errorf("channels: %s %v", w.Body, err)
+	channels := func() (list struct {
+		Channels  []calendar.Channel
+		Calendars []watched
+	}) {
+		t.Helper()
+		w := s.operate(t, http.MethodGet, "/channels", "")
+		if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || len(list.Channels) != 1 || len(list.Calendars) != 1 {
+			t.Fatalf("channels: %s %v", w.Body, err)
+		}
+		return list
+	}
+	if list := channels(); !list.Channels[0].Notified || list.Channels[0].ResourceID == "" || !list.Calendars[0].SyncOwed || !list.Calendars[0].SyncedAt.IsZero() {
+		t.Errorf("before the first sync: %+v", list)
+	}
+	if w := s.operate(t, http.MethodPost, "/sync", ""); w.Code != http.StatusOK {
+		t.Fatalf("sync answered %d %s", w.Code, w.Body)
+	}
+	if list := channels(); list.Calendars[0].CalendarID != demo || list.Calendars[0].SyncOwed || list.Calendars[0].SyncedAt.IsZero() {
+		t.Errorf("after the first sync: %+v", list)
 	}
 }
 

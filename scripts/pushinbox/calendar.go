@@ -70,7 +70,7 @@ an account that is among its operators.`,
 			func(cmd *cobra.Command, args []string) error {
 				return exactly([]string{"CALENDAR"}[:min(len(args), 1)]...)(cmd, args)
 			}, o.sync),
-		o.command("list", "List the channels that are open",
+		o.command("list", "List what is watched: when it was last synced, and its channels",
 			`  pushinbox calendar list --local
   pushinbox calendar list --local --format json | jq -r '.channels[].calendarId'`,
 			exactly(), o.list),
@@ -168,7 +168,12 @@ func answer[T any](ctx context.Context, o *operator, out io.Writer, timeout time
 }
 
 type channelList struct {
-	Channels []calendar.Channel `json:"channels"`
+	Channels  []calendar.Channel `json:"channels"`
+	Calendars []struct {
+		CalendarID string    `json:"calendarId"`
+		SyncedAt   time.Time `json:"syncedAt"`
+		SyncOwed   bool      `json:"syncOwed"`
+	} `json:"calendars"`
 }
 
 type resultList struct {
@@ -229,14 +234,30 @@ func (o *operator) sync(ctx context.Context, out io.Writer, args []string) error
 
 func (o *operator) list(ctx context.Context, out io.Writer, _ []string) error {
 	return answer(ctx, o, out, callTimeout, http.MethodGet, "/channels", "", func(l channelList) error {
-		if len(l.Channels) == 0 {
+		if len(l.Calendars) == 0 {
 			_, err := fmt.Fprintln(out, "no calendar is watched")
 			return err
 		}
 		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "CALENDAR\tCHANNEL\tENDS\tNOTIFIED")
-		for _, c := range l.Channels {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%t\n", c.CalendarID, c.ID, moment(c.Expiration), c.Notified)
+		fmt.Fprintln(table, "CALENDAR\tSYNCED\tCHANNEL\tENDS\tNOTIFIED")
+		for _, c := range l.Calendars {
+			synced := "not yet"
+			if !c.SyncedAt.IsZero() {
+				synced = c.SyncedAt.UTC().Format(time.RFC3339)
+			}
+			if c.SyncOwed {
+				synced += ", owed"
+			}
+			open := 0
+			for _, ch := range l.Channels {
+				if ch.CalendarID == c.CalendarID {
+					open++
+					fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%t\n", c.CalendarID, synced, ch.ID, moment(ch.Expiration), ch.Notified)
+				}
+			}
+			if open == 0 {
+				fmt.Fprintf(table, "%s\t%s\tnone: watch it again\t-\t-\n", c.CalendarID, synced)
+			}
 		}
 		return table.Flush()
 	})
