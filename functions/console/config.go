@@ -2,6 +2,7 @@ package console
 
 import (
 	"errors"
+	"strings"
 
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 )
@@ -41,6 +42,12 @@ func (c Config) Validate() error {
 	}
 	if c.Audience == "" && c.IAPAudience == "" {
 		errs = append(errs, errors.New("nobody could read; set CONSOLE_AUDIENCE and CONSOLE_READERS, or IAP_AUDIENCE"))
+	}
+	for _, reader := range c.Readers {
+		if reader == "" || strings.ContainsAny(reader, " \t") {
+			errs = append(errs, errors.New("CONSOLE_READERS has an empty address or one with a space; separate addresses with commas alone"))
+			break
+		}
 	}
 	return errors.Join(errs...)
 }

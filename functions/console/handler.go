@@ -134,8 +134,13 @@ func unknown(w http.ResponseWriter, r *http.Request) error {
 	case "/messages":
 		return httpapi.AllowMethods(w, r, http.MethodGet, http.MethodPost)
 	}
-	if strings.HasPrefix(r.URL.Path, "/messages/") && r.Method != http.MethodGet {
-		return httpapi.AllowMethods(w, r, http.MethodGet, http.MethodPost)
+	if id, ok := strings.CutPrefix(r.URL.Path, "/messages/"); ok && id != "" {
+		switch base, isData := strings.CutSuffix(id, "/data"); {
+		case isData && !strings.Contains(base, "/"):
+			return httpapi.AllowMethods(w, r, http.MethodGet)
+		case !strings.Contains(id, "/") && r.Method != http.MethodPost:
+			return httpapi.AllowMethods(w, r, http.MethodGet, http.MethodPost)
+		}
 	}
 	return &httpapi.Error{Status: http.StatusNotFound, Detail: "there is nothing here; try /messages"}
 }
@@ -209,8 +214,9 @@ func (h *handler) data(w http.ResponseWriter, r *http.Request) error {
 	hd.Set("Content-Security-Policy", "sandbox; default-src 'none'")
 	hd.Set("X-Content-Type-Options", "nosniff")
 	hd.Set("Cache-Control", "no-store")
-	_, err = w.Write(m.Data)
-	return err
+	// A reader who left is nothing to report.
+	_, _ = w.Write(m.Data)
+	return nil
 }
 
 func (h *handler) publish(w http.ResponseWriter, r *http.Request) error {
@@ -241,7 +247,8 @@ func (h *handler) replay(w http.ResponseWriter, r *http.Request) error {
 	}
 	attributes := map[string]string{replayOf: m.ID}
 	for k, v := range m.Attributes {
-		if k != replayOf {
+		// Pub/Sub sets what begins with goog itself, and takes it from nobody.
+		if k != replayOf && !strings.HasPrefix(k, "goog") {
 			attributes[k] = v
 		}
 	}
@@ -277,6 +284,10 @@ func (h *handler) rows(w http.ResponseWriter, r *http.Request) error {
 // token of the start, so that a client whose connection breaks before anything
 // arrived misses nothing either.
 func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.Event) ([]byte, error)) error {
+	// The pattern of a GET takes a HEAD, too, which would never end.
+	if err := httpapi.AllowMethods(w, r, http.MethodGet); err != nil {
+		return err
+	}
 	q, err := query(r)
 	if err != nil {
 		return err
@@ -335,11 +346,11 @@ func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.E
 				return nil
 			case res.err != nil:
 				// The answer has begun; the client reconnects and resumes.
-				return res.err
+				return answeredError{res.err}
 			}
 			event, err := form(res.event)
 			if err != nil {
-				return err
+				return answeredError{err}
 			}
 			if _, err := w.Write(event); err != nil {
 				return nil

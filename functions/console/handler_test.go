@@ -110,7 +110,7 @@ func (s *site) do(t *testing.T, r *http.Request) (*http.Response, []byte) {
 
 func (s *site) put(t *testing.T, id, subscription string, data []byte) string {
 	t.Helper()
-	m := &inbox.Message{Source: "pubsub", Subscription: subscription, MessageID: id, Data: data, Attributes: map[string]string{"k": "v", "replay-of": "older"}, OrderingKey: "o"}
+	m := &inbox.Message{Source: "pubsub", Subscription: subscription, MessageID: id, Data: data, Attributes: map[string]string{"k": "v", "replay-of": "older", "googclient_schemaencoding": "JSON"}, OrderingKey: "o"}
 	if _, err := s.store.Put(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
@@ -229,6 +229,17 @@ func TestBadQueries(t *testing.T) {
 	} {
 		if resp, b := s.do(t, s.request(t, http.MethodGet, path, "")); resp.StatusCode != want {
 			t.Errorf("%.40s: answered %d %s, want %d", path, resp.StatusCode, b, want)
+		}
+	}
+	// A success would say that something was published.
+	for path, want := range map[string]int{"/messages/a/b:replay": 404, "/messages/x:replay/": 404, "/messages/": 404, "/messages/x/data": 405, "/messages/x": 405} {
+		if resp, b := s.do(t, s.request(t, http.MethodPost, path, "")); resp.StatusCode != want {
+			t.Errorf("POST %s: answered %d %s, want %d", path, resp.StatusCode, b, want)
+		}
+	}
+	for _, path := range []string{"/events", "/rows"} {
+		if resp, _ := s.do(t, s.request(t, http.MethodHead, path, "")); resp.StatusCode != 405 {
+			t.Errorf("HEAD %s: answered %d", path, resp.StatusCode)
 		}
 	}
 	for path, method := range map[string]string{"/messages": "PUT", "/": "POST", "/events": "POST", "/messages/x": "DELETE"} {

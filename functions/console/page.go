@@ -91,8 +91,8 @@ func (h *handler) asset(w http.ResponseWriter, r *http.Request) error {
 	if r.URL.Query().Get("v") == a.version {
 		hd.Set("Cache-Control", "private, max-age=31536000, immutable")
 	}
-	_, err := w.Write(a.body)
-	return err
+	_, _ = w.Write(a.body)
+	return nil
 }
 
 // wantsPage reports whether a person is reading: browsers name HTML when they
@@ -118,9 +118,16 @@ func render(w http.ResponseWriter, status int, page *template.Template, data any
 	hd.Set("Cache-Control", "no-store")
 	// One address answers programs and people.
 	hd.Set("Vary", "Accept")
+	switch status {
+	case http.StatusUnauthorized:
+		hd.Set("WWW-Authenticate", "Bearer")
+	case http.StatusServiceUnavailable:
+		hd.Set("Retry-After", "5")
+	}
 	w.WriteHeader(status)
-	_, err := b.WriteTo(w)
-	return err
+	// A reader who left is nothing to report.
+	_, _ = b.WriteTo(w)
+	return nil
 }
 
 // forPeople answers the errors of next with a page where a person is reading.
@@ -132,17 +139,18 @@ func forPeople(next httpapi.HandlerFunc) httpapi.HandlerFunc {
 		}
 		status, detail := httpapi.Status(err)
 		p := problem{Status: status, Title: http.StatusText(status), Detail: strings.ToUpper(detail[:1]) + detail[1:]}
-		switch status {
-		case http.StatusUnauthorized:
+		switch {
+		case r.Method != http.MethodGet:
+			p.Next = "Nothing was published. Go back: what you typed is still there."
+		case status == http.StatusUnauthorized:
 			p.Next = "Sign in again, or ask who runs this inbox for the address with the sign-in in front."
-		case http.StatusForbidden:
+		case status == http.StatusForbidden:
 			p.Next = "Ask who runs this inbox to let you in."
-		case http.StatusNotFound:
+		case status == http.StatusNotFound:
 			p.Next = "Messages are deleted when their time is over. The list has what is there."
-		case http.StatusServiceUnavailable:
+		case status == http.StatusServiceUnavailable:
 			p.Next, p.Retry = "Nothing is lost: pushes that could not be stored are sent again. Try again in a few seconds; the log of this function has the cause.", true
-			w.Header().Set("Retry-After", "5")
-		case http.StatusInternalServerError:
+		case status == http.StatusInternalServerError:
 			p.Next, p.Retry = "The log of this function has the cause.", true
 		default:
 			p.Next = "Go back and correct it."
@@ -166,7 +174,9 @@ type problem struct {
 // row is a message in the list.
 type row struct {
 	*inbox.Message
-	Token             string
+	// Token is where the next page begins after this row, and Order what the
+	// list is sorted by, descending.
+	Token, Order      string
 	Preview           preview
 	ShortSubscription string
 	Sender            string
@@ -174,7 +184,8 @@ type row struct {
 
 func rowOf(m *inbox.Message, token string) row {
 	short := m.Subscription[strings.LastIndexByte(m.Subscription, '/')+1:]
-	return row{m, token, previewOf(m), visible(short), visible(cmp.Or(m.Verified.Email, m.Verified.Subject, m.Verified.Issuer))}
+	order := fmt.Sprintf("%016d%s", m.ReceivedAt.UnixMicro(), m.ID)
+	return row{m, token, order, previewOf(m), visible(short), visible(cmp.Or(m.Verified.Email, m.Verified.Subject, m.Verified.Issuer))}
 }
 
 // list is what the page of all messages shows.

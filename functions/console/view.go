@@ -64,8 +64,13 @@ func previewOf(m *inbox.Message) preview {
 		}
 		n++
 	}
-	if b.Len() == 0 {
+	switch {
+	case b.Len() == 0 && m.Truncated:
+		return preview{"begins with white space", true}
+	case b.Len() == 0:
 		return preview{"only white space", true}
+	case m.Truncated:
+		b.WriteString("…")
 	}
 	return preview{Text: b.String()}
 }
@@ -118,7 +123,8 @@ func hidden(r rune) bool {
 	case '\n', '\t', '\u200c', '\u200d':
 		return false
 	}
-	return r < ' ' || r >= 0x7f && unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
+	return r < ' ' || r >= 0x7f && (r == '\u2800' ||
+		unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point))
 }
 
 func writeVisible(b *strings.Builder, r rune) {

@@ -399,8 +399,13 @@ func TestListIsBounded(t *testing.T) {
 	s := start(t)
 	w := s.open(t, desk)
 	w.live()
+	// A row that has the focus is dropped like the others, and the focus stays
+	// in the list.
+	s.publish(t, message{Data: []byte("first")})
+	w.until(`document.querySelector("#rows a")`)
+	w.do(chromedp.Evaluate[chromedp.Void](`document.querySelector("#rows a").focus()`))
 	var messages []message
-	for i := range 420 {
+	for i := range 419 {
 		messages = append(messages, message{Data: fmt.Appendf(nil, "%d", i)})
 	}
 	s.publish(t, messages...)
@@ -409,6 +414,9 @@ func TestListIsBounded(t *testing.T) {
 	first := w.rows()
 	if len(first) != 300 {
 		t.Errorf("the window keeps %d rows, want 300", len(first))
+	}
+	if !eval[bool](w, `document.querySelector("#rows").contains(document.activeElement)`) {
+		t.Errorf("the focus is on %s", w.focused())
 	}
 	w.do(chromedp.Click("#older"))
 	w.until(`location.search.includes("pageToken") && document.readyState === "complete"`)

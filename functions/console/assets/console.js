@@ -102,8 +102,8 @@ function follow(table) {
     source.addEventListener("row", (event) => {
       token = event.lastEventId;
       queue.push(event.data);
-      if (queue.length > keep) queue.shift();
-      timer ??= setTimeout(flush, Math.max(0, flushed + pace - performance.now()));
+      if (queue.length >= keep) flush();
+      else timer ??= setTimeout(flush, Math.max(0, flushed + pace - performance.now()));
     });
     source.onerror = () => {
       source.close();
@@ -114,6 +114,7 @@ function follow(table) {
   }
 
   function flush() {
+    clearTimeout(timer);
     timer = undefined;
     const n = queue.length;
     // Marking each of many would keep the browser painting.
@@ -124,10 +125,21 @@ function follow(table) {
       localize(rows.children[i]);
       if (mark) rows.children[i].classList.add("fresh");
     }
+    // Messages come as they were committed, and pages go by when they were
+    // received, which can differ a little.
+    for (const row of [...rows.children].slice(0, n).reverse()) {
+      let next = row.nextElementSibling;
+      while (next && next.dataset.order > row.dataset.order) next = next.nextElementSibling;
+      if (next !== row.nextElementSibling) rows.insertBefore(row, next);
+    }
+    const focused = rows.contains(document.activeElement);
     let trimmed = false;
-    while (rows.children.length > keep && !rows.lastElementChild.contains(document.activeElement)) {
+    while (rows.children.length > keep) {
       rows.lastElementChild.remove();
       trimmed = true;
+    }
+    if (focused && !rows.contains(document.activeElement)) {
+      rows.lastElementChild.querySelector("a").focus({ preventScroll: true });
     }
     if (trimmed) {
       const url = new URL(older.dataset.base, location.href);
@@ -149,18 +161,25 @@ function follow(table) {
     unannounced = 0;
   }
 
-  pause.addEventListener("click", () => {
-    paused = !paused;
-    pause.textContent = paused ? "Resume" : "Pause";
-    source.close();
+  // A hidden list does not hold a connection, of which a browser has six for
+  // one host; the token brings what it missed when it is shown again.
+  function restart() {
+    source?.close();
     clearTimeout(retry);
     if (paused) {
       show("off", "Paused");
-    } else {
+    } else if (!document.hidden) {
       show("off", "Connecting…");
       connect();
     }
+  }
+
+  pause.addEventListener("click", () => {
+    paused = !paused;
+    pause.textContent = paused ? "Resume" : "Pause";
+    restart();
   });
+  document.addEventListener("visibilitychange", restart);
   $("live").hidden = false;
-  connect();
+  restart();
 }
