@@ -150,6 +150,25 @@ func TestStoresOnceInEveryFormat(t *testing.T) {
 	}
 }
 
+// TestTakesEveryTag has tags that could not be names.
+func TestTakesEveryTag(t *testing.T) {
+	t.Parallel()
+	for _, format := range formats {
+		for _, tag := range []string{"a/b", "中文"} {
+			e := newEndpoint(t, Config{}, quiet)
+			n := sample()
+			n.MessageTag = tag
+			if w := e.serve(push(t, e.signer, "/", format, n)); w.Code != http.StatusCreated {
+				t.Errorf("%s with %s: answered %d %s", format, tag, w.Code, w.Body)
+				continue
+			}
+			if got := e.stored(t)[0].Attributes["message-tag"]; got != tag {
+				t.Errorf("%s: stored the tag %q, want %q", format, got, tag)
+			}
+		}
+	}
+}
+
 func TestKeysOfEverySize(t *testing.T) {
 	t.Parallel()
 	for _, bits := range []int{512, 1024, 2048} {

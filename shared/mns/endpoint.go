@@ -13,8 +13,8 @@ import (
 // Endpoint checks that the request's address holds the endpoint's secret, as the
 // last segment of its path or as ?token=, and returns the path by which the
 // endpoint can be named in logs and in the inbox: without that segment. An empty
-// secret is not asked for. It fails with verify.ErrSecret, a 403. The time it
-// takes says nothing about the secret.
+// secret is not asked for. It fails with ErrSecret. The time it takes says nothing
+// about the secret.
 func Endpoint(r *http.Request, secret string) (path string, err error) {
 	path = r.URL.EscapedPath()
 	if secret == "" {
@@ -30,5 +30,8 @@ func Endpoint(r *http.Request, secret string) (path string, err error) {
 			return before, nil
 		}
 	}
-	return path, verify.Secret(r, secret)
+	if verify.Secret(r, secret) != nil {
+		return path, ErrSecret
+	}
+	return path, nil
 }

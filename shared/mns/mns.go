@@ -53,6 +53,8 @@ var (
 	// ErrSignature: the signature is not one of the certificate's key over this
 	// request.
 	ErrSignature error = &Error{http.StatusForbidden, "the request's signature is not valid"}
+	// ErrSecret: the request's address does not hold the endpoint's secret.
+	ErrSecret error = &Error{http.StatusForbidden, "the endpoint's secret is missing or wrong; it is the last segment of the path, or ?token= once"}
 	// ErrForeign: MNS sent it, for a topic or subscription that is not one of ours.
 	ErrForeign error = &Error{http.StatusForbidden, "this topic or subscription may not push here"}
 	// ErrMalformed: MNS sent it, and it cannot be read.

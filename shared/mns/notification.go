@@ -130,13 +130,16 @@ func Decode(h http.Header, body []byte, e Encoding) (*Notification, error) {
 		}
 	}
 	if !strings.EqualFold(n.MessageMD5, md5Hex(message)) {
-		// Readers of XML make line feeds of all line ends. The MD5 proves whether
-		// these were two characters each.
-		crlf := strings.ReplaceAll(message, "\n", "\r\n")
-		if n.Format != XML || !strings.EqualFold(n.MessageMD5, md5Hex(crlf)) {
+		// Readers of XML make line feeds of carriage returns, but not of references
+		// to them. The MD5 proves which were meant.
+		var exact map[string]string
+		if n.Format == XML {
+			exact, err = readXML(bytes.ReplaceAll(body, []byte("\r"), []byte("&#13;")))
+		}
+		message = exact["Message"]
+		if exact == nil || err != nil || !strings.EqualFold(n.MessageMD5, md5Hex(message)) {
 			return nil, malformed("MessageMD5 is not that of Message")
 		}
-		message = crlf
 	}
 	n.MessageMD5 = strings.ToUpper(n.MessageMD5)
 	return n.finish(fields["PublishTime"], []byte(message), e)
@@ -158,7 +161,10 @@ func decodeSimplified(h http.Header, body []byte, e Encoding) (*Notification, er
 
 // finish checks what all formats have in common and sets the time and the body.
 func (n *Notification) finish(publishTime string, body []byte, e Encoding) (*Notification, error) {
-	for _, name := range [...]string{n.TopicOwner, n.TopicName, n.Subscriber, n.SubscriptionName, n.MessageID, n.MessageTag} {
+	if len(n.MessageTag) > maxName || !utf8.ValidString(n.MessageTag) {
+		return nil, malformed("the tag cannot be one")
+	}
+	for _, name := range [...]string{n.TopicOwner, n.TopicName, n.Subscriber, n.SubscriptionName, n.MessageID} {
 		if len(name) > maxName || !utf8.ValidString(name) || strings.ContainsFunc(name, isNoName) {
 			return nil, malformed("a name cannot be one")
 		}

@@ -128,6 +128,9 @@ func TestDecode(t *testing.T) {
 		"xml_plain_type":         {typed("text/plain"), good, "", notification(mns.XML, text, digest)},
 		"xml_escaped":            {typed("text/xml"), xmlOf("&lt;&amp;&gt;&quot;&apos;&#252;&#x9;\n ", md5Of(odd)), "", notification(mns.XML, odd, md5Of(odd))},
 		"xml_line_ends":          {typed("text/xml"), xmlOf(crlf, md5Of(crlf)), "", notification(mns.XML, crlf, md5Of(crlf))},
+		"xml_line_ends_mixed":    {typed("text/xml"), xmlOf("a\r\nb\nc", md5Of("a\r\nb\nc")), "", notification(mns.XML, "a\r\nb\nc", md5Of("a\r\nb\nc"))},
+		"xml_carriage_return":    {typed("text/xml"), xmlOf("a\rb", md5Of("a\rb")), "", notification(mns.XML, "a\rb", md5Of("a\rb"))},
+		"xml_crlf_around":        {typed("text/xml"), strings.ReplaceAll(xmlOf("a\nb\n", md5Of(crlf)), "\n", "\r\n"), "", notification(mns.XML, crlf, md5Of(crlf))},
 		"xml_line_ends_escaped":  {typed("text/xml"), xmlOf("a&#13;\nb&#xD;&#xA;", md5Of(crlf)), "", notification(mns.XML, crlf, md5Of(crlf))},
 		"xml_line_feeds":         {typed("text/xml"), xmlOf("a\nb\n", md5Of("a\nb\n")), "", notification(mns.XML, "a\nb\n", md5Of("a\nb\n"))},
 		"xml_empty_message":      {typed("text/xml"), xmlOf("", md5Of("")), "", notification(mns.XML, "", md5Of(""))},
@@ -154,6 +157,64 @@ func TestDecode(t *testing.T) {
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Error(diff)
+			}
+		})
+	}
+}
+
+// TestDecodeTags holds tags, which are a publisher's free text, to less than names.
+func TestDecodeTags(t *testing.T) {
+	t.Parallel()
+	const text = "I am test message 0."
+	for name, tt := range map[string]struct {
+		tag  string
+		want error
+	}{
+		"slash":    {"a/b", nil},
+		"chinese":  {"中文", nil},
+		"too_long": {strings.Repeat("x", 257), mns.ErrMalformed},
+	} {
+		simplified := simplifiedHeader()
+		simplified.Set("X-Mns-Message-Tag", tt.tag)
+		for _, push := range []struct {
+			format mns.Format
+			header http.Header
+			body   string
+		}{
+			{mns.XML, typed("text/xml"), strings.Replace(xmlOf(text, knownMD5[text]), "important", tt.tag, 1)},
+			{mns.JSON, typed("application/json"), strings.Replace(jsonOf(`"`+text+`"`, knownMD5[text], "1463476245000"), "important", tt.tag, 1)},
+			{mns.Simplified, simplified, text},
+		} {
+			t.Run(name+"_"+strings.ToLower(string(push.format)), func(t *testing.T) {
+				t.Parallel()
+				n, err := mns.Decode(push.header, []byte(push.body), mns.Raw)
+				if !errors.Is(err, tt.want) {
+					t.Fatalf("error is %v, want %v", err, tt.want)
+				}
+				if err == nil && n.MessageTag != tt.tag {
+					t.Errorf("the tag is %q, want %q", n.MessageTag, tt.tag)
+				}
+			})
+		}
+	}
+}
+
+// TestDecodeRepairsLineEndsOfXMLOnly gives digests of what only another reading
+// of the body would be.
+func TestDecodeRepairsLineEndsOfXMLOnly(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct{ contentType, body string }{
+		"json_line_feed":    {"application/json", jsonOf(`"a\nb"`, md5Of("a\r\nb"), "1463476245000")},
+		"json_as_xml":       {"application/json", jsonOf(`"&#13;"`, md5Of("\r"), "1463476245000")},
+		"xml_line_feed":     {"text/xml", xmlOf("a\nb", md5Of("a\r\nb"))},
+		"xml_cr_in_a_tag":   {"text/xml", strings.Replace(xmlOf("a", md5Of("")), "<Message>", "<Message\r>", 1)},
+		"xml_other_message": {"text/xml", xmlOf("a\rb", md5Of("a\r\nb"))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n, err := mns.Decode(typed(tt.contentType), []byte(tt.body), mns.Raw)
+			if !errors.Is(err, mns.ErrMalformed) {
+				t.Errorf("read %+v, error is %v, want %v", n, err, mns.ErrMalformed)
 			}
 		})
 	}
