@@ -44,6 +44,8 @@ resource "google_secret_manager_secret_version" "mns" {
   secret_data = var.mns_secret
 
   # A running revision still reads the old one until it is replaced.
+  deletion_policy = "ABANDON"
+
   lifecycle {
     create_before_destroy = true
   }

@@ -28,6 +28,8 @@ resource "google_secret_manager_secret_version" "verification_token" {
   secret_data = var.verification_token
 
   # A running revision still reads the old one until it is replaced.
+  deletion_policy = "ABANDON"
+
   lifecycle {
     create_before_destroy = true
   }

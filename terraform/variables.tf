@@ -191,7 +191,7 @@ variable "mns" {
     error_message = "mns.topic_owners must be IDs of Alibaba Cloud accounts, which are numbers, at least one."
   }
   validation {
-    condition     = alltrue([for n in concat(try(var.mns.topics, []), try(var.mns.subscriptions, [])) : can(regex("^[A-Za-z0-9_-]{1,256}$", n))])
+    condition     = alltrue([for n in concat(try(var.mns.topics, []), try(var.mns.subscriptions, [])) : can(regex("^[A-Za-z0-9-]{1,256}$", n))])
     error_message = "mns.topics and mns.subscriptions must be names of 1 to 256 letters, digits and hyphens."
   }
   validation {

@@ -102,6 +102,10 @@ run "narrowed" {
     error_message = "The function does not get the secret from Secret Manager, by a version that is pinned."
   }
   assert {
+    condition     = google_secret_manager_secret_version.mns[0].deletion_policy == "ABANDON"
+    error_message = "A new secret destroys the one that running revisions read."
+  }
+  assert {
     condition     = !strcontains(nonsensitive(jsonencode(output.functions)), "0123456789abcdef0123456789abcdef")
     error_message = "The secret is in the outputs."
   }

@@ -161,6 +161,10 @@ run "verification_token" {
     error_message = "The token is in the outputs."
   }
   assert {
+    condition     = google_secret_manager_secret_version.verification_token[0].deletion_policy == "ABANDON"
+    error_message = "A new token destroys the one that running revisions read."
+  }
+  assert {
     condition     = [for m in google_secret_manager_secret_iam_member.verification_token : m.role] == ["roles/secretmanager.secretAccessor"]
     error_message = "Not exactly one account may read the token."
   }

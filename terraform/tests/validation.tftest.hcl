@@ -280,6 +280,26 @@ run "mns_topic_with_slash" {
   expect_failures = [var.mns]
 }
 
+run "mns_topic_with_underscore" {
+  command = plan
+
+  variables {
+    mns = { topic_owners = ["1"], topics = ["a_b"] }
+  }
+
+  expect_failures = [var.mns]
+}
+
+run "mns_subscription_with_underscore" {
+  command = plan
+
+  variables {
+    mns = { topic_owners = ["1"], subscriptions = ["a_b"] }
+  }
+
+  expect_failures = [var.mns]
+}
+
 run "mns_subscription_with_comma" {
   command = plan
 
