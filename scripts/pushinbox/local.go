@@ -336,10 +336,10 @@ func (l *local) log(part string) *slog.Logger {
 }
 
 // shorten leaves out what a person in front of a terminal knows already. It
-// leaves something of the request, since slog loses what follows a group that
-// ends up empty.
+// leaves something of each group, since slog loses what follows one that ends up
+// empty.
 func shorten(groups []string, a slog.Attr) slog.Attr {
-	if len(groups) == 0 && a.Key == slog.TimeKey || len(groups) == 1 && a.Key != "requestUrl" {
+	if len(groups) == 0 && a.Key == slog.TimeKey || len(groups) == 1 && a.Key != "requestUrl" && a.Key != "requestId" {
 		return slog.Attr{}
 	}
 	return a

@@ -41,7 +41,8 @@ func newMNS() *cobra.Command {
 		Long: `Make topics of Alibaba MNS (SMQ), subscribe an endpoint, publish.
 
 Without --endpoint it is the stand-in of the running "pushinbox local" that is
-called, whose AccessKey need not be given. MNS itself is called with
+called. Neither it nor anything else on this machine is shown the AccessKey in
+the environment. MNS itself is called with
 --endpoint https://ACCOUNT.mns.REGION.aliyuncs.com and an AccessKey, from
   ALIBABA_CLOUD_ACCESS_KEY_ID, ALIBABA_CLOUD_ACCESS_KEY_SECRET and, for
   temporary ones, ALIBABA_CLOUD_SECURITY_TOKEN,
@@ -250,7 +251,13 @@ func newPublish() *cobra.Command {
 		`  pushinbox mns publish MySampleTopic "I am test message 0." "I am test message 1."
   pushinbox mns publish --tag red --base64 MySampleTopic - < picture.png`,
 		func(cmd *cobra.Command, args []string) error {
-			return exactly(append([]string{"TOPIC", "MESSAGE"}, args[min(len(args), 2):]...)...)(cmd, args)
+			if err := exactly(append([]string{"TOPIC", "MESSAGE"}, args[min(len(args), 2):]...)...)(cmd, args); err != nil {
+				return err
+			}
+			if first := slices.Index(args[1:], "-"); first >= 0 && slices.Contains(args[first+2:], "-") {
+				return usageError{errors.New(`a second "-" would have nothing to read; standard input is one message`)}
+			}
+			return nil
 		},
 		func(ctx context.Context, c *mnsCaller, args []string) error {
 			if encode {
@@ -300,9 +307,9 @@ func (c *mnsCaller) print(v any, text string, args ...any) error {
 func (c *mnsCaller) explain(err error, topic []string) error {
 	var refused *mns.APIError
 	switch {
-	case errors.Is(err, mns.ErrTopicExists):
+	case errors.Is(err, mns.ErrTopicExists) && len(topic) > 0:
 		return explained{fmt.Sprintf("topic %s is there already, with other attributes", topic[0]), err}
-	case errors.Is(err, mns.ErrTopicMissing):
+	case errors.Is(err, mns.ErrTopicMissing) && len(topic) > 0:
 		return explained{fmt.Sprintf("there is no topic %s; pushinbox mns list shows those there are", topic[0]), err}
 	case errors.As(err, &refused) && (refused.Code == "InvalidAccessKeyId" || refused.Code == "SignatureDoesNotMatch"):
 		return fmt.Errorf("%s does not know the AccessKey: %w", c.endpoint, err)
@@ -343,7 +350,7 @@ func (c *mnsCaller) connect() error {
 		return usageError{fmt.Errorf("--endpoint %q is not a URL", c.endpoint)}
 	}
 	// The stand-in's key is no secret, and a real one is not shown to it unasked.
-	if key == (mns.Credentials{}) && isLoopback(u.Host) {
+	if c.config == "" && isLoopback(u.Host) {
 		key = mns.Credentials{ID: mnsfake.AccessKeyID, Secret: mnsfake.AccessKeySecret}
 	}
 	if key.ID == "" || key.Secret == "" {

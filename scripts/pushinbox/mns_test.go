@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -122,6 +123,9 @@ func TestSecretAndBase64(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if text := r.errs.String(); !strings.Contains(text, `msg="POST 403" in=mns`) || !strings.Contains(text, `error="mns: the endpoint's secret is missing or wrong`) {
+		t.Errorf("the terminal does not say why the push was refused: %s", text)
+	}
 	for where, text := range map[string]string{"the terminal": r.errs.String(), "the log": string(logged)} {
 		if strings.Contains(text, secret) {
 			t.Errorf("%s has the secret: %s", where, text)
@@ -211,6 +215,10 @@ func TestTopicCommands(t *testing.T) {
 		{[]string{"unsubscribe", "--format", "json", "T"}, 0, `{"deleted":"T-Sub"}` + "\n", ""},
 		{[]string{"publish", "T", "\xff"}, exitFailed, "", "publish it in base64"},
 		{[]string{"publish", "T"}, exitUsage, "", "MESSAGE is missing"},
+		{[]string{"publish"}, exitUsage, "", "TOPIC is missing"},
+		{[]string{"publish", "T", "-", "x", "-"}, exitUsage, "", `a second "-" would have nothing to read`},
+		{[]string{"publish", "T", "-", "-"}, exitUsage, "", `a second "-" would have nothing to read`},
+		{[]string{"create-topic", "a_b"}, exitFailed, "", "is not a topic's name, which is letters, digits and hyphens"},
 		{[]string{"subscribe", "T"}, exitUsage, "", "URL is missing"},
 		{[]string{"unsubscribe"}, exitUsage, "", "TOPIC is missing"},
 		{[]string{"unsubscribe", "T", "a", "b"}, exitUsage, "", `"b" is one argument too many`},
@@ -246,6 +254,7 @@ func TestAccessKeys(t *testing.T) {
 		return path
 	}
 	good := "[Base]\n# the stand-in's\nAccessKeyId = local\nAccessKeySecret=local\nEndpoint = " + endpoint + "\n"
+	ofMNS := []string{"--endpoint", "https://1.mns.cn-hangzhou.aliyuncs.com"}
 	for name, c := range map[string]struct {
 		args        []string
 		environment []string
@@ -253,14 +262,12 @@ func TestAccessKeys(t *testing.T) {
 		stderr      string
 	}{
 		"none_for_the_stand_in":   {[]string{"--endpoint", endpoint}, nil, 0, ""},
-		"environment":             {[]string{"--endpoint", endpoint}, []string{envKeyID + "=local", envKeySecret + "=local"}, 0, ""},
-		"other_key":               {[]string{"--endpoint", endpoint}, []string{envKeyID + "=LTAI-other", envKeySecret + "=hush-hush"}, exitFailed, "does not know the AccessKey: mns: InvalidAccessKeyId"},
-		"other_secret":            {[]string{"--endpoint", endpoint}, []string{envKeyID + "=local", envKeySecret + "=hush-hush"}, exitFailed, "does not know the AccessKey: mns: SignatureDoesNotMatch"},
-		"unasked_token":           {[]string{"--endpoint", endpoint}, []string{envKeyID + "=local", envKeySecret + "=local", envToken + "=hush-hush"}, exitFailed, "InvalidSecurityToken"},
-		"secret_missing":          {[]string{"--endpoint", endpoint}, []string{envKeyID + "=local"}, exitUsage, "the AccessKey is missing: set " + envKeyID},
-		"none_for_mns":            {[]string{"--endpoint", "https://1.mns.cn-hangzhou.aliyuncs.com"}, nil, exitUsage, "the AccessKey is missing: set " + envKeyID},
+		"other_key":               {[]string{"--endpoint", endpoint, "--config", file("other-key", "AccessKeyId=LTAI-other\nAccessKeySecret=hush-hush", 0o600)}, nil, exitFailed, "does not know the AccessKey: mns: InvalidAccessKeyId"},
+		"other_secret":            {[]string{"--endpoint", endpoint, "--config", file("other-secret", "AccessKeyId=local\nAccessKeySecret=hush-hush", 0o400)}, nil, exitFailed, "does not know the AccessKey: mns: SignatureDoesNotMatch"},
+		"unasked_token":           {[]string{"--config", file("token", good+"SecurityToken = hush-hush", 0o600)}, nil, exitFailed, "InvalidSecurityToken"},
+		"secret_missing":          {ofMNS, []string{envKeyID + "=local"}, exitUsage, "the AccessKey is missing: set " + envKeyID},
+		"none_for_mns":            {ofMNS, nil, exitUsage, "the AccessKey is missing: set " + envKeyID},
 		"config":                  {[]string{"--config", file("good", good, 0o600)}, []string{envKeyID + "=LTAI-other", envKeySecret + "=hush-hush"}, 0, ""},
-		"config_of_other":         {[]string{"--endpoint", endpoint, "--config", file("other", "AccessKeyId=local\nAccessKeySecret=hush-hush", 0o400)}, nil, exitFailed, "SignatureDoesNotMatch"},
 		"config_for_all_to_read":  {[]string{"--config", file("readable", good, 0o644)}, nil, exitFailed, "others may read or change it (644); run: chmod 600"},
 		"config_for_the_group":    {[]string{"--config", file("group", good, 0o640)}, nil, exitFailed, "others may read or change it"},
 		"config_without_a_secret": {[]string{"--endpoint", endpoint, "--config", file("no-secret", "AccessKeyId = local", 0o600)}, nil, exitUsage, "must have AccessKeyId and AccessKeySecret"},
@@ -277,6 +284,80 @@ func TestAccessKeys(t *testing.T) {
 				t.Errorf("exit %d, stdout %q, stderr %q; want %d, %q", code, out, errs, c.code, c.stderr)
 			}
 		})
+	}
+}
+
+// TestEnvironmentStaysFromLoopback gives the key of an account to commands that
+// call this machine, where anything may listen.
+func TestEnvironmentStaysFromLoopback(t *testing.T) {
+	t.Parallel()
+	asked := make(chan http.Header, 10)
+	listener := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.Header }))
+	t.Cleanup(listener.Close)
+	for name, environment := range map[string][]string{
+		"key":       {envKeyID + "=LTAI-other", envKeySecret + "=hush-hush"},
+		"temporary": {envKeyID + "=LTAI-other", envKeySecret + "=hush-hush", envToken + "=hush-token"},
+		"half":      {envKeyID + "=LTAI-other"},
+	} {
+		_, errs, _ := runIn(t, environment, "", "mns", "list", "--endpoint", listener.URL+mnsPath)
+		select {
+		case h := <-asked:
+			if !strings.HasPrefix(h.Get("Authorization"), "MNS local:") || h.Get("Security-Token") != "" {
+				t.Errorf("%s: sent %v", name, h)
+			}
+		default:
+			t.Errorf("%s: nothing was sent; stderr %q", name, errs)
+		}
+	}
+}
+
+// TestAnswersThatFitNoCall has an endpoint answer a list of topics with that
+// there is no such topic.
+func TestAnswersThatFitNoCall(t *testing.T) {
+	t.Parallel()
+	for _, reason := range []string{"TopicNotExist", "TopicAlreadyExist"} {
+		endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = fmt.Fprintf(w, "<Error><Code>%s</Code></Error>", reason)
+		}))
+		t.Cleanup(endpoint.Close)
+		_, errs, code := run(t, "", "mns", "list", "--endpoint", endpoint.URL)
+		if code == 0 || !strings.Contains(errs, reason) || strings.Count(errs, "\n") != 1 {
+			t.Errorf("%s: exit %d, stderr %q", reason, code, errs)
+		}
+	}
+}
+
+// TestSendWholeBody sends a body that has the other kind of empty line in it.
+func TestSendWholeBody(t *testing.T) {
+	t.Parallel()
+	r := start(t, t.TempDir())
+	const header = `POST /notifications HTTP/1.1
+Host: inbox.example
+Content-Type: text/plain;charset=utf-8
+x-mns-version: 2015-06-06
+x-mns-message-id: ID
+x-mns-topic-owner: 1000000000000000
+x-mns-topic-name: T
+x-mns-subscription-name: S
+
+`
+	want := map[string]string{"of-lf": "a\r\n\r\nb\r\n\r\nc", "of-crlf": "a\n\nb\r\n\r\nc"}
+	for id, body := range want {
+		recorded := strings.Replace(header, ": ID\n", ": "+id+"\n", 1)
+		if id == "of-crlf" {
+			recorded = strings.ReplaceAll(recorded, "\n", "\r\n")
+		}
+		if out, errs, code := run(t, recorded+body, "send", "--url", r.base+"/mns", "-"); code != 0 {
+			t.Errorf("%s: exit %d, %s%s", id, code, out, errs)
+		}
+	}
+	got := map[string]string{}
+	for _, m := range r.messagesOf(t, "mns") {
+		got[m.MessageID] = string(m.Data)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -72,6 +73,9 @@ points at; to any other URL it goes as it was recorded.`,
 	return cmd
 }
 
+// headerEnd is the empty line before a body.
+var headerEnd = regexp.MustCompile(`\n\r?\n`)
+
 // recordedPush is a push as it was recorded.
 type recordedPush struct {
 	name   string
@@ -100,11 +104,10 @@ func readPush(file string) (*recordedPush, error) {
 	}
 	// The body is all that follows the empty line, whatever a Content-Length
 	// says, so that people can edit their recordings.
-	end := []byte("\r\n\r\n")
-	if !bytes.Contains(b, end) {
-		end = []byte("\n\n")
+	body := b[len(b):]
+	if end := headerEnd.FindIndex(b); end != nil {
+		body = b[end[1]:]
 	}
-	_, body, _ := bytes.Cut(b, end)
 	r.Header.Del("Content-Length")
 	return &recordedPush{name, r.Header, body}, nil
 }
