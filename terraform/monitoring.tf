@@ -14,7 +14,7 @@ locals {
 
   # Each is one condition: a value above a threshold. Where denominator is set
   # the value is filter's share of it.
-  alerts = {
+  alerts = merge(local.calendar_alerts, {
     oldest = {
       name        = "a message waits for too long"
       filter      = local.metric.oldest
@@ -58,6 +58,32 @@ locals {
       duration    = "0s"
       severity    = "WARNING"
       what        = "The function receive refused more than ten requests in five minutes with 401 or 403. Either its audience or push account is not the subscription's (deploy it again after terraform apply), or somebody tries the door: its log has the reason for each."
+    }
+  })
+
+  # Channels that are not renewed, and syncs that fail, are silent gaps.
+  calendar_alerts = var.calendar == null ? {} : {
+    calendar_failures = {
+      name        = "the function calendar fails"
+      filter      = "resource.type = \"cloud_run_revision\" AND resource.labels.service_name = \"calendar\" AND metric.type = \"run.googleapis.com/request_count\" AND metric.labels.response_code_class = \"5xx\""
+      denominator = null
+      aligner     = "ALIGN_DELTA"
+      reducer     = "REDUCE_SUM"
+      threshold   = 2
+      duration    = "0s"
+      severity    = "ERROR"
+      what        = "The function calendar answered with 5xx more than twice in five minutes, as it does to Cloud Scheduler's tries when a calendar fails. Channels may not be renewed, or calendars not synced: `pushinbox calendar list` tells when each was synced last, and the function's log names the cause."
+    }
+    calendar_syncs = {
+      name        = "a calendar's sync waits for too long"
+      filter      = "resource.type = \"pubsub_subscription\" AND resource.labels.subscription_id = \"${google_pubsub_subscription.calendar_sync[0].name}\" AND metric.type = \"pubsub.googleapis.com/subscription/oldest_unacked_message_age\""
+      denominator = null
+      aligner     = "ALIGN_MAX"
+      reducer     = "REDUCE_MAX"
+      threshold   = 1800
+      duration    = "300s"
+      severity    = "ERROR"
+      what        = "A notification of Google Calendar has asked for a sync that has not ended in half an hour. The log of the function calendar names the cause."
     }
   }
 }

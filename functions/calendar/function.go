@@ -8,10 +8,13 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"strings"
 
 	"cloud.google.com/go/compute/metadata"
 	"github.com/GoogleCloudPlatform/functions-framework-go/functions"
+	"golang.org/x/oauth2"
 	gcal "google.golang.org/api/calendar/v3"
+	"google.golang.org/api/googleapi"
 	"google.golang.org/api/impersonate"
 	"google.golang.org/api/option"
 
@@ -77,11 +80,23 @@ func googleCalendar(ctx context.Context, subject string) (*gcal.Service, error) 
 		if err != nil {
 			return nil, fmt.Errorf("calendar: acting for CALENDAR_SUBJECT: %w", err)
 		}
-		credentials = option.WithTokenSource(tokens)
+		credentials = option.WithTokenSource(delegated{tokens})
 	}
 	service, err := gcal.NewService(ctx, credentials)
 	if err != nil {
 		return nil, fmt.Errorf("calendar: cannot connect to Google Calendar: %w", err)
 	}
 	return service, nil
+}
+
+// delegated tells a refusal of the delegation from an outage. impersonate has no
+// type for it, only its text.
+type delegated struct{ oauth2.TokenSource }
+
+func (d delegated) Token() (*oauth2.Token, error) {
+	token, err := d.TokenSource.Token()
+	if err != nil && strings.HasPrefix(err.Error(), "impersonate: status code 4") {
+		err = &googleapi.Error{Code: http.StatusUnauthorized, Message: err.Error()}
+	}
+	return token, err
 }

@@ -248,12 +248,38 @@ func (h *handler) stop(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *handler) renew(w http.ResponseWriter, r *http.Request) error {
-	renewed, err := h.engine.Renew(r.Context())
-	if err != nil {
+	ctx, cancel := context.WithTimeout(r.Context(), syncBudget)
+	defer cancel()
+	renewed, err := h.engine.Renew(ctx)
+	return ofSeveral(w, "channels", append([]calendar.Channel{}, renewed...), err)
+}
+
+// ofSeveral answers with what was done for several calendars and, as a 503,
+// with those for which it was not.
+func ofSeveral(w http.ResponseWriter, name string, done any, err error) error {
+	type failure struct {
+		CalendarID string `json:"calendarId"`
+		Status     int    `json:"status"`
+		Detail     string `json:"detail"`
+	}
+	if err == nil {
+		httpapi.WriteJSON(w, http.StatusOK, map[string]any{name: done})
+		return nil
+	}
+	var failed []failure
+	if all, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, one := range all.Unwrap() {
+			if c := (*calendar.CalendarError)(nil); errors.As(one, &c) {
+				status, detail := httpapi.Status(c.Err)
+				failed = append(failed, failure{c.CalendarID, status, detail})
+			}
+		}
+	}
+	if len(failed) == 0 {
 		return err
 	}
-	httpapi.WriteJSON(w, http.StatusOK, map[string]any{"channels": append([]calendar.Channel{}, renewed...)})
-	return nil
+	httpapi.WriteJSON(w, http.StatusServiceUnavailable, map[string]any{name: done, "failed": failed})
+	return err
 }
 
 func (h *handler) channels(w http.ResponseWriter, r *http.Request) error {
@@ -302,17 +328,15 @@ func (h *handler) sync(w http.ResponseWriter, r *http.Request) error {
 	if id == "" && len(body) > 0 {
 		return h.pushed(ctx, w, r, body)
 	}
-	var results []calendar.Result
 	if id == "" {
-		results, err = h.engine.SyncAll(ctx)
-	} else {
-		results = make([]calendar.Result, 1)
-		results[0], err = h.engine.Sync(ctx, id)
+		results, err := h.engine.SyncAll(ctx)
+		return ofSeveral(w, "calendars", append([]calendar.Result{}, results...), err)
 	}
+	result, err := h.engine.Sync(ctx, id)
 	if err != nil {
 		return err
 	}
-	httpapi.WriteJSON(w, http.StatusOK, map[string]any{"calendars": append([]calendar.Result{}, results...)})
+	httpapi.WriteJSON(w, http.StatusOK, map[string]any{"calendars": []calendar.Result{result}})
 	return nil
 }
 

@@ -428,6 +428,35 @@ func TestNotificationBeforeTheWatchIsAnswered(t *testing.T) {
 	}
 }
 
+// One calendar that fails is named, beside what was done for the others.
+func TestSomeCalendarsFail(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.watch(t, demo)
+	s.watch(t, "second@example.com")
+	s.fault = func(c calendarfake.Call) (f calendarfake.Fault) {
+		if c.CalendarID == "second@example.com" {
+			f = calendarfake.Fault{Status: http.StatusNotFound, Reason: "notFound"}
+		}
+		return f
+	}
+	w := s.operate(t, http.MethodPost, "/sync", "")
+	var answer struct {
+		Calendars []calendar.Result
+		Failed    []struct {
+			CalendarID, Detail string
+			Status             int
+		}
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || w.Code != http.StatusServiceUnavailable {
+		t.Fatalf("answered %d %s", w.Code, w.Body)
+	}
+	if len(answer.Calendars) != 1 || answer.Calendars[0].CalendarID != demo || len(answer.Failed) != 1 ||
+		answer.Failed[0].CalendarID != "second@example.com" || answer.Failed[0].Status != 404 || !strings.Contains(answer.Failed[0].Detail, "share") {
+		t.Errorf("answered %s", w.Body)
+	}
+}
+
 // The first sync does not depend on Google's first notification, and an answer
 // of 200 means that it will come.
 func TestWatchAsksForTheFirstSync(t *testing.T) {

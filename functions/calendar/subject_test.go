@@ -3,6 +3,7 @@ package calendar
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	gcal "google.golang.org/api/calendar/v3"
+	"google.golang.org/api/googleapi"
 )
 
 // TestActsForSubject reads a calendar as a user, by domain-wide delegation: the
@@ -43,6 +45,7 @@ func TestActsForSubject(t *testing.T) {
 	}
 
 	asked := map[string]int{}
+	forbidden := false
 	google := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked[r.Host]++
 		w.Header().Set("Content-Type", "application/json")
@@ -65,6 +68,11 @@ func TestActsForSubject(t *testing.T) {
 		case "oauth2.googleapis.com":
 			if err := r.ParseForm(); err != nil || r.Form.Get("assertion") != "signed" {
 				t.Errorf("the token is asked for with %v", r.Form)
+			}
+			if forbidden {
+				w.WriteHeader(http.StatusUnauthorized)
+				_, _ = io.WriteString(w, `{"error":"unauthorized_client"}`)
+				return
 			}
 			_, _ = io.WriteString(w, `{"access_token":"of-the-user","token_type":"Bearer","expires_in":3600}`)
 		case "www.googleapis.com":
@@ -98,5 +106,16 @@ func TestActsForSubject(t *testing.T) {
 		if asked[host] != 1 {
 			t.Errorf("%s is asked %d times", host, asked[host])
 		}
+	}
+
+	// A delegation that is not allowed is a refusal, and not an outage to be
+	// sat out.
+	forbidden = true
+	if service, err = googleCalendar(ctx, subject); err != nil {
+		t.Fatal(err)
+	}
+	_, err = service.Events.List(subject).Context(ctx).Do()
+	if refused := (*googleapi.Error)(nil); !errors.As(err, &refused) || refused.Code != http.StatusUnauthorized || !strings.Contains(refused.Message, "unauthorized_client") {
+		t.Errorf("without delegation: %v", err)
 	}
 }

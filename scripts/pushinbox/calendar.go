@@ -115,7 +115,8 @@ func (o *operator) find(ctx context.Context) error {
 	return err
 }
 
-// call returns what the function answers.
+// call returns what the function answers, with an error beside it when it could
+// not do all.
 func (o *operator) call(ctx context.Context, timeout time.Duration, method, path, calendarID string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -143,28 +144,41 @@ func (o *operator) call(ctx context.Context, timeout time.Duration, method, path
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode/100 != 2 {
-		return nil, errors.New(explain(resp.StatusCode, body))
+	var partly struct {
+		Failed []struct {
+			CalendarID, Detail string
+			Status             int
+		}
 	}
-	return body, nil
+	switch {
+	case resp.StatusCode/100 == 2:
+		return body, nil
+	case json.Unmarshal(body, &partly) == nil && len(partly.Failed) > 0:
+		var each []string
+		for _, f := range partly.Failed {
+			each = append(each, fmt.Sprintf("%s: %d %s", f.CalendarID, f.Status, f.Detail))
+		}
+		return body, errors.New(strings.Join(each, "\n"))
+	}
+	return nil, errors.New(explain(resp.StatusCode, body))
 }
 
 // answer calls the function and prints what it answers as it is, or as text
 // does after decoding it.
 func answer[T any](ctx context.Context, o *operator, out io.Writer, timeout time.Duration, method, path, calendarID string, text func(T) error) error {
-	body, err := o.call(ctx, timeout, method, path, calendarID)
-	if err != nil {
-		return err
+	body, failed := o.call(ctx, timeout, method, path, calendarID)
+	if body == nil {
+		return failed
 	}
 	if o.format == "json" {
-		_, err = out.Write(body)
-		return err
+		_, err := out.Write(body)
+		return errors.Join(failed, err)
 	}
 	var v T
 	if err := json.Unmarshal(body, &v); err != nil {
 		return fmt.Errorf("%s does not answer as the function calendar does: %w", o.url, err)
 	}
-	return text(v)
+	return errors.Join(failed, text(v))
 }
 
 type channelList struct {
@@ -181,14 +195,14 @@ type resultList struct {
 }
 
 func (o *operator) watch(ctx context.Context, out io.Writer, args []string) error {
-	return answer(ctx, o, out, callTimeout, http.MethodPost, "/watch", args[0], func(c calendar.Channel) error {
+	return answer(ctx, o, out, syncTimeout, http.MethodPost, "/watch", args[0], func(c calendar.Channel) error {
 		_, err := fmt.Fprintf(out, "%s is watched; its channel %s ends %s\n", c.CalendarID, c.ID, moment(c.Expiration))
 		return err
 	})
 }
 
 func (o *operator) stop(ctx context.Context, out io.Writer, args []string) error {
-	if _, err := o.call(ctx, callTimeout, http.MethodPost, "/stop", args[0]); err != nil {
+	if _, err := o.call(ctx, syncTimeout, http.MethodPost, "/stop", args[0]); err != nil {
 		return err
 	}
 	if o.format == "json" {
@@ -250,10 +264,19 @@ func (o *operator) list(ctx context.Context, out io.Writer, _ []string) error {
 			}
 			open := 0
 			for _, ch := range l.Channels {
-				if ch.CalendarID == c.CalendarID {
-					open++
-					fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%t\n", c.CalendarID, synced, ch.ID, moment(ch.Expiration), ch.Notified)
+				if ch.CalendarID != c.CalendarID {
+					continue
 				}
+				ends := moment(ch.Expiration)
+				switch {
+				case ch.ResourceID == "":
+					ends = "not confirmed by Google"
+				case !ch.Expiration.IsZero() && time.Now().After(ch.Expiration):
+					ends = "ended " + ends
+				default:
+					open++
+				}
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%t\n", c.CalendarID, synced, ch.ID, ends, ch.Notified)
 			}
 			if open == 0 {
 				fmt.Fprintf(table, "%s\t%s\tnone: watch it again\t-\t-\n", c.CalendarID, synced)

@@ -84,7 +84,8 @@ func localToken(ctx context.Context, address string, values url.Values) (string,
 
 // notRunning explains a connection that was refused, the common case.
 func notRunning(address string, err error) error {
-	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" {
+	op := (*net.OpError)(nil)
+	if u, bad := url.Parse(address); bad == nil && isLoopback(u.Host) && errors.As(err, &op) && op.Op == "dial" {
 		return fmt.Errorf("nothing answers at %s; start it with: go run ./scripts/pushinbox local", address)
 	}
 	return err

@@ -67,30 +67,58 @@ func (e *Engine) Watch(ctx context.Context, calendarID string) (Channel, error) 
 	} else if c != nil && c.Stopping {
 		return Channel{}, ErrStopping
 	}
-	channels, err := e.state.Channels(ctx, calendarID)
+	channel, reused, err := e.servingChannel(ctx, calendarID)
 	if err != nil {
-		return Channel{}, err
-	}
-	var channel Channel
-	if i := slices.IndexFunc(channels, func(c Channel) bool { return e.serves(&c) }); i >= 0 {
-		channel = channels[i]
-	} else if channel, err = e.open(ctx, calendarID); err != nil {
 		return Channel{}, err
 	}
 	// The record comes last: a calendar that Google refuses leaves none, and
 	// without one nothing is synced or renewed.
-	err = e.state.UpdateCalendar(ctx, calendarID, func(c *Calendar) (*Calendar, error) {
+	record := func(c *Calendar) (*Calendar, error) {
 		switch {
+		case c == nil && reused:
+			return nil, errNoRecord
 		case c == nil:
-			return &Calendar{ID: calendarID, Wanted: 1}, nil
+			// No lease of a life before a Stop is valid again.
+			return &Calendar{ID: calendarID, Wanted: 1, Fence: e.now().UnixMicro()}, nil
 		case c.Stopping:
 			return nil, ErrStopping
 		case c.SyncedAt.IsZero():
 			c.Wanted++
 		}
 		return c, nil
-	})
+	}
+	err = e.state.UpdateCalendar(ctx, calendarID, record)
+	if errors.Is(err, errNoRecord) {
+		// A Stop has ended the channel meanwhile, or a Watch died before it came
+		// to the record, and left a good one.
+		reused = false
+		var left *Channel
+		if left, err = e.state.Channel(ctx, channel.ID); err == nil && left == nil {
+			channel, err = e.open(ctx, calendarID)
+		}
+		if err == nil {
+			err = e.state.UpdateCalendar(ctx, calendarID, record)
+		}
+	}
 	return channel, err
+}
+
+// errNoRecord ends Watch's first try when there is a channel of a calendar that
+// is not watched.
+var errNoRecord = errors.New("calendar: a channel without a calendar")
+
+// servingChannel returns a channel of a calendar that needs no successor yet:
+// one that it has, or a new one.
+func (e *Engine) servingChannel(ctx context.Context, calendarID string) (channel Channel, had bool, err error) {
+	channels, err := e.state.Channels(ctx, calendarID)
+	if err != nil {
+		return Channel{}, false, err
+	}
+	if i := slices.IndexFunc(channels, func(c Channel) bool { return e.serves(&c) }); i >= 0 {
+		return channels[i], true, nil
+	}
+	channel, err = e.open(ctx, calendarID)
+	return channel, false, err
 }
 
 // calendar returns the record of a calendar, nil when there is none.
@@ -183,8 +211,9 @@ func (e *Engine) Calendars(ctx context.Context) ([]Calendar, error) {
 
 // Renew opens a new channel for every calendar whose newest has half of its
 // life or more behind it, by the end that Google told, and returns those it
-// opened. It forgets channels that ended. A calendar that fails does not keep
-// the others from theirs; the error names each.
+// opened. It forgets channels that ended. A calendar that fails, or takes its
+// time, does not keep the others from theirs; the error joins a CalendarError for
+// each that failed.
 func (e *Engine) Renew(ctx context.Context) (renewed []Channel, err error) {
 	calendars, err := e.state.Calendars(ctx)
 	if err != nil {
@@ -196,14 +225,16 @@ func (e *Engine) Renew(ctx context.Context) (renewed []Channel, err error) {
 	}
 	var errs []error
 	watched := map[string]bool{}
-	for _, c := range calendars {
+	for i, c := range calendars {
 		watched[c.ID] = true
 		if c.Stopping || slices.ContainsFunc(channels, func(ch Channel) bool { return ch.CalendarID == c.ID && e.serves(&ch) }) {
 			continue
 		}
-		channel, err := e.open(ctx, c.ID)
+		within, cancel := share(ctx, len(calendars)-i)
+		channel, err := e.open(within, c.ID)
+		cancel()
 		if err != nil {
-			errs = append(errs, fmt.Errorf("renew %s: %w", c.ID, err))
+			errs = append(errs, &CalendarError{c.ID, err})
 			continue
 		}
 		renewed = append(renewed, channel)
@@ -301,7 +332,7 @@ func (e *Engine) Stop(ctx context.Context, calendarID string) (err error) {
 			return err
 		}
 	}
-	if err := e.state.Forget(ctx, calendarID); err != nil {
+	if err := e.state.Forget(ctx, r.lease); err != nil {
 		return err
 	}
 	return e.state.UpdateCalendar(ctx, calendarID, func(c *Calendar) (*Calendar, error) {

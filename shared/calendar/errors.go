@@ -56,6 +56,18 @@ var (
 	ErrRefused = errors.New("calendar: Google refuses")
 )
 
+// CalendarError is the error of one of several calendars.
+type CalendarError struct {
+	CalendarID string
+	Err        error
+}
+
+// Error returns the calendar's ID and its error.
+func (e *CalendarError) Error() string { return e.CalendarID + ": " + e.Err.Error() }
+
+// Unwrap returns the calendar's error.
+func (e *CalendarError) Unwrap() error { return e.Err }
+
 // refusal is a refusal of Google's with what to do about it.
 type refusal struct {
 	outward *Error
@@ -88,7 +100,7 @@ func outward(err error) error {
 	}
 	switch g.Code {
 	case http.StatusUnauthorized:
-		return refuse(err, http.StatusServiceUnavailable, "Google does not accept the credentials of this function")
+		return refuse(err, http.StatusServiceUnavailable, "Google does not accept the credentials of this function; with CALENDAR_SUBJECT, allow the client ID of its account the scope https://www.googleapis.com/auth/calendar.events.readonly under domain-wide delegation")
 	case http.StatusForbidden, http.StatusNotFound:
 		return refuse(err, g.Code, "Google shows no such calendar to this function: share it with the function's service account (\"See all event details\"), or set CALENDAR_SUBJECT to a user who can see it")
 	}

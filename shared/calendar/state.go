@@ -52,8 +52,8 @@ type State interface {
 	// Delivered drops the pending changes of at most MaxBatch events, all of which
 	// were saved, under the conditions of Save.
 	Delivered(ctx context.Context, l Lease, ids []string) error
-	// Forget deletes all events of a calendar.
-	Forget(ctx context.Context, calendarID string) error
+	// Forget deletes all events of a calendar, under the conditions of Save.
+	Forget(ctx context.Context, l Lease) error
 
 	// Close releases what the state holds.
 	Close() error

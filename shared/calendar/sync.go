@@ -65,7 +65,9 @@ func (e *Engine) CatchUp(ctx context.Context, calendarID string) (Result, error)
 
 // SyncAll syncs every watched calendar: the safety net under notifications that
 // were dropped. One that another instance is syncing is left to it. A calendar
-// that fails does not keep the others from theirs; the error names each.
+// that fails does not keep the others from theirs, nor does one that takes its
+// time: each has its share of what is left until ctx ends. The error joins a
+// CalendarError for each that failed.
 func (e *Engine) SyncAll(ctx context.Context) ([]Result, error) {
 	calendars, err := e.state.Calendars(ctx)
 	if err != nil {
@@ -73,15 +75,26 @@ func (e *Engine) SyncAll(ctx context.Context) ([]Result, error) {
 	}
 	var results []Result
 	var errs []error
-	for _, c := range calendars {
-		result, err := e.Sync(ctx, c.ID)
+	for i, c := range calendars {
+		within, cancel := share(ctx, len(calendars)-i)
+		result, err := e.Sync(within, c.ID)
+		cancel()
 		if err == nil {
 			results = append(results, result)
 		} else if !errors.Is(err, ErrBusy) && !errors.Is(err, ErrNotWatched) {
-			errs = append(errs, fmt.Errorf("sync %s: %w", c.ID, err))
+			errs = append(errs, &CalendarError{c.ID, err})
 		}
 	}
 	return results, errors.Join(errs...)
+}
+
+// share returns ctx with the nth part of the time that it has left.
+func share(ctx context.Context, n int) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(deadline)/time.Duration(n))
 }
 
 func (e *Engine) sync(ctx context.Context, calendarID string, w why) (result Result, err error) {

@@ -284,8 +284,8 @@ func (s steppedState) Delivered(ctx context.Context, l calendar.Lease, ids []str
 	return s.l.do("Delivered", func() error { return s.State.Delivered(ctx, l, ids) })
 }
 
-func (s steppedState) Forget(ctx context.Context, id string) error {
-	return s.l.do("Forget", func() error { return s.State.Forget(ctx, id) })
+func (s steppedState) Forget(ctx context.Context, l calendar.Lease) error {
+	return s.l.do("Forget", func() error { return s.State.Forget(ctx, l) })
 }
 
 // memory is an inbox that keeps messages in the order in which they came.

@@ -65,6 +65,11 @@ run "on" {
   }
 
   assert {
+    condition     = strcontains(google_monitoring_alert_policy.inbox["calendar_failures"].conditions[0].condition_threshold[0].filter, "service_name = \"calendar\"") && strcontains(google_monitoring_alert_policy.inbox["calendar_syncs"].conditions[0].condition_threshold[0].filter, "subscription_id = \"inbox-calendar-sync\"")
+    error_message = "Nobody hears of a calendar that is not synced or renewed."
+  }
+
+  assert {
     condition     = output.functions["calendar"].url == "https://calendar-123456789012.europe-west1.run.app" && output.functions["calendar"].service_account == "inbox-calendar@demo-project.iam.gserviceaccount.com"
     error_message = "The function is not at its address, or has another's account."
   }

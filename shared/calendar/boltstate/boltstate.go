@@ -316,15 +316,20 @@ func (s *State) Pending(ctx context.Context, calendarID string) (found []calenda
 	return found, err
 }
 
+// held fails with ErrLeaseLost unless the lease is held.
+func held(tx *bbolt.Tx, l calendar.Lease) error {
+	c, err := get[calendar.Calendar](tx.Bucket(calendars), []byte(l.CalendarID))
+	if err == nil && (c == nil || c.Fence != l.Fence) {
+		err = calendar.ErrLeaseLost
+	}
+	return err
+}
+
 // write runs change with the buckets of a calendar while the lease is held.
 func (s *State) write(ctx context.Context, l calendar.Lease, change func(events, pending *bbolt.Bucket) error) error {
 	return s.update(ctx, func(tx *bbolt.Tx) error {
-		c, err := get[calendar.Calendar](tx.Bucket(calendars), []byte(l.CalendarID))
-		if err != nil {
+		if err := held(tx, l); err != nil {
 			return err
-		}
-		if c == nil || c.Fence != l.Fence {
-			return calendar.ErrLeaseLost
 		}
 		mine, err := tx.Bucket(events).CreateBucketIfNotExists([]byte(l.CalendarID))
 		if err != nil {
@@ -367,10 +372,13 @@ func (s *State) Delivered(ctx context.Context, l calendar.Lease, ids []string) e
 }
 
 // Forget implements calendar.State.
-func (s *State) Forget(ctx context.Context, calendarID string) error {
+func (s *State) Forget(ctx context.Context, l calendar.Lease) error {
 	return s.update(ctx, func(tx *bbolt.Tx) error {
+		if err := held(tx, l); err != nil {
+			return err
+		}
 		for _, name := range [][]byte{events, pending} {
-			err := tx.Bucket(name).DeleteBucket([]byte(calendarID))
+			err := tx.Bucket(name).DeleteBucket([]byte(l.CalendarID))
 			if err != nil && !errors.Is(err, bolterrors.ErrBucketNotFound) {
 				return failed(err)
 			}

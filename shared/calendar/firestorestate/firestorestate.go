@@ -473,14 +473,14 @@ func (s *State) Delivered(ctx context.Context, l calendar.Lease, ids []string) e
 }
 
 // Forget implements calendar.State.
-func (s *State) Forget(ctx context.Context, calendarID string) error {
-	q := s.events(calendarID).Select().Limit(calendar.MaxBatch)
+func (s *State) Forget(ctx context.Context, l calendar.Lease) error {
+	q := s.events(l.CalendarID).Select().Limit(calendar.MaxBatch)
 	for {
 		refs, err := read(ctx, q, func(d *firestore.DocumentSnapshot) (*firestore.DocumentRef, error) { return d.Ref, nil })
 		if err != nil || len(refs) == 0 {
 			return err
 		}
-		err = s.transaction(ctx, func(tx *firestore.Transaction) error {
+		err = s.write(ctx, l, func(tx *firestore.Transaction) error {
 			for i := range refs {
 				if err := tx.Delete(&refs[i]); err != nil {
 					return err

@@ -527,9 +527,12 @@ func forget(t *testing.T, p Place) {
 			check(t, s.Save(t.Context(), l, batch))
 		}
 	}
-	check(t, s.Forget(t.Context(), "c"))
-	check(t, s.Forget(t.Context(), "c"))
-	check(t, s.Forget(t.Context(), "never watched"))
+	if err := s.Forget(t.Context(), calendar.Lease{CalendarID: "c", Fence: 7}); !errors.Is(err, calendar.ErrLeaseLost) {
+		t.Errorf("Forget without the lease: %v", err)
+	}
+	same(t, "before", 2*calendar.MaxBatch, len(queries(t, s, "c")["live"]))
+	check(t, s.Forget(t.Context(), calendar.Lease{CalendarID: "c", Fence: 1}))
+	check(t, s.Forget(t.Context(), calendar.Lease{CalendarID: "c", Fence: 1}))
 	same(t, "what is left", map[string][]string{}, dropEmpty(queries(t, s, "c")))
 	same(t, "an event", map[string]calendar.Event{}, getEvents(t, s, "c", "0-1"))
 	same(t, "the others", 2*calendar.MaxBatch, len(queries(t, s, "d")["live"]))
@@ -567,7 +570,7 @@ func contextEnded(t *testing.T, p Place) {
 		"Want":           s.Want(ctx, "c"),
 		"Save":           s.Save(ctx, l, []calendar.Event{event("f")}),
 		"Delivered":      s.Delivered(ctx, l, []string{"e"}),
-		"Forget":         s.Forget(ctx, "c"),
+		"Forget":         s.Forget(ctx, calendar.Lease{CalendarID: "c"}),
 		"Events":         eventsErr,
 		"Channel":        channelErr,
 	} {
