@@ -37,7 +37,7 @@ func checkDecoded(t *testing.T, n *mns.Notification, err error) bool {
 func FuzzDecodeXML(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		n, err := mns.Decode(typed("text/xml"), body, mns.Raw)
-		if !checkDecoded(t, n, err) {
+		if !checkDecoded(t, n, err) || n.Format != mns.XML {
 			return
 		}
 		var want struct {
@@ -64,7 +64,7 @@ func FuzzDecodeXML(f *testing.F) {
 func FuzzDecodeJSON(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		n, err := mns.Decode(typed("application/json"), body, mns.Raw)
-		if !checkDecoded(t, n, err) {
+		if !checkDecoded(t, n, err) || n.Format != mns.JSON {
 			return
 		}
 		var want map[string]any

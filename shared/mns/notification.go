@@ -9,7 +9,6 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
-	"mime"
 	"net/http"
 	"slices"
 	"strconv"
@@ -98,8 +97,8 @@ const (
 //
 // A push with an x-mns-message-id header is SIMPLIFIED, whatever its body looks
 // like: the body is then its publisher's, who must not pass for another by writing
-// a notification into it. Any other push is XML or JSON by its Content-Type or,
-// since that of JSON is not documented, by its first character.
+// a notification into it. Any other push is XML or JSON by its first character:
+// which Content-Type JSON comes with is not documented.
 func Decode(h http.Header, body []byte, e Encoding) (*Notification, error) {
 	var fields map[string]string
 	var n Notification
@@ -208,13 +207,6 @@ func md5Hex(s string) string {
 func formatOf(h http.Header, body []byte) Format {
 	if _, ok := h[headerMessageID]; ok {
 		return Simplified
-	}
-	mediaType, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
-	switch mediaType {
-	case "text/xml", "application/xml":
-		return XML
-	case "application/json", "text/json":
-		return JSON
 	}
 	switch body = bytes.TrimLeft(body, " \t\r\n"); {
 	case bytes.HasPrefix(body, []byte("<")):

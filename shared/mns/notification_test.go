@@ -138,6 +138,8 @@ func TestDecode(t *testing.T) {
 		"xml_base64_as_it_is":    {typed("text/xml"), xmlOf(encoded, md5Of(encoded)), mns.Raw, notification(mns.XML, encoded, md5Of(encoded))},
 		"json_time_is_number":    {typed("application/json;charset=utf-8"), jsonOf(`"`+text+`"`, digest, "1463476245000"), "", notification(mns.JSON, text, digest)},
 		"json_no_type":           {http.Header{}, " \n" + jsonOf(`"`+text+`"`, digest, "1463476245000"), "", notification(mns.JSON, text, digest)},
+		"json_called_xml":        {typed("text/xml;charset=utf-8"), jsonOf(`"`+text+`"`, digest, "1463476245000"), "", notification(mns.JSON, text, digest)},
+		"json_called_text":       {typed("text/plain"), jsonOf(`"`+text+`"`, digest, "1463476245000"), "", notification(mns.JSON, text, digest)},
 		"json_escaped":           {typed("text/json"), jsonOf(`"<&>\"'\u00fc\t\n "`, md5Of(odd), "1463476245000"), "", notification(mns.JSON, odd, md5Of(odd))},
 		"json_unknown_members":   {typed("text/json"), `{"X":[{"TopicOwner":1}],` + jsonOf(`"`+text+`"`, digest, "1463476245000")[1:], "", notification(mns.JSON, text, digest)},
 		"json_base64":            {typed("application/json"), jsonOf(`"`+encoded+`"`, md5Of(encoded), "1463476245000"), mns.Base64, notification(mns.JSON, "\x00\xffbinary", md5Of(encoded))},

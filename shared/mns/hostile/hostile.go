@@ -635,15 +635,12 @@ func bodies(t Target) []Case {
 		"not_utf8":           strings.Replace(goodJSON, `"`+Topic+`"`, "\"\xff\"", 1),
 		"deep":               `{"x":` + strings.Repeat("[", 50_000) + strings.Repeat("]", 50_000) + "," + goodJSON[1:],
 		"deep_unclosed":      strings.Repeat(`{"a":`, 50_000),
-		"is_xml":             good,
 	} {
 		d := t.json(nil)
 		d.body = body
 		bad("json_"+name, d)
 	}
 
-	isJSON := t.xml(goodJSON)
-	bad("xml_is_json", isJSON)
 	for name, contentType := range map[string]string{
 		"image":     "image/png",
 		"form":      "application/x-www-form-urlencoded",
