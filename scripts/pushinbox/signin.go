@@ -37,7 +37,7 @@ func fromHere(r *http.Request) error {
 	switch site := r.Header.Get("Sec-Fetch-Site"); site {
 	case "", "same-origin", "none":
 	default:
-		return &httpapi.Error{Status: http.StatusForbidden, Detail: "the request comes from another site"}
+		return &httpapi.Error{Status: http.StatusForbidden, Detail: "the request comes from another site; if you followed a link, type its address instead"}
 	}
 	if origin := r.Header.Get("Origin"); origin != "" {
 		if u, err := url.Parse(origin); err != nil || u.Host != r.Host {
@@ -92,7 +92,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (p *proxy) current() (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := time.Now()
+	now := time.Now().Round(0) // the wall clock, which goes on while a laptop sleeps
 	if now.Add(assertionMargin).Before(p.expires) {
 		return p.assertion, nil
 	}
