@@ -8,6 +8,7 @@ import (
 
 	"example.com/pushinbox/shared/calendar/firestorestate"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
+	"example.com/pushinbox/shared/settings"
 )
 
 // environment is what the function reads from its environment.
@@ -61,11 +62,9 @@ func (c Config) Validate() error {
 	if len(c.Operators) == 0 {
 		errs = append(errs, errors.New("CALENDAR_OPERATORS is empty; nobody could watch a calendar, and no sync would run"))
 	}
-	for _, e := range append(c.Operators, c.Subject) {
-		if e != "" && !strings.Contains(e, "@") {
-			errs = append(errs, errors.New("CALENDAR_OPERATORS and CALENDAR_SUBJECT are e-mail addresses"))
-			break
-		}
+	errs = append(errs, settings.Emails("CALENDAR_OPERATORS", c.Operators))
+	if c.Subject != "" {
+		errs = append(errs, settings.Emails("CALENDAR_SUBJECT", []string{c.Subject}))
 	}
 	if c.SiteVerification != "" && !siteVerification.MatchString(c.SiteVerification) {
 		errs = append(errs, errors.New("CALENDAR_SITE_VERIFICATION is not the name of Google's file, google….html"))

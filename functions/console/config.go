@@ -2,9 +2,9 @@ package console
 
 import (
 	"errors"
-	"strings"
 
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
+	"example.com/pushinbox/shared/settings"
 )
 
 // environment is what the function reads from its environment.
@@ -43,11 +43,6 @@ func (c Config) Validate() error {
 	if c.Audience == "" && c.IAPAudience == "" {
 		errs = append(errs, errors.New("nobody could read; set CONSOLE_AUDIENCE and CONSOLE_READERS, or IAP_AUDIENCE"))
 	}
-	for _, reader := range c.Readers {
-		if reader == "" || strings.ContainsAny(reader, " \t") {
-			errs = append(errs, errors.New("CONSOLE_READERS has an empty address or one with a space; separate addresses with commas alone"))
-			break
-		}
-	}
+	errs = append(errs, settings.Emails("CONSOLE_READERS", c.Readers))
 	return errors.Join(errs...)
 }

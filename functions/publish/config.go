@@ -2,6 +2,8 @@ package publish
 
 import (
 	"errors"
+
+	"example.com/pushinbox/shared/settings"
 )
 
 // Config is where messages go and who may send them, each field with the
@@ -26,5 +28,6 @@ func (c Config) Validate() error {
 	if len(c.Callers) == 0 {
 		errs = append(errs, errors.New("PUBLISH_CALLERS is empty; list the e-mail addresses that may publish, separated by commas"))
 	}
+	errs = append(errs, settings.Emails("PUBLISH_CALLERS", c.Callers))
 	return errors.Join(errs...)
 }

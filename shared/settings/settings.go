@@ -45,6 +45,17 @@ func Parse[T interface{ Validate() error }](vars map[string]string) (T, error) {
 	return v, errors.New(strings.Join(slices.Compact(problems), "; "))
 }
 
+// Emails reports, naming the variable, whether one of the addresses that it
+// lists cannot be one: a space after a comma makes one that nobody ever has.
+func Emails(variable string, addresses []string) error {
+	for _, a := range addresses {
+		if !strings.Contains(a, "@") || strings.ContainsAny(a, " \t") {
+			return errors.New(variable + " lists something that is no e-mail address; separate addresses with commas alone")
+		}
+	}
+	return nil
+}
+
 func causes(err error) []error {
 	if all := (env.AggregateError{}); errors.As(err, &all) {
 		return all.Errors

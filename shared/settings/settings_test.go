@@ -70,3 +70,21 @@ func TestParseValidates(t *testing.T) {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 }
+
+func TestEmails(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		addresses []string
+		ok        bool
+	}{
+		"none":       {nil, true},
+		"two":        {[]string{"a@example.com", "b@p.iam.gserviceaccount.com"}, true},
+		"space":      {[]string{"a@example.com", " b@example.com"}, false},
+		"empty":      {[]string{"a@example.com", ""}, false},
+		"no_address": {[]string{"anyone"}, false},
+	} {
+		if err := settings.Emails("READERS", test.addresses); (err == nil) != test.ok || err != nil && !strings.HasPrefix(err.Error(), "READERS ") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
