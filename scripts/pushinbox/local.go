@@ -155,12 +155,15 @@ func (l *local) run(ctx context.Context) (err error) {
 	}
 	serving, endServing := context.WithCancel(context.Background())
 	defer endServing()
+	silent := &silentConns{conns: make(map[net.Conn]bool)}
 	server := &http.Server{
+		ConnState:         silent.note,
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(l.log("http").Handler(), slog.LevelWarn),
 		BaseContext:       func(net.Listener) context.Context { return serving },
 	}
+	server.RegisterOnShutdown(silent.close)
 	l.banner(base, where)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
@@ -182,6 +185,32 @@ func (l *local) run(ctx context.Context) (err error) {
 		err = errors.Join(err, fmt.Errorf("requests were still under way after %v and were cut off", shutdownGrace))
 	}
 	return err
+}
+
+// silentConns are the connections over which nothing was asked yet. Browsers and
+// transports open some ahead of use, and Shutdown takes each for a request under
+// way until it is five seconds old.
+type silentConns struct {
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+}
+
+func (s *silentConns) note(c net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state == http.StateNew {
+		s.conns[c] = true
+	} else {
+		delete(s.conns, c)
+	}
+}
+
+func (s *silentConns) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		_ = c.Close()
+	}
 }
 
 // openInbox opens the inbox and says where it is, for people.

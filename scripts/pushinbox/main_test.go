@@ -541,3 +541,24 @@ func BenchmarkStart(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(b.N), "ms/start")
 }
+
+// TestCtrlCWithSilentConnection stops a run to which something has connected
+// without asking for anything, as browsers do ahead of use.
+func TestCtrlCWithSilentConnection(t *testing.T) {
+	t.Parallel()
+	r := start(t, t.TempDir())
+	conn, err := net.Dial("tcp", strings.TrimPrefix(r.base, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	// The connection was accepted before this request's.
+	r.get(t, "/messages")
+	if err := r.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	<-r.done
+	if code := r.cmd.ProcessState.ExitCode(); code != 0 || r.errs.Len() > 0 {
+		t.Errorf("exit %d, %s", code, r.errs.String())
+	}
+}
