@@ -335,21 +335,24 @@ type viewLink struct {
 }
 
 func (h *handler) messagePage(w http.ResponseWriter, r *http.Request, m *inbox.Message) error {
+	best := viewOf(m.Data, "")
 	p := detail{
 		Reader:    readerOf(r),
 		Message:   m,
 		MessageID: visible(m.MessageID),
 		Size:      sizeText(m.Size),
 		Delay:     delayText(m),
-		View:      viewOf(m.Data, r.URL.Query().Get("view")),
+		View:      best,
 		Verdict:   verdictOf(m),
+	}
+	if kind := r.URL.Query().Get("view"); kind != "" && kind != best.Kind {
+		p.View = viewOf(m.Data, kind)
 	}
 	if id := m.Attributes[replayOf]; len(id) == 40 && strings.Trim(id, "0123456789abcdef") == "" {
 		p.ReplayOf = id
 	}
-	best := viewOf(m.Data, "").Kind
 	for _, v := range []viewLink{{jsonView, "JSON", false}, {textView, "Text", false}, {hexView, "Hex", false}} {
-		if v.Key == hexView || v.Key == best || v.Key == textView && best == jsonView {
+		if v.Key == hexView || v.Key == best.Kind || v.Key == textView && best.Kind == jsonView {
 			v.Current = v.Key == p.View.Kind
 			p.Views = append(p.Views, v)
 		}

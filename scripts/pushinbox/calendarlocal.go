@@ -20,7 +20,6 @@ import (
 	"example.com/pushinbox/shared/calendar/boltstate"
 	"example.com/pushinbox/shared/calendar/calendarfake"
 	"example.com/pushinbox/shared/calendar/firestorestate"
-	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/publisher"
 	"example.com/pushinbox/shared/pushfake"
@@ -159,18 +158,14 @@ func (c *localCalendar) mount(mux *http.ServeMux, l *local, base string, v calen
 	mux.Handle("/calendar/", http.StripPrefix("/calendar", function))
 
 	google := func(prefix, path string) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if err := fromHere(r); err != nil {
-				httpapi.WriteError(w, err)
-				return
-			}
+		return guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if id := r.PathValue("calendar"); id != "" {
 				c.google.AddCalendar(id)
 			}
 			r = r.Clone(r.Context())
 			r.URL.Path, r.URL.RawPath = path+strings.TrimPrefix(r.URL.Path, prefix), ""
 			c.google.ServeHTTP(w, r)
-		})
+		}))
 	}
 	mux.Handle(googlePath+"/", google(googlePath, ""))
 	// The first event makes its calendar.

@@ -89,11 +89,7 @@ func forward(target *url.URL, tokens *gcloudTokens) http.Handler {
 		},
 		ErrorLog: slog.NewLogLogger(slog.NewTextHandler(os.Stderr, nil), slog.LevelWarn),
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := fromHere(r); err != nil {
-			httpapi.WriteError(w, err)
-			return
-		}
+	return guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		token, err := tokens.get(r.Context())
 		if err != nil {
 			httpapi.WriteError(w, &httpapi.Error{Status: http.StatusBadGateway, Detail: err.Error()})
@@ -101,7 +97,7 @@ func forward(target *url.URL, tokens *gcloudTokens) http.Handler {
 		}
 		r.Header.Set("Authorization", "Bearer "+token)
 		proxy.ServeHTTP(w, r)
-	})
+	}))
 }
 
 // gcloudTokens has gcloud make ID tokens, and keeps the last.

@@ -79,18 +79,6 @@ func (m *localMNS) mount(mux *http.ServeMux) {
 	mux.Handle("POST "+signPath, guarded(http.HandlerFunc(m.sign)))
 }
 
-// guarded lets only requests through that come from this machine and no other
-// site.
-func guarded(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := fromHere(r); err != nil {
-			httpapi.WriteError(w, err)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
 // pushToSign is a push of MNS that was recorded and is to be sent again: its
 // signature is of another day, and of another endpoint.
 type pushToSign struct {

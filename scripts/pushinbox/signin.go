@@ -47,6 +47,18 @@ func fromHere(r *http.Request) error {
 	return nil
 }
 
+// guarded lets only requests through that come from this machine and no other
+// site.
+func guarded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := fromHere(r); err != nil {
+			httpapi.WriteError(w, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // isLoopback reports whether host, with or without a port, is this machine.
 func isLoopback(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
@@ -109,18 +121,14 @@ func (p *proxy) current() (string, error) {
 
 // tokens serves GET /local/token: an ID token for one of the functions, with
 // any claim set by the query parameter of its name.
-func tokens(issuer *pushfake.Issuer, base string) http.HandlerFunc {
+func tokens(issuer *pushfake.Issuer, base string) http.Handler {
 	defaults := map[string]map[string]any{
 		"receive":  {"aud": base + "/receive", "email": pushAccount},
 		"publish":  {"aud": base + "/publish", "email": publishCaller},
 		"console":  {"aud": base + "/", "email": developer},
 		"calendar": {"aud": base + "/calendar", "email": developer},
 	}
-	return func(w http.ResponseWriter, r *http.Request) {
-		if err := fromHere(r); err != nil {
-			httpapi.WriteError(w, err)
-			return
-		}
+	return guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		values := r.URL.Query()
 		target := values.Get("for")
 		if target == "" {
@@ -144,7 +152,7 @@ func tokens(issuer *pushfake.Issuer, base string) http.HandlerFunc {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("Cache-Control", "no-store")
 		fmt.Fprintln(w, token)
-	}
+	}))
 }
 
 // certs serves GET /local/certs: the public keys of the tokens, for code in

@@ -1,8 +1,6 @@
 package mns
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"net/http"
 	"net/url"
 	"strings"
@@ -21,14 +19,11 @@ func Endpoint(r *http.Request, secret string) (path string, err error) {
 		return path, nil
 	}
 	before, last := path[:strings.LastIndexByte(path, '/')+1], path[strings.LastIndexByte(path, '/')+1:]
-	if last, err := url.PathUnescape(last); err == nil {
-		got, want := sha256.Sum256([]byte(last)), sha256.Sum256([]byte(secret))
-		if subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
-			if before != "/" {
-				before = strings.TrimSuffix(before, "/")
-			}
-			return before, nil
+	if last, err := url.PathUnescape(last); err == nil && verify.SameSecret(last, secret) {
+		if before != "/" {
+			before = strings.TrimSuffix(before, "/")
 		}
+		return before, nil
 	}
 	if verify.Secret(r, secret) != nil {
 		return path, ErrSecret

@@ -10,8 +10,7 @@ import (
 
 // Secret checks that the request's query holds exactly one token parameter
 // and that it equals want. It fails with ErrSecret, or with ErrPolicy when
-// want is empty. The time it takes says nothing about want, its length
-// included, because digests are compared.
+// want is empty. They are compared by SameSecret.
 //
 // A secret in an address ends up in the logs of everything on its way: it is
 // an addition to IDToken and no replacement for it.
@@ -28,9 +27,15 @@ func Secret(r *http.Request, want string) error {
 	if len(tokens) != 1 {
 		return fmt.Errorf("%w: %d token parameters", ErrSecret, len(tokens))
 	}
-	got, expected := sha256.Sum256([]byte(tokens[0])), sha256.Sum256([]byte(want))
-	if subtle.ConstantTimeCompare(got[:], expected[:]) != 1 {
+	if !SameSecret(tokens[0], want) {
 		return ErrSecret
 	}
 	return nil
+}
+
+// SameSecret reports whether two secrets are equal. The time it takes says
+// nothing about either, their lengths included, because digests are compared.
+func SameSecret(got, want string) bool {
+	g, w := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(want))
+	return subtle.ConstantTimeCompare(g[:], w[:]) == 1
 }
