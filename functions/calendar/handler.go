@@ -278,6 +278,7 @@ func ofSeveral(w http.ResponseWriter, name string, done any, err error) error {
 	if len(failed) == 0 {
 		return err
 	}
+	httpapi.SetErrorHeaders(w.Header(), http.StatusServiceUnavailable)
 	httpapi.WriteJSON(w, http.StatusServiceUnavailable, map[string]any{name: done, "failed": failed})
 	return err
 }

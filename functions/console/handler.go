@@ -80,9 +80,9 @@ func New(cfg Config, v Verifier, s Store, t Topic, log *slog.Logger) (http.Handl
 		"POST /messages/{idReplay}": h.replay,
 		"GET /events":               h.events,
 	} {
-		mux.Handle(pattern, httpapi.Handle(log, cfg.Project, forPeople(h.signedIn(serve))))
+		mux.Handle(pattern, httpapi.HandleWith(log, cfg.Project, h.signedIn(serve), writeError))
 	}
-	mux.Handle("/", httpapi.Handle(log, cfg.Project, forPeople(h.signedIn(unknown))))
+	mux.Handle("/", httpapi.HandleWith(log, cfg.Project, h.signedIn(unknown), writeError))
 	return mux, nil
 }
 
@@ -346,11 +346,11 @@ func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.E
 				return nil
 			case res.err != nil:
 				// The answer has begun; the client reconnects and resumes.
-				return answeredError{res.err}
+				return res.err
 			}
 			event, err := form(res.event)
 			if err != nil {
-				return answeredError{err}
+				return err
 			}
 			if _, err := w.Write(event); err != nil {
 				return nil

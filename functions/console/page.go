@@ -118,47 +118,39 @@ func render(w http.ResponseWriter, status int, page *template.Template, data any
 	hd.Set("Cache-Control", "no-store")
 	// One address answers programs and people.
 	hd.Set("Vary", "Accept")
-	switch status {
-	case http.StatusUnauthorized:
-		hd.Set("WWW-Authenticate", "Bearer")
-	case http.StatusServiceUnavailable:
-		hd.Set("Retry-After", "5")
-	}
+	httpapi.SetErrorHeaders(hd, status)
 	w.WriteHeader(status)
 	// A reader who left is nothing to report.
 	_, _ = b.WriteTo(w)
 	return nil
 }
 
-// forPeople answers the errors of next with a page where a person is reading.
-func forPeople(next httpapi.HandlerFunc) httpapi.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		err := next(w, r)
-		if err == nil || !wantsPage(r) || errors.As(err, new(answeredError)) {
-			return err
-		}
-		status, detail := httpapi.Status(err)
-		p := problem{Status: status, Title: http.StatusText(status), Detail: strings.ToUpper(detail[:1]) + detail[1:]}
-		switch {
-		case r.Method != http.MethodGet:
-			p.Next = "Nothing was published. Go back: what you typed is still there."
-		case status == http.StatusUnauthorized:
-			p.Next = "Sign in again, or ask who runs this inbox for the address with the sign-in in front."
-		case status == http.StatusForbidden:
-			p.Next = "Ask who runs this inbox to let you in."
-		case status == http.StatusNotFound:
-			p.Next = "Messages are deleted when their time is over. The list has what is there."
-		case status == http.StatusServiceUnavailable:
-			p.Next, p.Retry = "Nothing is lost: pushes that could not be stored are sent again. Try again in a few seconds; the log of this function has the cause.", true
-		case status == http.StatusInternalServerError:
-			p.Next, p.Retry = "The log of this function has the cause.", true
-		default:
-			p.Next = "Go back and correct it."
-		}
-		if failed := render(w, status, errorPage, p); failed != nil {
-			return fmt.Errorf("%w; and its page: %w", err, failed)
-		}
-		return err
+// writeError answers with an error: as a page where a person is reading.
+func writeError(w http.ResponseWriter, r *http.Request, err error) {
+	if !wantsPage(r) {
+		httpapi.WriteError(w, err)
+		return
+	}
+	status, detail := httpapi.Status(err)
+	p := problem{Status: status, Title: http.StatusText(status), Detail: strings.ToUpper(detail[:1]) + detail[1:]}
+	switch {
+	case r.Method != http.MethodGet:
+		p.Next = "Nothing was published. Go back: what you typed is still there."
+	case status == http.StatusUnauthorized:
+		p.Next = "Sign in again, or ask who runs this inbox for the address with the sign-in in front."
+	case status == http.StatusForbidden:
+		p.Next = "Ask who runs this inbox to let you in."
+	case status == http.StatusNotFound:
+		p.Next = "Messages are deleted when their time is over. The list has what is there."
+	case status == http.StatusServiceUnavailable:
+		p.Next, p.Retry = "Nothing is lost: pushes that could not be stored are sent again. Try again in a few seconds; the log of this function has the cause.", true
+	case status == http.StatusInternalServerError:
+		p.Next, p.Retry = "The log of this function has the cause.", true
+	default:
+		p.Next = "Go back and correct it."
+	}
+	if render(w, status, errorPage, p) != nil {
+		httpapi.WriteError(w, err)
 	}
 }
 
@@ -308,13 +300,8 @@ func (h *handler) publishForm(w http.ResponseWriter, r *http.Request, body []byt
 	}}); failed != nil {
 		return errors.Join(err, failed)
 	}
-	return answeredError{err}
+	return err
 }
-
-// answeredError is an error that has had its answer.
-type answeredError struct{ error }
-
-func (e answeredError) Unwrap() error { return e.error }
 
 // detail is what the page of one message shows.
 type detail struct {

@@ -64,17 +64,23 @@ const retryAfter = 5
 // carries WWW-Authenticate and a 503 Retry-After.
 func WriteError(w http.ResponseWriter, err error) {
 	status, detail := Status(err)
-	switch status {
-	case http.StatusUnauthorized:
-		w.Header().Set("WWW-Authenticate", "Bearer")
-	case http.StatusServiceUnavailable:
-		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
-	}
+	SetErrorHeaders(w.Header(), status)
 	writeJSON(w, status, "application/problem+json", struct {
 		Title  string `json:"title"`
 		Status int    `json:"status"`
 		Detail string `json:"detail"`
 	}{http.StatusText(status), status, detail})
+}
+
+// SetErrorHeaders sets the headers that go with a status in every form of an
+// error: WWW-Authenticate with a 401, Retry-After with a 503.
+func SetErrorHeaders(h http.Header, status int) {
+	switch status {
+	case http.StatusUnauthorized:
+		h.Set("WWW-Authenticate", "Bearer")
+	case http.StatusServiceUnavailable:
+		h.Set("Retry-After", strconv.Itoa(retryAfter))
+	}
 }
 
 // WriteJSON answers with v as JSON.

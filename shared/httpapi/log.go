@@ -38,6 +38,12 @@ func cloudKeys(groups []string, a slog.Attr) slog.Attr {
 // as a warning and 5xx as an error. The query is not logged, since it may hold
 // a secret. project is the Google Cloud project of the traces.
 func Handle(log *slog.Logger, project string, next HandlerFunc) http.Handler {
+	return HandleWith(log, project, next, func(w http.ResponseWriter, _ *http.Request, err error) { WriteError(w, err) })
+}
+
+// HandleWith is Handle with another form for errors: writeError answers those
+// after which next has not begun an answer of its own.
+func HandleWith(log *slog.Logger, project string, next HandlerFunc, writeError func(w http.ResponseWriter, r *http.Request, err error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		var line line
@@ -45,7 +51,7 @@ func Handle(log *slog.Logger, project string, next HandlerFunc) http.Handler {
 		r = r.WithContext(context.WithValue(r.Context(), lineKey{}, &line))
 		err := call(next, rec, r)
 		if err != nil && !rec.wrote {
-			WriteError(rec, err)
+			writeError(rec, r, err)
 		}
 		level := slog.LevelInfo
 		switch {
