@@ -5,7 +5,7 @@ resource "google_firestore_database" "inbox" {
   name                    = var.firestore_database
   location_id             = coalesce(var.firestore_location, var.region)
   type                    = "FIRESTORE_NATIVE"
-  delete_protection_state = var.database_delete_protection ? "ENABLED" : "DISABLED"
+  delete_protection_state = var.database_delete_protection ? "DELETE_PROTECTION_ENABLED" : "DELETE_PROTECTION_DISABLED"
   # `terraform destroy` forgets the database and leaves it, with all messages.
   deletion_policy = "ABANDON"
 

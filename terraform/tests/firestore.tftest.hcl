@@ -11,7 +11,7 @@ variables {
 
 run "defaults" {
   assert {
-    condition     = google_firestore_database.inbox[0].delete_protection_state == "ENABLED"
+    condition     = google_firestore_database.inbox[0].delete_protection_state == "DELETE_PROTECTION_ENABLED"
     error_message = "The database can be deleted by accident."
   }
   assert {

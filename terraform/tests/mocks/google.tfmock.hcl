@@ -7,9 +7,9 @@ mock_data "google_project" {
 
 mock_resource "google_service_account" {
   defaults = {
-    email  = "other@demo-project.iam.gserviceaccount.com"
-    member = "serviceAccount:other@demo-project.iam.gserviceaccount.com"
-    name   = "projects/demo-project/serviceAccounts/other@demo-project.iam.gserviceaccount.com"
+    email  = "inbox-other@demo-project.iam.gserviceaccount.com"
+    member = "serviceAccount:inbox-other@demo-project.iam.gserviceaccount.com"
+    name   = "projects/demo-project/serviceAccounts/inbox-other@demo-project.iam.gserviceaccount.com"
   }
 }
 
