@@ -17,11 +17,27 @@ resource "google_project_service" "api" {
     "pubsub.googleapis.com",
     "run.googleapis.com",
     ],
-    local.token_wanted || local.mns_secret_wanted ? ["secretmanager.googleapis.com"] : [],
+    length(local.secrets) > 0 ? ["secretmanager.googleapis.com"] : [],
     var.calendar == null ? [] : ["calendar-json.googleapis.com", "cloudscheduler.googleapis.com"],
+    length(var.console_iap) > 0 ? ["iap.googleapis.com"] : [],
   ))
 
   project            = var.project_id
   service            = each.key
   disable_on_destroy = false
+}
+
+# An API that was just enabled answers SERVICE_DISABLED for a while, and the
+# provider does not try again: the first apply would stop half way. All that uses
+# an API waits here, once for each set of APIs.
+resource "terraform_data" "apis" {
+  triggers_replace = sort(keys(google_project_service.api))
+
+  provisioner "local-exec" {
+    # In `terraform test` provisioners run although nothing is made; the made-up
+    # provider does not know the form of the ID.
+    command = alltrue([for name, api in google_project_service.api : api.id == "${var.project_id}/${name}"]) ? "sh '${path.module}/wait-for-apis.sh' '${var.project_id}' ${join(" ", sort(keys(google_project_service.api)))}" : "exit 0"
+  }
+
+  depends_on = [google_project_service.api]
 }

@@ -6,7 +6,7 @@ resource "google_service_account" "build" {
   account_id   = "inbox-build"
   display_name = "Push Inbox: builds the functions"
 
-  depends_on = [google_project_service.api]
+  depends_on = [terraform_data.apis]
 }
 
 resource "google_artifact_registry_repository" "functions" {
@@ -30,7 +30,7 @@ resource "google_artifact_registry_repository" "functions" {
     }
   }
 
-  depends_on = [google_project_service.api]
+  depends_on = [terraform_data.apis]
 }
 
 resource "google_artifact_registry_repository_iam_member" "build_writer" {
@@ -39,6 +39,10 @@ resource "google_artifact_registry_repository_iam_member" "build_writer" {
   repository = google_artifact_registry_repository.functions.repository_id
   role       = "roles/artifactregistry.writer"
   member     = google_service_account.build.member
+
+  lifecycle {
+    replace_triggered_by = [google_artifact_registry_repository.functions.id]
+  }
 }
 
 # The account that cloudbuild.yaml deploys with.
@@ -49,7 +53,7 @@ resource "google_service_account" "pipeline" {
   account_id   = "inbox-pipeline"
   display_name = "Push Inbox: runs cloudbuild.yaml"
 
-  depends_on = [google_project_service.api]
+  depends_on = [terraform_data.apis]
 }
 
 resource "google_service_account_iam_member" "pipeline_act_as" {
@@ -70,6 +74,8 @@ resource "google_storage_bucket_iam_member" "pipeline_state" {
 }
 
 locals {
+  # The roles of Google's page "Custom Service Account for Cloud Build", of Cloud
+  # Run functions; the one to write images is on the repository alone.
   build_grants = {
     build-logs = {
       role      = "roles/logging.logWriter"
@@ -78,7 +84,7 @@ locals {
     }
     # gcloud uploads the source to a bucket that Cloud Functions makes and names.
     build-source = {
-      role   = "roles/storage.objectViewer"
+      role   = "roles/storage.objectAdmin"
       member = google_service_account.build.member
       condition = {
         title      = "function-sources"
@@ -87,22 +93,28 @@ locals {
     }
   }
 
-  pipeline_grants = var.pipeline == null ? {} : {
-    pipeline-logs = {
-      role      = "roles/logging.logWriter"
-      member    = google_service_account.pipeline[0].member
-      condition = null
-    }
-    pipeline-functions = {
-      role      = "roles/cloudfunctions.developer"
-      member    = google_service_account.pipeline[0].member
-      condition = null
-    }
-    # To let anyone invoke a function.
-    pipeline-run = {
-      role      = "roles/run.admin"
-      member    = google_service_account.pipeline[0].member
-      condition = null
-    }
+  pipeline_roles = merge(
+    {
+      pipeline-functions = "roles/cloudfunctions.developer"
+      pipeline-logs      = "roles/logging.logWriter"
+      # To print a plan, which reads the project's number.
+      pipeline-project = "roles/browser"
+    },
+    # To let anyone invoke a function, by granting it or by switching Cloud Run's
+    # check off: on the functions' own services and on no other.
+    { for name in keys(local.functions) : "pipeline-run-${name}" => "roles/run.admin" },
+    # To let people through the proxy in front of the console.
+    { for role in ["roles/iap.admin"] : "pipeline-iap" => role if length(var.console_iap) > 0 },
+  )
+
+  pipeline_grants = {
+    for key, role in local.pipeline_roles : key => {
+      role   = role
+      member = google_service_account.pipeline[0].member
+      condition = startswith(key, "pipeline-run-") ? {
+        title      = trimprefix(key, "pipeline-")
+        expression = "resource.name == \"projects/${var.project_id}/locations/${var.region}/services/${trimprefix(key, "pipeline-run-")}\""
+      } : null
+    } if var.pipeline != null
   }
 }

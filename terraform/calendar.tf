@@ -32,7 +32,7 @@ resource "google_pubsub_topic" "calendar_sync" {
   project = var.project_id
   name    = "inbox-calendar-sync"
 
-  depends_on = [google_project_service.api]
+  depends_on = [terraform_data.apis]
 }
 
 resource "google_pubsub_subscription" "calendar_sync" {
@@ -77,6 +77,10 @@ resource "google_pubsub_topic_iam_member" "calendar_sync" {
   topic   = google_pubsub_topic.calendar_sync[0].name
   role    = "roles/pubsub.publisher"
   member  = google_service_account.function["calendar"].member
+
+  lifecycle {
+    replace_triggered_by = [google_pubsub_topic.calendar_sync[0].id]
+  }
 }
 
 # What the state of a sync takes besides putting messages: transactions, lists,
@@ -96,7 +100,7 @@ resource "google_project_iam_custom_role" "calendar_sync" {
     "datastore.entities.update",
   ]
 
-  depends_on = [google_project_service.api]
+  depends_on = [terraform_data.apis]
 }
 
 # To act for a user by domain-wide delegation the account signs for itself, so
@@ -107,4 +111,8 @@ resource "google_service_account_iam_member" "calendar_delegation" {
   service_account_id = google_service_account.function["calendar"].name
   role               = "roles/iam.serviceAccountTokenCreator"
   member             = google_service_account.function["calendar"].member
+
+  lifecycle {
+    replace_triggered_by = [google_service_account.function["calendar"].id]
+  }
 }

@@ -9,7 +9,7 @@ resource "google_firestore_database" "inbox" {
   # `terraform destroy` forgets the database and leaves it, with all messages.
   deletion_policy = "ABANDON"
 
-  depends_on = [google_project_service.api]
+  depends_on = [terraform_data.apis]
 }
 
 locals {

@@ -8,14 +8,17 @@
 #   timeout      seconds until a request is cut off
 #   environment  its variables; empty ones are left out
 #   secrets      variables that come from Secret Manager, as SECRET:VERSION
+#   source       its folder and entry point, where they are not its name
+#   ingress      who may reach it, as gcloud's --ingress-settings; "all" if not said
+#   iap_members  who passes Identity-Aware Proxy in front of it; none means no proxy
 locals {
-  functions = merge(local.calendar_function, local.mns_function, {
+  functions = merge(local.api_function, local.calendar_function, local.mns_function, {
     publish = {
       publishes = true
       inbox     = null
       timeout   = 60
       environment = {
-        PUBSUB_TOPIC     = google_pubsub_topic.inbox.name
+        PUBSUB_TOPIC     = local.function_topic
         PUBLISH_AUDIENCE = format(local.url, "publish")
         PUBLISH_CALLERS  = join(",", concat(var.publish_callers, local.tester_emails))
       }
@@ -26,23 +29,26 @@ locals {
       publishes = false
       inbox     = "write"
       # Pub/Sub does not wait longer for an answer.
-      timeout = var.ack_deadline_seconds
+      timeout = max(values(local.subscriptions)[*].ack_deadline...)
+      ingress = var.receive_ingress
       environment = merge(local.inbox_environment, {
+        PUSH_ACK_DEADLINE    = "${min(values(local.subscriptions)[*].ack_deadline...)}s"
         PUSH_AUDIENCE        = local.push_audience
         PUSH_SERVICE_ACCOUNT = google_service_account.push.email
       })
-      secrets = local.token_wanted ? {
-        PUBSUB_VERIFICATION_TOKEN = "${google_secret_manager_secret.verification_token[0].secret_id}:${google_secret_manager_secret_version.verification_token[0].version}"
-      } : {}
+      secrets = { for name in ["receive"] : "PUBSUB_VERIFICATION_TOKEN" => local.secret_versions[name] if local.token_wanted }
     }
 
     console = {
       publishes = true
       inbox     = "read"
       # The live tail is one long request; the page resumes it after a cut.
-      timeout = 3600
-      environment = merge(local.inbox_environment, {
-        PUBSUB_TOPIC     = google_pubsub_topic.inbox.name
+      timeout     = 3600
+      iap_members = var.console_iap
+      environment = length(var.console_iap) > 0 ? merge(local.console_environment, {
+        # The form of the audience is Cloud Run's when the proxy is on the service.
+        IAP_AUDIENCE = "/projects/${data.google_project.this.number}/locations/${var.region}/services/console"
+        }) : merge(local.console_environment, {
         CONSOLE_AUDIENCE = length(local.console_readers) > 0 ? format(local.url, "console") : ""
         CONSOLE_READERS  = join(",", local.console_readers)
         IAP_AUDIENCE     = var.iap_audience
@@ -50,6 +56,30 @@ locals {
       secrets = {}
     }
   })
+
+  # Identity-Aware Proxy stops programs, which bring a token of their own, so they
+  # get the console a second time without it.
+  api_function = length(var.console_iap) > 0 && length(local.console_readers) > 0 ? {
+    api = {
+      publishes = true
+      inbox     = "read"
+      timeout   = 3600
+      source    = "console"
+      environment = merge(local.console_environment, {
+        CONSOLE_AUDIENCE = format(local.url, "api")
+        CONSOLE_READERS  = join(",", local.console_readers)
+      })
+      secrets = {}
+    }
+  } : {}
+
+  console_environment = merge(local.inbox_environment, {
+    CONSOLE_PUBLISHERS = join(",", local.console_publishers)
+    PUBSUB_TOPIC       = local.function_topic
+  })
+
+  # A topic of another project is known by its full name only.
+  function_topic = try(google_pubsub_topic.inbox[0].name, var.existing_topic)
 
   inbox_environment = {
     FIRESTORE_DATABASE = local.database
@@ -59,7 +89,9 @@ locals {
   }
 
   console_readers = concat(var.console_readers, local.tester_emails)
-  tester_emails   = google_service_account.tester[*].email
+  # Without any, who reads with a token may publish too. Testers always may.
+  console_publishers = length(var.console_publishers) > 0 ? concat(var.console_publishers, local.tester_emails) : []
+  tester_emails      = google_service_account.tester[*].email
 
   # A function's deterministic address is known before the function is, so
   # nothing here waits for a deployment and no second apply is needed. Functions
@@ -81,6 +113,9 @@ locals {
         service_account = google_service_account.function[name].email
         timeout_seconds = f.timeout
         secrets         = f.secrets
+        source          = try(f.source, name)
+        ingress         = try(f.ingress, "all")
+        iap_members     = try(f.iap_members, [])
         environment = merge(
           { GOOGLE_CLOUD_PROJECT = var.project_id },
           { for k, v in f.environment : k => v if v != "" },

@@ -7,7 +7,7 @@ resource "google_service_account" "function" {
   account_id   = "inbox-${each.key}"
   display_name = "Push Inbox: the function ${each.key}"
 
-  depends_on = [google_project_service.api]
+  depends_on = [terraform_data.apis]
 }
 
 # Signs the pushes and has no rights at all.
@@ -16,12 +16,17 @@ resource "google_service_account" "push" {
   account_id   = "inbox-push"
   display_name = "Push Inbox: signs what Pub/Sub pushes"
 
-  depends_on = [google_project_service.api]
+  depends_on = [terraform_data.apis]
 }
 
 locals {
   pubsub_agent = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
 }
+
+# What is granted on a resource is deleted with it. Where the replaced resource
+# has the name of the old one nothing tells the grant so, and it would be missing
+# until the next apply: hence replace_triggered_by. It names the ID, since the
+# whole resource would renew the grants with each change in place.
 
 # Pub/Sub signs as the push account. Projects made after 2021-04-08 grant that
 # to its agent for the whole project; this holds where they do not.
@@ -30,8 +35,13 @@ resource "google_service_account_iam_member" "push_token_creator" {
   role               = "roles/iam.serviceAccountTokenCreator"
   member             = local.pubsub_agent
 
-  # The agent comes to be with the first resource of Pub/Sub in a project.
-  depends_on = [google_pubsub_topic.inbox]
+  # The agent comes to be with the first resource of Pub/Sub in a project, if it
+  # does not exist yet; with existing_topic that is the dead-letter topic.
+  depends_on = [google_pubsub_topic.dead_letter, google_pubsub_topic.inbox]
+
+  lifecycle {
+    replace_triggered_by = [google_service_account.push.id]
+  }
 }
 
 # Dead letters go nowhere unless the agent has both of these.
@@ -40,22 +50,42 @@ resource "google_pubsub_topic_iam_member" "dead_letter_publisher" {
   topic   = google_pubsub_topic.dead_letter.name
   role    = "roles/pubsub.publisher"
   member  = local.pubsub_agent
+
+  lifecycle {
+    replace_triggered_by = [google_pubsub_topic.dead_letter.id]
+  }
 }
 
 resource "google_pubsub_subscription_iam_member" "dead_letter_subscriber" {
+  for_each = local.subscriptions
+
   project      = var.project_id
-  subscription = google_pubsub_subscription.push.name
+  subscription = google_pubsub_subscription.push[each.key].name
   role         = "roles/pubsub.subscriber"
   member       = local.pubsub_agent
+
+  lifecycle {
+    replace_triggered_by = [google_pubsub_subscription.push[each.key].id]
+  }
 }
 
+moved {
+  from = google_pubsub_subscription_iam_member.dead_letter_subscriber
+  to   = google_pubsub_subscription_iam_member.dead_letter_subscriber["main"]
+}
+
+# On a topic of somebody else, its owner grants this.
 resource "google_pubsub_topic_iam_member" "function_publisher" {
-  for_each = toset([for name, f in local.functions : name if f.publishes])
+  for_each = toset([for name, f in local.functions : name if f.publishes && var.existing_topic == null])
 
   project = var.project_id
-  topic   = google_pubsub_topic.inbox.name
+  topic   = google_pubsub_topic.inbox[0].name
   role    = "roles/pubsub.publisher"
   member  = google_service_account.function[each.key].member
+
+  lifecycle {
+    replace_triggered_by = [google_pubsub_topic.inbox[0].id]
+  }
 }
 
 # What putting a message takes by Firestore's table of permissions: get to see
@@ -71,7 +101,7 @@ resource "google_project_iam_custom_role" "inbox_writer" {
     "datastore.entities.update",
   ]
 
-  depends_on = [google_project_service.api]
+  depends_on = [terraform_data.apis]
 }
 
 locals {
@@ -145,7 +175,7 @@ resource "google_service_account" "tester" {
   account_id   = "inbox-tester"
   display_name = "Push Inbox: calls publish and console by hand"
 
-  depends_on = [google_project_service.api]
+  depends_on = [terraform_data.apis]
 }
 
 resource "google_service_account_iam_member" "tester" {
@@ -154,4 +184,8 @@ resource "google_service_account_iam_member" "tester" {
   service_account_id = google_service_account.tester[0].name
   role               = "roles/iam.serviceAccountTokenCreator"
   member             = each.key
+
+  lifecycle {
+    replace_triggered_by = [google_service_account.tester[0].id]
+  }
 }

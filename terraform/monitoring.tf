@@ -1,5 +1,5 @@
 locals {
-  push_filter = "resource.type = \"pubsub_subscription\" AND resource.labels.subscription_id = \"${google_pubsub_subscription.push.name}\""
+  push_filter = "resource.type = \"pubsub_subscription\" AND resource.labels.subscription_id = one_of(${join(", ", [for s in google_pubsub_subscription.push : "\"${s.name}\""])})"
   run_filter  = "resource.type = \"cloud_run_revision\" AND resource.labels.service_name = \"receive\""
 
   metric = {
@@ -13,8 +13,9 @@ locals {
   }
 
   # Each is one condition: a value above a threshold. Where denominator is set
-  # the value is filter's share of it.
-  alerts = merge(local.calendar_alerts, {
+  # the value is filter's share of it. docs/alerts has a page for each, with the
+  # key's name.
+  alerts = merge(local.calendar_alerts, local.failure_alerts, {
     oldest = {
       name        = "a message waits for too long"
       filter      = local.metric.oldest
@@ -35,7 +36,7 @@ locals {
       threshold   = 0
       duration    = "0s"
       severity    = "ERROR"
-      what        = "A message failed ${var.max_delivery_attempts} times and went to the topic ${google_pubsub_topic.dead_letter.name}. Its subscription keeps it for 31 days: pull it there, mend the cause, publish it again."
+      what        = "A message failed ${var.max_delivery_attempts} times and went to the topic ${google_pubsub_topic.dead_letter.name}. Its subscription ${google_pubsub_subscription.dead_letter.name} keeps it for 31 days."
     }
     push_failures = {
       name        = "pushes fail"
@@ -60,6 +61,28 @@ locals {
       what        = "The function receive refused more than ten requests in five minutes with 401 or 403. Either its audience or push account is not the subscription's (deploy it again after terraform apply), or somebody tries the door: its log has the reason for each."
     }
   })
+
+  # Functions that people and programs call. A failing `receive` shows in
+  # push_failures. MNS drops a message after three retries within a minute, so one
+  # failure is worth a look.
+  failure_alerts = {
+    for name, f in {
+      publish = { services = ["publish"], threshold = 5 }
+      console = { services = [for name in ["api", "console"] : name if contains(keys(local.functions), name)], threshold = 5 }
+      mns     = { services = ["mns"], threshold = 0 }
+    } :
+    "${name}_failures" => {
+      name        = "the function ${name} fails"
+      filter      = "resource.type = \"cloud_run_revision\" AND resource.labels.service_name = one_of(${join(", ", [for s in f.services : "\"${s}\""])}) AND metric.type = \"run.googleapis.com/request_count\" AND metric.labels.response_code_class = \"5xx\""
+      denominator = null
+      aligner     = "ALIGN_DELTA"
+      reducer     = "REDUCE_SUM"
+      threshold   = f.threshold
+      duration    = "0s"
+      severity    = "ERROR"
+      what        = "${join(" and ", f.services)} answered with 5xx more than ${f.threshold} times in five minutes. The function's log names the cause of each."
+    } if contains(keys(local.functions), name)
+  }
 
   # Channels that are not renewed, and syncs that fail, are silent gaps.
   calendar_alerts = var.calendar == null ? {} : {
@@ -125,14 +148,51 @@ resource "google_monitoring_alert_policy" "inbox" {
   }
 
   documentation {
-    content   = each.value.what
+    content   = "${each.value.what} ${local.alert_page[each.key]}"
     mime_type = "text/markdown"
   }
 
-  depends_on = [google_project_service.api]
+  depends_on = [terraform_data.apis]
+}
+
+# Cloud Run counts no instance that it ends for its memory; it says so in its log.
+resource "google_monitoring_alert_policy" "memory" {
+  project               = var.project_id
+  display_name          = "Push Inbox: an instance ran out of memory"
+  combiner              = "OR"
+  severity              = "ERROR"
+  notification_channels = var.notification_channels
+
+  conditions {
+    display_name = "an instance ran out of memory"
+
+    condition_matched_log {
+      filter = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=(${join(" OR ", [for name in sort(keys(local.functions)) : "\"${name}\""])}) AND severity>=ERROR AND (textPayload:\"Memory limit of\" OR textPayload:\"using too much memory\")"
+    }
+  }
+
+  alert_strategy {
+    auto_close = "1800s"
+
+    notification_rate_limit {
+      period = "3600s"
+    }
+  }
+
+  documentation {
+    content   = "Cloud Run ended an instance because it used more memory than it has; all requests in it failed, and what Pub/Sub pushed is pushed again. ${local.alert_page["memory"]}"
+    mime_type = "text/markdown"
+  }
+
+  depends_on = [terraform_data.apis]
 }
 
 locals {
+  alert_page = {
+    for key in concat(keys(local.alerts), ["memory"]) :
+    key => "What to look at and what to do: ${trimsuffix(var.alert_docs_url, "/")}/${replace(key, "_", "-")}.md"
+  }
+
   charts = [
     { title = "Pushes by answer", filter = local.metric.pushes, aligner = "ALIGN_RATE", reducer = "REDUCE_SUM", by = ["metric.label.response_class", "metric.label.response_code"], unit = "1/s" },
     { title = "Messages that wait", filter = local.metric.backlog, aligner = "ALIGN_MAX", reducer = "REDUCE_SUM", by = [], unit = "1" },
@@ -151,9 +211,9 @@ resource "google_monitoring_dashboard" "inbox" {
     mosaicLayout = {
       columns = 48
       tiles = [
-        for i, c in local.charts : {
-          xPos   = i % 2 * 24
-          yPos   = floor(i / 2) * 16
+        # The API leaves out zeros and empty lists, which would then differ in
+        # each plan.
+        for i, c in local.charts : merge({ for k, v in { xPos = i % 2 * 24, yPos = floor(i / 2) * 16 } : k => v if v != 0 }, {
           width  = 24
           height = 16
           widget = {
@@ -164,22 +224,21 @@ resource "google_monitoring_dashboard" "inbox" {
                 timeSeriesQuery = {
                   timeSeriesFilter = {
                     filter = c.filter
-                    aggregation = {
+                    aggregation = merge({ for k, v in { groupByFields = c.by } : k => v if length(v) > 0 }, {
                       alignmentPeriod    = "60s"
                       perSeriesAligner   = c.aligner
                       crossSeriesReducer = c.reducer
-                      groupByFields      = c.by
-                    }
+                    })
                   }
                   unitOverride = c.unit
                 }
               }]
             }
           }
-        }
+        })
       ]
     }
   })
 
-  depends_on = [google_project_service.api]
+  depends_on = [terraform_data.apis]
 }

@@ -1,5 +1,10 @@
+output "api_url" {
+  description = "Where programs read the inbox: the console's address, or with console_iap the one of the same function without the proxy; null where no program may."
+  value       = length(var.console_iap) == 0 ? local.deployed["console"].url : try(local.deployed["api"].url, null)
+}
+
 output "console_url" {
-  description = "Where to read the inbox."
+  description = "Where people read the inbox."
   value       = local.deployed["console"].url
 }
 
@@ -12,6 +17,8 @@ output "deployment" {
     build_account     = google_service_account.build.name
     docker_repository = google_artifact_registry_repository.functions.id
     invoker_check_off = var.invoker_check_off
+    # By this scripts/deploy and scripts/teardown know what is theirs.
+    labels = { managed-by = "push-inbox" }
   }
 
   # A build before these grants would fail.
@@ -28,8 +35,7 @@ output "functions" {
     google_pubsub_topic_iam_member.calendar_sync,
     google_pubsub_topic_iam_member.function_publisher,
     google_service_account_iam_member.calendar_delegation,
-    google_secret_manager_secret_iam_member.mns,
-    google_secret_manager_secret_iam_member.verification_token,
+    google_secret_manager_secret_iam_member.shared,
   ]
 }
 

@@ -1,21 +1,55 @@
 resource "google_pubsub_topic" "inbox" {
+  # With existing_topic the topic belongs to somebody else.
+  count = var.existing_topic == null ? 1 : 0
+
   project = var.project_id
   name    = var.topic
   # Lets a subscription be moved back in time.
   message_retention_duration = var.message_retention
 
-  depends_on = [google_project_service.api]
+  depends_on = [terraform_data.apis]
+}
+
+locals {
+  topic = try(google_pubsub_topic.inbox[0].id, var.existing_topic)
+
+  # Every subscription that pushes into the inbox. The first is in every project;
+  # the key of the others is their name.
+  subscriptions = merge(
+    {
+      main = {
+        name         = var.subscription
+        topic        = local.topic
+        filter       = var.filter
+        form         = var.unwrapped ? "unwrapped" : "wrapped"
+        ordering     = var.enable_message_ordering
+        ack_deadline = var.ack_deadline_seconds
+      }
+    },
+    {
+      for name, s in var.more_subscriptions : name => {
+        name         = name
+        topic        = coalesce(s.topic, local.topic)
+        filter       = s.filter
+        form         = s.form
+        ordering     = s.enable_message_ordering
+        ack_deadline = coalesce(s.ack_deadline_seconds, var.ack_deadline_seconds)
+      }
+    },
+  )
 }
 
 resource "google_pubsub_subscription" "push" {
-  project = var.project_id
-  name    = var.subscription
-  topic   = google_pubsub_topic.inbox.id
+  for_each = local.subscriptions
 
-  ack_deadline_seconds       = var.ack_deadline_seconds
+  project = var.project_id
+  name    = each.value.name
+  topic   = each.value.topic
+
+  ack_deadline_seconds       = each.value.ack_deadline
   message_retention_duration = var.message_retention
-  enable_message_ordering    = var.enable_message_ordering
-  filter                     = var.filter
+  enable_message_ordering    = each.value.ordering
+  filter                     = each.value.filter
 
   # Without this block a subscription without activity vanishes after 31 days.
   expiration_policy {
@@ -23,8 +57,9 @@ resource "google_pubsub_subscription" "push" {
   }
 
   push_config {
-    # The token is sensitive and stays so; see secrets.tf.
-    push_endpoint = local.token_wanted ? "${local.push_audience}/?token=${var.verification_token}" : "${local.push_audience}/"
+    # The path says which form the pushes have, so that no publisher's message can
+    # claim another. The token is sensitive and stays so; see secrets.tf.
+    push_endpoint = local.token_wanted ? "${local.push_audience}/${each.value.form}?token=${var.verification_token}" : "${local.push_audience}/${each.value.form}"
 
     oidc_token {
       service_account_email = google_service_account.push.email
@@ -32,10 +67,10 @@ resource "google_pubsub_subscription" "push" {
     }
 
     dynamic "no_wrapper" {
-      for_each = var.unwrapped ? [true] : []
+      for_each = each.value.form == "wrapped" ? [] : [each.value.form]
       content {
         # The message ID is metadata, and what the inbox tells redeliveries by.
-        write_metadata = true
+        write_metadata = no_wrapper.value == "unwrapped"
       }
     }
   }
@@ -57,12 +92,18 @@ resource "google_pubsub_subscription" "push" {
   ]
 }
 
+# Earlier versions had one subscription.
+moved {
+  from = google_pubsub_subscription.push
+  to   = google_pubsub_subscription.push["main"]
+}
+
 resource "google_pubsub_topic" "dead_letter" {
   project                    = var.project_id
   name                       = "${var.topic}-dead-letter"
   message_retention_duration = local.longest_retention
 
-  depends_on = [google_project_service.api]
+  depends_on = [terraform_data.apis]
 }
 
 # A topic without a subscription loses what is published to it.

@@ -7,7 +7,7 @@ resource "google_service_account" "scheduler" {
   account_id   = "inbox-scheduler"
   display_name = "Push Inbox: calls calendar on a schedule"
 
-  depends_on = [google_project_service.api]
+  depends_on = [terraform_data.apis]
 }
 
 resource "google_cloud_scheduler_job" "calendar" {
@@ -38,5 +38,5 @@ resource "google_cloud_scheduler_job" "calendar" {
     }
   }
 
-  depends_on = [google_project_service.api]
+  depends_on = [terraform_data.apis]
 }

@@ -9,6 +9,12 @@ variable "ack_deadline_seconds" {
   }
 }
 
+variable "alert_docs_url" {
+  description = "Where the pages on alerts are for who gets one: a URL, such as \"https://github.com/you/pushinbox/blob/main/docs/alerts\", or the folder in this repository."
+  type        = string
+  default     = "docs/alerts"
+}
+
 variable "calendar" {
   description = "Makes what the `calendar` function needs, so that it can be deployed; null makes nothing of it. operators are the e-mail addresses of accounts that may watch and stop calendars. subject is the user whose calendars are read by domain-wide delegation; without one the calendars must be shared with the function's account. site_verification is the name of Google's verification file, google....html. renew_schedule and sync_schedule say when channels are renewed and the safety sync runs, as cron expressions in UTC. scheduler_region is for regions that have no Cloud Scheduler."
   type = object({
@@ -31,8 +37,34 @@ variable "calendar" {
   }
 }
 
+variable "console_iap" {
+  description = "Who opens the console in a browser, such as \"user:you@example.com\" or \"group:team@example.com\", by Identity-Aware Proxy directly on its service. The proxy stops programs, so console_readers and testers then get the same function at api_url. Publishing under the proxy takes an address in console_publishers."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for m in var.console_iap : can(regex("^(user|group|serviceAccount|domain|principal|principalSet):[^ ]+$", m))])
+    error_message = "console_iap must be members such as \"user:a@example.com\" or \"group:b@example.com\"."
+  }
+  validation {
+    condition     = length(var.console_iap) == 0 || var.iap_audience == ""
+    error_message = "console_iap puts Identity-Aware Proxy on the service itself and knows its audience; iap_audience is for a proxy on a load balancer. Set one of them."
+  }
+}
+
+variable "console_publishers" {
+  description = "E-mail addresses of accounts that may publish and replay through the console. Empty means the readers with an ID token, and nobody who comes through Identity-Aware Proxy."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for e in var.console_publishers : can(regex("^[^@, :]+@[^@, ]+$", e))])
+    error_message = "console_publishers must be e-mail addresses without a prefix such as \"user:\"."
+  }
+}
+
 variable "console_readers" {
-  description = "E-mail addresses of accounts that may read and publish through `console` with a Google ID token. Not needed where Identity-Aware Proxy stands in front, see iap_audience."
+  description = "E-mail addresses of accounts that may read through `console` with a Google ID token, and publish where console_publishers is empty. Not needed where Identity-Aware Proxy stands in front, see console_iap."
   type        = list(string)
   default     = []
 
@@ -41,8 +73,8 @@ variable "console_readers" {
     error_message = "console_readers must be e-mail addresses without a prefix such as \"user:\"."
   }
   validation {
-    condition     = length(var.console_readers) + length(var.testers) > 0 || var.iap_audience != ""
-    error_message = "Nobody could read the inbox, and `console` refuses to start like that: set console_readers, testers or iap_audience."
+    condition     = length(var.console_readers) + length(var.testers) + length(var.console_iap) > 0 || var.iap_audience != ""
+    error_message = "Nobody could read the inbox, and `console` refuses to start like that: set console_readers, testers, console_iap or iap_audience."
   }
 }
 
@@ -73,6 +105,17 @@ variable "enable_message_ordering" {
   description = "Whether messages of one ordering key are pushed one at a time and in order. Changing it replaces the subscription, which loses its backlog."
   type        = bool
   default     = false
+}
+
+variable "existing_topic" {
+  description = "Full name of a topic of somebody else, perhaps of another project, to be used in place of one made here: projects/PROJECT/topics/TOPIC. Who applies needs pubsub.topics.attachSubscription on it. Subscriptions and dead letters stay in this project. What `publish` and `console` may publish there its owner grants to their accounts."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.existing_topic == null || can(regex("^projects/[a-z][a-z0-9-]{4,28}[a-z0-9]/topics/[A-Za-z][A-Za-z0-9._~+%-]{2,254}$", var.existing_topic))
+    error_message = "existing_topic must be a full name, projects/PROJECT/topics/TOPIC."
+  }
 }
 
 variable "filter" {
@@ -148,15 +191,20 @@ variable "inbox_ttl" {
 }
 
 variable "invoker_check_off" {
-  description = "Let anyone invoke the functions by switching Cloud Run's own check off rather than by granting allUsers: for organisations whose policy forbids that grant. The functions verify every request themselves either way."
+  description = "Let anyone invoke the functions by switching Cloud Run's own check off rather than by granting allUsers: scripts/deploy does that by itself where a policy forbids the grant. The functions verify every request themselves either way."
   type        = bool
   default     = false
 }
 
 variable "max_delivery_attempts" {
-  description = "After how many failed pushes a message goes to the dead-letter topic."
+  # The waits between pushes of one message grow from 10 s to 600 s. With 20
+  # attempts they are over after about 2 h 20 min, so that a longer outage of
+  # Firestore would turn the whole backlog into dead letters. 100 attempts, the most
+  # that Pub/Sub allows, last about 15 h. What cannot be stored for its form does
+  # not wait for that: it is refused, and the alerts tell within minutes.
+  description = "After how many failed pushes a message goes to the dead-letter topic. 100 attempts take about 15 hours with the default backoff, the outage that a message then survives; 20 take about 2 h 20 min."
   type        = number
-  default     = 20
+  default     = 100
 
   validation {
     condition     = var.max_delivery_attempts >= 5 && var.max_delivery_attempts <= 100
@@ -205,7 +253,7 @@ variable "mns" {
 }
 
 variable "mns_secret" {
-  description = "A shared secret that `mns` then wants as the last segment of the endpoint's path, or as ?token=. Set one: the key that MNS signs with has only 512 bits. It ends up in Terraform's state and in the subscription at Alibaba."
+  description = "A shared secret that `mns` then wants as the last segment of the endpoint's path, or as ?token=. Set one: the key that MNS signs with has only 512 bits. It ends up in the subscription at Alibaba, and not in Terraform's state; raise mns_secret_version when it changes."
   type        = string
   default     = null
   sensitive   = true
@@ -213,6 +261,54 @@ variable "mns_secret" {
   validation {
     condition     = var.mns_secret == null || can(regex("^[A-Za-z0-9._~-]{16,128}$", var.mns_secret))
     error_message = "mns_secret must be 16 to 128 letters, digits and -._~, so that it needs no escape in a URL; make one with: openssl rand -hex 32"
+  }
+}
+
+variable "mns_secret_version" {
+  description = "To be raised by one with each change of mns_secret: the secret itself is not in Terraform's state, so that nothing else tells that it changed."
+  type        = number
+  default     = 1
+
+  validation {
+    condition     = var.mns_secret_version >= 1 && floor(var.mns_secret_version) == var.mns_secret_version
+    error_message = "mns_secret_version must be a whole number from 1."
+  }
+}
+
+variable "more_subscriptions" {
+  description = "Further push subscriptions into the same inbox, by their name. topic is a topic's full name and by default the inbox's own. form says what is pushed: \"wrapped\" (Pub/Sub's JSON), \"unwrapped\" (the data, metadata as headers) or \"bare\" (the data alone; its SHA-256 stands in for the message ID). Changing topic, filter or ordering replaces the subscription, which loses its backlog."
+  type = map(object({
+    ack_deadline_seconds    = optional(number)
+    enable_message_ordering = optional(bool, false)
+    filter                  = optional(string)
+    form                    = optional(string, "wrapped")
+    topic                   = optional(string)
+  }))
+  default = {}
+
+  validation {
+    condition     = alltrue([for name in keys(var.more_subscriptions) : can(regex("^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$", name)) && !startswith(name, "goog")])
+    error_message = "The keys of more_subscriptions are names of subscriptions: 3 to 255 letters, digits and -._~+% that begin with a letter and not with \"goog\"."
+  }
+  validation {
+    condition     = !contains(keys(var.more_subscriptions), var.subscription) && !contains(keys(var.more_subscriptions), "main") && !contains(keys(var.more_subscriptions), "${var.topic}-dead-letter")
+    error_message = "more_subscriptions must not have the name of another subscription here, nor \"main\"."
+  }
+  validation {
+    condition     = alltrue([for s in values(var.more_subscriptions) : contains(["wrapped", "unwrapped", "bare"], s.form)])
+    error_message = "form must be \"wrapped\", \"unwrapped\" or \"bare\"."
+  }
+  validation {
+    condition     = alltrue([for s in values(var.more_subscriptions) : coalesce(s.ack_deadline_seconds, 10) >= 10 && coalesce(s.ack_deadline_seconds, 10) <= 600])
+    error_message = "ack_deadline_seconds must be 10 to 600, Pub/Sub's limits."
+  }
+  validation {
+    condition     = alltrue([for s in values(var.more_subscriptions) : length(coalesce(s.filter, "-")) <= 256])
+    error_message = "filter must be at most 256 bytes, Pub/Sub's limit."
+  }
+  validation {
+    condition     = alltrue([for s in values(var.more_subscriptions) : s.topic == null || can(regex("^projects/[a-z][a-z0-9-]{4,28}[a-z0-9]/topics/[A-Za-z][A-Za-z0-9._~+%-]{2,254}$", s.topic))])
+    error_message = "topic must be a full name, projects/PROJECT/topics/TOPIC."
   }
 }
 
@@ -228,7 +324,7 @@ variable "notification_channels" {
 }
 
 variable "pipeline" {
-  description = "Makes an account that cloudbuild.yaml deploys with, which may read Terraform's state in this bucket. null makes none."
+  description = "Makes an account that cloudbuild.yaml deploys with, which may read Terraform's state in this bucket: no secret is in it but verification_token. null makes none."
   type        = object({ state_bucket = string })
   default     = null
 }
@@ -255,6 +351,17 @@ variable "publish_callers" {
   validation {
     condition     = length(var.publish_callers) + length(var.testers) > 0
     error_message = "Nobody could publish, and `publish` refuses to start like that: set publish_callers or testers."
+  }
+}
+
+variable "receive_ingress" {
+  description = "Who reaches `receive`: \"internal-only\" lets in Google's products of the same project, Pub/Sub among them, and answers strangers with Google's 404; \"all\" is for subscriptions of other projects."
+  type        = string
+  default     = "internal-only"
+
+  validation {
+    condition     = contains(["internal-only", "all"], var.receive_ingress)
+    error_message = "receive_ingress must be \"internal-only\" or \"all\"."
   }
 }
 
@@ -332,7 +439,7 @@ variable "testers" {
 }
 
 variable "topic" {
-  description = "Name of the topic. The dead-letter topic's is the same with \"-dead-letter\" after it."
+  description = "Name of the topic that is made here. The dead-letter topic's is the same with \"-dead-letter\" after it."
   type        = string
   default     = "inbox"
 
@@ -349,7 +456,7 @@ variable "unwrapped" {
 }
 
 variable "verification_token" {
-  description = "A shared secret that `receive` then wants as ?token= in addition to the signed token. It ends up in Terraform's state and in the subscription."
+  description = "A shared secret that `receive` then wants as ?token= in addition to the signed token. It is part of the push endpoint and so ends up in the subscription, in Terraform's state and in every log of addresses; raise verification_token_version when it changes. Not needed: the signed token of each push proves more."
   type        = string
   default     = null
   sensitive   = true
@@ -357,5 +464,16 @@ variable "verification_token" {
   validation {
     condition     = var.verification_token == null || can(regex("^[A-Za-z0-9_-]{32,256}$", var.verification_token))
     error_message = "verification_token must be 32 to 256 letters, digits, hyphens and underscores, so that it needs no escape in a URL."
+  }
+}
+
+variable "verification_token_version" {
+  description = "To be raised by one with each change of verification_token: what `receive` reads is not in Terraform's state, so that nothing else tells that it changed."
+  type        = number
+  default     = 1
+
+  validation {
+    condition     = var.verification_token_version >= 1 && floor(var.verification_token_version) == var.verification_token_version
+    error_message = "verification_token_version must be a whole number from 1."
   }
 }

@@ -1,6 +1,6 @@
 terraform {
-  # 1.9: a variable's validation may look at other variables.
-  required_version = ">= 1.9"
+  # 1.11: write-only arguments keep secrets out of the state.
+  required_version = ">= 1.11"
 
   required_providers {
     google = {

@@ -30,8 +30,8 @@ var module = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, pattern := range []string{"tests/*.hcl", "tests/mocks/*.hcl"} {
-		more, err := filepath.Glob(filepath.Join(root, "terraform", pattern))
+	for _, pattern := range []string{"terraform/tests/*.hcl", "terraform/tests/mocks/*.hcl", "docs/alerts/*.md"} {
+		more, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil {
 			return "", err
 		}
@@ -43,7 +43,7 @@ var module = sync.OnceValues(func() (string, error) {
 	for _, file := range files {
 		to := filepath.Join(scratch, "module", strings.TrimPrefix(file, filepath.Clean(root)))
 		switch filepath.Ext(file) {
-		case ".tf", ".hcl", ".json", ".example":
+		case ".tf", ".hcl", ".json", ".example", ".md", ".sh":
 		default:
 			continue // folders, somebody's state and settings
 		}

@@ -44,16 +44,46 @@ run "defaults" {
   }
   assert {
     condition = { for k, p in google_monitoring_alert_policy.inbox : k => regex("metric.type = \"([^\"]+)\"", p.conditions[0].condition_threshold[0].filter)[0] } == {
-      oldest        = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
-      dead_letters  = "pubsub.googleapis.com/subscription/dead_letter_message_count"
-      push_failures = "pubsub.googleapis.com/subscription/push_request_count"
-      refused       = "run.googleapis.com/request_count"
+      oldest           = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
+      dead_letters     = "pubsub.googleapis.com/subscription/dead_letter_message_count"
+      push_failures    = "pubsub.googleapis.com/subscription/push_request_count"
+      refused          = "run.googleapis.com/request_count"
+      console_failures = "run.googleapis.com/request_count"
+      publish_failures = "run.googleapis.com/request_count"
     }
     error_message = "An alert is missing or reads another metric."
   }
   assert {
-    condition     = alltrue([for k in ["oldest", "dead_letters", "push_failures"] : strcontains(google_monitoring_alert_policy.inbox[k].conditions[0].condition_threshold[0].filter, "subscription_id = \"inbox-push\"")])
+    condition     = alltrue([for k in ["oldest", "dead_letters", "push_failures"] : strcontains(google_monitoring_alert_policy.inbox[k].conditions[0].condition_threshold[0].filter, "subscription_id = one_of(\"inbox-push\")")])
     error_message = "An alert is on another subscription."
+  }
+  assert {
+    condition     = alltrue([for k in ["console", "publish"] : strcontains(google_monitoring_alert_policy.inbox["${k}_failures"].conditions[0].condition_threshold[0].filter, "service_name = one_of(\"${k}\") AND metric.type = \"run.googleapis.com/request_count\" AND metric.labels.response_code_class = \"5xx\"")])
+    error_message = "A function that answers 5xx raises no alert."
+  }
+  assert {
+    condition     = strcontains(google_monitoring_alert_policy.memory.conditions[0].condition_matched_log[0].filter, "(\"console\" OR \"publish\" OR \"receive\")") && strcontains(google_monitoring_alert_policy.memory.conditions[0].condition_matched_log[0].filter, "Memory limit of")
+    error_message = "An instance that is ended for its memory raises no alert."
+  }
+  assert {
+    condition     = alltrue([for k, p in google_monitoring_alert_policy.inbox : fileexists("${path.module}/../docs/alerts/${replace(k, "_", "-")}.md") && strcontains(p.documentation[0].content, "docs/alerts/${replace(k, "_", "-")}.md")]) && fileexists("${path.module}/../docs/alerts/memory.md")
+    error_message = "An alert has no page, or does not name it."
+  }
+  assert {
+    condition     = output.functions["receive"].ingress == "internal-only" && output.functions["publish"].ingress == "all" && output.functions["console"].ingress == "all"
+    error_message = "receive is open to the internet, or another function is not."
+  }
+  assert {
+    condition     = output.api_url == output.console_url && length(output.functions["console"].iap_members) == 0 && output.functions["console"].source == "console"
+    error_message = "The console is behind a proxy that was not asked for."
+  }
+  assert {
+    condition     = output.deployment.labels == { managed-by = "push-inbox" }
+    error_message = "What is deployed cannot be told from what others deployed."
+  }
+  assert {
+    condition     = !strcontains(google_monitoring_dashboard.inbox.dashboard_json, "Pos\":0") && !strcontains(google_monitoring_dashboard.inbox.dashboard_json, "[]")
+    error_message = "The dashboard has zeros or empty lists, which the API leaves out, so that every plan differs."
   }
   assert {
     condition     = strcontains(google_monitoring_alert_policy.inbox["push_failures"].conditions[0].condition_threshold[0].filter, "response_class != \"ack\"") && google_monitoring_alert_policy.inbox["push_failures"].conditions[0].condition_threshold[0].denominator_filter != null
@@ -74,6 +104,8 @@ run "options" {
     calendar          = {}
     iap_audience      = "/projects/123456789012/global/backendServices/1"
     invoker_check_off = true
+    receive_ingress   = "all"
+    alert_docs_url    = "https://example.com/alerts/"
     sizes             = { receive = { memory = "2Gi", max_instances = 100 } }
     topic             = "events"
     subscription      = "events-push"
@@ -96,11 +128,15 @@ run "options" {
     error_message = "scripts/deploy would grant allUsers."
   }
   assert {
-    condition     = output.functions["publish"].environment.PUBSUB_TOPIC == "events" && google_pubsub_topic.dead_letter.name == "events-dead-letter" && google_pubsub_subscription.push.name == "events-push"
+    condition     = output.functions["receive"].ingress == "all" && strcontains(google_monitoring_alert_policy.inbox["oldest"].documentation[0].content, "https://example.com/alerts/oldest.md")
+    error_message = "The ingress or the address of the alerts' pages is not what was asked for."
+  }
+  assert {
+    condition     = output.functions["publish"].environment.PUBSUB_TOPIC == "events" && google_pubsub_topic.dead_letter.name == "events-dead-letter" && google_pubsub_subscription.push["main"].name == "events-push"
     error_message = "Names are not what was asked for."
   }
   assert {
-    condition     = google_pubsub_subscription.push.push_config[0].oidc_token[0].audience == "https://receive-123456789012.us-central1.run.app"
+    condition     = google_pubsub_subscription.push["main"].push_config[0].oidc_token[0].audience == "https://receive-123456789012.us-central1.run.app"
     error_message = "The audience does not follow the region."
   }
   assert {
@@ -114,5 +150,62 @@ run "options" {
   assert {
     condition     = alltrue([for p in google_monitoring_alert_policy.inbox : p.notification_channels == tolist(["projects/demo-project/notificationChannels/1"])])
     error_message = "Alerts reach nobody."
+  }
+}
+
+# People come through Identity-Aware Proxy, programs to the same function without it.
+run "console_iap" {
+  variables {
+    console_iap        = ["user:you@example.com", "group:team@example.com"]
+    console_publishers = ["you@example.com"]
+    console_readers    = ["support@example.com"]
+    testers            = []
+    publish_callers    = ["orders@example.com"]
+  }
+
+  assert {
+    condition     = join(" ", output.functions["console"].iap_members) == "user:you@example.com group:team@example.com" && output.functions["console"].environment.IAP_AUDIENCE == "/projects/123456789012/locations/europe-west1/services/console"
+    error_message = "The console is not behind the proxy, or does not know its audience."
+  }
+  assert {
+    condition     = !contains(keys(output.functions["console"].environment), "CONSOLE_AUDIENCE") && !contains(keys(output.functions["console"].environment), "CONSOLE_READERS")
+    error_message = "The console behind the proxy lets in tokens that the proxy never lets through."
+  }
+  assert {
+    condition     = output.functions["api"].source == "console" && length(output.functions["api"].iap_members) == 0 && output.functions["api"].environment.CONSOLE_READERS == "support@example.com" && output.functions["api"].environment.CONSOLE_AUDIENCE == output.api_url && !contains(keys(output.functions["api"].environment), "IAP_AUDIENCE")
+    error_message = "Programs cannot read."
+  }
+  assert {
+    condition     = output.api_url == "https://api-123456789012.europe-west1.run.app" && output.console_url == "https://console-123456789012.europe-west1.run.app"
+    error_message = "The addresses for people and for programs are not their own."
+  }
+  assert {
+    condition     = alltrue([for name in ["api", "console"] : output.functions[name].environment.CONSOLE_PUBLISHERS == "you@example.com"])
+    error_message = "Others than those named may publish."
+  }
+  assert {
+    condition     = contains(keys(google_project_service.api), "iap.googleapis.com")
+    error_message = "Identity-Aware Proxy is not enabled."
+  }
+  assert {
+    condition     = strcontains(google_monitoring_alert_policy.inbox["console_failures"].conditions[0].condition_threshold[0].filter, "one_of(\"api\", \"console\")")
+    error_message = "The same function without the proxy raises no alert."
+  }
+}
+
+run "console_iap_alone" {
+  variables {
+    console_iap     = ["user:you@example.com"]
+    testers         = []
+    publish_callers = ["orders@example.com"]
+  }
+
+  assert {
+    condition     = output.api_url == null && !contains(keys(output.functions), "api")
+    error_message = "A function is deployed that nobody could call."
+  }
+  assert {
+    condition     = !contains(keys(output.functions["console"].environment), "CONSOLE_PUBLISHERS")
+    error_message = "Somebody may publish who was not named."
   }
 }

@@ -86,7 +86,7 @@ run "defaults" {
     error_message = "Pub/Sub may not publish dead letters."
   }
   assert {
-    condition     = google_pubsub_subscription_iam_member.dead_letter_subscriber.subscription == "inbox-push" && google_pubsub_subscription_iam_member.dead_letter_subscriber.role == "roles/pubsub.subscriber" && google_pubsub_subscription_iam_member.dead_letter_subscriber.member == "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com"
+    condition     = google_pubsub_subscription_iam_member.dead_letter_subscriber["main"].subscription == "inbox-push" && google_pubsub_subscription_iam_member.dead_letter_subscriber["main"].role == "roles/pubsub.subscriber" && google_pubsub_subscription_iam_member.dead_letter_subscriber["main"].member == "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com"
     error_message = "Pub/Sub may not take dead letters off the subscription."
   }
   assert {
@@ -135,8 +135,8 @@ run "defaults" {
     error_message = "Functions, builds and pushes share an account."
   }
   assert {
-    condition     = { for g in google_project_iam_member.project : g.role => join("", g.condition[*].expression) if strcontains(g.member, "inbox-build@") } == { "roles/logging.logWriter" = "", "roles/storage.objectViewer" = "resource.name.startsWith(\"projects/_/buckets/gcf-v2-\")" }
-    error_message = "Builds may do more in the project than write logs and read their source."
+    condition     = { for g in google_project_iam_member.project : g.role => join("", g.condition[*].expression) if strcontains(g.member, "inbox-build@") } == { "roles/logging.logWriter" = "", "roles/storage.objectAdmin" = "resource.name.startsWith(\"projects/_/buckets/gcf-v2-\")" }
+    error_message = "Builds may do more in the project than write logs, and read and write their source."
   }
   assert {
     condition     = google_artifact_registry_repository_iam_member.build_writer.repository == "inbox-functions"
@@ -196,8 +196,11 @@ run "pipeline" {
   }
 
   assert {
-    condition     = toset([for g in google_project_iam_member.project : g.role if strcontains(g.member, "inbox-pipeline@")]) == toset(["roles/logging.logWriter", "roles/cloudfunctions.developer", "roles/run.admin"])
-    error_message = "The pipeline has other rights on the project than to deploy."
+    condition = toset([for g in google_project_iam_member.project : "${g.role} ${join("", g.condition[*].expression)}" if strcontains(g.member, "inbox-pipeline@")]) == toset(concat(
+      ["roles/browser ", "roles/cloudfunctions.developer ", "roles/logging.logWriter "],
+      [for name in ["console", "publish", "receive"] : "roles/run.admin resource.name == \"projects/demo-project/locations/europe-west1/services/${name}\""],
+    ))
+    error_message = "The pipeline has other rights on the project than to deploy these functions."
   }
   assert {
     condition     = !contains([for m in google_service_account_iam_member.pipeline_act_as : m.service_account_id], google_service_account.push.name)

@@ -31,7 +31,7 @@ run "off" {
   }
 
   assert {
-    condition     = !contains(keys(output.functions), "mns") && length(google_secret_manager_secret.mns) + length(google_secret_manager_secret_version.mns) + length(google_secret_manager_secret_iam_member.mns) + length(google_logging_project_exclusion.mns_urls) == 0
+    condition     = !contains(keys(output.functions), "mns") && length(google_secret_manager_secret.shared) + length(google_secret_manager_secret_version.shared) + length(google_secret_manager_secret_iam_member.shared) + length(google_logging_project_exclusion.secret_urls) == 0
     error_message = "Something of MNS is made that was not asked for."
   }
   assert {
@@ -62,7 +62,7 @@ run "on" {
     error_message = "The function's environment is another."
   }
   assert {
-    condition     = length(output.functions["mns"].secrets) + length(google_secret_manager_secret.mns) + length(google_logging_project_exclusion.mns_urls) == 0
+    condition     = length(output.functions["mns"].secrets) + length(google_secret_manager_secret.shared) + length(google_logging_project_exclusion.secret_urls) == 0
     error_message = "A secret is made that was not asked for."
   }
   assert {
@@ -102,7 +102,7 @@ run "narrowed" {
     error_message = "The function does not get the secret from Secret Manager, by a version that is pinned."
   }
   assert {
-    condition     = google_secret_manager_secret_version.mns[0].deletion_policy == "ABANDON"
+    condition     = google_secret_manager_secret_version.shared["mns"].deletion_policy == "ABANDON"
     error_message = "A new secret destroys the one that running revisions read."
   }
   assert {
@@ -110,11 +110,11 @@ run "narrowed" {
     error_message = "The secret is in the outputs."
   }
   assert {
-    condition     = [for m in google_secret_manager_secret_iam_member.mns : "${m.member} ${m.role}"] == ["serviceAccount:inbox-mns@demo-project.iam.gserviceaccount.com roles/secretmanager.secretAccessor"]
+    condition     = [for m in google_secret_manager_secret_iam_member.shared : "${m.member} ${m.role}"] == ["serviceAccount:inbox-mns@demo-project.iam.gserviceaccount.com roles/secretmanager.secretAccessor"]
     error_message = "Others than the function may read the secret, or it may not."
   }
   assert {
-    condition     = strcontains(google_logging_project_exclusion.mns_urls[0].filter, "service_name=\"mns\"") && strcontains(google_logging_project_exclusion.mns_urls[0].filter, "run.googleapis.com/requests")
+    condition     = strcontains(google_logging_project_exclusion.secret_urls["mns"].filter, "service_name=\"mns\"") && strcontains(google_logging_project_exclusion.secret_urls["mns"].filter, "run.googleapis.com/requests")
     error_message = "Request logs keep the secret."
   }
   assert {

@@ -530,3 +530,92 @@ run "token_needs_escape" {
 
   expect_failures = [var.verification_token]
 }
+
+run "iap_twice" {
+  command = plan
+  variables {
+    console_iap  = ["user:a@example.com"]
+    iap_audience = "/projects/1/global/backendServices/1"
+  }
+  expect_failures = [var.console_iap]
+}
+
+run "iap_without_kind" {
+  command = plan
+  variables {
+    console_iap = ["a@example.com"]
+  }
+  expect_failures = [var.console_iap]
+}
+
+run "publisher_with_kind" {
+  command = plan
+  variables {
+    console_publishers = ["user:a@example.com"]
+  }
+  expect_failures = [var.console_publishers]
+}
+
+run "existing_topic_short_name" {
+  command = plan
+  variables {
+    existing_topic = "events"
+  }
+  expect_failures = [var.existing_topic]
+}
+
+run "another_form" {
+  command = plan
+  variables {
+    more_subscriptions = { orders = { form = "json" } }
+  }
+  expect_failures = [var.more_subscriptions]
+}
+
+run "subscription_twice" {
+  command = plan
+  variables {
+    more_subscriptions = { inbox-push = {} }
+  }
+  expect_failures = [var.more_subscriptions]
+}
+
+run "subscription_of_short_topic" {
+  command = plan
+  variables {
+    more_subscriptions = { orders = { topic = "orders" } }
+  }
+  expect_failures = [var.more_subscriptions]
+}
+
+run "subscription_too_patient" {
+  command = plan
+  variables {
+    more_subscriptions = { orders = { ack_deadline_seconds = 601 } }
+  }
+  expect_failures = [var.more_subscriptions]
+}
+
+run "another_ingress" {
+  command = plan
+  variables {
+    receive_ingress = "internal"
+  }
+  expect_failures = [var.receive_ingress]
+}
+
+run "secret_version_zero" {
+  command = plan
+  variables {
+    mns_secret_version = 0
+  }
+  expect_failures = [var.mns_secret_version]
+}
+
+run "token_version_half" {
+  command = plan
+  variables {
+    verification_token_version = 1.5
+  }
+  expect_failures = [var.verification_token_version]
+}
