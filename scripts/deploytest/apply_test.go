@@ -4,15 +4,14 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
 
 	"example.com/pushinbox/shared/emulator"
 )
@@ -28,6 +27,22 @@ provider "google" {
 locals {
   token_wanted  = false
   push_audience = "https://receive-1.example.run.app"
+}
+
+output "id" {
+  value = google_pubsub_subscription.dead_letter.id
+}
+`
+
+// week keeps dead letters for as long as the emulator allows, which is less than
+// Pub/Sub does.
+const week = `
+resource "google_pubsub_topic" "dead_letter" {
+  message_retention_duration = "604800s"
+}
+
+resource "google_pubsub_subscription" "dead_letter" {
+  message_retention_duration = "604800s"
 }
 `
 
@@ -58,30 +73,35 @@ func TestApplyToEmulator(t *testing.T) {
 		return string(b)
 	}
 	topics := regexp.MustCompile(`(?s)\n\n?( +#[^\n]*\n)* *depends_on = \[.*?\]`).ReplaceAllString(read("pubsub.tf"), "")
-	topics = regexp.MustCompile(`google_service_account\.push\.email`).ReplaceAllString(topics, `"push@example.com"`)
-	versions := regexp.MustCompile(`(?s)\nprovider "google" \{.*?\n\}`).ReplaceAllString(read("versions.tf"), "")
-	used := regexp.MustCompile(`var\.(\w+)`).FindAllStringSubmatch(topics+beside, -1)
-	variables := ""
-	for _, v := range used {
-		variables += regexp.MustCompile(`(?s)variable "`+v[1]+`" \{.*?\n\}\n`).FindString(read("variables.tf")) + "\n"
-	}
+	topics = strings.ReplaceAll(topics, "google_service_account.push.email", `"push@example.com"`)
 	for name, text := range map[string]string{
-		"pubsub.tf":    topics,
-		"versions.tf":  versions,
-		"variables.tf": dedupe(variables),
-		"beside.tf":    regexp.MustCompile(`%HOST%`).ReplaceAllString(beside, host),
+		"pubsub.tf":        topics,
+		"versions.tf":      regexp.MustCompile(`(?s)\nprovider "google" \{.*?\n\}`).ReplaceAllString(read("versions.tf"), ""),
+		"variables.tf":     variables(read("variables.tf"), topics+beside),
+		"beside.tf":        strings.ReplaceAll(beside, "%HOST%", host),
+		"week_override.tf": week,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	terraform := func(args ...string) {
+	terraform := func(command string, args ...string) string {
 		t.Helper()
-		if _, err := output(t.Context(), dir, nil, append(append([]string{"terraform"}, args...), "-input=false", "-no-color", "-var=project_id="+project)...); err != nil {
+		out, err := output(t.Context(), dir, nil, append([]string{"terraform", command, "-no-color"}, args...)...)
+		if err != nil {
 			t.Fatal(err)
 		}
+		return strings.TrimSpace(out)
 	}
-	terraform("apply", "-auto-approve")
+	// One more subscription than the module has by itself, and of the other form.
+	settings := []string{
+		"-input=false", "-var=project_id=" + project,
+		`-var=more_subscriptions={ inbox-bare = { form = "bare", filter = "attributes.kind = \"a\"", ack_deadline_seconds = 30 } }`,
+	}
+	terraform("apply", append(settings, "-auto-approve")...)
+	if id := terraform("output", "-raw", "id"); id != "projects/"+project+"/subscriptions/inbox-dead-letter" {
+		t.Skipf("the provider is a stand-in, which gives the ID %q: run this with the real one", id)
+	}
 
 	client, err := pubsub.NewClient(t.Context(), project, option.WithEndpoint(host), option.WithoutAuthentication(),
 		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
@@ -89,32 +109,55 @@ func TestApplyToEmulator(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = client.Close() })
-	got, err := client.SubscriptionAdminClient.GetSubscription(t.Context(), &pubsubpb.GetSubscriptionRequest{
-		Subscription: "projects/" + project + "/subscriptions/inbox-push",
-	})
-	if status.Code(err) == codes.NotFound {
-		t.Skip("the provider is a stand-in and made nothing: run this with the real one")
+	const receive = "https://receive-1.example.run.app"
+	for _, test := range []struct {
+		name, endpoint, filter string
+		deadline               int32
+		unwrapped              bool
+	}{
+		{name: "inbox-push", endpoint: receive + "/wrapped", deadline: 60},
+		{name: "inbox-bare", endpoint: receive + "/bare", filter: `attributes.kind = "a"`, deadline: 30, unwrapped: true},
+	} {
+		got, err := client.SubscriptionAdminClient.GetSubscription(t.Context(), &pubsubpb.GetSubscriptionRequest{
+			Subscription: "projects/" + project + "/subscriptions/" + test.name,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		push := got.GetPushConfig()
+		if push.GetPushEndpoint() != test.endpoint || push.GetOidcToken().GetAudience() != receive {
+			t.Errorf("%s: endpoint %q and audience %q, want %q and %q", test.name,
+				push.GetPushEndpoint(), push.GetOidcToken().GetAudience(), test.endpoint, receive)
+		}
+		if unwrapped := push.GetNoWrapper() != nil; unwrapped != test.unwrapped {
+			t.Errorf("%s: unwrapped %t, want %t", test.name, unwrapped, test.unwrapped)
+		}
+		if topic := got.GetDeadLetterPolicy().GetDeadLetterTopic(); topic != "projects/"+project+"/topics/inbox-dead-letter" {
+			t.Errorf("%s: dead-letter topic %q", test.name, topic)
+		}
+		if got.GetFilter() != test.filter || got.GetAckDeadlineSeconds() != test.deadline {
+			t.Errorf("%s: filter %q and ack deadline %d s, want %q and %d s", test.name,
+				got.GetFilter(), got.GetAckDeadlineSeconds(), test.filter, test.deadline)
+		}
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if audience := got.GetPushConfig().GetOidcToken().GetAudience(); audience != "https://receive-1.example.run.app" {
-		t.Errorf("audience %q", audience)
-	}
-	if topic := got.GetDeadLetterPolicy().GetDeadLetterTopic(); topic != "projects/"+project+"/topics/inbox-dead-letter" {
-		t.Errorf("dead-letter topic %q", topic)
-	}
-	terraform("plan", "-detailed-exitcode") // fails when it is not empty
+	terraform("plan", append(settings, "-detailed-exitcode")...) // fails when it is not empty
 }
 
-// dedupe returns variable blocks with each once.
-func dedupe(blocks string) string {
-	seen := map[string]bool{}
-	return regexp.MustCompile(`(?s)variable "(\w+)" \{.*?\n\}\n`).ReplaceAllStringFunc(blocks, func(block string) string {
-		if seen[block] {
-			return ""
+// variables returns the blocks of variables.tf that a text uses, and those that
+// these use in turn.
+func variables(from, text string) string {
+	blocks := map[string]string{}
+	for _, block := range regexp.MustCompile(`(?ms)^variable "(\w+)" \{.*?^\}\n`).FindAllStringSubmatch(from, -1) {
+		blocks[block[1]] = block[0]
+	}
+	used := ""
+	for todo := text; todo != ""; {
+		next := ""
+		for _, use := range regexp.MustCompile(`var\.(\w+)`).FindAllStringSubmatch(todo, -1) {
+			next += blocks[use[1]]
+			delete(blocks, use[1])
 		}
-		seen[block] = true
-		return block
-	})
+		used, todo = used+next, next
+	}
+	return used
 }
