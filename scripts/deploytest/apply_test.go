@@ -55,16 +55,7 @@ func TestApplyToEmulator(t *testing.T) {
 	host := emulator.PubSub(t)
 	project := emulator.Project()
 	dir := t.TempDir()
-	// The lock and the providers of `terraform init`, where that was run.
-	for _, name := range []string{".terraform", ".terraform.lock.hcl"} {
-		if link, err := filepath.Abs(filepath.Join(from, name)); err == nil {
-			if _, err := os.Stat(link); err == nil {
-				if err := os.Symlink(link, filepath.Join(dir, name)); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-	}
+	linkProviders(t, from, dir)
 	read := func(name string) string {
 		b, err := os.ReadFile(filepath.Join(from, name))
 		if err != nil {
@@ -81,9 +72,7 @@ func TestApplyToEmulator(t *testing.T) {
 		"beside.tf":        strings.ReplaceAll(beside, "%HOST%", host),
 		"week_override.tf": week,
 	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		write(t, filepath.Join(dir, name), text)
 	}
 	terraform := func(command string, args ...string) string {
 		t.Helper()
