@@ -27,12 +27,11 @@ import (
 
 	"cloud.google.com/go/firestore"
 	"example.com/pushinbox/shared/calendar"
+	"example.com/pushinbox/shared/firestoredial"
 	"github.com/googleapis/gax-go/v2"
 	"google.golang.org/api/iterator"
 	"google.golang.org/api/option"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 )
 
@@ -94,29 +93,16 @@ func Open(ctx context.Context, c Config, options ...option.ClientOption) (*State
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	if c.EmulatorHost != "" {
-		conn, err := grpc.NewClient(c.EmulatorHost,
-			grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(owner{}))
-		if err != nil {
-			return nil, fmt.Errorf("firestorestate: %w", err)
-		}
-		options = append(options, option.WithGRPCConn(conn))
+	dial, err := firestoredial.PersonOptions(c.EmulatorHost)
+	if err != nil {
+		return nil, fmt.Errorf("firestorestate: %w", err)
 	}
-	client, err := firestore.NewClientWithDatabase(ctx, c.Project, cmp.Or(c.Database, "(default)"), options...)
+	client, err := firestore.NewClientWithDatabase(ctx, c.Project, cmp.Or(c.Database, "(default)"), append(dial, options...)...)
 	if err != nil {
 		return nil, fmt.Errorf("firestorestate: %w", err)
 	}
 	return &State{client, c.Collection}, nil
 }
-
-// owner passes the emulator's security rules.
-type owner struct{}
-
-func (owner) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{"authorization": "Bearer owner"}, nil
-}
-
-func (owner) RequireTransportSecurity() bool { return false }
 
 // Close closes the connection.
 func (s *State) Close() error { return s.client.Close() }

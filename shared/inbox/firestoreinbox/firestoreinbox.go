@@ -42,14 +42,12 @@ import (
 	"unicode/utf8"
 
 	firestore "cloud.google.com/go/firestore/apiv1"
+	"example.com/pushinbox/shared/firestoredial"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/groupcommit"
 	"github.com/googleapis/gax-go/v2"
 	"google.golang.org/api/option"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -178,20 +176,11 @@ func New(ctx context.Context, projectID, databaseID string, o *Options, clientOp
 		"google-cloud-resource-prefix", in.database,
 		"x-goog-request-params", "project_id="+projectID+"&database_id="+databaseID)
 
-	// The first reconnects after an outage must not wait for gRPC's two minutes.
-	reconnect := backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}
-	all := []option.ClientOption{option.WithGRPCDialOption(grpc.WithConnectParams(
-		grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: 5 * time.Second}))}
 	if opts.EmulatorHost != "" {
-		all = append(all,
-			option.WithEndpoint(opts.EmulatorHost),
-			option.WithoutAuthentication(),
-			option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
 		in.late = emulatorLateness
-		in.header.Set("authorization", "Bearer owner") // past security rules
 	}
 	var err error
-	if in.client, err = firestore.NewClient(ctx, append(all, clientOptions...)...); err != nil {
+	if in.client, err = firestore.NewClient(ctx, append(firestoredial.Options(opts.EmulatorHost), clientOptions...)...); err != nil {
 		return nil, fmt.Errorf("firestoreinbox: %w", err)
 	}
 	// Retries are made here: the generated ones know neither which writes of
