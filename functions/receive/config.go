@@ -2,7 +2,9 @@ package receive
 
 import (
 	"errors"
+	"fmt"
 	"strings"
+	"time"
 
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 )
@@ -18,6 +20,16 @@ func (e environment) Validate() error {
 	return errors.Join(e.Config.Validate(), e.Receive.Validate())
 }
 
+// DefaultAckDeadline is how long Pub/Sub waits for an answer to a push when
+// the subscription does not say it.
+const DefaultAckDeadline = 10 * time.Second
+
+// The ack deadlines that Pub/Sub allows.
+const (
+	minAckDeadline = 10 * time.Second
+	maxAckDeadline = 600 * time.Second
+)
+
 // Config is whose pushes are let in, each field with the variable it is read
 // from.
 type Config struct {
@@ -29,6 +41,9 @@ type Config struct {
 	ServiceAccount string `env:"PUSH_SERVICE_ACCOUNT,required,notEmpty"`
 	// VerificationToken, when set, must be the endpoint's ?token= too.
 	VerificationToken string `env:"PUBSUB_VERIFICATION_TOKEN"`
+	// AckDeadline is how long Pub/Sub waits for an answer: the shortest ack
+	// deadline of the subscriptions that push here.
+	AckDeadline time.Duration `env:"PUSH_ACK_DEADLINE" envDefault:"10s"`
 }
 
 // Validate reports every value that cannot be right, naming its variable.
@@ -39,6 +54,9 @@ func (c Config) Validate() error {
 	}
 	if !strings.Contains(c.ServiceAccount, "@") {
 		errs = append(errs, errors.New("PUSH_SERVICE_ACCOUNT is not the e-mail address of a service account"))
+	}
+	if c.AckDeadline < minAckDeadline || c.AckDeadline > maxAckDeadline {
+		errs = append(errs, fmt.Errorf("PUSH_ACK_DEADLINE is %v; it must be 10s to 600s, Pub/Sub's limits", c.AckDeadline))
 	}
 	return errors.Join(errs...)
 }

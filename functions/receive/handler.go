@@ -1,6 +1,7 @@
 package receive
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -25,19 +26,21 @@ type Store interface {
 	Put(ctx context.Context, m *inbox.Message) (stored bool, err error)
 }
 
-// storeBudget bounds the storing of one message. Pub/Sub gives up on a push
-// after its ack deadline, ten seconds by default; an answer after that would
-// count for nothing.
-const storeBudget = 8 * time.Second
+// answerTime is what is left of the ack deadline for everything but storing. An
+// answer after the deadline counts for nothing: Pub/Sub has given up by then and
+// pushes the message again.
+const answerTime = 2 * time.Second
 
 // bodiesBudget bounds the bodies that are held at the same time, in bytes:
 // eighty pushes of 10 MB at once, as many as an instance takes, would not fit
-// its memory. Whoever finds no room within storeBudget is answered 503.
+// its memory. A push that finds no room in the time for storing is answered 503.
 const bodiesBudget = 96 << 20
 
 // New returns the push endpoint. It answers 204 once the message is durable,
-// or was before, and nothing else acknowledges.
+// or was before, and nothing else acknowledges. An AckDeadline of 0 is
+// DefaultAckDeadline.
 func New(cfg Config, v Verifier, s Store, log *slog.Logger) (http.Handler, error) {
+	cfg.AckDeadline = cmp.Or(cfg.AckDeadline, DefaultAckDeadline)
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -50,6 +53,7 @@ func New(cfg Config, v Verifier, s Store, log *slog.Logger) (http.Handler, error
 		verify: v,
 		store:  s,
 		bodies: semaphore.NewWeighted(bodiesBudget),
+		budget: cfg.AckDeadline - answerTime,
 	}
 	return httpapi.Handle(log, cfg.Project, h.push), nil
 }
@@ -60,6 +64,8 @@ type handler struct {
 	verify Verifier
 	store  Store
 	bodies *semaphore.Weighted
+	// budget bounds the storing of one message.
+	budget time.Duration
 }
 
 func (h *handler) push(w http.ResponseWriter, r *http.Request) error {
@@ -78,7 +84,7 @@ func (h *handler) push(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), storeBudget)
+	ctx, cancel := context.WithTimeout(r.Context(), h.budget)
 	defer cancel()
 	size := r.ContentLength
 	if size < 0 {

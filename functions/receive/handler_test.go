@@ -311,9 +311,9 @@ func TestLargePushesWaitForRoom(t *testing.T) {
 			t.Errorf("answered %d, the next one was read: %v", code, patient.Load())
 		}
 		late := push()
-		time.Sleep(storeBudget) // the bubble's clock
+		time.Sleep(8 * time.Second) // the bubble's clock; an ack deadline of 10 s leaves as much
 		if code := <-answers; code != http.StatusServiceUnavailable || late.Load() {
-			t.Errorf("without room for %v: answered %d, read: %v", storeBudget, code, late.Load())
+			t.Errorf("without room for 8 s: answered %d, read: %v", code, late.Load())
 		}
 		for range room {
 			store.out <- struct{}{}
@@ -347,7 +347,10 @@ func TestNewRefusesWhatIsMissing(t *testing.T) {
 		"no_audience": func() (http.Handler, error) {
 			return New(Config{ServiceAccount: pushAccount}, verifier, e.store, quiet)
 		},
-		"no_account":  func() (http.Handler, error) { return New(Config{Audience: audience}, verifier, e.store, quiet) },
+		"no_account": func() (http.Handler, error) { return New(Config{Audience: audience}, verifier, e.store, quiet) },
+		"ack_deadline": func() (http.Handler, error) {
+			return New(Config{Audience: audience, ServiceAccount: pushAccount, AckDeadline: time.Second}, verifier, e.store, quiet)
+		},
 		"no_verifier": func() (http.Handler, error) { return New(good, nil, e.store, quiet) },
 		"no_store":    func() (http.Handler, error) { return New(good, verifier, nil, quiet) },
 		"no_logger":   func() (http.Handler, error) { return New(good, verifier, e.store, nil) },
@@ -367,13 +370,13 @@ func TestEnvironment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e.Database != "(default)" || e.Collection != "messages" || e.Shards != 16 || e.TTL.Hours() != 720 || e.Receive.Project != "p" {
+	if e.Database != "(default)" || e.Collection != "messages" || e.Shards != 16 || e.TTL.Hours() != 720 || e.Receive.Project != "p" || e.Receive.AckDeadline != DefaultAckDeadline {
 		t.Errorf("defaults: %+v", e)
 	}
 	t.Run("every_missing_variable_is_named", func(t *testing.T) {
 		t.Parallel()
-		_, err := settings.Parse[environment](map[string]string{"INBOX_SHARDS": "many", "INBOX_TTL": "30 days"})
-		for _, name := range []string{"GOOGLE_CLOUD_PROJECT", "PUSH_AUDIENCE", "PUSH_SERVICE_ACCOUNT", "INBOX_SHARDS", "INBOX_TTL"} {
+		_, err := settings.Parse[environment](map[string]string{"INBOX_SHARDS": "many", "INBOX_TTL": "30 days", "PUSH_ACK_DEADLINE": "60"})
+		for _, name := range []string{"GOOGLE_CLOUD_PROJECT", "PUSH_AUDIENCE", "PUSH_SERVICE_ACCOUNT", "INBOX_SHARDS", "INBOX_TTL", "PUSH_ACK_DEADLINE"} {
 			if err == nil || !strings.Contains(err.Error(), name) {
 				t.Errorf("%s is not named: %v", name, err)
 			}
@@ -383,13 +386,77 @@ func TestEnvironment(t *testing.T) {
 		t.Parallel()
 		_, err := settings.Parse[environment](map[string]string{
 			"GOOGLE_CLOUD_PROJECT": "p", "PUSH_AUDIENCE": audience, "PUSH_SERVICE_ACCOUNT": "push", "INBOX_SHARDS": "31", "INBOX_TTL": "-1h",
+			"PUSH_ACK_DEADLINE": "9s",
 		})
-		for _, name := range []string{"PUSH_SERVICE_ACCOUNT", "INBOX_SHARDS", "INBOX_TTL"} {
+		for _, name := range []string{"PUSH_SERVICE_ACCOUNT", "INBOX_SHARDS", "INBOX_TTL", "PUSH_ACK_DEADLINE is 9s; it must be 10s to 600s"} {
 			if err == nil || !strings.Contains(err.Error(), name) {
 				t.Errorf("%s is not named: %v", name, err)
 			}
 		}
 	})
+}
+
+func TestAckDeadlineOfTheEnvironment(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]time.Duration{
+		"": 10 * time.Second, "10s": 10 * time.Second, "1m": time.Minute, "600s": 600 * time.Second,
+		"9.999s": 0, "600.001s": 0, "0s": 0, "-60s": 0, "60": 0, "ten": 0,
+	} {
+		e, err := settings.Parse[environment](map[string]string{
+			"GOOGLE_CLOUD_PROJECT": "p", "PUSH_AUDIENCE": audience, "PUSH_SERVICE_ACCOUNT": pushAccount, "PUSH_ACK_DEADLINE": value,
+		})
+		switch {
+		case want != 0 && (err != nil || e.Receive.AckDeadline != want):
+			t.Errorf("%q: %v, %v, want %v", value, e.Receive.AckDeadline, err, want)
+		case want == 0 && (err == nil || !strings.HasPrefix(err.Error(), "PUSH_ACK_DEADLINE is ") || strings.Contains(err.Error(), "\n")):
+			t.Errorf("%q: got %v, want one line that names the variable", value, err)
+		}
+	}
+}
+
+// waiting is a store that does not answer, and notes how long it was given.
+type waiting struct{ given time.Duration }
+
+func (w *waiting) Put(ctx context.Context, _ *inbox.Message) (bool, error) {
+	start := time.Now()
+	<-ctx.Done()
+	w.given = time.Since(start)
+	return false, ctx.Err()
+}
+
+func TestAnswersBeforeTheAckDeadline(t *testing.T) {
+	t.Parallel()
+	for deadline, budget := range map[time.Duration]time.Duration{
+		0: 8 * time.Second, 10 * time.Second: 8 * time.Second, time.Minute: 58 * time.Second, 600 * time.Second: 598 * time.Second,
+	} {
+		t.Run(deadline.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				issuer, err := pushfake.NewIssuer(nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				verifier, err := verify.New(&verify.Options{Transport: issuer.Transport()})
+				if err != nil {
+					t.Fatal(err)
+				}
+				store := new(waiting)
+				h, err := New(Config{Audience: audience, ServiceAccount: pushAccount, AckDeadline: deadline}, verifier, store, quiet)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r, err := hostile.Good(target(t, issuer, "http://receive/"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, r)
+				if store.given != budget || w.Code != http.StatusServiceUnavailable {
+					t.Errorf("the store was given %v, want %v; answered %d", store.given, budget, w.Code)
+				}
+			})
+		})
+	}
 }
 
 // nothing is a store that costs nothing.
