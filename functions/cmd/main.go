@@ -1,6 +1,7 @@
 // Command cmd serves the functions with the functions framework, wired as in
 // production. FUNCTION_TARGET picks the one that is served at every path;
-// without it each is served at its name. PORT is 8080 by default.
+// without it each is served at its name and at no path below, such as receive's
+// /wrapped. PORT is 8080 by default.
 //
 //	FUNCTION_TARGET=receive PORT=8081 go run ./functions/cmd
 package main

@@ -37,8 +37,8 @@ const answerTime = 2 * time.Second
 const bodiesBudget = 96 << 20
 
 // New returns the push endpoint. It answers 204 once the message is durable,
-// or was before, and nothing else acknowledges. An AckDeadline of 0 is
-// DefaultAckDeadline.
+// or was before, and nothing else acknowledges. The path says which form the
+// pushes have, see pubsubpush.FormOf. An AckDeadline of 0 is DefaultAckDeadline.
 func New(cfg Config, v Verifier, s Store, log *slog.Logger) (http.Handler, error) {
 	cfg.AckDeadline = cmp.Or(cfg.AckDeadline, DefaultAckDeadline)
 	if err := cfg.Validate(); err != nil {
@@ -98,7 +98,7 @@ func (h *handler) push(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	m, err := pubsubpush.Decode(r.Header, body)
+	m, err := pubsubpush.FormOf(r.URL.Path).Decode(r.Header, body)
 	if err != nil {
 		return err
 	}

@@ -244,9 +244,9 @@ func dataError(dir string, err error) error {
 	return err
 }
 
-// endpoint is where messages are pushed.
+// endpoint is where messages are pushed. The path says their form.
 func (l *local) endpoint(base string) string {
-	endpoint := base + "/receive"
+	endpoint := base + "/receive/wrapped"
 	if l.settings.VerificationToken != "" {
 		endpoint += "?token=" + url.QueryEscape(l.settings.VerificationToken)
 	}

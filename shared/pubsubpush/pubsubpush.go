@@ -1,6 +1,7 @@
 // Package pubsubpush reads what Pub/Sub pushed: wrapped requests (a JSON
 // envelope) and unwrapped ones (the bare data, with or without metadata in
-// headers), told apart by what they look like.
+// headers). Which of them a request is, its endpoint knows, or else it is told
+// by what the request looks like, which a publisher can imitate.
 package pubsubpush
 
 import (
@@ -46,23 +47,92 @@ const (
 	headerOrderingKey  = headerPrefix + "Ordering-Key"
 )
 
-// Decode returns the message of a push with header h and the given body, or an
-// error that is ErrMalformed. The body becomes Decode's: the data may be decoded
-// in its place.
+// Form says where a push carries its message. The settings of the subscription
+// decide it, so an endpoint that belongs to subscriptions of one form knows it
+// and need not guess: a message whose data looks like another form is then data,
+// and cannot name a message ID or a subscription of its own.
+type Form int
+
+const (
+	// Guessed takes a push for what it looks like. A publisher to a subscription
+	// without metadata can write data that looks like a wrapped push.
+	Guessed Form = iota
+	// Wrapped is Pub/Sub's JSON, its form by default. Headers mean nothing.
+	Wrapped
+	// Unwrapped is the data as the body and the rest in headers: a subscription
+	// with payload unwrapping that writes metadata.
+	Unwrapped
+	// Bare is the data as the body and nothing else: a subscription with payload
+	// unwrapping that writes no metadata.
+	Bare
+)
+
+// FormOf returns the form that the path of an endpoint stands for: "/wrapped",
+// "/unwrapped" or "/bare". Any other path is Guessed.
+func FormOf(path string) Form {
+	switch path {
+	case "/wrapped":
+		return Wrapped
+	case "/unwrapped":
+		return Unwrapped
+	case "/bare":
+		return Bare
+	}
+	return Guessed
+}
+
+// Decode returns the message of a push of this form with header h and the given
+// body, or an error that is ErrMalformed. The body becomes Decode's: the data
+// may be decoded in its place.
 //
-// A request with x-goog-pubsub-* headers is unwrapped with metadata: the body
-// is the data and the other headers, but for those that HTTP itself needs, are
-// the attributes, their names in lower case since HTTP does not keep case.
-// Such headers are the publisher's words; nothing in them proves anything.
+// Wrapped: both spellings of the twin fields are understood; camelCase wins.
 //
-// A JSON object with an object "message" is wrapped. Both spellings of its
-// twin fields are understood; camelCase wins.
+// Unwrapped: the headers but for those that HTTP itself needs are the
+// attributes, their names in lower case since HTTP does not keep case. They are
+// the publisher's words; nothing in them proves anything.
 //
-// Anything else is unwrapped without metadata, unless it says that it is JSON
-// and is no object with a member at all. Such a push carries no message ID and
-// names no subscription. It is identified by the SHA-256 of its body: a
-// redelivery is recognised, and so, wrongly, is another message with the same
-// bytes. Set writeMetadata on the subscription to keep them apart.
+// Bare: such a push carries no message ID and names no subscription. It is
+// identified by the SHA-256 of its body: a redelivery is recognised, and so,
+// wrongly, is another message with the same bytes. Set writeMetadata on the
+// subscription to keep them apart.
+//
+// Guessed: a request with x-goog-pubsub-* headers is Unwrapped, a JSON object
+// with an object "message" is Wrapped, and anything else is Bare, unless it says
+// that it is JSON and is not an object with a member.
+func (f Form) Decode(h http.Header, body []byte) (*inbox.Message, error) {
+	switch f {
+	case Wrapped:
+		m, err := decodeEnvelope(body, true)
+		if err != nil {
+			return nil, formError{err, `this endpoint's path says that pushes are wrapped, and the body is not: send {"message": {"messageId": ..., "data": "<base64>"}, ` +
+				`"subscription": ...}, or let a subscription with payload unwrapping push to /unwrapped or /bare`}
+		}
+		return m, nil
+	case Unwrapped:
+		m, err := decodeMetadata(h, body)
+		if err != nil {
+			return nil, formError{err, "this endpoint's path says that pushes are unwrapped with metadata, and the headers x-goog-pubsub-* are missing, doubled or malformed: " +
+				"set writeMetadata on the subscription, or let it push to /wrapped or /bare"}
+		}
+		return m, nil
+	case Bare:
+		return bare(body), nil
+	}
+	return Decode(h, body)
+}
+
+// formError is the error of a request that is not a push of the form that its
+// endpoint takes.
+type formError struct {
+	error
+	detail string
+}
+
+func (e formError) Unwrap() error { return e.error }
+
+func (e formError) HTTPStatus() (int, string) { return http.StatusBadRequest, e.detail }
+
+// Decode is the Decode of Guessed.
 func Decode(h http.Header, body []byte) (*inbox.Message, error) {
 	if _, ok := h[headerMessageID]; ok || h.Get(headerSubscription) != "" {
 		return decodeMetadata(h, body)
@@ -75,12 +145,16 @@ func Decode(h http.Header, body []byte) (*inbox.Message, error) {
 	} else if len(first) == 0 || isJSON(h) {
 		return nil, fmt.Errorf("%w: no JSON object", ErrMalformed)
 	}
+	return bare(body), nil
+}
+
+func bare(body []byte) *inbox.Message {
 	sum := sha256.Sum256(body)
 	return &inbox.Message{
 		Source:    inbox.SourcePubSub,
 		MessageID: "sha256-" + hex.EncodeToString(sum[:]),
 		Data:      body,
-	}, nil
+	}
 }
 
 // errNoEnvelope says that a body is no envelope but may be data. It comes
