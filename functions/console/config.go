@@ -18,8 +18,8 @@ func (e environment) Validate() error {
 	return errors.Join(e.Config.Validate(), e.Console.Validate())
 }
 
-// Config is who may read and where messages are published, each field with the
-// variable it is read from.
+// Config is who may read and publish, and where messages are published, each
+// field with the variable it is read from.
 type Config struct {
 	// Project is the Google Cloud project of the topic.
 	Project string `env:"GOOGLE_CLOUD_PROJECT,required,notEmpty"`
@@ -27,8 +27,12 @@ type Config struct {
 	Topic string `env:"PUBSUB_TOPIC,required,notEmpty"`
 	// Audience is the audience that readers' ID tokens must be made for.
 	Audience string `env:"CONSOLE_AUDIENCE"`
-	// Readers are the e-mail addresses that may read and publish.
+	// Readers are the e-mail addresses that may read with an ID token.
 	Readers []string `env:"CONSOLE_READERS"`
+	// Publishers are the e-mail addresses that may publish and replay, of those
+	// that may read. Without any, all of Readers may, and nobody else: a visitor
+	// of the Identity-Aware Proxy then only reads.
+	Publishers []string `env:"CONSOLE_PUBLISHERS"`
 	// IAPAudience is the audience of the assertions of the Identity-Aware
 	// Proxy in front, which then says who may read.
 	IAPAudience string `env:"IAP_AUDIENCE"`
@@ -43,6 +47,6 @@ func (c Config) Validate() error {
 	if c.Audience == "" && c.IAPAudience == "" {
 		errs = append(errs, errors.New("nobody could read; set CONSOLE_AUDIENCE and CONSOLE_READERS, or IAP_AUDIENCE"))
 	}
-	errs = append(errs, settings.Emails("CONSOLE_READERS", c.Readers))
+	errs = append(errs, settings.Emails("CONSOLE_READERS", c.Readers), settings.Emails("CONSOLE_PUBLISHERS", c.Publishers))
 	return errors.Join(errs...)
 }

@@ -1,6 +1,6 @@
 // Package console is the Cloud Function through which people and programs read
 // the inbox: lists, single messages, a live tail, and publishing and replaying
-// for those who may read.
+// for those who may.
 package console
 
 import (

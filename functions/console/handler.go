@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -51,6 +53,11 @@ const (
 	heartbeat = 15 * time.Second
 	// iapHeader carries the assertion of the Identity-Aware Proxy.
 	iapHeader = "X-Goog-Iap-Jwt-Assertion"
+	// googleAccount is how the subject of an assertion begins when Google itself
+	// knows the visitor. The e-mail has no such prefix (Google's page "Securing
+	// your app with signed headers"), and of a visitor whom another identity
+	// provider signed in it is that provider's word.
+	googleAccount = "accounts.google.com:"
 )
 
 // New returns the console.
@@ -64,6 +71,8 @@ func New(cfg Config, v Verifier, s Store, t Topic, log *slog.Logger) (http.Handl
 	h := &handler{
 		policy:      verify.Policy{Audience: cfg.Audience, Emails: cfg.Readers},
 		iapAudience: cfg.IAPAudience,
+		publishers:  cfg.Publishers,
+		topicName:   cfg.Topic,
 		verify:      v,
 		store:       s,
 		topic:       t,
@@ -89,42 +98,76 @@ func New(cfg Config, v Verifier, s Store, t Topic, log *slog.Logger) (http.Handl
 type handler struct {
 	policy      verify.Policy
 	iapAudience string
+	publishers  []string
+	topicName   string
 	verify      Verifier
 	store       Store
 	topic       Topic
 }
 
-// signedIn lets only readers through, and writes only from the same origin:
+// principal is who sent a request. All of them may read.
+type principal struct {
+	// Name is the e-mail address, or the subject of an assertion without one.
+	Name       string
+	MayPublish bool
+}
+
+// signedIn lets only principals through, and writes only from the same origin:
 // behind IAP the credential is a cookie, which other sites can make a browser
 // send.
 func (h *handler) signedIn(next httpapi.HandlerFunc) httpapi.HandlerFunc {
 	sameOrigin := http.NewCrossOriginProtection()
 	return func(w http.ResponseWriter, r *http.Request) error {
-		claims, err := h.reader(r)
+		who, err := h.authenticate(r)
 		if err != nil {
 			return err
 		}
-		httpapi.Log(r.Context(), slog.String("reader", claims.Email))
+		httpapi.Log(r.Context(), slog.String("principal", who.Name))
 		if err := sameOrigin.Check(r); err != nil {
 			return &httpapi.Error{Status: http.StatusForbidden, Detail: "the request comes from another site", Cause: err}
 		}
-		return next(w, r.WithContext(context.WithValue(r.Context(), readerKey{}, claims.Email)))
+		return next(w, r.WithContext(context.WithValue(r.Context(), principalKey{}, who)))
 	}
 }
 
-type readerKey struct{}
+type principalKey struct{}
 
-// readerOf returns the e-mail address of who sent r.
-func readerOf(r *http.Request) string {
-	email, _ := r.Context().Value(readerKey{}).(string)
-	return email
+// principalOf returns who sent r: nobody, where signedIn let nobody through.
+func principalOf(r *http.Request) principal {
+	who, _ := r.Context().Value(principalKey{}).(principal)
+	return who
 }
 
-func (h *handler) reader(r *http.Request) (verify.Claims, error) {
+// authenticate returns who may read, and whether they may publish, too.
+func (h *handler) authenticate(r *http.Request) (principal, error) {
 	if h.policy.Audience == "" || h.iapAudience != "" && len(r.Header[iapHeader]) > 0 {
-		return h.verify.IAP(r, h.iapAudience)
+		claims, err := h.verify.IAP(r, h.iapAudience)
+		ofGoogle := strings.HasPrefix(claims.Subject, googleAccount)
+		return principal{cmp.Or(claims.Email, claims.Subject), ofGoogle && slices.Contains(h.publishers, claims.Email)}, err
 	}
-	return h.verify.IDToken(r, h.policy)
+	claims, err := h.verify.IDToken(r, h.policy)
+	return principal{claims.Email, len(h.publishers) == 0 || slices.Contains(h.publishers, claims.Email)}, err
+}
+
+// operation runs what a principal does beyond reading, if they may, and adds to
+// the request's log line what it was, on what, and how it ended.
+func operation(r *http.Request, action, target string, run func() error) (err error) {
+	outcome := "failed" // also when run panics
+	defer func() {
+		httpapi.Log(r.Context(), slog.String("action", action), slog.String("target", target), slog.String("outcome", outcome))
+	}()
+	if who := principalOf(r); who.MayPublish {
+		err = run()
+	} else {
+		err = &httpapi.Error{Status: http.StatusForbidden, Detail: fmt.Sprintf(
+			"you may read, but not publish or replay; ask who runs this inbox to add %s to CONSOLE_PUBLISHERS (console_publishers in Terraform)", who.Name)}
+	}
+	if err == nil {
+		outcome = "published"
+	} else if status, _ := httpapi.Status(err); status < http.StatusInternalServerError {
+		outcome = "refused"
+	}
+	return err
 }
 
 func unknown(w http.ResponseWriter, r *http.Request) error {
@@ -220,6 +263,10 @@ func (h *handler) data(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *handler) publish(w http.ResponseWriter, r *http.Request) error {
+	return operation(r, "publish", h.topicName, func() error { return h.publishBody(w, r) })
+}
+
+func (h *handler) publishBody(w http.ResponseWriter, r *http.Request) error {
 	body, err := httpapi.ReadBody(w, r, publisher.MaxBodySize)
 	if err != nil {
 		return err
@@ -241,6 +288,10 @@ func (h *handler) replay(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Allow", "GET")
 		return &httpapi.Error{Status: http.StatusMethodNotAllowed, Detail: "use GET, or POST to /messages/{id}:replay"}
 	}
+	return operation(r, "replay", id, func() error { return h.publishAgain(w, r, id) })
+}
+
+func (h *handler) publishAgain(w http.ResponseWriter, r *http.Request, id string) error {
 	m, err := h.get(r, id)
 	if err != nil {
 		return err

@@ -32,11 +32,17 @@ const (
 )
 
 // topic remembers what was published, after Pub/Sub's own checks.
-type topic struct{ sent []*pubsubpb.PubsubMessage }
+type topic struct {
+	sent []*pubsubpb.PubsubMessage
+	err  error
+}
 
 func (t *topic) Publish(_ context.Context, messages []*pubsubpb.PubsubMessage) ([]string, error) {
 	if err := publisher.Check(messages); err != nil {
 		return nil, err
+	}
+	if t.err != nil {
+		return nil, t.err
 	}
 	t.sent = append(t.sent, messages...)
 	return make([]string, len(messages)), nil
@@ -52,6 +58,11 @@ type site struct {
 
 func newSite(t *testing.T, cfg Config) *site {
 	t.Helper()
+	return newLoggedSite(t, cfg, slog.New(slog.DiscardHandler))
+}
+
+func newLoggedSite(t *testing.T, cfg Config, log *slog.Logger) *site {
+	t.Helper()
 	issuer, err := pushfake.NewIssuer(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +76,7 @@ func newSite(t *testing.T, cfg Config) *site {
 		t.Fatal(err)
 	}
 	s := &site{issuer: issuer, store: store, topic: &topic{}}
-	h, err := New(cfg, verifier, store, s.topic, slog.New(slog.DiscardHandler))
+	h, err := New(cfg, verifier, store, s.topic, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -420,6 +431,10 @@ func TestEnvironment(t *testing.T) {
 		"nobody":        {nil, "IAP_AUDIENCE"},
 		"audience_only": {map[string]string{"CONSOLE_AUDIENCE": audience}, "CONSOLE_READERS"},
 		"readers_only":  {map[string]string{"CONSOLE_READERS": reader, "IAP_AUDIENCE": iapAudience}, "CONSOLE_AUDIENCE"},
+		"publishers":    {map[string]string{"IAP_AUDIENCE": iapAudience, "CONSOLE_PUBLISHERS": "a@example.com,b@example.com"}, ""},
+		"no_publishers": {map[string]string{"IAP_AUDIENCE": iapAudience, "CONSOLE_PUBLISHERS": ""}, ""},
+		"bad_publisher": {map[string]string{"IAP_AUDIENCE": iapAudience, "CONSOLE_PUBLISHERS": "a@example.com, b@example.com"}, "CONSOLE_PUBLISHERS"},
+		"a_lone_comma":  {map[string]string{"IAP_AUDIENCE": iapAudience, "CONSOLE_PUBLISHERS": ","}, "CONSOLE_PUBLISHERS"},
 		"no_topic":      {map[string]string{"PUBSUB_TOPIC": "", "IAP_AUDIENCE": iapAudience}, "PUBSUB_TOPIC"},
 	} {
 		t.Run(name, func(t *testing.T) {

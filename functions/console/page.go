@@ -156,7 +156,7 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 
 // problem is what the error page shows.
 type problem struct {
-	Reader        string
+	principal
 	Status        int
 	Title, Detail string
 	Next          string
@@ -182,7 +182,7 @@ func rowOf(m *inbox.Message, token string) row {
 
 // list is what the page of all messages shows.
 type list struct {
-	Reader        string
+	principal
 	Query         inbox.Query
 	Rows          []row
 	Sources       []string
@@ -231,7 +231,7 @@ func (h *handler) listPage(w http.ResponseWriter, r *http.Request, status int, q
 			filter.Set(name, value)
 		}
 	}
-	p.Reader, p.Query = readerOf(r), q
+	p.principal, p.Query = principalOf(r), q
 	p.Sources = []string{inbox.SourcePubSub, inbox.SourceCalendar, inbox.SourceMNS}
 	p.Older = q.PageToken != ""
 	p.Live = !p.Older
@@ -305,7 +305,7 @@ func (h *handler) publishForm(w http.ResponseWriter, r *http.Request, body []byt
 
 // detail is what the page of one message shows.
 type detail struct {
-	Reader    string
+	principal
 	Message   *inbox.Message
 	MessageID string
 	Size      string
@@ -324,7 +324,7 @@ type viewLink struct {
 func (h *handler) messagePage(w http.ResponseWriter, r *http.Request, m *inbox.Message) error {
 	best := viewOf(m.Data, "")
 	p := detail{
-		Reader:    readerOf(r),
+		principal: principalOf(r),
 		Message:   m,
 		MessageID: visible(m.MessageID),
 		Size:      sizeText(m.Size),

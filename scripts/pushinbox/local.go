@@ -334,7 +334,8 @@ func (l *local) functions(base string, issuer *pushfake.Issuer, store inbox.Inbo
 		return nil, err
 	}
 	reading, err := console.New(console.Config{
-		Project: s.Project, Topic: s.Topic, Audience: base + "/", Readers: []string{developer}, IAPAudience: iapAudience,
+		Project: s.Project, Topic: s.Topic, Audience: base + "/", IAPAudience: iapAudience,
+		Readers: []string{developer}, Publishers: []string{developer},
 	}, verifier, store, topic, l.log("console"))
 	if err != nil {
 		return nil, err
