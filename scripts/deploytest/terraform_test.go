@@ -89,6 +89,7 @@ type function struct {
 	Environment    map[string]string `json:"environment"`
 	Secrets        map[string]string `json:"secrets"`
 	TimeoutSeconds int               `json:"timeout_seconds"`
+	Ingress        string            `json:"ingress"`
 }
 
 // outputs plans and applies the module with a mocked provider and these settings
