@@ -478,6 +478,9 @@ func checkDeployment(t *testing.T, file string, here map[string]string, function
 		moved[name].(map[string]any)["url"] = url
 		audiences[url] = functions[name].URL
 	}
+	// From here receive can be reached.
+	moved["receive"].(map[string]any)["ingress"] = "all"
+	all["api_url"] = map[string]any{"value": here["console"]}
 	if b, err = json.Marshal(all); err != nil {
 		t.Fatal(err)
 	}

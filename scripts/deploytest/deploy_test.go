@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -674,7 +675,10 @@ func TestCloudBuild(t *testing.T) {
 			t.Errorf("%s: %v%s", s.ID, err, out)
 		}
 	}
-	want := map[string][]string{"test": {"-"}, "terraform": {"-"}, "outputs": {"terraform"}, "deploy": {"test", "outputs"}}
+	if sum := build.Substitutions["_GO_SHA256"]; !regexp.MustCompile("^[0-9a-f]{64}$").MatchString(sum) {
+		t.Errorf("_GO_SHA256 %q is no SHA-256", sum)
+	}
+	want := map[string][]string{"test": {"-"}, "terraform": {"-"}, "outputs": {"terraform"}, "plan": {"outputs"}, "deploy": {"test", "plan"}}
 	if diff := cmp.Diff(want, order); diff != "" {
 		t.Errorf("what waits for what (-want +got):\n%s", diff)
 	}

@@ -36,6 +36,11 @@ func TestTeardown(t *testing.T) {
 			deleted: []string{"delete receive"},
 			want:    []string{"terraform state rm google_firestore_field.inbox", "terraform destroy"},
 		},
+		{
+			name: "no_longer_wanted", args: []string{"--yes"}, deployed: []string{"receive", "mns"}, ok: true,
+			deleted: []string{"delete mns", "delete receive"},
+			want:    []string{"terraform state rm google_firestore_field.inbox", "terraform destroy"},
+		},
 		{name: "dry_run", args: []string{"--dry-run"}, deployed: []string{"publish", "receive"}, ok: true},
 		{name: "not_confirmed", deployed: []string{"publish", "receive"}},
 		{name: "unknown_option", args: []string{"--force"}},
@@ -58,7 +63,10 @@ esac
 			}
 			c := newCloud(t)
 			for _, name := range test.deployed {
-				c.created[name] = map[string]any{"serviceConfig": map[string]any{}}
+				c.created[name] = ours(name)
+				if name == "other" { // somebody else's
+					c.created[name] = map[string]any{"serviceConfig": map[string]any{"serviceAccountEmail": "other@demo-project.iam.gserviceaccount.com"}}
+				}
 			}
 			cmd := exec.CommandContext(t.Context(), "scripts/teardown", test.args...)
 			cmd.Dir, cmd.Env = root, append(append(os.Environ(), c.environment(t)...), "PATH="+dir+":"+os.Getenv("PATH"))
