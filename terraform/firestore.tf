@@ -63,6 +63,8 @@ resource "google_firestore_field" "inbox" {
   database   = local.database
   collection = replace(each.value.collectionGroup, "/^messages/", var.inbox_collection)
   field      = each.value.fieldPath
+  # Forgotten, not reset: the database stays, and its messages go on expiring.
+  deletion_policy = "ABANDON"
 
   index_config {
     dynamic "indexes" {

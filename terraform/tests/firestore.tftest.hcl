@@ -19,6 +19,10 @@ run "defaults" {
     error_message = "terraform destroy would try to delete the messages."
   }
   assert {
+    condition     = alltrue([for f in google_firestore_field.inbox : f.deletion_policy == "ABANDON"])
+    error_message = "terraform destroy would keep the messages that remain for ever, and index their times."
+  }
+  assert {
     condition     = google_firestore_database.inbox[0].name == "(default)" && google_firestore_database.inbox[0].location_id == "europe-west1" && google_firestore_database.inbox[0].type == "FIRESTORE_NATIVE"
     error_message = "The database is not the default one, in the region, in Native mode."
   }
