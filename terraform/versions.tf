@@ -5,7 +5,7 @@ terraform {
   required_providers {
     google = {
       source  = "hashicorp/google"
-      version = ">= 7.32, < 9.0" # deletion_policy of google_firestore_field
+      version = ">= 7.33, < 9.0" # deletion_policy of google_firestore_field
     }
   }
 }
