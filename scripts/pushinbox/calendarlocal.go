@@ -10,10 +10,8 @@ import (
 	"sync"
 	"time"
 
-	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	gcal "google.golang.org/api/calendar/v3"
 	"google.golang.org/api/option"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	calendarfunction "example.com/pushinbox/functions/calendar"
 	"example.com/pushinbox/shared/calendar"
@@ -21,7 +19,6 @@ import (
 	"example.com/pushinbox/shared/calendar/calendarfake"
 	"example.com/pushinbox/shared/calendar/firestorestate"
 	"example.com/pushinbox/shared/inbox"
-	"example.com/pushinbox/shared/publisher"
 	"example.com/pushinbox/shared/pushfake"
 )
 
@@ -42,9 +39,8 @@ type localCalendar struct {
 	google *calendarfake.Server
 	state  calendar.State
 	engine *calendar.Engine
-	topic  *publisher.Publisher
-	// stopPubSub ends the pushing of syncs.
-	stopPubSub func() error
+	// pubSub pushes what asks for a sync.
+	pubSub *localPubSub
 }
 
 // openCalendar opens the state and the stand-in, and starts the pushing of
@@ -78,17 +74,14 @@ func (l *local) openCalendar(ctx context.Context, base string, issuer *pushfake.
 		return nil, err
 	}
 	project := "projects/" + l.settings.Project
-	c.topic, c.stopPubSub, err = l.startPubSub(ctx, base+"/calendar/sync", issuer, nil, &pubsubpb.Subscription{
-		Topic:      project + "/topics/" + syncTopic,
-		Name:       project + "/subscriptions/" + syncTopic,
-		PushConfig: signedPush(base + "/calendar"),
-		// Less than in production: for as long, a run that has ended keeps what it
-		// was about to pull from Google's emulator.
-		AckDeadlineSeconds: 20,
-		RetryPolicy: &pubsubpb.RetryPolicy{
-			MinimumBackoff: durationpb.New(time.Second), MaximumBackoff: durationpb.New(time.Minute),
-		},
-	})
+	pushes := calendarSync
+	if l.settings.PubSubEmulator != "" {
+		// For as long, a run that has ended keeps what it was about to pull from
+		// Google's emulator.
+		pushes.AckDeadline = 20 * time.Second
+	}
+	c.pubSub, err = l.startPubSub(ctx, base+"/calendar/sync", issuer, nil,
+		pushes.subscription(project+"/topics/"+syncTopic, project+"/subscriptions/"+syncTopic, signedPush(base+"/calendar")))
 	return c, err
 }
 
@@ -150,7 +143,7 @@ func (c *localCalendar) mount(mux *http.ServeMux, l *local, base string, v calen
 	function, err := calendarfunction.New(calendarfunction.Config{
 		Project: l.settings.Project, Address: notificationAddress(base), Audience: base + "/calendar",
 		Operators: []string{developer, pushAccount}, SyncTopic: syncTopic,
-	}, v, c.engine, c.topic, l.log("calendar"))
+	}, v, c.engine, c.pubSub.topic, l.log("calendar"))
 	if err != nil {
 		return err
 	}

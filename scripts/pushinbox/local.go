@@ -20,7 +20,6 @@ import (
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"example.com/pushinbox/functions/console"
 	"example.com/pushinbox/functions/publish"
@@ -58,7 +57,7 @@ func (localSettings) Validate() error { return nil }
 const shutdownGrace = 3 * time.Second
 
 func newLocal() *cobra.Command {
-	var l local
+	l := local{pushes: terraformDefaults}
 	cmd := &cobra.Command{
 		Use:   "local",
 		Short: "Run everything on this machine: Pub/Sub, signed push, the functions, the inbox",
@@ -76,10 +75,16 @@ secret is "local" too, and pushes to /mns; see "pushinbox mns --help". What the
 function logs of this run is in mns.log in --data, for "pushinbox logs".
 MNS_SECRET and MNS_BODY are the function's, as when it is deployed.
 
+Pushes are retried, become dead letters and are ordered as Terraform's defaults
+have it; --max-attempts, --retry-backoff, --ack-deadline and --ordering set that
+otherwise.
+
 PUBSUB_EMULATOR_HOST and FIRESTORE_EMULATOR_HOST take Google's emulators in
-place of the Pub/Sub in this process and of the file in --data.`,
+place of the Pub/Sub in this process and of the file in --data. A subscription
+that Pub/Sub's emulator has already stays as it is.`,
 		Example: `  pushinbox local
   pushinbox local --port 9000 --data /tmp/inbox
+  pushinbox local --max-attempts 5 --retry-backoff 1s,5s
   pushinbox local --format json | jq .status`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -93,6 +98,7 @@ place of the Pub/Sub in this process and of the file in --data.`,
 	}
 	cmd.Flags().IntVar(&l.port, "port", 8080, "the port to listen on, on 127.0.0.1; 0 takes a free one")
 	cmd.Flags().StringVar(&l.data, "data", ".local", "the directory that keeps the messages")
+	l.pushes.flags(cmd)
 	cmd.Flags().BoolVar(&l.quiet, "quiet", false, "print no line for each delivery")
 	formatFlag(cmd, &l.format)
 	return cmd
@@ -104,6 +110,7 @@ type local struct {
 	data     string
 	quiet    bool
 	format   string
+	pushes   pushSettings
 	settings localSettings
 	out      io.Writer
 	outMu    sync.Mutex
@@ -131,25 +138,26 @@ func (l *local) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	topic, stopPubSub, err := l.startPubSub(ctx, l.endpoint(base), issuer, l.delivered, l.subscription(base))
+	pubSub, err := l.startPubSub(ctx, l.endpoint(base), issuer, l.delivered, l.subscription(base))
 	if err != nil {
 		return err
 	}
+	l.pushes = pubSub.pushes
 	calendars, err := l.openCalendar(ctx, base, issuer, store)
 	if err != nil {
-		return errors.Join(err, stopPubSub())
+		return errors.Join(err, pubSub.stop())
 	}
 	defer func() { err = errors.Join(err, calendars.state.Close()) }()
 	alibaba, err := l.openMNS(store)
 	if err != nil {
-		return errors.Join(err, stopPubSub(), calendars.stopPubSub())
+		return errors.Join(err, pubSub.stop(), calendars.pubSub.stop())
 	}
 	defer func() { err = errors.Join(err, alibaba.log.Close()) }()
 	stopPushing := func() error {
 		alibaba.stop()
-		return errors.Join(stopPubSub(), calendars.stopPubSub())
+		return errors.Join(pubSub.stop(), calendars.pubSub.stop())
 	}
-	handler, err := l.functions(base, issuer, store, topic, calendars, alibaba)
+	handler, err := l.functions(base, issuer, store, pubSub.topic, calendars, alibaba)
 	if err != nil {
 		return errors.Join(err, stopPushing())
 	}
@@ -253,20 +261,10 @@ func (l *local) endpoint(base string) string {
 	return endpoint
 }
 
-// subscription is the inbox's, as Terraform makes it.
+// subscription is the inbox's.
 func (l *local) subscription(base string) *pubsubpb.Subscription {
 	project := "projects/" + l.settings.Project
-	return &pubsubpb.Subscription{
-		Topic:                 project + "/topics/" + l.settings.Topic,
-		Name:                  project + "/subscriptions/" + l.settings.Topic + "-push",
-		PushConfig:            signedPush(base + "/receive"),
-		AckDeadlineSeconds:    10,
-		EnableMessageOrdering: true,
-		RetryPolicy: &pubsubpb.RetryPolicy{
-			MinimumBackoff: durationpb.New(time.Second), MaximumBackoff: durationpb.New(time.Minute),
-		},
-		DeadLetterPolicy: &pubsubpb.DeadLetterPolicy{MaxDeliveryAttempts: 10},
-	}
+	return l.pushes.subscription(project+"/topics/"+l.settings.Topic, project+"/subscriptions/"+l.settings.Topic+"-push", signedPush(base+"/receive"))
 }
 
 // signedPush has pushes signed by the push account.
@@ -276,15 +274,24 @@ func signedPush(audience string) *pubsubpb.PushConfig {
 	}}
 }
 
+// localPubSub is a topic whose messages are pushed.
+type localPubSub struct {
+	topic *publisher.Publisher
+	// pushes are the settings in force, which are another's where the
+	// subscription was there already.
+	pushes pushSettings
+	stop   func() error
+}
+
 // startPubSub starts a Pub/Sub and the pushing of a subscription of its topic,
 // and tells delivered of it unless that is nil.
-func (l *local) startPubSub(ctx context.Context, endpoint string, issuer *pushfake.Issuer, delivered func(pushfake.Delivery), sub *pubsubpb.Subscription) (*publisher.Publisher, func() error, error) {
+func (l *local) startPubSub(ctx context.Context, endpoint string, issuer *pushfake.Issuer, delivered func(pushfake.Delivery), sub *pubsubpb.Subscription) (*localPubSub, error) {
 	s := l.settings
 	var client *pubsub.Client
 	if s.PubSubEmulator != "" {
 		var err error
 		if client, err = pubsub.NewClient(ctx, s.Project); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	server, err := pushfake.Start(ctx, endpoint, &pushfake.ServerOptions{
@@ -300,17 +307,21 @@ func (l *local) startPubSub(ctx context.Context, endpoint string, issuer *pushfa
 		if client != nil {
 			err = errors.Join(fmt.Errorf("Pub/Sub's emulator at %s: %w", s.PubSubEmulator, err), client.Close())
 		}
-		return nil, nil, err
+		return nil, err
 	}
 	stop := server.Close
 	if client != nil {
 		stop = func() error { return errors.Join(server.Close(), client.Close()) }
 	}
+	inForce, err := server.Client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: server.Subscription})
+	if err != nil {
+		return nil, errors.Join(err, stop())
+	}
 	topic, err := publisher.New(server.Client, server.Topic)
 	if err != nil {
-		return nil, nil, errors.Join(err, stop())
+		return nil, errors.Join(err, stop())
 	}
-	return topic, stop, nil
+	return &localPubSub{topic, settingsOf(inForce), stop}, nil
 }
 
 // functions mounts the functions, each made by the constructor that production
@@ -329,6 +340,7 @@ func (l *local) functions(base string, issuer *pushfake.Issuer, store inbox.Inbo
 	}
 	receiving, err := receive.New(receive.Config{
 		Project: s.Project, Audience: base + "/receive", ServiceAccount: pushAccount, VerificationToken: s.VerificationToken,
+		AckDeadline: l.pushes.AckDeadline,
 	}, verifier, store, l.log("receive"))
 	if err != nil {
 		return nil, err
@@ -391,6 +403,7 @@ func (l *local) banner(base, where string) {
   calendar %[1]s/calendar   watches calendars; a stand-in for Google's is at /local/calendar
   mns      %[1]s/mns        where MNS pushes arrive; a stand-in for it is at /local/mns
   Pub/Sub  %[4]s, topic projects/%[5]s/topics/%[6]s
+  pushes   %[8]s
   inbox    %[7]s
 
 Try it:
@@ -399,7 +412,7 @@ Try it:
   curl -H "Authorization: Bearer $(curl -s '%[1]s/local/token?for=publish')" \
     -H 'Content-Type: text/plain' -d 'Hello again' '%[1]s/publish?attribute.kind=greeting'
 
-`, base, developer, pushAccount, pubSub, l.settings.Project, l.settings.Topic, where)
+`, base, developer, pushAccount, pubSub, l.settings.Project, l.settings.Topic, where, l.pushes)
 }
 
 // delivered prints a delivery.

@@ -56,13 +56,15 @@ type running struct {
 	base  string
 	cmd   *exec.Cmd
 	lines chan string
-	errs  bytes.Buffer  // to be read after done
-	done  chan struct{} // closed when the process has ended
+	// pushes is the banner's line about them.
+	pushes string
+	errs   bytes.Buffer  // to be read after done
+	done   chan struct{} // closed when the process has ended
 }
 
 // start runs pushinbox local on data and a free port, and returns once it
-// answers.
-func start(t *testing.T, data string, environment ...string) *running {
+// answers. more are flags, which begin with "--", and variables.
+func start(t *testing.T, data string, more ...string) *running {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -70,15 +72,22 @@ func start(t *testing.T, data string, environment ...string) *running {
 	}
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
 	_ = listener.Close()
-	return startAt(t, port, data, environment...)
+	return startAt(t, port, data, more...)
 }
 
 // startAt is start on a given port.
-func startAt(t *testing.T, port, data string, environment ...string) *running {
+func startAt(t *testing.T, port, data string, more ...string) *running {
 	t.Helper()
 	r := &running{base: "http://127.0.0.1:" + port, lines: make(chan string, 10_000), done: make(chan struct{})}
 	r.cmd = exec.Command(command, "local", "--port", port, "--data", data)
-	r.cmd.Env = append(os.Environ(), environment...)
+	r.cmd.Env = os.Environ()
+	for _, s := range more {
+		if strings.HasPrefix(s, "--") {
+			r.cmd.Args = append(r.cmd.Args, s)
+		} else {
+			r.cmd.Env = append(r.cmd.Env, s)
+		}
+	}
 	r.cmd.Stderr = &r.errs
 	out, err := r.cmd.StdoutPipe()
 	if err != nil {
@@ -112,6 +121,9 @@ func (r *running) line(t *testing.T, want func(string) bool) string {
 	for {
 		select {
 		case s := <-r.lines:
+			if strings.HasPrefix(s, "  pushes ") {
+				r.pushes = s
+			}
 			if want(s) {
 				return s
 			}
@@ -199,9 +211,9 @@ type sent struct {
 // mainPath publishes in three ways, waits for the pushes, reads all back, and
 // reads again after a kill -9. The emulator's pushes lack the ordering key
 // only where the emulator itself pushes; here ours does.
-func mainPath(t *testing.T, environment ...string) {
+func mainPath(t *testing.T, more ...string) {
 	data := t.TempDir()
-	r := start(t, data, environment...)
+	r := start(t, data, more...)
 	binary := "\x00\xff\r\n<b>" + strings.Repeat("x", 10_000)
 	want := map[string]sent{}
 	ids := r.publish(t, "", "application/json", fmt.Sprintf(
@@ -247,7 +259,7 @@ func mainPath(t *testing.T, environment ...string) {
 		t.Fatal(err)
 	}
 	<-r.done
-	r = start(t, data, environment...)
+	r = start(t, data, more...)
 	if diff := cmp.Diff(before, check(r)); diff != "" {
 		t.Errorf("after kill -9: %s", diff)
 	}
@@ -265,8 +277,10 @@ func TestMainPath(t *testing.T) {
 
 func TestMainPathOnGooglesEmulators(t *testing.T) {
 	t.Parallel()
+	// The emulator keeps for an ack deadline what the killed run was about to
+	// pull.
 	mainPath(t, "PUBSUB_EMULATOR_HOST="+emulator.PubSub(t), "FIRESTORE_EMULATOR_HOST="+emulator.Firestore(t),
-		"GOOGLE_CLOUD_PROJECT=main-path")
+		"GOOGLE_CLOUD_PROJECT=main-path", "--ack-deadline=10s")
 }
 
 func TestHostileRequestsOverHTTP(t *testing.T) {
@@ -394,6 +408,17 @@ func TestWrongCalls(t *testing.T) {
 		"port_out_of_range": {[]string{"local", "--port", "70000", "--data", data}, exitFailed, "cannot listen on port 70000"},
 		"unknown_command":   {[]string{"lokal"}, exitUsage, `there is no command "lokal"`},
 		"unknown_flag":      {[]string{"local", "--prot", "1"}, exitUsage, "unknown flag: --prot; see pushinbox local --help"},
+		"attempts_low":      {[]string{"local", "--max-attempts", "4"}, exitUsage, "5 to 100"},
+		"attempts_high":     {[]string{"local", "--max-attempts", "101"}, exitUsage, "5 to 100"},
+		"attempts_text":     {[]string{"local", "--max-attempts", "many"}, exitUsage, "5 to 100"},
+		"backoff_alone":     {[]string{"local", "--retry-backoff", "10s"}, exitUsage, "two durations of 0s to 600s"},
+		"backoff_swapped":   {[]string{"local", "--retry-backoff", "5s,1s"}, exitUsage, "the lower one first"},
+		"backoff_high":      {[]string{"local", "--retry-backoff", "0s,601s"}, exitUsage, "two durations of 0s to 600s"},
+		"backoff_negative":  {[]string{"local", "--retry-backoff", "-1s,5s"}, exitUsage, "two durations of 0s to 600s"},
+		"backoff_three":     {[]string{"local", "--retry-backoff", "1s,5s,9s"}, exitUsage, "two durations of 0s to 600s"},
+		"deadline_low":      {[]string{"local", "--ack-deadline", "9s"}, exitUsage, "10s to 600s"},
+		"deadline_high":     {[]string{"local", "--ack-deadline", "601s"}, exitUsage, "10s to 600s"},
+		"deadline_fraction": {[]string{"local", "--ack-deadline", "10500ms"}, exitUsage, "10s to 600s"},
 		"unknown_format":    {[]string{"send", "--format", "xml", file}, exitUsage, `--format is "xml"; it must be text or json`},
 		"no_file":           {[]string{"send"}, exitUsage, "FILE is missing; see pushinbox send --help"},
 		"missing_file":      {[]string{"send", "--url", r.base, filepath.Join(data, "no")}, exitFailed, "no such file"},
