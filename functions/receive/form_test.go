@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"example.com/pushinbox/shared/inbox"
-	"example.com/pushinbox/shared/pushfake/hostile"
+	"example.com/pushinbox/testkit/pushattack"
 )
 
 // TestPathSaysTheForm sends a push of each form, genuine as to its sender, to

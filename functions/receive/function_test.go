@@ -16,7 +16,7 @@ import (
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 	"example.com/pushinbox/shared/pushfake"
-	"example.com/pushinbox/shared/pushfake/hostile"
+	"example.com/pushinbox/testkit/pushattack"
 )
 
 // TestRegisteredFunction sends hostile and good requests to the function as

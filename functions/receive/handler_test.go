@@ -22,9 +22,9 @@ import (
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/boltinbox"
 	"example.com/pushinbox/shared/pushfake"
-	"example.com/pushinbox/shared/pushfake/hostile"
 	"example.com/pushinbox/shared/settings"
 	"example.com/pushinbox/shared/verify"
+	"example.com/pushinbox/testkit/pushattack"
 )
 
 const (

@@ -25,7 +25,7 @@ import (
 	"example.com/pushinbox/shared/emulator"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/publisher"
-	"example.com/pushinbox/shared/pushfake/hostile"
+	"example.com/pushinbox/testkit/pushattack"
 )
 
 // command is the built pushinbox.
