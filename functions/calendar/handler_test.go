@@ -620,10 +620,10 @@ func TestStrangersCannotOperate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	target := hostile.Target{URL: "http://calendar/sync", Keys: b, Mint: func(claims map[string]any) (string, error) {
+	target := pushattack.Target{URL: "http://calendar/sync", Keys: b, Mint: func(claims map[string]any) (string, error) {
 		return s.token(t, claims), nil
 	}}
-	cases, err := hostile.Cases(target)
+	cases, err := pushattack.Cases(target)
 	if err != nil {
 		t.Fatal(err)
 	}

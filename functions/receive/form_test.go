@@ -18,7 +18,7 @@ func TestPathSaysTheForm(t *testing.T) {
 	t.Parallel()
 	metadata := map[string]string{"x-goog-pubsub-message-id": "7", "x-goog-pubsub-subscription-name": "projects/p/subscriptions/s"}
 	const sub = "projects/p/subscriptions/s"
-	envelope := inbox.ID("pubsub", hostile.Subscription, hostile.MessageID)
+	envelope := inbox.ID("pubsub", pushattack.Subscription, pushattack.MessageID)
 	ofHeaders := inbox.ID("pubsub", sub, "7")
 	const hashOfHello = "sha256-2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
 	for name, test := range map[string]struct {
@@ -27,24 +27,24 @@ func TestPathSaysTheForm(t *testing.T) {
 		body    string
 		want    string
 	}{
-		"wrapped":                    {"/wrapped", nil, hostile.Body, envelope},
+		"wrapped":                    {"/wrapped", nil, pushattack.Body, envelope},
 		"wrapped_bare":               {"/wrapped", nil, `{"status":"hi"}`, ""},
 		"wrapped_text":               {"/wrapped", map[string]string{"Content-Type": "text/plain"}, "hello", ""},
 		"wrapped_unwrapped":          {"/wrapped", metadata, "hello", ""},
 		"unwrapped":                  {"/unwrapped", metadata, "hello", ofHeaders},
-		"unwrapped_envelope":         {"/unwrapped", metadata, hostile.Body, ofHeaders},
-		"unwrapped_without_metadata": {"/unwrapped", nil, hostile.Body, ""},
+		"unwrapped_envelope":         {"/unwrapped", metadata, pushattack.Body, ofHeaders},
+		"unwrapped_without_metadata": {"/unwrapped", nil, pushattack.Body, ""},
 		"bare":                       {"/bare", nil, "hello", inbox.ID("pubsub", "", hashOfHello)},
 		"bare_with_metadata":         {"/bare", metadata, "hello", inbox.ID("pubsub", "", hashOfHello)},
-		"guessed_envelope":           {"/", nil, hostile.Body, envelope},
-		"guessed_metadata":           {"/any/path", metadata, hostile.Body, ofHeaders},
-		"guessed_no_path":            {"", nil, hostile.Body, envelope},
+		"guessed_envelope":           {"/", nil, pushattack.Body, envelope},
+		"guessed_metadata":           {"/any/path", metadata, pushattack.Body, ofHeaders},
+		"guessed_no_path":            {"", nil, pushattack.Body, envelope},
 		"trailing_slash_is_a_guess":  {"/wrapped/", metadata, "hello", ofHeaders},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := newEndpoint(t, Config{})
-			r, err := hostile.Good(target(t, e.issuer, "http://receive"+test.path))
+			r, err := pushattack.Good(target(t, e.issuer, "http://receive"+test.path))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -72,14 +72,14 @@ func TestPathSaysTheForm(t *testing.T) {
 func TestBareEnvelopeIsItsHash(t *testing.T) {
 	t.Parallel()
 	e := newEndpoint(t, Config{})
-	r, err := hostile.Good(target(t, e.issuer, "http://receive/bare"))
+	r, err := pushattack.Good(target(t, e.issuer, "http://receive/bare"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if w := e.serve(r); w.Code != http.StatusNoContent {
 		t.Fatalf("answered %d %s", w.Code, w.Body)
 	}
-	if m := e.stored(t)[0]; m.Subscription != "" || !strings.HasPrefix(m.MessageID, "sha256-") || string(m.Data) != hostile.Body {
+	if m := e.stored(t)[0]; m.Subscription != "" || !strings.HasPrefix(m.MessageID, "sha256-") || string(m.Data) != pushattack.Body {
 		t.Errorf("stored %+v", m)
 	}
 }
@@ -93,7 +93,7 @@ func TestEveryPathVerifies(t *testing.T) {
 		t.Run(path[1:], func(t *testing.T) {
 			t.Parallel()
 			e := newEndpoint(t, Config{VerificationToken: secret})
-			cases, err := hostile.Cases(target(t, e.issuer, "http://receive"+path+"?"+url.Values{"token": {secret}}.Encode()))
+			cases, err := pushattack.Cases(target(t, e.issuer, "http://receive"+path+"?"+url.Values{"token": {secret}}.Encode()))
 			if err != nil {
 				t.Fatal(err)
 			}

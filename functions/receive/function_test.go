@@ -90,7 +90,7 @@ func TestRegisteredFunction(t *testing.T) {
 	}
 
 	to := target(t, issuer, base+"/receive?"+url.Values{"token": {secret}}.Encode())
-	cases, err := hostile.Cases(to)
+	cases, err := pushattack.Cases(to)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func TestRegisteredFunction(t *testing.T) {
 		t.Fatalf("%d messages were stored", n)
 	}
 	for range 2 {
-		r, err := hostile.Good(to)
+		r, err := pushattack.Good(to)
 		if err != nil {
 			t.Fatal(err)
 		}

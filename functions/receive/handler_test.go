@@ -66,7 +66,7 @@ func newEndpoint(tb testing.TB, cfg Config) *endpoint {
 }
 
 // target is the endpoint as package hostile wants it.
-func target(tb testing.TB, issuer *pushfake.Issuer, address string) hostile.Target {
+func target(tb testing.TB, issuer *pushfake.Issuer, address string) pushattack.Target {
 	tb.Helper()
 	keys, err := issuer.Transport().RoundTrip(httptest.NewRequest(http.MethodGet, "https://www.googleapis.com/oauth2/v3/certs", nil))
 	if err != nil {
@@ -76,7 +76,7 @@ func target(tb testing.TB, issuer *pushfake.Issuer, address string) hostile.Targ
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return hostile.Target{
+	return pushattack.Target{
 		URL:  address,
 		Keys: b,
 		Mint: func(claims map[string]any) (string, error) {
@@ -107,7 +107,7 @@ func (e *endpoint) stored(tb testing.TB) []inbox.Message {
 func TestRefusesWithNothingStored(t *testing.T) {
 	t.Parallel()
 	e := newEndpoint(t, Config{VerificationToken: secret})
-	cases, err := hostile.Cases(target(t, e.issuer, "http://receive/?"+url.Values{"token": {secret}}.Encode()))
+	cases, err := pushattack.Cases(target(t, e.issuer, "http://receive/?"+url.Values{"token": {secret}}.Encode()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func TestStoresOnceAndAcknowledges(t *testing.T) {
 	e := newEndpoint(t, Config{VerificationToken: secret})
 	to := target(t, e.issuer, "http://receive/?"+url.Values{"token": {secret}}.Encode())
 	for range 3 {
-		r, err := hostile.Good(to)
+		r, err := pushattack.Good(to)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -145,8 +145,8 @@ func TestStoresOnceAndAcknowledges(t *testing.T) {
 	}
 	got := e.stored(t)
 	want := []inbox.Message{{
-		ID: inbox.ID("pubsub", hostile.Subscription, hostile.MessageID), Source: "pubsub",
-		Subscription: hostile.Subscription, MessageID: hostile.MessageID, Data: []byte("hostile"), Size: 7,
+		ID: inbox.ID("pubsub", pushattack.Subscription, pushattack.MessageID), Source: "pubsub",
+		Subscription: pushattack.Subscription, MessageID: pushattack.MessageID, Data: []byte("hostile"), Size: 7,
 		Verified: inbox.Verified{Issuer: "https://accounts.google.com", Audience: audience, Email: pushAccount, EmailVerified: true},
 	}}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(inbox.Message{}, "PublishTime", "ReceivedAt", "Attributes"),
@@ -158,7 +158,7 @@ func TestStoresOnceAndAcknowledges(t *testing.T) {
 func TestUnwrappedPush(t *testing.T) {
 	t.Parallel()
 	e := newEndpoint(t, Config{})
-	r, err := hostile.Good(target(t, e.issuer, "http://receive/any/path"))
+	r, err := pushattack.Good(target(t, e.issuer, "http://receive/any/path"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +207,7 @@ func TestStoreFailureIsNeverAnAck(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, err := hostile.Good(target(t, e.issuer, "http://receive/"))
+			r, err := pushattack.Good(target(t, e.issuer, "http://receive/"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -235,7 +235,7 @@ func TestKeysDownIs503(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := hostile.Good(target(t, e.issuer, "http://receive/"))
+	r, err := pushattack.Good(target(t, e.issuer, "http://receive/"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,10 +279,10 @@ func TestLargePushesWaitForRoom(t *testing.T) {
 		}
 		to := target(t, issuer, "http://receive/")
 		const length, room = 12 << 20, bodiesBudget / (12 << 20)
-		body := strings.Replace(hostile.Body, "{", "{"+strings.Repeat(" ", length-len(hostile.Body)), 1)
+		body := strings.Replace(pushattack.Body, "{", "{"+strings.Repeat(" ", length-len(pushattack.Body)), 1)
 		answers := make(chan int, room+2)
 		push := func() *atomic.Bool {
-			r, err := hostile.Good(to)
+			r, err := pushattack.Good(to)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -445,7 +445,7 @@ func TestAnswersBeforeTheAckDeadline(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				r, err := hostile.Good(target(t, issuer, "http://receive/"))
+				r, err := pushattack.Good(target(t, issuer, "http://receive/"))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -484,11 +484,11 @@ func BenchmarkReceive(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	r, err := hostile.Good(target(b, e.issuer, "http://receive/"))
+	r, err := pushattack.Good(target(b, e.issuer, "http://receive/"))
 	if err != nil {
 		b.Fatal(err)
 	}
-	body := strings.Replace(hostile.Body, "aG9zdGlsZQ==", strings.Repeat("QUJD", 1024/3)+"QQ==", 1)
+	body := strings.Replace(pushattack.Body, "aG9zdGlsZQ==", strings.Repeat("QUJD", 1024/3)+"QQ==", 1)
 	r.ContentLength = int64(len(body))
 	policy := verify.Policy{Audience: audience, Emails: []string{pushAccount}}
 	var verifying float64

@@ -287,7 +287,7 @@ func TestHostileRequestsOverHTTP(t *testing.T) {
 	t.Parallel()
 	const secret = "s3cr&t+/ %"
 	r := start(t, t.TempDir(), "PUBSUB_VERIFICATION_TOKEN="+secret)
-	to := hostile.Target{
+	to := pushattack.Target{
 		URL:  r.base + "/receive?" + url.Values{"token": {secret}}.Encode(),
 		Keys: r.get(t, "/local/certs"),
 		Mint: func(claims map[string]any) (string, error) {
@@ -306,7 +306,7 @@ func TestHostileRequestsOverHTTP(t *testing.T) {
 			return r.token(t, query.Encode()), nil
 		},
 	}
-	cases, err := hostile.Cases(to)
+	cases, err := pushattack.Cases(to)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,7 +320,7 @@ func TestHostileRequestsOverHTTP(t *testing.T) {
 	if n := len(r.messages(t)); n != 0 {
 		t.Fatalf("%d messages were stored", n)
 	}
-	good, err := hostile.Good(to)
+	good, err := pushattack.Good(to)
 	if err != nil {
 		t.Fatal(err)
 	}

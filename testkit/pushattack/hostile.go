@@ -1,7 +1,7 @@
-// Package hostile holds requests that a Pub/Sub push endpoint must refuse with
+// Package pushattack holds requests that a Pub/Sub push endpoint must refuse with
 // nothing stored, each one change away from a push that it takes. Tests send
 // them to a handler, to a function or to a running server.
-package hostile
+package pushattack
 
 import (
 	"bytes"
