@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"example.com/pushinbox/shared/mns/hostile"
 	"example.com/pushinbox/shared/mns/mnsfake"
+	"example.com/pushinbox/testkit/mnsattack"
 )
 
 // TestRefusesWithNothingStored sends hostile requests to a real server.

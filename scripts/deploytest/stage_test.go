@@ -183,7 +183,7 @@ func TestStagedSource(t *testing.T) {
 			for _, unwanted := range []string{
 				"shared/pushfake", "shared/inbox/boltinbox", "shared/emulator", "shared/inbox/inboxtest",
 				"shared/calendar/boltstate", "shared/calendar/calendarfake", "shared/calendar/statetest",
-				"shared/mns/mnsfake", "shared/mns/hostile",
+				"shared/mns/mnsfake", "testkit/mnsattack",
 			} {
 				if slices.Contains(strings.Fields(deps), module+"/"+unwanted) {
 					t.Errorf("the program links %s", unwanted)

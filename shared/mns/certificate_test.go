@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"example.com/pushinbox/shared/mns/hostile"
+	"example.com/pushinbox/testkit/mnsattack"
 )
 
 // knownModulus is that of the one certificate that MNS is known to have signed

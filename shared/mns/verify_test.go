@@ -28,7 +28,7 @@ import (
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/mns"
-	"example.com/pushinbox/shared/mns/hostile"
+	"example.com/pushinbox/testkit/mnsattack"
 )
 
 const owner = "1000000000000000"
