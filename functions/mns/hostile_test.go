@@ -16,7 +16,7 @@ import (
 func TestRefusesWithNothingStored(t *testing.T) {
 	t.Parallel()
 	e := newEndpoint(t, Config{}, quiet)
-	origin, err := hostile.NewOrigin(512)
+	origin, err := mnsattack.NewOrigin(512)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +30,7 @@ func TestRefusesWithNothingStored(t *testing.T) {
 		t.Cleanup(server.Close)
 		return server.URL
 	}
-	send := func(t *testing.T, c hostile.Case) {
+	send := func(t *testing.T, c mnsattack.Case) {
 		client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 		began := time.Now()
 		resp, err := client.Do(c.Request)
@@ -52,7 +52,7 @@ func TestRefusesWithNothingStored(t *testing.T) {
 	target := origin.Target(serve(t)+"/"+secret, mnsfake.Owner)
 	target.Secret = secret
 	t.Run("cases", func(t *testing.T) {
-		cases := hostile.Cases(target)
+		cases := mnsattack.Cases(target)
 		for _, c := range cases {
 			t.Run(c.Name, func(t *testing.T) { send(t, c) })
 		}
@@ -77,8 +77,8 @@ func TestRefusesWithNothingStored(t *testing.T) {
 	if strays := origin.Strays(); len(strays) > 0 {
 		t.Errorf("the endpoint asked for %v", strays)
 	}
-	for _, format := range []string{hostile.XML, hostile.JSON, hostile.Simplified} {
-		resp, err := http.DefaultClient.Do(hostile.Good(target, format))
+	for _, format := range []string{mnsattack.XML, mnsattack.JSON, mnsattack.Simplified} {
+		resp, err := http.DefaultClient.Do(mnsattack.Good(target, format))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -110,16 +110,16 @@ func received(r *http.Request) (*http.Request, error) {
 	return http.ReadRequest(bufio.NewReader(&wire))
 }
 
-func newOrigin(t testing.TB, bits int) *hostile.Origin {
+func newOrigin(t testing.TB, bits int) *mnsattack.Origin {
 	t.Helper()
-	o, err := hostile.NewOrigin(bits)
+	o, err := mnsattack.NewOrigin(bits)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return o
 }
 
-var formats = []string{hostile.XML, hostile.JSON, hostile.Simplified}
+var formats = []string{mnsattack.XML, mnsattack.JSON, mnsattack.Simplified}
 
 // Where the endpoint may be. All must refuse the same.
 var places = map[string]struct{ url, secret string }{
@@ -138,7 +138,7 @@ func TestHostile(t *testing.T) {
 				e := newEndpoint(t, origin, where.secret)
 				target := origin.Target(where.url, owner)
 				target.Secret = where.secret
-				cases := hostile.Cases(target)
+				cases := mnsattack.Cases(target)
 				seen := make(map[string]bool)
 				for _, c := range cases {
 					if seen[c.Name] {
@@ -157,7 +157,7 @@ func TestHostile(t *testing.T) {
 				}
 				// The cases mean nothing if a good push is refused, too.
 				for _, format := range formats {
-					if got := e.serve(t, hostile.Good(target, format)); got != http.StatusCreated {
+					if got := e.serve(t, mnsattack.Good(target, format)); got != http.StatusCreated {
 						t.Errorf("a good push in %s: answered %d", format, got)
 					}
 				}
@@ -177,7 +177,7 @@ func TestCheapChecksComeFirst(t *testing.T) {
 	needsKey := regexp.MustCompile(`^(signature|signed|header|made|owner|content_type|target|xml|json|simplified)_|^date_altered$`)
 	cheap := regexp.MustCompile(`^(signature_(unpadded|twice_in_one|of_one_byte|of_10_kb|cut)|header_doubled.*|content_type_doubled|simplified_body_swapped)$`)
 	n := 0
-	for _, c := range hostile.Cases(target) {
+	for _, c := range mnsattack.Cases(target) {
 		if needsKey.MatchString(c.Name) && !cheap.MatchString(c.Name) {
 			continue
 		}
@@ -223,7 +223,7 @@ func TestHostileCertificates(t *testing.T) {
 				if strays := origin.Strays(); strays != nil {
 					t.Errorf("fetched %q", strays)
 				}
-				if got := e.serve(t, hostile.Good(target, hostile.XML)); got != http.StatusCreated {
+				if got := e.serve(t, mnsattack.Good(target, mnsattack.XML)); got != http.StatusCreated {
 					t.Errorf("a good push: answered %d", got)
 				}
 				t.Logf("%d requests", len(cases))
@@ -272,7 +272,7 @@ func simplified(now time.Time) draft {
 		body:        "I am test message 0.",
 		headers: "x-mns-message-id:F6EA56633844DBFC-1-154BDFB8059-200000004\n" +
 			"x-mns-request-id:573AE020B2B71CFC6801A6EF\n" +
-			"x-mns-signing-cert-url:" + base64.StdEncoding.EncodeToString([]byte(hostile.GoodURL)) + "\n" +
+			"x-mns-signing-cert-url:" + base64.StdEncoding.EncodeToString([]byte(mnsattack.GoodURL)) + "\n" +
 			"x-mns-version:2015-06-06",
 	}
 }
@@ -296,7 +296,7 @@ func TestVerifyEveryKeySize(t *testing.T) {
 			block, _ := pem.Decode(origin.Key.Certificate)
 			sum := sha256.Sum256(block.Bytes)
 			want := mns.Signer{
-				CertificateURL: hostile.GoodURL,
+				CertificateURL: mnsattack.GoodURL,
 				Fingerprint:    hex.EncodeToString(sum[:]),
 				KeyBits:        bits,
 				Date:           now,
@@ -327,8 +327,8 @@ func TestVerifyAccepts(t *testing.T) {
 		"date_15_minutes_ahead":      func(d *draft) { d.date = now.Add(15 * time.Minute).Format(http.TimeFormat) },
 		"date_in_rfc_850":            func(d *draft) { d.date = "Monday, 23-Nov-26 12:00:00 GMT" },
 		"http_address": func(d *draft) {
-			d.headers = strings.Replace(d.headers, base64.StdEncoding.EncodeToString([]byte(hostile.GoodURL)),
-				base64.StdEncoding.EncodeToString([]byte("http"+strings.TrimPrefix(hostile.GoodURL, "https"))), 1)
+			d.headers = strings.Replace(d.headers, base64.StdEncoding.EncodeToString([]byte(mnsattack.GoodURL)),
+				base64.StdEncoding.EncodeToString([]byte("http"+strings.TrimPrefix(mnsattack.GoodURL, "https"))), 1)
 		},
 		// The order is that of the lines, as in MNS's samples, not that of the names.
 		"more_headers": func(d *draft) { d.headers = "x-mns-a-b:2\nx-mns-a:1\n" + d.headers + "\nx-mns-z:ü" },
@@ -345,7 +345,7 @@ func TestVerifyAccepts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got.CertificateURL != hostile.GoodURL {
+			if got.CertificateURL != mnsattack.GoodURL {
 				t.Errorf("the certificate is from %s", got.CertificateURL)
 			}
 		})
@@ -431,19 +431,19 @@ func answers(code int, body []byte) func(*http.Request) (*http.Response, error) 
 }
 
 // verify verifies a push that names a certificate's address, now.
-func verify(t testing.TB, v *mns.Verifier, key *hostile.Key, address string) error {
+func verify(t testing.TB, v *mns.Verifier, key *mnsattack.Key, address string) error {
 	t.Helper()
 	d := simplified(time.Now())
 	if address != "" {
-		d.headers = strings.Replace(d.headers, base64.StdEncoding.EncodeToString([]byte(hostile.GoodURL)), base64.StdEncoding.EncodeToString([]byte(address)), 1)
+		d.headers = strings.Replace(d.headers, base64.StdEncoding.EncodeToString([]byte(mnsattack.GoodURL)), base64.StdEncoding.EncodeToString([]byte(address)), 1)
 	}
 	_, err := v.Verify(d.request(key.Sign), []byte(d.body))
 	return err
 }
 
-func newKey(t testing.TB) *hostile.Key {
+func newKey(t testing.TB) *mnsattack.Key {
 	t.Helper()
-	key, err := hostile.NewKey(512, 65537)
+	key, err := mnsattack.NewKey(512, 65537)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -590,7 +590,7 @@ const knownRegion = "https://mns-cert.oss-cn-shanghai.aliyuncs.com/x509_public_c
 
 // flood verifies n pushes that name regions that do not exist, all at once, and
 // returns when the fetches for them are under way. The caller waits for the rest.
-func flood(t *testing.T, v *mns.Verifier, key *hostile.Key, n int) *sync.WaitGroup {
+func flood(t *testing.T, v *mns.Verifier, key *mnsattack.Key, n int) *sync.WaitGroup {
 	t.Helper()
 	var wg sync.WaitGroup
 	for range n {
@@ -610,7 +610,7 @@ func TestMadeUpRegions(t *testing.T) {
 		var underWay, most atomic.Int32
 		h := &host{}
 		h.becomes(func(r *http.Request) (*http.Response, error) {
-			if a := r.URL.String(); a == knownRegion || a == hostile.GoodURL {
+			if a := r.URL.String(); a == knownRegion || a == mnsattack.GoodURL {
 				return answers(200, key.Certificate)(r)
 			}
 			most.Store(max(most.Load(), underWay.Add(1)))

@@ -1,8 +1,8 @@
-// Package hostile holds requests that an endpoint for MNS pushes must refuse with
+// Package mnsattack holds requests that an endpoint for MNS pushes must refuse with
 // nothing stored, each one change away from a push that it takes. Tests send them
 // to a handler, to a function or to a running server. It signs and encodes by
 // itself, so that it shares no mistake with what it attacks.
-package hostile
+package mnsattack
 
 import (
 	"bytes"
