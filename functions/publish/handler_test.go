@@ -16,8 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/publisher"
-	"example.com/pushinbox/shared/pushfake"
 	"example.com/pushinbox/shared/settings"
 	"example.com/pushinbox/shared/verify"
 )

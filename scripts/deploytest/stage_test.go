@@ -181,7 +181,7 @@ func TestStagedSource(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, unwanted := range []string{
-				"shared/pushfake", "shared/inbox/boltinbox", "shared/emulator", "shared/inbox/inboxtest",
+				"local/pushfake", "shared/inbox/boltinbox", "shared/emulator", "shared/inbox/inboxtest",
 				"shared/calendar/boltstate", "shared/calendar/calendarfake", "shared/calendar/statetest",
 				"shared/mns/mnsfake", "testkit/mnsattack",
 			} {

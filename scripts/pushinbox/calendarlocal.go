@@ -14,12 +14,12 @@ import (
 	"google.golang.org/api/option"
 
 	calendarfunction "example.com/pushinbox/functions/calendar"
+	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/calendar"
 	"example.com/pushinbox/shared/calendar/boltstate"
 	"example.com/pushinbox/shared/calendar/calendarfake"
 	"example.com/pushinbox/shared/calendar/firestorestate"
 	"example.com/pushinbox/shared/inbox"
-	"example.com/pushinbox/shared/pushfake"
 )
 
 const (

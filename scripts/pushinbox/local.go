@@ -24,12 +24,12 @@ import (
 	"example.com/pushinbox/functions/console"
 	"example.com/pushinbox/functions/publish"
 	"example.com/pushinbox/functions/receive"
+	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/boltinbox"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 	"example.com/pushinbox/shared/mns"
 	"example.com/pushinbox/shared/publisher"
-	"example.com/pushinbox/shared/pushfake"
 	"example.com/pushinbox/shared/settings"
 	"example.com/pushinbox/shared/verify"
 )

@@ -11,8 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/httpapi"
-	"example.com/pushinbox/shared/pushfake"
 )
 
 // Who is who in a local run.

@@ -16,8 +16,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/emulator"
-	"example.com/pushinbox/shared/pushfake"
 )
 
 // BenchmarkDelivery compares signed pushes by this package with the unsigned

@@ -23,7 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"example.com/pushinbox/shared/pushfake"
+	"example.com/pushinbox/local/pushfake"
 )
 
 func TestPushBackoff(t *testing.T) {

@@ -22,7 +22,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 
-	"example.com/pushinbox/shared/pushfake"
+	"example.com/pushinbox/local/pushfake"
 )
 
 const (

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/api/idtoken"
 	"google.golang.org/api/option"
 
-	"example.com/pushinbox/shared/pushfake"
+	"example.com/pushinbox/local/pushfake"
 )
 
 // A push endpoint that checks Pub/Sub's token, tried with the check on.

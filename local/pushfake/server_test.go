@@ -21,10 +21,10 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/emulator"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/pubsubpush"
-	"example.com/pushinbox/shared/pushfake"
 	"example.com/pushinbox/shared/verify"
 )
 

@@ -17,7 +17,7 @@ import (
 	"google.golang.org/api/idtoken"
 	"google.golang.org/api/option"
 
-	"example.com/pushinbox/shared/pushfake"
+	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/verify"
 )
 
