@@ -23,8 +23,8 @@ import (
 	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/pushinbox/local/calendarfake"
 	"example.com/pushinbox/local/pushfake"
-	"example.com/pushinbox/shared/calendar/calendarfake"
 	"example.com/pushinbox/shared/emulator"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"

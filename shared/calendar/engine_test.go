@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"example.com/pushinbox/local/calendarfake"
 	"example.com/pushinbox/shared/calendar"
-	"example.com/pushinbox/shared/calendar/calendarfake"
 	"example.com/pushinbox/shared/inbox"
 	"github.com/google/go-cmp/cmp"
 	gcal "google.golang.org/api/calendar/v3"

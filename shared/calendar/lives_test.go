@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"example.com/pushinbox/local/calendarfake"
 	"example.com/pushinbox/shared/calendar"
-	"example.com/pushinbox/shared/calendar/calendarfake"
 )
 
 // meanwhile has another instance do something, once, before a step of l, which

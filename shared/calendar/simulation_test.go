@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"example.com/pushinbox/local/calendarfake"
 	"example.com/pushinbox/shared/calendar"
-	"example.com/pushinbox/shared/calendar/calendarfake"
 	"example.com/pushinbox/shared/inbox"
 )
 

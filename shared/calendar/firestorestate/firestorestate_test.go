@@ -9,8 +9,8 @@ import (
 	"sync"
 	"testing"
 
+	"example.com/pushinbox/local/calendarfake"
 	"example.com/pushinbox/shared/calendar"
-	"example.com/pushinbox/shared/calendar/calendarfake"
 	"example.com/pushinbox/shared/calendar/statetest"
 	"example.com/pushinbox/shared/emulator"
 	"example.com/pushinbox/shared/inbox"

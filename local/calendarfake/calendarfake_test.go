@@ -20,7 +20,7 @@ import (
 	"google.golang.org/api/googleapi"
 	"google.golang.org/api/option"
 
-	"example.com/pushinbox/shared/calendar/calendarfake"
+	"example.com/pushinbox/local/calendarfake"
 )
 
 // world is a stand-in on a clock of its own, with a client of Google's.
