@@ -22,10 +22,10 @@ import (
 	gcal "google.golang.org/api/calendar/v3"
 	"google.golang.org/api/option"
 
+	"example.com/pushinbox/local/boltstate"
 	"example.com/pushinbox/local/calendarfake"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/calendar"
-	"example.com/pushinbox/shared/calendar/boltstate"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/boltinbox"
 	"example.com/pushinbox/shared/publisher"

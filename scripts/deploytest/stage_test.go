@@ -182,7 +182,7 @@ func TestStagedSource(t *testing.T) {
 			}
 			for _, unwanted := range []string{
 				"local/pushfake", "shared/inbox/boltinbox", "shared/emulator", "shared/inbox/inboxtest",
-				"shared/calendar/boltstate", "local/calendarfake", "shared/calendar/statetest",
+				"local/boltstate", "local/calendarfake", "shared/calendar/statetest",
 				"shared/mns/mnsfake", "testkit/mnsattack",
 			} {
 				if slices.Contains(strings.Fields(deps), module+"/"+unwanted) {

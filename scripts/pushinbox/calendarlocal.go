@@ -14,10 +14,10 @@ import (
 	"google.golang.org/api/option"
 
 	calendarfunction "example.com/pushinbox/functions/calendar"
+	"example.com/pushinbox/local/boltstate"
 	"example.com/pushinbox/local/calendarfake"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/calendar"
-	"example.com/pushinbox/shared/calendar/boltstate"
 	"example.com/pushinbox/shared/calendar/firestorestate"
 	"example.com/pushinbox/shared/inbox"
 )

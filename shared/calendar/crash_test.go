@@ -18,9 +18,9 @@ import (
 	"testing"
 	"time"
 
+	"example.com/pushinbox/local/boltstate"
 	"example.com/pushinbox/local/calendarfake"
 	"example.com/pushinbox/shared/calendar"
-	"example.com/pushinbox/shared/calendar/boltstate"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/boltinbox"
 	"github.com/google/go-cmp/cmp"

@@ -17,9 +17,9 @@ import (
 	"testing"
 	"time"
 
+	"example.com/pushinbox/local/boltstate"
 	"example.com/pushinbox/local/calendarfake"
 	"example.com/pushinbox/shared/calendar"
-	"example.com/pushinbox/shared/calendar/boltstate"
 	"example.com/pushinbox/shared/inbox"
 	gcal "google.golang.org/api/calendar/v3"
 	"google.golang.org/api/option"
