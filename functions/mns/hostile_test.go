@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/pushinbox/shared/mns/mnsfake"
+	"example.com/pushinbox/local/mnsfake"
 	"example.com/pushinbox/testkit/mnsattack"
 )
 

@@ -34,9 +34,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"example.com/pushinbox/local/mnsfake"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/emulator"
-	"example.com/pushinbox/shared/mns/mnsfake"
 )
 
 // keyHosts are where Google's keys and MNS's certificate come from; everything

@@ -183,7 +183,7 @@ func TestStagedSource(t *testing.T) {
 			for _, unwanted := range []string{
 				"local/pushfake", "shared/inbox/boltinbox", "shared/emulator", "shared/inbox/inboxtest",
 				"local/boltstate", "local/calendarfake", "shared/calendar/statetest",
-				"shared/mns/mnsfake", "testkit/mnsattack",
+				"local/mnsfake", "testkit/mnsattack",
 			} {
 				if slices.Contains(strings.Fields(deps), module+"/"+unwanted) {
 					t.Errorf("the program links %s", unwanted)

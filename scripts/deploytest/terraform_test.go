@@ -13,7 +13,7 @@ import (
 	"sync"
 	"testing"
 
-	"example.com/pushinbox/shared/mns/mnsfake"
+	"example.com/pushinbox/local/mnsfake"
 )
 
 // indexes are the files that the Terraform module reads.

@@ -16,8 +16,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"example.com/pushinbox/local/mnsfake"
 	"example.com/pushinbox/shared/mns"
-	"example.com/pushinbox/shared/mns/mnsfake"
 )
 
 // The variables that hold an AccessKey, as Alibaba Cloud's own tools read them.

@@ -11,11 +11,11 @@ import (
 	"time"
 
 	mnsfunction "example.com/pushinbox/functions/mns"
+	"example.com/pushinbox/local/mnsfake"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/mns"
-	"example.com/pushinbox/shared/mns/mnsfake"
 )
 
 const (

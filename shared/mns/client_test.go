@@ -16,8 +16,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/pushinbox/local/mnsfake"
 	"example.com/pushinbox/shared/mns"
-	"example.com/pushinbox/shared/mns/mnsfake"
 )
 
 // service answers one call and remembers it.

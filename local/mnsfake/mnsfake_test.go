@@ -27,7 +27,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"example.com/pushinbox/shared/mns/mnsfake"
+	"example.com/pushinbox/local/mnsfake"
 )
 
 // start is what the clock of a test stands at.
