@@ -22,12 +22,12 @@ import (
 	gcal "google.golang.org/api/calendar/v3"
 	"google.golang.org/api/option"
 
+	"example.com/pushinbox/local/boltinbox"
 	"example.com/pushinbox/local/boltstate"
 	"example.com/pushinbox/local/calendarfake"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/calendar"
 	"example.com/pushinbox/shared/inbox"
-	"example.com/pushinbox/shared/inbox/boltinbox"
 	"example.com/pushinbox/shared/publisher"
 	"example.com/pushinbox/shared/settings"
 	"example.com/pushinbox/shared/verify"

@@ -17,9 +17,9 @@ import (
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/pushinbox/local/boltinbox"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/inbox"
-	"example.com/pushinbox/shared/inbox/boltinbox"
 	"example.com/pushinbox/shared/publisher"
 	"example.com/pushinbox/shared/settings"
 	"example.com/pushinbox/shared/verify"

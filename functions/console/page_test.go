@@ -16,9 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"example.com/pushinbox/local/boltinbox"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/inbox"
-	"example.com/pushinbox/shared/inbox/boltinbox"
 	"example.com/pushinbox/shared/verify"
 )
 

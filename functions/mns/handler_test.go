@@ -23,10 +23,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"example.com/pushinbox/local/boltinbox"
 	"example.com/pushinbox/local/mnsfake"
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
-	"example.com/pushinbox/shared/inbox/boltinbox"
 	"example.com/pushinbox/shared/mns"
 	"example.com/pushinbox/shared/settings"
 )

@@ -19,9 +19,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"example.com/pushinbox/local/boltinbox"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/inbox"
-	"example.com/pushinbox/shared/inbox/boltinbox"
 	"example.com/pushinbox/shared/settings"
 	"example.com/pushinbox/shared/verify"
 	"example.com/pushinbox/testkit/pushattack"

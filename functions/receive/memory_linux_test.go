@@ -15,10 +15,10 @@ import (
 	"strings"
 	"testing"
 
+	"example.com/pushinbox/local/boltinbox"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/emulator"
 	"example.com/pushinbox/shared/inbox"
-	"example.com/pushinbox/shared/inbox/boltinbox"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 	"example.com/pushinbox/shared/verify"
 )

@@ -18,11 +18,11 @@ import (
 	"testing"
 	"time"
 
+	"example.com/pushinbox/local/boltinbox"
 	"example.com/pushinbox/local/boltstate"
 	"example.com/pushinbox/local/calendarfake"
 	"example.com/pushinbox/shared/calendar"
 	"example.com/pushinbox/shared/inbox"
-	"example.com/pushinbox/shared/inbox/boltinbox"
 	"github.com/google/go-cmp/cmp"
 	gcal "google.golang.org/api/calendar/v3"
 	"google.golang.org/api/option"
