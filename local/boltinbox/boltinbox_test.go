@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"example.com/pushinbox/shared/inbox"
-	"example.com/pushinbox/shared/inbox/inboxtest"
+	"example.com/pushinbox/testkit/inboxtest"
 	"github.com/google/go-cmp/cmp"
 )
 

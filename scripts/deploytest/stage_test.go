@@ -181,7 +181,7 @@ func TestStagedSource(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, unwanted := range []string{
-				"local/pushfake", "local/boltinbox", "shared/emulator", "shared/inbox/inboxtest",
+				"local/pushfake", "local/boltinbox", "shared/emulator", "testkit/inboxtest",
 				"local/boltstate", "local/calendarfake", "shared/calendar/statetest",
 				"local/mnsfake", "testkit/mnsattack",
 			} {

@@ -6,7 +6,7 @@ import (
 
 	"example.com/pushinbox/shared/emulator"
 	"example.com/pushinbox/shared/inbox"
-	"example.com/pushinbox/shared/inbox/inboxtest"
+	"example.com/pushinbox/testkit/inboxtest"
 	"google.golang.org/api/option"
 )
 
