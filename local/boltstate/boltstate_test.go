@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"example.com/pushinbox/shared/calendar"
-	"example.com/pushinbox/shared/calendar/statetest"
+	"example.com/pushinbox/testkit/statetest"
 )
 
 func TestState(t *testing.T) {

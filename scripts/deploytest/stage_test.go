@@ -182,7 +182,7 @@ func TestStagedSource(t *testing.T) {
 			}
 			for _, unwanted := range []string{
 				"local/pushfake", "local/boltinbox", "shared/emulator", "testkit/inboxtest",
-				"local/boltstate", "local/calendarfake", "shared/calendar/statetest",
+				"local/boltstate", "local/calendarfake", "testkit/statetest",
 				"local/mnsfake", "testkit/mnsattack",
 			} {
 				if slices.Contains(strings.Fields(deps), module+"/"+unwanted) {
