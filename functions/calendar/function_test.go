@@ -25,9 +25,9 @@ import (
 
 	"example.com/pushinbox/local/calendarfake"
 	"example.com/pushinbox/local/pushfake"
-	"example.com/pushinbox/shared/emulator"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
+	"example.com/pushinbox/testkit/emulator"
 )
 
 // TestRegisteredFunction watches and syncs through the function as the

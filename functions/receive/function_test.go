@@ -13,9 +13,9 @@ import (
 	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
 
 	"example.com/pushinbox/local/pushfake"
-	"example.com/pushinbox/shared/emulator"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
+	"example.com/pushinbox/testkit/emulator"
 	"example.com/pushinbox/testkit/pushattack"
 )
 

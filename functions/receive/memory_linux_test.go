@@ -17,10 +17,10 @@ import (
 
 	"example.com/pushinbox/local/boltinbox"
 	"example.com/pushinbox/local/pushfake"
-	"example.com/pushinbox/shared/emulator"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 	"example.com/pushinbox/shared/verify"
+	"example.com/pushinbox/testkit/emulator"
 )
 
 // memoryLimit is what one push of Pub/Sub's largest message may make a process

@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"example.com/pushinbox/local/pushfake"
-	"example.com/pushinbox/shared/emulator"
+	"example.com/pushinbox/testkit/emulator"
 )
 
 // BenchmarkDelivery compares signed pushes by this package with the unsigned

@@ -22,10 +22,10 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"example.com/pushinbox/local/pushfake"
-	"example.com/pushinbox/shared/emulator"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/pubsubpush"
 	"example.com/pushinbox/shared/verify"
+	"example.com/pushinbox/testkit/emulator"
 )
 
 // wait is how long a test waits for what ought to come at once.

@@ -36,7 +36,7 @@ import (
 
 	"example.com/pushinbox/local/mnsfake"
 	"example.com/pushinbox/local/pushfake"
-	"example.com/pushinbox/shared/emulator"
+	"example.com/pushinbox/testkit/emulator"
 )
 
 // keyHosts are where Google's keys and MNS's certificate come from; everything

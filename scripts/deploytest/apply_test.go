@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"example.com/pushinbox/shared/emulator"
+	"example.com/pushinbox/testkit/emulator"
 )
 
 // beside is what pubsub.tf leans on that has no emulator.

@@ -181,7 +181,7 @@ func TestStagedSource(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, unwanted := range []string{
-				"local/pushfake", "local/boltinbox", "shared/emulator", "testkit/inboxtest",
+				"local/pushfake", "local/boltinbox", "testkit/emulator", "testkit/inboxtest",
 				"local/boltstate", "local/calendarfake", "testkit/statetest",
 				"local/mnsfake", "testkit/mnsattack",
 			} {

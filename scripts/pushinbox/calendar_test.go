@@ -15,8 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/pushinbox/shared/calendar"
-	"example.com/pushinbox/shared/emulator"
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/testkit/emulator"
 )
 
 // change is what a message about a calendar says.

@@ -22,9 +22,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"example.com/pushinbox/shared/emulator"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/publisher"
+	"example.com/pushinbox/testkit/emulator"
 	"example.com/pushinbox/testkit/pushattack"
 )
 

@@ -11,8 +11,8 @@ import (
 
 	"example.com/pushinbox/local/calendarfake"
 	"example.com/pushinbox/shared/calendar"
-	"example.com/pushinbox/shared/emulator"
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/testkit/emulator"
 	"example.com/pushinbox/testkit/statetest"
 	gcal "google.golang.org/api/calendar/v3"
 	"google.golang.org/api/option"

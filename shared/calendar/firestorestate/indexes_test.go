@@ -12,7 +12,7 @@ import (
 
 	"cloud.google.com/go/firestore"
 	"example.com/pushinbox/shared/calendar"
-	"example.com/pushinbox/shared/emulator"
+	"example.com/pushinbox/testkit/emulator"
 	"github.com/google/go-cmp/cmp"
 )
 

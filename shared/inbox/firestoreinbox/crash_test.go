@@ -18,8 +18,8 @@ import (
 	"testing"
 	"time"
 
-	"example.com/pushinbox/shared/emulator"
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/testkit/emulator"
 )
 
 var full = flag.Bool("full", false, "kill and stop at full size: 10,000 messages, 10 seconds")

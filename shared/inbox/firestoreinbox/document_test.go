@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"example.com/pushinbox/shared/emulator"
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/testkit/emulator"
 
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
 )

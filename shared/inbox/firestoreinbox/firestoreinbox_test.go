@@ -4,8 +4,8 @@ import (
 	"strings"
 	"testing"
 
-	"example.com/pushinbox/shared/emulator"
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/testkit/emulator"
 	"example.com/pushinbox/testkit/inboxtest"
 	"google.golang.org/api/option"
 )

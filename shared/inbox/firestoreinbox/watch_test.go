@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"example.com/pushinbox/shared/emulator"
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/testkit/emulator"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/pushinbox/shared/emulator"
+	"example.com/pushinbox/testkit/emulator"
 )
 
 func TestShared(t *testing.T) {
