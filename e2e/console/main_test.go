@@ -1,6 +1,6 @@
-// Package consoletest drives the console in a real browser, as a person would:
+// Package console drives the console in a real browser, as a person would:
 // the built command serves it, Chromium shows it.
-package consoletest
+package console
 
 import (
 	"bufio"
@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 		}
 		defer func() { _ = os.RemoveAll(dir) }()
 		command = filepath.Join(dir, "pushinbox")
-		if out, err := exec.Command("go", "build", "-o", command, "../pushinbox").CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", "build", "-o", command, "../../scripts/pushinbox").CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "%v: %s", err, out)
 			return 1
 		}

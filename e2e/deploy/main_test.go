@@ -1,8 +1,8 @@
-// Package deploytest tests what a user runs to get the inbox to Google Cloud:
+// Package deploy tests what a user runs to get the inbox to Google Cloud:
 // scripts/deploy with the real gcloud against a stub of Google's APIs, the
 // Terraform module, and each function as it is deployed, from its staged source
 // and with the settings that Terraform gives it.
-package deploytest
+package deploy
 
 import (
 	"bytes"

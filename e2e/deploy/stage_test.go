@@ -1,4 +1,4 @@
-package deploytest
+package deploy
 
 import (
 	"context"
@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -133,7 +132,7 @@ func problems(dir string) ([]string, error) {
 			found = append(found, name+" is missing")
 		}
 	}
-	for _, name := range []string{"go.work", "functions", "scripts", "terraform", "testdata", "vendor"} {
+	for _, name := range []string{"go.work", "e2e", "functions", "local", "scripts", "terraform", "testdata", "testkit", "vendor"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
 			found = append(found, name+" is there")
 		}
@@ -180,14 +179,14 @@ func TestStagedSource(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, unwanted := range []string{
-				"local/pushfake", "local/boltinbox", "testkit/emulator", "testkit/inboxtest",
-				"local/boltstate", "local/calendarfake", "testkit/statetest",
-				"local/mnsfake", "testkit/mnsattack",
-			} {
-				if slices.Contains(strings.Fields(deps), module+"/"+unwanted) {
-					t.Errorf("the program links %s", unwanted)
+			for _, dep := range strings.Fields(deps) {
+				if own, ok := strings.CutPrefix(dep, module+"/"); ok && !strings.HasPrefix(own, "shared/") && own != "functions.local/app" {
+					t.Errorf("the program links %s", own)
 				}
+			}
+			// All of shared/ is uploaded, so all of it must stand alone.
+			if _, err := output(t.Context(), source, nil, "go", "vet", "./..."); err != nil {
+				t.Error(err)
 			}
 		})
 	}
