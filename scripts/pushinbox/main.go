@@ -76,7 +76,7 @@ for two more.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
-	root.AddCommand(newLocal(), newSend(), newToken(), newConsole(), newCalendar(), newMNS(), newLogs())
+	root.AddCommand(newLocal(), newSend(), newToken(), newConsole(), newCalendar(), newMNS(), newLogs(), newVersion())
 	return root
 }
 

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// unknown is printed for what the build did not record.
+const unknown = "unknown"
+
+func newVersion() *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:   "version",
+		Short: "Print which build this is",
+		Long: `Print which build this is: the module's version, the commit it was built from,
+whether the source had changes that were not committed, Go's version and the
+platform.
+
+Go records the commit only in a program that "go build" or "go install" builds in
+a checkout. "go run" records none; the answer is then "unknown".`,
+		Example: `  pushinbox version
+  pushinbox version --format json | jq -r .revision`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			info, _ := debug.ReadBuildInfo()
+			v := versionOf(info)
+			if format == "json" {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
+			}
+			return v.print(cmd.OutOrStdout())
+		},
+	}
+	formatFlag(cmd, &format)
+	return cmd
+}
+
+// version says which build this is. Every string that the build did not record
+// is "unknown".
+type version struct {
+	Version  string `json:"version"`
+	Revision string `json:"revision"`
+	// Time is the time of the commit, RFC 3339 UTC.
+	Time string `json:"time"`
+	// Modified says whether the source had changes that were not committed; nil
+	// (null in JSON) when the build did not record it.
+	Modified *bool  `json:"modified"`
+	Go       string `json:"go"`
+	OS       string `json:"os"`
+	Arch     string `json:"arch"`
+}
+
+// versionOf reads info, which is nil in a program that was built without modules.
+func versionOf(info *debug.BuildInfo) version {
+	v := version{
+		Version: unknown, Revision: unknown, Time: unknown,
+		Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH,
+	}
+	if info == nil {
+		return v
+	}
+	// "(devel)" is what Go writes when it does not know the version.
+	if m := info.Main.Version; m != "" && m != "(devel)" {
+		v.Version = m
+	}
+	for _, s := range info.Settings {
+		switch {
+		case s.Value == "":
+		case s.Key == "vcs.revision":
+			v.Revision = s.Value
+		case s.Key == "vcs.time":
+			v.Time = s.Value
+		case s.Key == "vcs.modified":
+			modified := s.Value == "true"
+			v.Modified = &modified
+		}
+	}
+	return v
+}
+
+func (v version) print(out io.Writer) error {
+	modified := unknown
+	switch {
+	case v.Modified == nil:
+	case *v.Modified:
+		modified = "yes"
+	default:
+		modified = "no"
+	}
+	_, err := fmt.Fprintf(out, "pushinbox %s\nrevision  %s\ntime      %s\nmodified  %s\ngo        %s\nplatform  %s/%s\n",
+		v.Version, v.Revision, v.Time, modified, v.Go, v.OS, v.Arch)
+	return err
+}
