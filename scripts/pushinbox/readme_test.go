@@ -11,14 +11,23 @@ import (
 	"time"
 )
 
-// TestReadmeCommands runs the README's commands for a local run, as they stand
-// there, against a pushinbox local on a port and in a directory of its own.
-func TestReadmeCommands(t *testing.T) {
+// TestDocumentedCommands runs the commands of README and docs for a local run, as
+// they stand there, against a pushinbox local on a port and in a directory of its
+// own.
+func TestDocumentedCommands(t *testing.T) {
 	t.Parallel()
 	const root = "../.."
-	text, err := os.ReadFile(filepath.Join(root, "README.md"))
+	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	var text []byte
+	for _, page := range append([]string{filepath.Join(root, "README.md")}, pages...) {
+		b, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = append(text, b...)
 	}
 	data := t.TempDir()
 	l := start(t, data)
@@ -34,7 +43,7 @@ func TestReadmeCommands(t *testing.T) {
 	ran := 0
 	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
 		script := block[1]
-		for _, elsewhere := range []string{"pushinbox local\n", "go test", "terraform", "gcloud", "FUNCTION_TARGET="} {
+		for _, elsewhere := range []string{"pushinbox local\n", "go test", "terraform", "gcloud", "scripts/deploy", "FUNCTION_TARGET="} {
 			if strings.Contains(script, elsewhere) {
 				script = ""
 			}
