@@ -1,6 +1,8 @@
 package receive
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -20,6 +22,7 @@ func TestPathSaysTheForm(t *testing.T) {
 	const sub = "projects/p/subscriptions/s"
 	envelope := inbox.ID("pubsub", pushattack.Subscription, pushattack.MessageID)
 	ofHeaders := inbox.ID("pubsub", sub, "7")
+	bareBody := inbox.ID("pubsub", "", fmt.Sprintf("sha256-%x", sha256.Sum256([]byte(pushattack.Body))))
 	const hashOfHello = "sha256-2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
 	for name, test := range map[string]struct {
 		path    string
@@ -39,7 +42,8 @@ func TestPathSaysTheForm(t *testing.T) {
 		"guessed_envelope":           {"/", nil, pushattack.Body, envelope},
 		"guessed_metadata":           {"/any/path", metadata, pushattack.Body, ofHeaders},
 		"guessed_no_path":            {"", nil, pushattack.Body, envelope},
-		"trailing_slash_is_a_guess":  {"/wrapped/", metadata, "hello", ofHeaders},
+		"slash_at_the_end":           {"/bare/", nil, pushattack.Body, bareBody},
+		"guessed_capitals":           {"/BARE", nil, pushattack.Body, envelope},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -19,7 +19,7 @@ func TestFormOf(t *testing.T) {
 	for path, want := range map[string]pubsubpush.Form{
 		"/wrapped": pubsubpush.Wrapped, "/unwrapped": pubsubpush.Unwrapped, "/bare": pubsubpush.Bare,
 		"": pubsubpush.Guessed, "/": pubsubpush.Guessed, "/any/path": pubsubpush.Guessed, "/Wrapped": pubsubpush.Guessed,
-		"/wrapped/": pubsubpush.Guessed, "/x/wrapped": pubsubpush.Guessed, "wrapped": pubsubpush.Guessed,
+		"/wrapped/": pubsubpush.Wrapped, "/bare/": pubsubpush.Bare, "/unwrapped//": pubsubpush.Unwrapped, "/x/wrapped": pubsubpush.Guessed, "wrapped": pubsubpush.Guessed,
 	} {
 		if got := pubsubpush.FormOf(path); got != want {
 			t.Errorf("%q: form %d, want %d", path, got, want)

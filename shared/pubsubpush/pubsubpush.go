@@ -68,9 +68,10 @@ const (
 )
 
 // FormOf returns the form that the path of an endpoint stands for: "/wrapped",
-// "/unwrapped" or "/bare". Any other path is Guessed.
+// "/unwrapped" or "/bare", with or without a slash at the end. Any other path is
+// Guessed.
 func FormOf(path string) Form {
-	switch path {
+	switch strings.TrimRight(path, "/") {
 	case "/wrapped":
 		return Wrapped
 	case "/unwrapped":
@@ -290,6 +291,11 @@ func decodeMetadata(h http.Header, body []byte) (*inbox.Message, error) {
 		// A doubled header is a publisher's attribute that poses as Pub/Sub's.
 		if v := h[name]; len(v) != 1 || v[0] == "" {
 			return nil, fmt.Errorf("%w: want %s exactly once", ErrMalformed, name)
+		}
+	}
+	for _, name := range [...]string{headerPublishTime, headerOrderingKey} {
+		if len(h[name]) > 1 {
+			return nil, fmt.Errorf("%w: want %s once at most", ErrMalformed, name)
 		}
 	}
 	published, err := parseTime(h.Get(headerPublishTime))

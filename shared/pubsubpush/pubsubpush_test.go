@@ -216,10 +216,17 @@ func TestDecodeRefuses(t *testing.T) {
 func TestDecodeRefusesAmbiguousMetadata(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(http.Header){
-		"doubled_message_id":   func(h http.Header) { h.Add("x-goog-pubsub-message-id", "15") },
-		"empty_message_id":     func(h http.Header) { h.Set("x-goog-pubsub-message-id", "") },
-		"no_message_id":        func(h http.Header) { h.Del("x-goog-pubsub-message-id") },
-		"no_subscription":      func(h http.Header) { h.Del("x-goog-pubsub-subscription-name") },
+		"doubled_message_id": func(h http.Header) { h.Add("x-goog-pubsub-message-id", "15") },
+		"empty_message_id":   func(h http.Header) { h.Set("x-goog-pubsub-message-id", "") },
+		"no_message_id":      func(h http.Header) { h.Del("x-goog-pubsub-message-id") },
+		"no_subscription":    func(h http.Header) { h.Del("x-goog-pubsub-subscription-name") },
+		"doubled_ordering_key": func(h http.Header) {
+			h.Add("x-goog-pubsub-ordering-key", "a")
+			h.Add("x-goog-pubsub-ordering-key", "b")
+		},
+		"doubled_publish_time": func(h http.Header) {
+			h["X-Goog-Pubsub-Publish-Time"] = []string{"2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"}
+		},
 		"doubled_subscription": func(h http.Header) { h.Add("x-goog-pubsub-subscription-name", "projects/p/subscriptions/other") },
 		"bad_publish_time":     func(h http.Header) { h.Set("x-goog-pubsub-publish-time", "now") },
 	} {
