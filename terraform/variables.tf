@@ -41,10 +41,11 @@ variable "console_iap" {
   description = "Who opens the console in a browser, such as \"user:you@example.com\" or \"group:team@example.com\", by Identity-Aware Proxy directly on its service. The proxy stops programs, so console_readers and testers then get the same function at api_url. Publishing under the proxy takes an address in console_publishers."
   type        = list(string)
   default     = []
+  nullable    = false
 
   validation {
-    condition     = alltrue([for m in var.console_iap : can(regex("^(user|group|serviceAccount|domain|principal|principalSet):[^ ]+$", m))])
-    error_message = "console_iap must be members such as \"user:a@example.com\" or \"group:b@example.com\"."
+    condition     = alltrue([for m in var.console_iap : can(regex("^(user|group):[^@, :]+@[^@, :]+$", m))])
+    error_message = "console_iap must be people and groups, whom scripts/deploy can let in and keep out again, such as \"user:a@example.com\" or \"group:b@example.com\"."
   }
   validation {
     condition     = length(var.console_iap) == 0 || var.iap_audience == ""
@@ -56,6 +57,7 @@ variable "console_publishers" {
   description = "E-mail addresses of accounts that may publish and replay through the console. Empty means the readers with an ID token, and nobody who comes through Identity-Aware Proxy."
   type        = list(string)
   default     = []
+  nullable    = false
 
   validation {
     condition     = alltrue([for e in var.console_publishers : can(regex("^[^@, :]+@[^@, ]+$", e))])
@@ -115,6 +117,10 @@ variable "existing_topic" {
   validation {
     condition     = var.existing_topic == null || can(regex("^projects/[a-z][a-z0-9-]{4,28}[a-z0-9]/topics/[A-Za-z][A-Za-z0-9._~+%-]{2,254}$", var.existing_topic))
     error_message = "existing_topic must be a full name, projects/PROJECT/topics/TOPIC."
+  }
+  validation {
+    condition     = var.existing_topic != "projects/${var.project_id}/topics/${var.topic}-dead-letter"
+    error_message = "existing_topic is the dead-letter topic of this module: a message that is refused would go round for ever."
   }
 }
 
@@ -284,7 +290,8 @@ variable "more_subscriptions" {
     form                    = optional(string, "wrapped")
     topic                   = optional(string)
   }))
-  default = {}
+  default  = {}
+  nullable = false
 
   validation {
     condition     = alltrue([for name in keys(var.more_subscriptions) : can(regex("^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$", name)) && !startswith(name, "goog")])
@@ -309,6 +316,10 @@ variable "more_subscriptions" {
   validation {
     condition     = alltrue([for s in values(var.more_subscriptions) : s.topic == null || can(regex("^projects/[a-z][a-z0-9-]{4,28}[a-z0-9]/topics/[A-Za-z][A-Za-z0-9._~+%-]{2,254}$", s.topic))])
     error_message = "topic must be a full name, projects/PROJECT/topics/TOPIC."
+  }
+  validation {
+    condition     = alltrue([for s in values(var.more_subscriptions) : s.topic != "projects/${var.project_id}/topics/${var.topic}-dead-letter"])
+    error_message = "topic is the dead-letter topic of this module: a message that is refused would go round for ever."
   }
 }
 
@@ -424,6 +435,10 @@ variable "subscription" {
   validation {
     condition     = can(regex("^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$", var.subscription)) && !startswith(var.subscription, "goog")
     error_message = "subscription must be 3 to 255 letters, digits and -._~+% that begin with a letter and not with \"goog\"."
+  }
+  validation {
+    condition     = var.subscription != "${var.topic}-dead-letter"
+    error_message = "subscription must not have the name of the dead-letter subscription, the topic's with \"-dead-letter\" after it."
   }
 }
 

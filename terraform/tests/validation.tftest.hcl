@@ -619,3 +619,43 @@ run "token_version_half" {
   }
   expect_failures = [var.verification_token_version]
 }
+
+run "iap_for_a_domain" {
+  command = plan
+  variables {
+    console_iap = ["domain:example.com"]
+  }
+  expect_failures = [var.console_iap]
+}
+
+run "iap_two_in_one" {
+  command = plan
+  variables {
+    console_iap = ["user:a@example.com,user:b@example.com"]
+  }
+  expect_failures = [var.console_iap]
+}
+
+run "dead_letters_in_a_circle" {
+  command = plan
+  variables {
+    existing_topic = "projects/demo-project/topics/inbox-dead-letter"
+  }
+  expect_failures = [var.existing_topic]
+}
+
+run "dead_letters_in_a_further_circle" {
+  command = plan
+  variables {
+    more_subscriptions = { orders = { topic = "projects/demo-project/topics/inbox-dead-letter" } }
+  }
+  expect_failures = [var.more_subscriptions]
+}
+
+run "subscription_of_dead_letters" {
+  command = plan
+  variables {
+    subscription = "inbox-dead-letter"
+  }
+  expect_failures = [var.subscription]
+}
