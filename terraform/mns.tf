@@ -16,7 +16,7 @@ locals {
         MNS_CERTIFICATE_PINS = join(",", var.mns.certificate_pins)
         MNS_BODY             = var.mns.body
       })
-      secrets = { for name in ["mns"] : "MNS_SECRET" => local.secret_versions[name] if contains(keys(local.secrets), name) }
+      secrets = { for name in ["mns"] : "MNS_SECRET" => local.secret_versions[name] if local.mns_secret_wanted }
     }
   }
 }
