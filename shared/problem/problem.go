@@ -1,0 +1,54 @@
+// Package problem is the project's one error with an HTTP status. Packages
+// declare their errors with it, and httpapi answers with them. It knows nothing
+// else of the project.
+package problem
+
+import (
+	"context"
+	"errors"
+	"net/http"
+)
+
+// Error is an error with the HTTP status and the detail that a caller may see.
+// The cause is for the log only. An Error declared as a package's variable is
+// told apart with errors.Is, wrapped with fmt.Errorf and %w or as the Cause of
+// another one.
+type Error struct {
+	Status int
+	// Detail is safe to show: it is fixed, or holds nothing secret, and says
+	// what to do next.
+	Detail string
+	Cause  error
+}
+
+// New returns an Error without a cause.
+func New(status int, detail string) *Error { return &Error{Status: status, Detail: detail} }
+
+// Error returns the detail and the cause, for the log.
+func (e *Error) Error() string {
+	if e.Cause == nil {
+		return e.Detail
+	}
+	return e.Detail + ": " + e.Cause.Error()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Cause }
+
+// HTTPStatus returns the status and the detail.
+func (e *Error) HTTPStatus() (status int, detail string) { return e.Status, e.Detail }
+
+// Of returns the HTTP status of err and a detail that is safe to show: those of
+// the first Error that err is or wraps, 503 when a context ended, and 500
+// otherwise.
+func Of(err error) (status int, detail string) {
+	var own *Error
+	switch {
+	case errors.As(err, &own):
+		return own.Status, own.Detail
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return http.StatusServiceUnavailable, "the request took too long; try again"
+	default:
+		return http.StatusInternalServerError, "an internal error; the log has the cause"
+	}
+}
