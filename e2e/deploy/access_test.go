@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"example.com/pushinbox/testkit/need"
 )
 
 // amend returns a file with changed outputs of Terraform. The change sees
@@ -46,7 +48,7 @@ func ours(name string) map[string]any {
 // organisation's policies allow, and whether it was closed in between.
 func TestDeployAccess(t *testing.T) {
 	t.Parallel()
-	wants(t, "gcloud", "see cloud.google.com/sdk/docs/install")
+	need.Program(t, "gcloud")
 	_, file := outputs(t, "demo-project", "")
 	const forbidden = "receive: your organisation forbids allUsers, so Cloud Run's own check is off; the function verifies every request itself\n"
 	for _, test := range []struct {
@@ -134,7 +136,7 @@ func TestDeployAccess(t *testing.T) {
 // that is no policy of an organisation, and nothing is to be worked around.
 func TestDeployRightMissing(t *testing.T) {
 	t.Parallel()
-	wants(t, "gcloud", "see cloud.google.com/sdk/docs/install")
+	need.Program(t, "gcloud")
 	_, file := outputs(t, "demo-project", "")
 	c := newCloud(t)
 	c.powerless = true

@@ -22,7 +22,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -37,6 +36,8 @@ import (
 	"example.com/pushinbox/local/mnsfake"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/testkit/emulator"
+	"example.com/pushinbox/testkit/need"
+	"example.com/pushinbox/testkit/port"
 )
 
 // keyHosts are where Google's keys and MNS's certificate come from; everything
@@ -135,21 +136,14 @@ func newInternet(t *testing.T, issuer *pushfake.Issuer, signer *mnsfake.Signer) 
 // Run does, and returns its address.
 func start(t *testing.T, name string, environment map[string]string, more ...string) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := listener.Addr().(*net.TCPAddr).Port
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
+	reserved := port.Reserve(t)
 	cmd := exec.Command(program(t, name))
 	cmd.Dir = t.TempDir()
 	cmd.Env = append([]string{
 		"FUNCTION_TARGET=" + name,
 		"K_SERVICE=" + name,
 		"K_REVISION=" + name + "-00001-abc",
-		"PORT=" + strconv.Itoa(port),
+		"PORT=" + reserved,
 	}, more...)
 	for k, v := range environment {
 		cmd.Env = append(cmd.Env, k+"="+v)
@@ -168,22 +162,19 @@ func start(t *testing.T, name string, environment map[string]string, more ...str
 			t.Logf("%s:\n%s", name, log.String())
 		}
 	})
-	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	deadline := time.After(time.Minute)
-	for tick := time.Tick(20 * time.Millisecond); ; {
-		conn, err := net.Dial("tcp", address)
-		if err == nil {
-			_ = conn.Close()
-			return "http://" + address
-		}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	go func() {
 		select {
-		case <-tick:
 		case <-exited:
-			t.Fatalf("%s does not start", name)
-		case <-deadline:
-			t.Fatalf("%s does not listen: %v", name, err)
+			cancel()
+		case <-ctx.Done():
 		}
+	}()
+	if err := port.Listening(ctx, reserved); err != nil {
+		t.Fatalf("%s does not listen: %v", name, err)
 	}
+	return "http://127.0.0.1:" + reserved
 }
 
 // accountKey makes up the key of a service account: what asks Google for
@@ -462,8 +453,8 @@ func pushByMNS(t *testing.T, signer *mnsfake.Signer, mnsURL string) {
 // checkDeployment runs scripts/deploy --check on functions that run here, with a
 // gcloud that gets its tokens from the issuer.
 func checkDeployment(t *testing.T, file string, here map[string]string, functions map[string]function, token func(audience, email string) string) {
-	wants(t, "jq", "apt-get install jq")
-	wants(t, "curl", "apt-get install curl")
+	need.Program(t, "jq")
+	need.Program(t, "curl")
 	var all map[string]any
 	b, err := os.ReadFile(file)
 	if err != nil {

@@ -8,13 +8,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"example.com/pushinbox/testkit/need"
 )
 
 // TestCheck runs scripts/deploy --check where receive answers one thing, Google
 // says another of its ingress, and Terraform wants a third.
 func TestCheck(t *testing.T) {
 	t.Parallel()
-	wants(t, "curl", "apt-get install curl")
+	need.Program(t, "curl")
 	_, file := outputs(t, "demo-project", "")
 	const page = "text/html; charset=UTF-8"
 	for _, test := range []struct {

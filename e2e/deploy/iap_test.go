@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"example.com/pushinbox/testkit/need"
 )
 
 const (
@@ -16,7 +18,7 @@ const (
 // and without again, and api, which is the console once more.
 func TestDeployProxy(t *testing.T) {
 	t.Parallel()
-	wants(t, "gcloud", "see cloud.google.com/sdk/docs/install")
+	need.Program(t, "gcloud")
 	_, file := outputs(t, "demo-project", "")
 	for _, test := range []struct {
 		name        string
@@ -103,7 +105,7 @@ func TestDeployProxy(t *testing.T) {
 
 func TestDeployAPI(t *testing.T) {
 	t.Parallel()
-	wants(t, "gcloud", "see cloud.google.com/sdk/docs/install")
+	need.Program(t, "gcloud")
 	_, file := outputs(t, "demo-project", "")
 	file = amend(t, file, func(_, functions map[string]any) {
 		api := map[string]any{}

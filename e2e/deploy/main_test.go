@@ -64,23 +64,6 @@ func (t *transcript) Write(p []byte) (int, error) {
 	return t.text.Write(p)
 }
 
-// wants skips a test for want of a program, and fails it when CI is set.
-func wants(tb testing.TB, program, install string) {
-	tb.Helper()
-	if _, err := exec.LookPath(program); err == nil {
-		return
-	}
-	missing(tb, program+" is not installed: "+install)
-}
-
-func missing(tb testing.TB, what string) {
-	tb.Helper()
-	if os.Getenv("CI") != "" {
-		tb.Fatal(what)
-	}
-	tb.Skip(what)
-}
-
 // functionNames returns the folders of functions/ that are functions.
 func functionNames(tb testing.TB) []string {
 	tb.Helper()

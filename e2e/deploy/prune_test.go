@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"example.com/pushinbox/testkit/need"
 )
 
 // leftovers has functions that are wanted, that are left over, and that are
@@ -36,7 +38,7 @@ func leftovers(c *cloud) {
 
 func TestPrune(t *testing.T) {
 	t.Parallel()
-	wants(t, "gcloud", "see cloud.google.com/sdk/docs/install")
+	need.Program(t, "gcloud")
 	_, file := outputs(t, "demo-project", "")
 	file = amend(t, file, func(all, functions map[string]any) {
 		maps.DeleteFunc(functions, func(name string, _ any) bool { return name == "mns" || name == "calendar" })
@@ -78,7 +80,7 @@ func TestPrune(t *testing.T) {
 // TestDeployAllNamesLeftovers deploys all, which is receive alone.
 func TestDeployAllNamesLeftovers(t *testing.T) {
 	t.Parallel()
-	wants(t, "gcloud", "see cloud.google.com/sdk/docs/install")
+	need.Program(t, "gcloud")
 	_, file := outputs(t, "demo-project", "")
 	file = amend(t, file, func(_, functions map[string]any) {
 		maps.DeleteFunc(functions, func(name string, _ any) bool { return name != "receive" })

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"example.com/pushinbox/testkit/need"
 )
 
 // staged is a folder with the source of every function, as scripts/deploy
@@ -47,6 +49,10 @@ func main() {
 }
 `
 
+// trimmed builds without the folder's name, so that the functions, and runs of
+// the tests, share what is built of shared/.
+var trimmed = []string{"GOFLAGS=" + os.Getenv("GOFLAGS") + " -trimpath"}
+
 // buildpack builds the source in dir as the Go buildpack does, which it changes,
 // and returns the program.
 func buildpack(ctx context.Context, dir string) (string, error) {
@@ -66,7 +72,7 @@ func buildpack(ctx context.Context, dir string) (string, error) {
 		return "", err
 	}
 	program := filepath.Join(dir, "main")
-	_, err = output(ctx, dir, nil, "go", "build", "-o", program, "./functions.local/app")
+	_, err = output(ctx, dir, trimmed, "go", "build", "-o", program, "./functions.local/app")
 	return program, err
 }
 
@@ -150,7 +156,7 @@ func problems(dir string) ([]string, error) {
 // program that comes of it to what may be deployed.
 func TestStagedSource(t *testing.T) {
 	t.Parallel()
-	wants(t, "tar", "apt-get install tar")
+	need.Program(t, "tar")
 	dir, err := staged()
 	if err != nil {
 		t.Fatal(err)
@@ -185,7 +191,7 @@ func TestStagedSource(t *testing.T) {
 				}
 			}
 			// All of shared/ is uploaded, so all of it must stand alone.
-			if _, err := output(t.Context(), source, nil, "go", "vet", "./..."); err != nil {
+			if _, err := output(t.Context(), source, trimmed, "go", "vet", "./..."); err != nil {
 				t.Error(err)
 			}
 		})

@@ -9,14 +9,16 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"example.com/pushinbox/testkit/need"
 )
 
 // TestTeardown runs it with the real gcloud and a terraform that only takes
 // notes.
 func TestTeardown(t *testing.T) {
 	t.Parallel()
-	wants(t, "gcloud", "see cloud.google.com/sdk/docs/install")
-	wants(t, "jq", "apt-get install jq")
+	need.Program(t, "gcloud")
+	need.Program(t, "jq")
 	_, file := outputs(t, "demo-project", "")
 	for _, test := range []struct {
 		name     string

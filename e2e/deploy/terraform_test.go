@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"example.com/pushinbox/local/mnsfake"
+	"example.com/pushinbox/testkit/need"
 )
 
 // indexes are the files that the Terraform module reads.
@@ -22,8 +23,8 @@ var indexes = []string{
 }
 
 // module is a copy of the Terraform module, so that nothing is left in the
-// checkout, that is ready to be planned. Where TF_CLI_CONFIG_FILE is set, that
-// says where the provider is, without `terraform init`.
+// checkout, that is ready to be planned. A development override in Terraform's
+// settings is a provider without `terraform init`.
 var module = sync.OnceValues(func() (string, error) {
 	dir := filepath.Join(scratch, "module", "terraform")
 	files, err := filepath.Glob(filepath.Join(root, "terraform", "*"))
@@ -58,23 +59,30 @@ var module = sync.OnceValues(func() (string, error) {
 			return "", err
 		}
 	}
-	if os.Getenv("TF_CLI_CONFIG_FILE") == "" {
-		if _, err := output(context.Background(), dir, nil, "terraform", "init", "-backend=false", "-input=false", "-no-color"); err != nil {
-			return "", fmt.Errorf("%w\n%w", errNoProvider, err)
-		}
+	terraform := func(args ...string) error {
+		_, err := output(context.Background(), dir, nil, append([]string{"terraform"}, args...)...)
+		return err
+	}
+	err = terraform("validate", "-no-color")
+	if err == nil || !strings.Contains(err.Error(), "terraform init") {
+		return dir, err
+	}
+	if err := terraform("init", "-backend=false", "-input=false", "-no-color"); err != nil {
+		return "", fmt.Errorf("%w\n%w", errNoProvider, err)
 	}
 	return dir, nil
 })
 
-var errNoProvider = errors.New("no provider hashicorp/google: let terraform reach its registry, or set TF_CLI_CONFIG_FILE to a file that says where it is")
+var errNoProvider = errors.New("Terraform has no provider hashicorp/google: let it reach its registry, or set TF_CLI_CONFIG_FILE to a file that says where the provider is")
 
 // moduleDir returns the module's copy, or skips the test.
 func moduleDir(tb testing.TB) string {
 	tb.Helper()
-	wants(tb, "terraform", "see developer.hashicorp.com/terraform/install")
+	need.Program(tb, "terraform")
 	dir, err := module()
 	if errors.Is(err, errNoProvider) {
-		missing(tb, err.Error())
+		tb.Log(err)
+		need.Missing(tb, errNoProvider.Error())
 	}
 	if err != nil {
 		tb.Fatal(err)
@@ -92,18 +100,40 @@ type function struct {
 	Ingress        string            `json:"ingress"`
 }
 
+// applied is what the module gives with some settings.
+type applied struct {
+	functions map[string]function
+	file      string // its outputs, as `terraform output -json` prints them
+}
+
+// applications has one apply for each project and settings.
+var applications sync.Map
+
 // outputs plans and applies the module with a mocked provider and these settings
-// (HCL), and returns its outputs as `terraform output -json` prints them.
+// (HCL), once for all tests, and returns the functions in its outputs and a file
+// with these as `terraform output -json` prints them. Both belong to all tests.
 func outputs(tb testing.TB, project, settings string) (functions map[string]function, file string) {
 	tb.Helper()
 	dir := moduleDir(tb)
-	// In a folder of its own, which is not among the tests of others.
-	tests, err := os.MkdirTemp(dir, "outputs")
+	names := functionNames(tb)
+	apply, _ := applications.LoadOrStore([2]string{project, settings}, sync.OnceValues(func() (applied, error) {
+		return apply(dir, names, project, settings)
+	}))
+	a, err := apply.(func() (applied, error))()
 	if err != nil {
 		tb.Fatal(err)
 	}
+	return a.functions, a.file
+}
+
+func apply(dir string, names []string, project, settings string) (applied, error) {
+	// In a folder of its own, which is not among the tests of others.
+	tests, err := os.MkdirTemp(dir, "outputs")
+	if err != nil {
+		return applied{}, err
+	}
 	accounts := ""
-	for _, name := range append(functionNames(tb), "push", "build", "tester") {
+	for _, name := range append(names, "push", "build", "tester") {
 		target := "google_service_account." + name
 		if !slices.Contains([]string{"push", "build", "tester"}, name) {
 			target = fmt.Sprintf("google_service_account.function[%q]", name)
@@ -134,11 +164,11 @@ variables {
 run "outputs" {}
 `, accounts, project, settings)
 	if err := os.WriteFile(filepath.Join(tests, "outputs.tftest.hcl"), []byte(test), 0o644); err != nil {
-		tb.Fatal(err)
+		return applied{}, err
 	}
-	text, err := output(tb.Context(), dir, nil, "terraform", "test", "-no-color", "-json", "-verbose", "-test-directory="+filepath.Base(tests))
+	text, err := output(context.Background(), dir, nil, "terraform", "test", "-no-color", "-json", "-verbose", "-test-directory="+filepath.Base(tests))
 	if err != nil {
-		tb.Fatal(err)
+		return applied{}, err
 	}
 	lines := bufio.NewScanner(strings.NewReader(text))
 	lines.Buffer(nil, 1<<24)
@@ -157,16 +187,15 @@ run "outputs" {}
 			} `json:"functions"`
 		}
 		if err := json.Unmarshal(event.State.Outputs, &values); err != nil {
-			tb.Fatal(err)
+			return applied{}, err
 		}
-		file = filepath.Join(tests, "outputs.json")
+		file := filepath.Join(tests, "outputs.json")
 		if err := os.WriteFile(file, event.State.Outputs, 0o644); err != nil {
-			tb.Fatal(err)
+			return applied{}, err
 		}
-		return values.Functions.Value, file
+		return applied{values.Functions.Value, file}, nil
 	}
-	tb.Fatalf("no outputs in %s", text)
-	return nil, ""
+	return applied{}, fmt.Errorf("no outputs in %s", text)
 }
 
 func TestTerraform(t *testing.T) {

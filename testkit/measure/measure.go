@@ -1,0 +1,82 @@
+// Package measure is what tests that measure, or that kill processes at random,
+// have in common: the flags -full and -seed, and what the system says of a
+// process.
+//
+// By default such a test runs at about a tenth of its size with the seed 1, so
+// that every run of the tests is short and makes the same choices.
+package measure
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+)
+
+var (
+	full = flag.Bool("full", false, "run at full size, which takes minutes, in place of about a tenth")
+	seed = flag.Uint64("seed", 0, "make random choices with this seed `N`, in place of 1")
+)
+
+// Size returns the size to run at: all with -full, and tenth without.
+func Size[T any](tenth, all T) T {
+	if *full {
+		return all
+	}
+	return tenth
+}
+
+// Seed returns the seed of random choices.
+func Seed() uint64 { return max(*seed, 1) }
+
+// Seeds returns the seeds to run with: the one of -seed, or else 1, and with
+// -full 1 to n.
+func Seeds(n uint64) []uint64 {
+	if *seed != 0 || !*full {
+		return []uint64{Seed()}
+	}
+	var all []uint64
+	for s := range n {
+		all = append(all, s+1)
+	}
+	return all
+}
+
+// Rand returns a source of random choices that begins with Seed. It may be used
+// by several goroutines at once, whose order is then the system's.
+func Rand() *rand.Rand { return rand.New(&locked{source: rand.NewPCG(Seed(), 0)}) }
+
+type locked struct {
+	mu     sync.Mutex
+	source rand.Source
+}
+
+func (l *locked) Uint64() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.source.Uint64()
+}
+
+// PeakMemory returns the largest resident size, in bytes, that the process has
+// had. The error wraps [os.ErrNotExist] where the system is not Linux.
+func PeakMemory(pid int) (int, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, peak, _ := strings.Cut(string(status), "VmHWM:")
+	var kib int
+	_, err = fmt.Sscan(peak, &kib)
+	return kib << 10, err
+}
+
+// RaceDetector is whether the race detector is on, which slows a test down and
+// takes several times the memory.
+func RaceDetector() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+}
