@@ -4,13 +4,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +16,8 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/google/go-cmp/cmp"
+
+	"example.com/pushinbox/testkit/relay"
 )
 
 func TestPublishedMessageArrivesInAnotherWindow(t *testing.T) {
@@ -247,74 +246,14 @@ func TestReplay(t *testing.T) {
 	w.until(fmt.Sprintf(`location.pathname === "/messages/%s"`, first.ID))
 }
 
-// line stands between a window and the server, and can be cut.
-type line struct {
-	listener net.Listener
-	target   string
-
-	mu    sync.Mutex
-	cut   bool
-	conns map[net.Conn]bool
-}
-
-func newLine(t *testing.T, target string) *line {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &line{listener: listener, target: target, conns: make(map[net.Conn]bool)}
-	t.Cleanup(func() { _ = listener.Close(); l.set(true) })
-	go func() {
-		for {
-			c, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go l.serve(c)
-		}
-	}()
-	return l
-}
-
-func (l *line) serve(c net.Conn) {
-	defer c.Close()
-	l.mu.Lock()
-	if l.cut {
-		l.mu.Unlock()
-		return
-	}
-	up, err := net.Dial("tcp", l.target)
-	if err != nil {
-		l.mu.Unlock()
-		return
-	}
-	l.conns[c], l.conns[up] = true, true
-	l.mu.Unlock()
-	defer up.Close()
-	go func() { _, _ = io.Copy(up, c); _ = up.Close() }()
-	_, _ = io.Copy(c, up)
-}
-
-func (l *line) set(cut bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.cut = cut
-	for c := range l.conns {
-		if cut {
-			_ = c.Close()
-			delete(l.conns, c)
-		}
-	}
-}
-
 // TestLostConnection cuts the line while messages go on arriving, again and
 // again: the window says so, comes back by itself, and has every message once.
 func TestLostConnection(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	l := newLine(t, strings.TrimPrefix(s.base, "http://"))
-	w := openAt(t, "http://"+l.listener.Addr().String(), desk)
+	target := strings.TrimPrefix(s.base, "http://")
+	line := relay.New(t, target)
+	w := openAt(t, "http://"+line.Host(), desk)
 	w.live()
 	n := 0
 	arrive := func() {
@@ -325,11 +264,11 @@ func TestLostConnection(t *testing.T) {
 	}
 	for range 3 {
 		arrive()
-		l.set(true)
+		line.Cut()
 		w.until(`document.querySelector("#live").dataset.state === "lost" && document.querySelector("#live-text").innerText === "Connection lost, trying again…"`)
 		arrive()
 		s.stored(t, n)
-		l.set(false)
+		line.Restore(target)
 		w.live()
 		arrive()
 	}

@@ -8,10 +8,10 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -28,19 +28,25 @@ import (
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"example.com/pushinbox/testkit/need"
+	"example.com/pushinbox/testkit/port"
 )
 
 var (
 	// command is the built pushinbox.
 	command string
-	// chrome is the one browser of all tests, nil where there is none; each
-	// test has a profile of its own in it.
+	// chrome is the one browser of all tests; each has a profile of its own in it.
 	chrome context.Context
 )
 
 func TestMain(m *testing.M) {
 	flag.Parse()
 	os.Exit(func() int {
+		path, err := exec.LookPath("chromium")
+		if err != nil {
+			return m.Run() // the tests say what is missing
+		}
 		dir, err := os.MkdirTemp("", "consoletest")
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -52,23 +58,21 @@ func TestMain(m *testing.M) {
 			fmt.Fprintf(os.Stderr, "%v: %s", err, out)
 			return 1
 		}
-		if path, err := exec.LookPath("chromium"); err == nil {
-			options := append(chromedp.DefaultExecAllocatorOptions[:],
-				chromedp.ExecPath(path), chromedp.UserDataDir(filepath.Join(dir, "profile")),
-				// Debian's builds run as root in CI, where Chromium's own
-				// sandbox cannot; and nothing may go out to the network.
-				chromedp.NoSandbox, chromedp.DisableGPU,
-				chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
-			allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
-			defer stop()
-			ctx, cancel := chromedp.NewContext(allocator)
-			defer cancel()
-			if err := chromedp.Do(ctx); err != nil {
-				fmt.Fprintln(os.Stderr, "chromium does not start:", err)
-				return 1
-			}
-			chrome = ctx
+		options := append(chromedp.DefaultExecAllocatorOptions[:],
+			chromedp.ExecPath(path), chromedp.UserDataDir(filepath.Join(dir, "profile")),
+			// Debian's builds run as root in CI, where Chromium's own
+			// sandbox cannot; and nothing may go out to the network.
+			chromedp.NoSandbox, chromedp.DisableGPU,
+			chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
+		allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
+		defer stop()
+		ctx, cancel := chromedp.NewContext(allocator)
+		defer cancel()
+		if err := chromedp.Do(ctx); err != nil {
+			fmt.Fprintln(os.Stderr, "chromium does not start:", err)
+			return 1
 		}
+		chrome = ctx
 		return m.Run()
 	}())
 }
@@ -84,13 +88,9 @@ type server struct {
 // start runs pushinbox local on an empty inbox.
 func start(t testing.TB) *server {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(listener.Addr().String())
-	_ = listener.Close()
-	s := &server{base: "http://127.0.0.1:" + port, port: port, data: t.TempDir()}
+	need.Program(t, "chromium")
+	reserved := port.Reserve(t)
+	s := &server{base: "http://127.0.0.1:" + reserved, port: reserved, data: t.TempDir()}
 	s.run(t)
 	t.Cleanup(func() {
 		s.kill()
@@ -213,18 +213,21 @@ type stored struct {
 // stored waits until the inbox holds n messages, and returns them newest first.
 func (s *server) stored(t testing.TB, n int) []stored {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		var list struct{ Messages []stored }
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var list struct{ Messages []stored }
+	if err := port.Until(ctx, func() error {
 		if err := json.Unmarshal(s.get(t, "/messages?pageSize=500"), &list); err != nil {
 			t.Fatal(err)
 		}
-		if len(list.Messages) >= n {
-			return list.Messages
+		if len(list.Messages) < n {
+			return fmt.Errorf("%d messages are stored, not %d", len(list.Messages), n)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d messages are stored after 30 s, not %d", len(list.Messages), n)
-		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
+	return list.Messages
 }
 
 // action is something to do in a window.
@@ -264,12 +267,6 @@ func (s *server) open(t testing.TB, size size, options ...action) *window {
 
 func openAt(t testing.TB, base string, size size, options ...action) *window {
 	t.Helper()
-	if chrome == nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("chromium is missing: install Debian's package chromium")
-		}
-		t.Skip("chromium is missing: install Debian's package chromium")
-	}
 	ctx, cancel := chromedp.NewContext(chrome, chromedp.WithNewBrowserContext())
 	t.Cleanup(cancel)
 	ctx, stop := context.WithTimeout(ctx, 3*time.Minute)
@@ -366,15 +363,18 @@ func eval[T any](w *window, expression string) T {
 // by then.
 func (w *window) until(expression string) {
 	w.t.Helper()
-	var is bool
-	var err error
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	ctx, cancel := context.WithTimeout(w.Context, 30*time.Second)
+	defer cancel()
+	if err := port.Until(ctx, func() error {
 		// While a page is on its way, there is nothing to evaluate in.
-		if is, err = chromedp.Run(w.Context, chromedp.Evaluate[bool]("!!("+expression+")")); is {
-			return
+		is, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("!!("+expression+")"))
+		if is {
+			return nil
 		}
+		return errors.Join(errors.New("it is false"), err)
+	}); err != nil {
+		w.t.Fatalf("never came true: %s: %v\n%s", expression, err, w.state())
 	}
-	w.t.Fatalf("never came true: %s: %v\n%s", expression, err, w.state())
 }
 
 // live waits until the window follows the feed.

@@ -6,7 +6,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -36,6 +35,7 @@ import (
 	"example.com/pushinbox/local/mnsfake"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/testkit/emulator"
+	"example.com/pushinbox/testkit/google"
 	"example.com/pushinbox/testkit/need"
 	"example.com/pushinbox/testkit/port"
 )
@@ -83,25 +83,11 @@ func newInternet(t *testing.T, issuer *pushfake.Issuer, signer *mnsfake.Signer) 
 		t.Fatal(err)
 	}
 
-	google := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		out := r.Clone(r.Context())
-		out.RequestURI, out.URL.Scheme, out.URL.Host = "", "https", r.Host
-		keys := issuer.Transport()
-		if r.Host == certificateHost {
-			keys = signer.Transport()
-		}
-		res, err := keys.RoundTrip(out)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadGateway)
-			return
-		}
-		defer func() { _ = res.Body.Close() }()
-		w.Header().Set("Cache-Control", res.Header.Get("Cache-Control"))
-		_, _ = io.Copy(w, res.Body) // the client sees what is missing
-	}))
-	google.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
-	google.StartTLS()
-	t.Cleanup(google.Close)
+	keys := keyTransport{issuer.Transport(), signer.Transport()}
+	server := httptest.NewUnstartedServer(google.Relay(keys))
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	server.StartTLS()
+	t.Cleanup(server.Close)
 
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, port, _ := net.SplitHostPort(r.Host)
@@ -112,7 +98,7 @@ func newInternet(t *testing.T, issuer *pushfake.Issuer, signer *mnsfake.Signer) 
 			http.Error(w, "no way there", http.StatusForbidden)
 			return
 		}
-		out, err := net.Dial("tcp", google.Listener.Addr().String())
+		out, err := net.Dial("tcp", server.Listener.Addr().String())
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 			return
@@ -130,6 +116,17 @@ func newInternet(t *testing.T, issuer *pushfake.Issuer, signer *mnsfake.Signer) 
 	t.Cleanup(proxy.Close)
 	in.proxy = proxy.URL
 	return in
+}
+
+// keyTransport gets Google's keys from an issuer, and MNS's certificate from a
+// signer.
+type keyTransport struct{ google, mns http.RoundTripper }
+
+func (k keyTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Host == certificateHost {
+		return k.mns.RoundTrip(r)
+	}
+	return k.google.RoundTrip(r)
 }
 
 // start runs a built function with this environment and nothing else, as Cloud
@@ -175,32 +172,6 @@ func start(t *testing.T, name string, environment map[string]string, more ...str
 		t.Fatalf("%s does not listen: %v", name, err)
 	}
 	return "http://127.0.0.1:" + reserved
-}
-
-// accountKey makes up the key of a service account: what asks Google for
-// something has to have credentials before it does.
-func accountKey(t *testing.T) string {
-	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := json.Marshal(map[string]string{
-		"type": "service_account", "client_email": "deploytest@example.com", "token_uri": "https://oauth2.googleapis.com/token",
-		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "key.json")
-	if err := os.WriteFile(file, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
 }
 
 // answer is what a function says to a request.
@@ -256,7 +227,7 @@ func TestDeployedFunctionsAnswer(t *testing.T) {
 		"HTTPS_PROXY=" + net.proxy,
 		"SSL_CERT_FILE=" + net.rootsCA,
 		"SSL_CERT_DIR=" + t.TempDir(),
-		"GOOGLE_APPLICATION_CREDENTIALS=" + accountKey(t),
+		"GOOGLE_APPLICATION_CREDENTIALS=" + google.AccountKey(t),
 	}
 	receive, publish, console := functions["receive"].Environment, functions["publish"].Environment, functions["console"].Environment
 	calendar := functions["calendar"].Environment
@@ -295,13 +266,7 @@ func TestDeployedFunctionsAnswer(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = server.Close() })
 
-	token := func(audience, email string) string {
-		token, err := issuer.IDToken(map[string]any{"aud": audience, "email": email})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return token
-	}
+	token := func(audience, email string) string { return google.Token(t, issuer, audience, email) }
 	tester := "inbox-tester@" + project + ".iam.gserviceaccount.com"
 	operators := strings.Split(calendar["CALENDAR_OPERATORS"], ",") // Scheduler's account comes first
 	push, err := os.ReadFile(filepath.Join(root, "testdata", "pubsub", "sample_message.json"))

@@ -26,6 +26,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"example.com/pushinbox/testkit/need"
+	"example.com/pushinbox/testkit/port"
 )
 
 // startTimeout is how long an emulator may take until it answers: about two
@@ -67,7 +70,7 @@ func Firestore(tb testing.TB) string {
 	return shared(tb, firestore, sharedFirestore)
 }
 
-// PubSub is Firestore's like for Pub/Sub and PUBSUB_EMULATOR_HOST.
+// PubSub is the same for Pub/Sub and PUBSUB_EMULATOR_HOST.
 func PubSub(tb testing.TB) string {
 	tb.Helper()
 	return shared(tb, pubsub, sharedPubSub)
@@ -100,10 +103,8 @@ func shared(tb testing.TB, k kind, start func() (*process, error)) string {
 // missing ends a test that has no emulator.
 func missing(tb testing.TB, k kind, err error) {
 	tb.Helper()
-	if os.Getenv("CI") != "" {
-		tb.Fatalf("%s emulator: %v", k.name, err)
-	}
-	tb.Skipf("%s emulator: %v; install Java 17+ and gcloud's component %s, or set %s", k.name, err, k.component, k.env)
+	tb.Log(err)
+	need.Missing(tb, fmt.Sprintf("Google's %s emulator does not run: install Java 17 or newer and gcloud's component %s, or set %s", k.name, k.component, k.env))
 }
 
 // process is a running emulator.
@@ -115,22 +116,24 @@ type process struct {
 // start runs an emulator on a free port and returns when it answers. data, if
 // not empty, is an export of Firestore's to begin with.
 func (k kind) start(data string) (*process, error) {
-	host, err := freeHost()
+	number, release, err := port.Hold()
 	if err != nil {
 		return nil, err
 	}
+	host := fmt.Sprintf("127.0.0.1:%d", number)
 	argv, err := k.command(host, data)
 	if err != nil {
+		release()
 		return nil, err
 	}
 	var output tail
-	stop, exited, err := spawn(argv, &output)
+	kill, exited, err := spawn(argv, &output)
 	if err != nil {
+		release()
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-	defer cancel()
-	if err := ready(ctx, host, exited); err != nil {
+	stop := sync.OnceFunc(func() { kill(); release() })
+	if err := ready(host, exited); err != nil {
 		stop()
 		return nil, fmt.Errorf("%w: %s", err, output.lastLine())
 	}
@@ -148,7 +151,7 @@ func (k kind) command(host, data string) ([]string, error) {
 	if len(jars) == 0 {
 		gcloud, err := exec.LookPath("gcloud")
 		if err != nil {
-			return nil, fmt.Errorf("no %s below %s", k.jar, sdk)
+			return nil, fmt.Errorf("%s is not below %s", k.jar, sdk)
 		}
 		argv := []string{gcloud, "beta", "emulators", k.name, "start", "--quiet", "--host-port=" + host}
 		if data != "" {
@@ -197,35 +200,32 @@ var sdkRoot = sync.OnceValues(func() (string, error) {
 	return strings.TrimSpace(string(out)), nil
 })
 
-// freeHost returns a loopback address whose port nobody listens on.
-func freeHost() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}
-
 // ready returns when the emulator at host answers, or the process exited.
-func ready(ctx context.Context, host string, exited <-chan struct{}) error {
-	transport := &http.Transport{DisableKeepAlives: true}
-	client := &http.Client{Transport: transport, Timeout: 5 * time.Second}
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if res, err := client.Get("http://" + host + "/"); err == nil {
-			res.Body.Close()
-			if res.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
+func ready(host string, exited <-chan struct{}) error {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), startTimeout, fmt.Errorf("it did not answer within %s", startTimeout))
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	err := port.Until(ctx, func() error {
 		select {
-		case <-tick.C:
 		case <-exited:
-			return errors.New("it exited before it answered")
-		case <-ctx.Done():
-			return fmt.Errorf("it did not answer within %s", startTimeout)
+			return nil
+		default:
 		}
+		resp, err := client.Get("http://" + host + "/")
+		if err != nil {
+			return err
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return errors.New(resp.Status)
+		}
+		return nil
+	})
+	select {
+	case <-exited:
+		return errors.New("it exited before it answered")
+	default:
+		return err
 	}
 }
 

@@ -4,20 +4,18 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
-	"time"
+
+	"example.com/pushinbox/testkit/relay"
 )
 
 // Instance is a Firestore emulator of one test's own, behind a relay that the
-// test can cut. Make one with StartFirestore. Its methods fail the test on
+// test can cut. Create one with StartFirestore. Its methods fail the test on
 // trouble and must be called from the test's goroutine.
 //
 // What it can show, and what it cannot: the emulator keeps its data in memory,
@@ -29,7 +27,7 @@ type Instance struct {
 	tb      testing.TB
 	project string
 	data    string // folder of exports
-	relay   *relay
+	relay   *relay.Relay
 
 	process *process
 	exports int
@@ -46,39 +44,30 @@ func StartFirestore(tb testing.TB, project string) *Instance {
 		missing(tb, firestore, err)
 	}
 	i := &Instance{tb: tb, project: project, data: tb.TempDir(), process: p}
-	tb.Cleanup(func() {
-		i.process.stop()
-		if i.relay != nil {
-			i.relay.cut()
-		}
-	})
-	if i.relay, err = newRelay(p.host); err != nil {
-		tb.Fatal(err)
-	}
+	tb.Cleanup(func() { i.process.stop() })
+	i.relay = relay.New(tb, p.host)
 	return i
 }
 
 // Host returns host:port of the emulator, the same for the instance's life.
-func (i *Instance) Host() string { return i.relay.host }
+func (i *Instance) Host() string { return i.relay.Host() }
 
 // Cut closes every connection and refuses new ones, while the emulator runs on.
-func (i *Instance) Cut() { i.relay.cut() }
+func (i *Instance) Cut() { i.relay.Cut() }
 
 // Restore ends a Cut.
 func (i *Instance) Restore() {
 	i.tb.Helper()
-	if err := i.relay.restore(i.process.host); err != nil {
-		i.tb.Fatal(err)
-	}
+	i.relay.Restore(i.process.host)
 }
 
 // Drop closes every connection once; new ones are welcome.
-func (i *Instance) Drop() { i.relay.drop() }
+func (i *Instance) Drop() { i.relay.Drop() }
 
 // Stop cuts every connection, exports the data and kills the emulator.
 func (i *Instance) Stop() {
 	i.tb.Helper()
-	i.relay.cut()
+	i.relay.Cut()
 	i.exports++
 	if err := i.export(); err != nil {
 		i.tb.Fatal(err)
@@ -133,101 +122,4 @@ func (i *Instance) export() error {
 		return fmt.Errorf("export: %w", err)
 	}
 	return nil
-}
-
-// relay passes TCP connections on, until it is cut.
-type relay struct {
-	host string
-
-	mu       sync.Mutex
-	target   string
-	listener net.Listener
-	conns    map[net.Conn]struct{}
-}
-
-func newRelay(target string) (*relay, error) {
-	host, err := freeHost()
-	if err != nil {
-		return nil, err
-	}
-	r := &relay{host: host, conns: make(map[net.Conn]struct{})}
-	return r, r.restore(target)
-}
-
-func (r *relay) restore(target string) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.listener != nil {
-		return errors.New("the emulator is not cut off")
-	}
-	l, err := net.Listen("tcp", r.host)
-	if err != nil {
-		return err
-	}
-	r.target, r.listener = target, l
-	go r.accept(l)
-	return nil
-}
-
-func (r *relay) cut() {
-	r.mu.Lock()
-	if r.listener != nil {
-		_ = r.listener.Close()
-		r.listener = nil
-	}
-	r.mu.Unlock()
-	r.drop()
-}
-
-// drop resets connections instead of closing them in order, as a dying server
-// does, and leaves no socket behind that would keep the port busy.
-func (r *relay) drop() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for c := range r.conns {
-		if tcp, ok := c.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0)
-		}
-		_ = c.Close()
-	}
-	clear(r.conns)
-}
-
-func (r *relay) accept(l net.Listener) {
-	for {
-		in, err := l.Accept()
-		if err != nil {
-			return
-		}
-		go r.pass(l, in)
-	}
-}
-
-func (r *relay) pass(l net.Listener, in net.Conn) {
-	r.mu.Lock()
-	target := r.target
-	r.mu.Unlock()
-	out, err := net.DialTimeout("tcp", target, 5*time.Second)
-	if err != nil {
-		_ = in.Close()
-		return
-	}
-	r.mu.Lock()
-	if r.listener != l { // cut while dialling
-		r.mu.Unlock()
-		_, _ = in.Close(), out.Close()
-		return
-	}
-	r.conns[in], r.conns[out] = struct{}{}, struct{}{}
-	r.mu.Unlock()
-	var once sync.Once
-	end := func() {
-		_, _ = in.Close(), out.Close()
-		r.mu.Lock()
-		delete(r.conns, in)
-		delete(r.conns, out)
-		r.mu.Unlock()
-	}
-	go func() { defer once.Do(end); _, _ = io.Copy(out, in) }()
-	go func() { defer once.Do(end); _, _ = io.Copy(in, out) }()
 }

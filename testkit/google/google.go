@@ -1,0 +1,126 @@
+// Package google stands in for the parts of Google that a function asks whom it
+// talks to: an issuer of ID tokens whose keys are served as Google's, and the
+// key of a service account.
+package google
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"example.com/pushinbox/local/pushfake"
+	"example.com/pushinbox/shared/verify"
+)
+
+// NewIssuer returns an issuer of tokens and a verifier that has its keys in
+// place of Google's.
+func NewIssuer(tb testing.TB) (*pushfake.Issuer, *verify.Verifier) {
+	tb.Helper()
+	issuer, err := pushfake.NewIssuer(nil)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return issuer, Verifier(tb, issuer.Transport())
+}
+
+// Verifier returns a verifier that gets its keys over transport.
+func Verifier(tb testing.TB, transport http.RoundTripper) *verify.Verifier {
+	tb.Helper()
+	verifier, err := verify.New(&verify.Options{Transport: transport})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return verifier
+}
+
+// Token returns a token of the issuer with this audience and e-mail address.
+func Token(tb testing.TB, issuer *pushfake.Issuer, audience, email string) string {
+	tb.Helper()
+	token, err := issuer.IDToken(map[string]any{"aud": audience, "email": email})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return token
+}
+
+// Keys returns the JSON Web Key Set of the issuer's tokens.
+func Keys(tb testing.TB, issuer *pushfake.Issuer) []byte {
+	tb.Helper()
+	resp, err := issuer.Transport().RoundTrip(httptest.NewRequest(http.MethodGet, "https://www.googleapis.com/oauth2/v3/certs", nil))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return b
+}
+
+// Relay answers each request as transport does, to which it goes as https.
+func Relay(transport http.RoundTripper) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		out := r.Clone(r.Context())
+		out.RequestURI, out.URL.Scheme, out.URL.Host = "", "https", r.Host
+		resp, err := transport.RoundTrip(out)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer func() { _ = resp.Body.Close() }()
+		w.Header().Set("Cache-Control", resp.Header.Get("Cache-Control"))
+		w.WriteHeader(resp.StatusCode)
+		_, _ = io.Copy(w, resp.Body) // the client sees what is missing
+	})
+}
+
+// Serve leads every https connection of [http.DefaultTransport], and of a clone
+// of it, to the handler, until the test ends.
+func Serve(tb testing.TB, handler http.Handler) {
+	server := httptest.NewServer(handler)
+	transport := http.DefaultTransport.(*http.Transport)
+	before := transport.DialTLSContext
+	transport.DialTLSContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, server.Listener.Addr().String())
+	}
+	tb.Cleanup(func() {
+		transport.DialTLSContext = before
+		server.Close()
+	})
+}
+
+// AccountKey returns a file with the key of a service account that exists
+// nowhere, as GOOGLE_APPLICATION_CREDENTIALS names it.
+func AccountKey(tb testing.TB) string {
+	tb.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	b, err := json.Marshal(map[string]string{
+		"type": "service_account", "client_email": "test@example.com", "token_uri": "https://oauth2.googleapis.com/token",
+		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	file := filepath.Join(tb.TempDir(), "key.json")
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return file
+}
