@@ -14,8 +14,13 @@ help: ## list the targets (the default)
 run: ## run all of Push Inbox on this machine; needs only Go
 	go run ./scripts/pushinbox local
 
-test: ## run the tests; PKG=./shared/verify for one package
-	go test $(PKG)
+test: ## run the tests and list what was skipped; PKG=./shared/verify for one package
+	@PUSHINBOX_SKIPPED=$$(mktemp); export PUSHINBOX_SKIPPED; trap 'rm -f "$$PUSHINBOX_SKIPPED"' EXIT; \
+	status=0; go test $(PKG) || status=$$?; \
+	if test -s "$$PUSHINBOX_SKIPPED"; then \
+	  echo; echo "Skipped, with how many tests:"; sort "$$PUSHINBOX_SKIPPED" | uniq -c; \
+	fi; \
+	exit $$status
 
 check: ## gofmt, go vet, staticcheck, shellcheck, terraform fmt
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not formatted, run gofmt -w:" $$unformatted >&2; exit 1; }

@@ -267,6 +267,7 @@ func (s *server) open(t testing.TB, size size, options ...action) *window {
 
 func openAt(t testing.TB, base string, size size, options ...action) *window {
 	t.Helper()
+	need.Program(t, "chromium")
 	ctx, cancel := chromedp.NewContext(chrome, chromedp.WithNewBrowserContext())
 	t.Cleanup(cancel)
 	ctx, stop := context.WithTimeout(ctx, 3*time.Minute)
