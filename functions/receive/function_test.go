@@ -3,19 +3,18 @@ package receive
 import (
 	"context"
 	"io"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"testing"
 	"time"
 
 	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
 
-	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 	"example.com/pushinbox/testkit/emulator"
+	"example.com/pushinbox/testkit/google"
+	"example.com/pushinbox/testkit/port"
 	"example.com/pushinbox/testkit/pushattack"
 )
 
@@ -30,32 +29,16 @@ func TestRegisteredFunction(t *testing.T) {
 	t.Setenv("PUSH_AUDIENCE", audience)
 	t.Setenv("PUSH_SERVICE_ACCOUNT", pushAccount)
 	t.Setenv("PUBSUB_VERIFICATION_TOKEN", secret)
-	issuer, err := pushfake.NewIssuer(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	serveKeys(t, issuer)
+	issuer, _ := google.NewIssuer(t)
+	google.Serve(t, google.Relay(issuer.Transport()))
 
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	reserved := port.Reserve(t)
+	go func() { _ = funcframework.StartHostPort("127.0.0.1", reserved) }()
+	base := "http://127.0.0.1:" + reserved
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := port.Listening(ctx, reserved); err != nil {
 		t.Fatal(err)
-	}
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = listener.Close()
-	go func() { _ = funcframework.StartHostPort("127.0.0.1", port) }()
-	base := "http://127.0.0.1:" + port
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
-		if err == nil {
-			_ = conn.Close()
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
 	}
 
 	store, err := firestoreinbox.Open(t.Context(), firestoreinbox.Config{
@@ -112,29 +95,4 @@ func TestRegisteredFunction(t *testing.T) {
 	if got := stored(); len(got) != 1 || string(got[0].Data) != "hostile" || got[0].Verified.Email != pushAccount {
 		t.Errorf("stored %+v", got)
 	}
-}
-
-// serveKeys makes every connection that http.DefaultTransport opens for https
-// lead to a server with the issuer's keys in place of Google's.
-func serveKeys(t *testing.T, issuer *pushfake.Issuer) {
-	keys := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.URL.Scheme, r.URL.Host = "https", r.Host
-		resp, err := issuer.Transport().RoundTrip(r)
-		if err != nil {
-			t.Error(err)
-			w.WriteHeader(http.StatusNotFound)
-			return
-		}
-		w.Header().Set("Cache-Control", resp.Header.Get("Cache-Control"))
-		_, _ = io.Copy(w, resp.Body)
-	}))
-	transport := http.DefaultTransport.(*http.Transport)
-	before := transport.DialTLSContext
-	transport.DialTLSContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, keys.Listener.Addr().String())
-	}
-	t.Cleanup(func() {
-		transport.DialTLSContext = before
-		keys.Close()
-	})
 }

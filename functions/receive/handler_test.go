@@ -24,6 +24,7 @@ import (
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/settings"
 	"example.com/pushinbox/shared/verify"
+	"example.com/pushinbox/testkit/google"
 	"example.com/pushinbox/testkit/pushattack"
 )
 
@@ -44,14 +45,7 @@ type endpoint struct {
 
 func newEndpoint(tb testing.TB, cfg Config) *endpoint {
 	tb.Helper()
-	issuer, err := pushfake.NewIssuer(nil)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	verifier, err := verify.New(&verify.Options{Transport: issuer.Transport()})
-	if err != nil {
-		tb.Fatal(err)
-	}
+	issuer, verifier := google.NewIssuer(tb)
 	store, err := boltinbox.Open(filepath.Join(tb.TempDir(), "inbox.db"), nil)
 	if err != nil {
 		tb.Fatal(err)
@@ -68,17 +62,9 @@ func newEndpoint(tb testing.TB, cfg Config) *endpoint {
 // target is the endpoint as package hostile wants it.
 func target(tb testing.TB, issuer *pushfake.Issuer, address string) pushattack.Target {
 	tb.Helper()
-	keys, err := issuer.Transport().RoundTrip(httptest.NewRequest(http.MethodGet, "https://www.googleapis.com/oauth2/v3/certs", nil))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	b, err := io.ReadAll(keys.Body)
-	if err != nil {
-		tb.Fatal(err)
-	}
 	return pushattack.Target{
 		URL:  address,
-		Keys: b,
+		Keys: google.Keys(tb, issuer),
 		Mint: func(claims map[string]any) (string, error) {
 			all := map[string]any{"aud": audience, "email": pushAccount}
 			for k, v := range claims {
@@ -199,10 +185,7 @@ func TestStoreFailureIsNeverAnAck(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := newEndpoint(t, Config{})
-			verifier, err := verify.New(&verify.Options{Transport: e.issuer.Transport()})
-			if err != nil {
-				t.Fatal(err)
-			}
+			verifier := google.Verifier(t, e.issuer.Transport())
 			h, err := New(Config{Audience: audience, ServiceAccount: pushAccount}, verifier, failing{test.err}, quiet)
 			if err != nil {
 				t.Fatal(err)
@@ -227,10 +210,7 @@ func TestKeysDownIs503(t *testing.T) {
 	t.Parallel()
 	e := newEndpoint(t, Config{})
 	down := roundTripper(func(*http.Request) (*http.Response, error) { return nil, errors.New("no route") })
-	verifier, err := verify.New(&verify.Options{Transport: down})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verifier := google.Verifier(t, down)
 	h, err := New(Config{Audience: audience, ServiceAccount: pushAccount}, verifier, e.store, quiet)
 	if err != nil {
 		t.Fatal(err)
@@ -264,14 +244,7 @@ func (b blocking) Put(context.Context, *inbox.Message) (bool, error) {
 func TestLargePushesWaitForRoom(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		issuer, err := pushfake.NewIssuer(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		verifier, err := verify.New(&verify.Options{Transport: issuer.Transport()})
-		if err != nil {
-			t.Fatal(err)
-		}
+		issuer, verifier := google.NewIssuer(t)
 		store := blocking{make(chan struct{}), make(chan struct{})}
 		h, err := New(Config{Audience: audience, ServiceAccount: pushAccount}, verifier, store, quiet)
 		if err != nil {
@@ -338,10 +311,7 @@ func (n *noting) Read(p []byte) (int, error) {
 func TestNewRefusesWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	e := newEndpoint(t, Config{})
-	verifier, err := verify.New(&verify.Options{Transport: e.issuer.Transport()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verifier := google.Verifier(t, e.issuer.Transport())
 	good := Config{Audience: audience, ServiceAccount: pushAccount}
 	for name, build := range map[string]func() (http.Handler, error){
 		"no_audience": func() (http.Handler, error) {
@@ -432,14 +402,7 @@ func TestAnswersBeforeTheAckDeadline(t *testing.T) {
 		t.Run(deadline.String(), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				issuer, err := pushfake.NewIssuer(nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				verifier, err := verify.New(&verify.Options{Transport: issuer.Transport()})
-				if err != nil {
-					t.Fatal(err)
-				}
+				issuer, verifier := google.NewIssuer(t)
 				store := new(waiting)
 				h, err := New(Config{Audience: audience, ServiceAccount: pushAccount, AckDeadline: deadline}, verifier, store, quiet)
 				if err != nil {
@@ -476,10 +439,7 @@ func (d discard) WriteHeader(int)             {}
 // taken away.
 func BenchmarkReceive(b *testing.B) {
 	e := newEndpoint(b, Config{})
-	verifier, err := verify.New(&verify.Options{Transport: e.issuer.Transport()})
-	if err != nil {
-		b.Fatal(err)
-	}
+	verifier := google.Verifier(b, e.issuer.Transport())
 	h, err := New(Config{Audience: audience, ServiceAccount: pushAccount}, verifier, nothing{}, slog.New(slog.NewJSONHandler(io.Discard, nil)))
 	if err != nil {
 		b.Fatal(err)

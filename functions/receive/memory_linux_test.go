@@ -16,11 +16,11 @@ import (
 	"testing"
 
 	"example.com/pushinbox/local/boltinbox"
-	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
-	"example.com/pushinbox/shared/verify"
 	"example.com/pushinbox/testkit/emulator"
+	"example.com/pushinbox/testkit/google"
+	"example.com/pushinbox/testkit/measure"
 )
 
 // memoryLimit is what one push of Pub/Sub's largest message may make a process
@@ -90,42 +90,22 @@ func TestMemoryOfTheLargestPush(t *testing.T) {
 			if again := push(); status != http.StatusNoContent || again != http.StatusNoContent {
 				t.Fatalf("answered %d, and %d to a redelivery", status, again)
 			}
-			peak := peakMemory(t, cmd.Process.Pid)
+			peak, err := measure.PeakMemory(cmd.Process.Pid)
+			if err != nil {
+				t.Fatal(err)
+			}
 			t.Logf("peak memory of the process: %d MiB", peak>>20)
-			if peak > memoryLimit && !raceEnabled {
+			if peak > memoryLimit && !measure.RaceDetector() {
 				t.Errorf("peak memory %d MiB, want at most %d", peak>>20, memoryLimit>>20)
 			}
 		})
 	}
 }
 
-// peakMemory returns the largest resident set that the process has had.
-func peakMemory(t *testing.T, pid int) int {
-	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var kB int
-	for line := range strings.Lines(string(b)) {
-		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kB); err == nil {
-			return kB << 10
-		}
-	}
-	t.Fatal("the system does not tell the peak memory")
-	return 0
-}
-
 func serveForMemory(t *testing.T, kind string) {
-	issuer, err := pushfake.NewIssuer(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	verifier, err := verify.New(&verify.Options{Transport: issuer.Transport()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	issuer, verifier := google.NewIssuer(t)
 	var store inbox.Inbox
+	var err error
 	if kind == "bolt" {
 		store, err = boltinbox.Open(filepath.Join(t.TempDir(), "inbox.db"), nil)
 	} else {
@@ -138,10 +118,7 @@ func serveForMemory(t *testing.T, kind string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := issuer.IDToken(map[string]any{"aud": audience, "email": pushAccount})
-	if err != nil {
-		t.Fatal(err)
-	}
+	token := google.Token(t, issuer, audience, pushAccount)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
