@@ -22,7 +22,7 @@ import (
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/publisher"
 	"example.com/pushinbox/shared/settings"
-	"example.com/pushinbox/shared/verify"
+	"example.com/pushinbox/testkit/google"
 )
 
 const (
@@ -63,14 +63,7 @@ func newSite(t *testing.T, cfg Config) *site {
 
 func newLoggedSite(t *testing.T, cfg Config, log *slog.Logger) *site {
 	t.Helper()
-	issuer, err := pushfake.NewIssuer(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	verifier, err := verify.New(&verify.Options{Transport: issuer.Transport()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	issuer, verifier := google.NewIssuer(t)
 	store, err := boltinbox.Open(filepath.Join(t.TempDir(), "inbox.db"), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -17,9 +17,8 @@ import (
 	"time"
 
 	"example.com/pushinbox/local/boltinbox"
-	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/inbox"
-	"example.com/pushinbox/shared/verify"
+	"example.com/pushinbox/testkit/google"
 )
 
 // page asks for an address as a browser does.
@@ -368,22 +367,12 @@ func BenchmarkFirstPage(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	issuer, err := pushfake.NewIssuer(nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	verifier, err := verify.New(&verify.Options{Transport: issuer.Transport()})
-	if err != nil {
-		b.Fatal(err)
-	}
+	issuer, verifier := google.NewIssuer(b)
 	h, err := New(both, verifier, store, &topic{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
 	}
-	token, err := issuer.IDToken(map[string]any{"aud": audience, "email": reader})
-	if err != nil {
-		b.Fatal(err)
-	}
+	token := google.Token(b, issuer, audience, reader)
 	var took []time.Duration
 	var size int
 	for b.Loop() {

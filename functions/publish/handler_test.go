@@ -20,6 +20,7 @@ import (
 	"example.com/pushinbox/shared/publisher"
 	"example.com/pushinbox/shared/settings"
 	"example.com/pushinbox/shared/verify"
+	"example.com/pushinbox/testkit/google"
 )
 
 const (
@@ -52,14 +53,7 @@ func (t *topic) Publish(_ context.Context, messages []*pubsubpb.PubsubMessage) (
 
 func newHandler(t *testing.T, to Topic) (http.Handler, *pushfake.Issuer) {
 	t.Helper()
-	issuer, err := pushfake.NewIssuer(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	verifier, err := verify.New(&verify.Options{Transport: issuer.Transport()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	issuer, verifier := google.NewIssuer(t)
 	h, err := New(Config{Project: "p", Topic: "t", Audience: audience, Callers: []string{"other@p", caller}}, verifier, to, quiet)
 	if err != nil {
 		t.Fatal(err)
