@@ -25,6 +25,7 @@ import (
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/publisher"
 	"example.com/pushinbox/testkit/emulator"
+	"example.com/pushinbox/testkit/port"
 	"example.com/pushinbox/testkit/pushattack"
 )
 
@@ -66,20 +67,14 @@ type running struct {
 // answers. more are flags, which begin with "--", and variables.
 func start(t *testing.T, data string, more ...string) *running {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(listener.Addr().String())
-	_ = listener.Close()
-	return startAt(t, port, data, more...)
+	return startAt(t, port.Reserve(t), data, more...)
 }
 
 // startAt is start on a given port.
-func startAt(t *testing.T, port, data string, more ...string) *running {
+func startAt(t *testing.T, at, data string, more ...string) *running {
 	t.Helper()
-	r := &running{base: "http://127.0.0.1:" + port, lines: make(chan string, 10_000), done: make(chan struct{})}
-	r.cmd = exec.Command(command, "local", "--port", port, "--data", data)
+	r := &running{base: "http://127.0.0.1:" + at, lines: make(chan string, 10_000), done: make(chan struct{})}
+	r.cmd = exec.Command(command, "local", "--port", at, "--data", data)
 	r.cmd.Env = os.Environ()
 	for _, s := range more {
 		if strings.HasPrefix(s, "--") {
@@ -537,27 +532,27 @@ func TestOtherSitesGetNothing(t *testing.T) {
 // BenchmarkStart is the time from the start of the process to its first
 // answer to GET /messages.
 func BenchmarkStart(b *testing.B) {
-	data := b.TempDir()
+	data, reserved := b.TempDir(), port.Reserve(b)
 	for b.Loop() {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		cmd := exec.Command(command, "local", "--quiet", "--port", reserved, "--data", data)
+		out, err := cmd.StdoutPipe()
 		if err != nil {
 			b.Fatal(err)
 		}
-		_, port, _ := net.SplitHostPort(listener.Addr().String())
-		_ = listener.Close()
-		cmd := exec.Command(command, "local", "--quiet", "--port", port, "--data", data)
 		if err := cmd.Start(); err != nil {
 			b.Fatal(err)
 		}
-		for {
-			resp, err := http.Get("http://127.0.0.1:" + port + "/messages")
-			if err == nil {
-				_ = resp.Body.Close()
-				if resp.StatusCode != http.StatusOK {
-					b.Fatal(resp.Status)
-				}
-				break
-			}
+		banner := bufio.NewScanner(out)
+		for banner.Scan() && !strings.HasPrefix(banner.Text(), "Try it") {
+		}
+		go func() { _, _ = io.Copy(io.Discard, out) }()
+		resp, err := http.Get("http://127.0.0.1:" + reserved + "/messages")
+		if err != nil {
+			b.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			b.Fatal(resp.Status)
 		}
 		b.StopTimer()
 		_ = cmd.Process.Signal(syscall.SIGINT)

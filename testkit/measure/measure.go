@@ -22,6 +22,9 @@ var (
 	seed = flag.Uint64("seed", 0, "make random choices with this seed `N`, in place of 1")
 )
 
+// Full is whether -full was given.
+func Full() bool { return *full }
+
 // Size returns the size to run at: all with -full, and tenth without.
 func Size[T any](tenth, all T) T {
 	if *full {
