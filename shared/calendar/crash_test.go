@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,6 +22,7 @@ import (
 	"example.com/pushinbox/local/calendarfake"
 	"example.com/pushinbox/shared/calendar"
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/testkit/measure"
 	"github.com/google/go-cmp/cmp"
 	gcal "google.golang.org/api/calendar/v3"
 	"google.golang.org/api/option"
@@ -298,12 +298,10 @@ func TestDeath(t *testing.T) {
 	if points < 200 {
 		t.Errorf("only %d places to die at", points)
 	}
-	thrice := 20
-	if *full {
-		thrice = 2000
-	}
+	random := measure.Rand()
+	thrice := measure.Size(20, 2000)
 	for range thrice {
-		if first, second := 1+rand.IntN(points), 1+rand.IntN(40); t.Failed() {
+		if first, second := 1+random.IntN(points), 1+random.IntN(40); t.Failed() {
 			t.Fatal("died at ", first, second)
 		} else {
 			try(t, first, second, second/2+1)
@@ -372,11 +370,8 @@ func child(dir, google, later string) error {
 // in the midst of one.
 func TestKill(t *testing.T) {
 	t.Parallel()
-	rounds := 25
-	switch {
-	case *full:
-		rounds = 300
-	case testing.Short():
+	rounds, random := measure.Size(25, 300), measure.Rand()
+	if testing.Short() && !measure.Full() {
 		rounds = 8
 	}
 	google := calendarfake.New(nil)
@@ -424,10 +419,10 @@ func TestKill(t *testing.T) {
 			ids = append(ids, added["id"].(string))
 		}
 		for range 10 {
-			if _, err := google.Patch(demo, ids[rand.IntN(len(ids))], calendarfake.Event{"location": fmt.Sprint("round ", round)}); err != nil {
+			if _, err := google.Patch(demo, ids[random.IntN(len(ids))], calendarfake.Event{"location": fmt.Sprint("round ", round)}); err != nil {
 				t.Fatal(err)
 			}
-			at := rand.IntN(len(ids))
+			at := random.IntN(len(ids))
 			if err := google.Delete(demo, ids[at]); err != nil {
 				t.Fatal(err)
 			}
@@ -436,7 +431,7 @@ func TestKill(t *testing.T) {
 		if round%4 == 3 {
 			google.Invalidate(demo)
 		}
-		if run(1 + rand.IntN(120)) {
+		if run(1 + random.IntN(120)) {
 			kills++
 		}
 	}

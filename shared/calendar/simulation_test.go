@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"hash/fnv"
 	"maps"
@@ -19,11 +18,7 @@ import (
 	"example.com/pushinbox/local/calendarfake"
 	"example.com/pushinbox/shared/calendar"
 	"example.com/pushinbox/shared/inbox"
-)
-
-var (
-	full = flag.Bool("full", false, "simulate 20 seeds instead of 1, and kill and die more often")
-	seed = flag.Uint64("seed", 0, "simulate this seed only")
+	"example.com/pushinbox/testkit/measure"
 )
 
 // TestSimulation lives through 30 days of three calendars with everything that
@@ -31,18 +26,9 @@ var (
 // after every sync. -seed N repeats what a failure printed.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
-	seeds := []uint64{1}
-	switch {
-	case *seed != 0:
-		seeds = []uint64{*seed}
-	case *full:
-		for n := uint64(2); n <= 20; n++ {
-			seeds = append(seeds, n)
-		}
-	}
-	for _, n := range seeds {
+	for _, n := range measure.Seeds(20) {
 		t.Run(fmt.Sprint("seed_", n), func(t *testing.T) {
-			if !*full {
+			if !measure.Full() {
 				t.Parallel()
 			}
 			s := newSimulation(t, n)

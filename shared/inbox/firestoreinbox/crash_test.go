@@ -5,13 +5,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,9 +18,9 @@ import (
 
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/testkit/emulator"
+	"example.com/pushinbox/testkit/measure"
+	"example.com/pushinbox/testkit/port"
 )
-
-var full = flag.Bool("full", false, "kill and stop at full size: 10,000 messages, 10 seconds")
 
 // A test that needs other processes runs this binary again, with these
 // variables saying where the inbox is.
@@ -112,13 +110,11 @@ func TestKilledWriters(t *testing.T) {
 		return
 	}
 	host, project := emulator.Firestore(t), emulator.Project()
-	messages, processes, window := 400, 3, 40
-	if *full {
-		messages, processes, window = 10_000, 4, 80
-	}
+	messages, processes, window := measure.Size(400, 10_000), measure.Size(3, 4), measure.Size(40, 80)
+	random := measure.Rand()
 	var deliveries []int
 	for i := range messages {
-		for range 1 + rand.IntN(8) {
+		for range 1 + random.IntN(8) {
 			deliveries = append(deliveries, i)
 		}
 	}
@@ -141,7 +137,7 @@ func TestKilledWriters(t *testing.T) {
 					if left.Add(-1) == 0 {
 						close(queue)
 					}
-					if rand.IntN(messages) == 0 {
+					if random.IntN(messages) == 0 {
 						w.kill()
 					}
 				})
@@ -279,10 +275,8 @@ func TestOutage(t *testing.T) {
 	instance := emulator.StartFirestore(t, project)
 	in := open(t, instance.Host(), project, nil)
 	defer in.Close()
-	outage := 2 * time.Second
-	if *full {
-		outage = 10 * time.Second
-	}
+	outage := measure.Size(2*time.Second, 10*time.Second)
+	random := measure.Rand()
 	var next, acknowledged, unavailable, late atomic.Int64
 	var seen sync.Map // of errors that nobody should see
 	kept := make([]atomic.Bool, 1<<20)
@@ -292,7 +286,7 @@ func TestOutage(t *testing.T) {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				i := int(next.Add(1) - 1)
-				put, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond+rand.N(outage))
+				put, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond+time.Duration(random.Int64N(int64(outage))))
 				_, err := in.Put(put, numbered(i))
 				cancel()
 				switch {
@@ -311,8 +305,14 @@ func TestOutage(t *testing.T) {
 	}
 	// until returns when that many more are acknowledged.
 	until := func(more int64) {
-		for want := acknowledged.Load() + more; acknowledged.Load() < want && t.Context().Err() == nil; {
-			<-time.After(time.Millisecond)
+		want := acknowledged.Load() + more
+		if err := port.Until(t.Context(), func() error {
+			if acknowledged.Load() < want {
+				return errors.New("fewer are acknowledged")
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
 		}
 	}
 	until(300)
@@ -366,12 +366,8 @@ func TestMemoryOfLargePut(t *testing.T) {
 		fmt.Println("peak", idle, put, peak(t))
 		return
 	}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "-race" && s.Value == "true" {
-				t.Skip("the race detector needs several times the memory")
-			}
-		}
+	if measure.RaceDetector() {
+		t.Skip("the race detector needs several times the memory")
 	}
 	peak(t)
 	out, err := child(t, emulator.Firestore(t), emulator.Project()).Output()
@@ -392,14 +388,12 @@ func TestMemoryOfLargePut(t *testing.T) {
 // peak returns the largest resident size of this process so far, in kB.
 func peak(t *testing.T) int {
 	t.Helper()
-	b, err := os.ReadFile("/proc/self/status")
-	if err != nil {
+	peak, err := measure.PeakMemory(os.Getpid())
+	if errors.Is(err, os.ErrNotExist) {
 		t.Skip("only Linux tells a process's peak of memory in /proc")
 	}
-	var kb int
-	_, line, _ := strings.Cut(string(b), "VmHWM:")
-	if _, err := fmt.Sscan(line, &kb); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
-	return kb
+	return peak >> 10
 }
