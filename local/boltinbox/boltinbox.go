@@ -29,6 +29,7 @@ import (
 
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/groupcommit"
+	"example.com/pushinbox/shared/problem"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 )
@@ -269,7 +270,7 @@ func (in *Inbox) view(ctx context.Context, fn func(tables) error) error {
 
 // outward returns err as callers of an inbox may see it.
 func outward(err error) error {
-	if err == nil || errors.As(err, new(*inbox.Error)) || inbox.IsContext(err) {
+	if err == nil || errors.As(err, new(*problem.Error)) || inbox.IsContext(err) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", inbox.ErrUnavailable, err)

@@ -17,6 +17,7 @@ import (
 	"example.com/pushinbox/local/calendarfake"
 	"example.com/pushinbox/shared/calendar"
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/problem"
 	"github.com/google/go-cmp/cmp"
 	gcal "google.golang.org/api/calendar/v3"
 	"google.golang.org/api/option"
@@ -281,11 +282,7 @@ func TestWatchRefused(t *testing.T) {
 			}
 			l := w.newLife()
 			_, err := l.Watch(t.Context(), demo)
-			var own interface{ HTTPStatus() (int, string) }
-			if !errors.As(err, &own) {
-				t.Fatalf("err = %v", err)
-			}
-			status, detail := own.HTTPStatus()
+			status, detail := problem.Of(err)
 			if status != test.status || !strings.Contains(detail, test.detail) || tries != test.tries {
 				t.Errorf("%d %q after %d tries", status, detail, tries)
 			}

@@ -5,52 +5,41 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
+	"example.com/pushinbox/shared/problem"
 	"github.com/googleapis/gax-go/v2"
 	"google.golang.org/api/googleapi"
 )
-
-// Error is an error with the HTTP status a caller should see.
-type Error struct {
-	status int
-	detail string
-}
-
-// Error returns the fixed description.
-func (e *Error) Error() string { return "calendar: " + e.detail }
-
-// HTTPStatus returns the status for the caller and a detail that is safe to
-// show.
-func (e *Error) HTTPStatus() (status int, detail string) { return e.status, e.detail }
 
 // The errors of an Engine, beside those of its Inbox.
 var (
 	// ErrUnknownChannel is what Notify returns for a channel that nobody here
 	// opened, or that was forgotten. Answer it with success: a refusal would
 	// change nothing for Google.
-	ErrUnknownChannel error = &Error{http.StatusNotFound, "no such channel"}
+	ErrUnknownChannel = problem.New(http.StatusNotFound, "this channel is not known")
 	// ErrForged is what Notify returns when the token or the resource is not the
 	// channel's.
-	ErrForged error = &Error{http.StatusForbidden, "this notification is not from Google"}
+	ErrForged = problem.New(http.StatusForbidden, "this notification is not from Google")
 	// ErrCalendarID is returned for something that cannot be a calendar's ID.
-	ErrCalendarID error = &Error{http.StatusBadRequest, "this is not a calendar ID"}
+	ErrCalendarID = problem.New(http.StatusBadRequest, "this is not a calendar ID")
 	// ErrNotWatched is returned for a calendar that is not watched.
-	ErrNotWatched error = &Error{http.StatusNotFound, "this calendar is not watched; watch it first"}
+	ErrNotWatched = problem.New(http.StatusNotFound, "this calendar is not watched; watch it first")
 	// ErrStopping is returned by Watch for a calendar whose Stop did not end.
-	ErrStopping error = &Error{http.StatusConflict, "the last stop of this calendar did not end; stop it again first"}
+	ErrStopping = problem.New(http.StatusConflict, "the last stop of this calendar did not end; stop it again first")
 	// ErrBusy says that another sync of the calendar is under way. It runs once
 	// more for who got this; asking again finds nothing left to do, or does what
 	// it did not live to do.
-	ErrBusy error = &Error{http.StatusServiceUnavailable, "another sync of this calendar is under way"}
+	ErrBusy = problem.New(http.StatusServiceUnavailable, "another sync of this calendar is under way")
 	// ErrLeaseLost is returned by a State when another runner has taken the
 	// calendar's lease, or the calendar is forgotten.
-	ErrLeaseLost error = &Error{http.StatusServiceUnavailable, "another sync of this calendar has taken over"}
+	ErrLeaseLost = problem.New(http.StatusServiceUnavailable, "another sync of this calendar has taken over")
 	// ErrState is returned when the State cannot be reached.
-	ErrState error = &Error{http.StatusServiceUnavailable, "what is known of the calendars cannot be reached"}
+	ErrState = problem.New(http.StatusServiceUnavailable, "what is known of the calendars cannot be reached")
 	// ErrUnavailable is returned when Google Calendar cannot be reached, or has no
 	// capacity or quota left after all tries.
-	ErrUnavailable error = &Error{http.StatusServiceUnavailable, "Google Calendar cannot be reached"}
+	ErrUnavailable = problem.New(http.StatusServiceUnavailable, "Google Calendar cannot be reached")
 	// ErrRefused is returned when Google Calendar refuses a call for good. The
 	// error that wraps it has the status and says what to do.
 	ErrRefused = errors.New("calendar: Google refuses")
@@ -68,58 +57,68 @@ func (e *CalendarError) Error() string { return e.CalendarID + ": " + e.Err.Erro
 // Unwrap returns the calendar's error.
 func (e *CalendarError) Unwrap() error { return e.Err }
 
-// refusal is a refusal of Google's with what to do about it.
-type refusal struct {
-	outward *Error
-	cause   error
+// refusals are what Google refuses for a reason that it names, and what to do
+// about it.
+var refusals = []struct {
+	reasons []string
+	status  int
+	detail  string
+}{
+	{
+		[]string{"push.webhookUrlUnauthorized", "webhookUrlUnauthorized"}, http.StatusBadRequest,
+		"Google does not deliver to this address: verify its domain (set CALENDAR_SITE_VERIFICATION and add the site in Search Console), then watch again",
+	},
+	{
+		[]string{"push.webhookUrlNotHttps", "webhookUrlNotHttps"}, http.StatusBadRequest,
+		"Google delivers only to https addresses with a valid certificate: correct CALENDAR_ADDRESS",
+	},
+	{
+		[]string{"pushNotSupportedForRequestedResource"}, http.StatusBadRequest,
+		"Google sends no notifications for this calendar, as for public holiday calendars",
+	},
+	{
+		[]string{"channelIdNotUnique"}, http.StatusServiceUnavailable,
+		"Google has this channel already; try again",
+	},
+	{
+		[]string{"insufficientPermissions", "ACCESS_TOKEN_SCOPE_INSUFFICIENT"}, http.StatusForbidden,
+		"the credentials lack the scope https://www.googleapis.com/auth/calendar.events.readonly",
+	},
+	{
+		[]string{"accessNotConfigured", "SERVICE_DISABLED"}, http.StatusForbidden,
+		"the Google Calendar API is off in this project: enable calendar-json.googleapis.com",
+	},
 }
 
-func (r *refusal) Error() string   { return r.outward.Error() + ": " + r.cause.Error() }
-func (r *refusal) Unwrap() []error { return []error{ErrRefused, r.outward, r.cause} }
-
-// outward returns the error of a call to Google as callers may see it.
-func outward(err error) error {
+// publicError returns the error of a call to Google as callers may see it.
+func publicError(err error) error {
 	var g *googleapi.Error
-	if !errors.As(err, &g) || passing(err) {
+	if !errors.As(err, &g) || temporary(err) {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	reason := func(names ...string) bool { return hasReason(g, names...) }
-	switch {
-	case reason("push.webhookUrlUnauthorized", "webhookUrlUnauthorized"):
-		return refuse(err, http.StatusBadRequest, "Google does not deliver to this address: verify its domain (set CALENDAR_SITE_VERIFICATION and add the site in Search Console), then watch again")
-	case reason("push.webhookUrlNotHttps", "webhookUrlNotHttps"):
-		return refuse(err, http.StatusBadRequest, "Google delivers to https addresses with a valid certificate only: mend CALENDAR_ADDRESS")
-	case reason("pushNotSupportedForRequestedResource"):
-		return refuse(err, http.StatusBadRequest, "Google sends no notifications for this calendar, as for public holiday calendars")
-	case reason("channelIdNotUnique"):
-		return refuse(err, http.StatusServiceUnavailable, "Google has this channel already; try again")
-	case reason("insufficientPermissions", "ACCESS_TOKEN_SCOPE_INSUFFICIENT"):
-		return refuse(err, http.StatusForbidden, "the credentials lack the scope https://www.googleapis.com/auth/calendar.events.readonly")
-	case reason("accessNotConfigured", "SERVICE_DISABLED"):
-		return refuse(err, http.StatusForbidden, "the Google Calendar API is off in this project: enable calendar-json.googleapis.com")
+	refused := &problem.Error{Cause: fmt.Errorf("%w: %w", ErrRefused, err)}
+	for _, r := range refusals {
+		if hasReason(g, r.reasons...) {
+			refused.Status, refused.Detail = r.status, r.detail
+			return refused
+		}
 	}
 	switch g.Code {
 	case http.StatusUnauthorized:
-		return refuse(err, http.StatusServiceUnavailable, "Google does not accept the credentials of this function; with CALENDAR_SUBJECT, allow the client ID of its account the scope https://www.googleapis.com/auth/calendar.events.readonly under domain-wide delegation")
+		refused.Status = http.StatusServiceUnavailable
+		refused.Detail = "Google does not accept the credentials of this function; with CALENDAR_SUBJECT, allow the client ID of its account the scope https://www.googleapis.com/auth/calendar.events.readonly under domain-wide delegation"
 	case http.StatusForbidden, http.StatusNotFound:
-		return refuse(err, g.Code, "Google shows no such calendar to this function: share it with the function's service account (\"See all event details\"), or set CALENDAR_SUBJECT to a user who can see it")
+		refused.Status = g.Code
+		refused.Detail = "Google shows no such calendar to this function: share it with the function's service account (\"See all event details\"), or set CALENDAR_SUBJECT to a user who can see it"
+	default:
+		refused.Status = http.StatusBadGateway
+		refused.Detail = "Google Calendar refuses the request; the log has the reason"
 	}
-	return refuse(err, http.StatusBadGateway, "Google Calendar refuses the request; the log has the reason")
-}
-
-func refuse(cause error, status int, detail string) error {
-	return &refusal{&Error{status, detail}, cause}
+	return refused
 }
 
 func hasReason(g *googleapi.Error, names ...string) bool {
-	for _, item := range g.Errors {
-		for _, name := range names {
-			if item.Reason == name {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(g.Errors, func(item googleapi.ErrorItem) bool { return slices.Contains(names, item.Reason) })
 }
 
 // hasCode reports whether Google answered with this status.
@@ -128,8 +127,8 @@ func hasCode(err error, code int) bool {
 	return errors.As(err, &g) && g.Code == code
 }
 
-// passing reports whether a call that failed with err may succeed later.
-func passing(err error) bool {
+// temporary reports whether a call that failed with err may succeed later.
+func temporary(err error) bool {
 	var g *googleapi.Error
 	if !errors.As(err, &g) {
 		return true // no answer, or half of one
@@ -170,8 +169,8 @@ func (e *Engine) try(ctx context.Context, before, call func(context.Context) err
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case !passing(err) || n == maxTries:
-			return outward(err)
+		case !temporary(err) || n == maxTries:
+			return publicError(err)
 		}
 		if err := e.sleep(ctx, pause.Pause()); err != nil {
 			return err

@@ -16,8 +16,11 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/http"
 	"time"
 	"unicode/utf8"
+
+	"example.com/pushinbox/shared/problem"
 )
 
 // The sources a message can come from.
@@ -222,25 +225,12 @@ type Inbox interface {
 	Close() error
 }
 
-// Error is an error with the HTTP status a caller should see.
-type Error struct {
-	status int
-	detail string
-}
-
-// Error returns the fixed description.
-func (e *Error) Error() string { return "inbox: " + e.detail }
-
-// HTTPStatus returns the status for the caller and a detail that is safe to
-// show.
-func (e *Error) HTTPStatus() (status int, detail string) { return e.status, e.detail }
-
 // The errors of an Inbox.
 var (
-	ErrInvalid     error = &Error{400, "the message cannot be kept as it is"}
-	ErrPageToken   error = &Error{400, "the page token is not one that this inbox made"}
-	ErrNotFound    error = &Error{404, "no message has this ID"}
-	ErrUnavailable error = &Error{503, "the inbox cannot be reached"}
+	ErrInvalid     = problem.New(http.StatusBadRequest, "the message cannot be stored as it is")
+	ErrPageToken   = problem.New(http.StatusBadRequest, "the page token is not one that this inbox issued")
+	ErrNotFound    = problem.New(http.StatusNotFound, "no message has this ID")
+	ErrUnavailable = problem.New(http.StatusServiceUnavailable, "the inbox cannot be reached")
 )
 
 // IsContext reports whether err is a context's own error.

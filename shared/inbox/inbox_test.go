@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/pushinbox/shared/problem"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -240,10 +241,7 @@ func TestParseTokenRefuses(t *testing.T) {
 func TestErrorStatus(t *testing.T) {
 	t.Parallel()
 	for err, want := range map[error]int{ErrInvalid: 400, ErrPageToken: 400, ErrNotFound: 404, ErrUnavailable: 503} {
-		var status interface{ HTTPStatus() (int, string) }
-		if wrapped := fmt.Errorf("cause: %w", err); !errors.As(wrapped, &status) {
-			t.Errorf("%v has no status", err)
-		} else if got, detail := status.HTTPStatus(); got != want || detail == "" {
+		if got, detail := problem.Of(fmt.Errorf("cause: %w", err)); got != want || detail == "" {
 			t.Errorf("%v: status %d %q, want %d", err, got, detail, want)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"example.com/pushinbox/shared/calendar"
+	"example.com/pushinbox/shared/problem"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
@@ -600,13 +602,8 @@ func closed(t *testing.T, p Place) {
 		"Events":         eventsErr,
 		"Live":           liveErr,
 	} {
-		var own interface{ HTTPStatus() (int, string) }
-		if !errors.Is(err, calendar.ErrState) || !errors.As(err, &own) {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		if status, _ := own.HTTPStatus(); status != 503 {
-			t.Errorf("%s has status %d", name, status)
+		if status, _ := problem.Of(err); !errors.Is(err, calendar.ErrState) || status != http.StatusServiceUnavailable {
+			t.Errorf("%s: %v has status %d", name, err, status)
 		}
 	}
 }
