@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"example.com/pushinbox/local/boltinbox"
 	"example.com/pushinbox/shared/inbox"
@@ -109,7 +110,10 @@ func serveForMemory(t *testing.T, kind string) {
 	if kind == "bolt" {
 		store, err = boltinbox.Open(filepath.Join(t.TempDir(), "inbox.db"), nil)
 	} else {
-		store, err = firestoreinbox.New(t.Context(), "memory", "", &firestoreinbox.Options{EmulatorHost: os.Getenv("FIRESTORE_EMULATOR_HOST")})
+		store, err = firestoreinbox.Open(t.Context(), firestoreinbox.Config{
+			Project: "memory", Database: "(default)", Collection: "messages", Shards: 16, TTL: time.Hour,
+			EmulatorHost: os.Getenv("FIRESTORE_EMULATOR_HOST"),
+		})
 	}
 	if err != nil {
 		t.Fatal(err)

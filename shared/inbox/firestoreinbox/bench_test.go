@@ -38,7 +38,7 @@ func BenchmarkPut(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer client.Close()
-	in := open(b, host, other, nil)
+	in := open(b, host, other)
 	defer in.Close()
 	var next atomic.Int64
 	create := func() (*firestore.DocumentRef, map[string]any) {

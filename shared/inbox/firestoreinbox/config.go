@@ -1,27 +1,35 @@
 package firestoreinbox
 
 import (
-	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
-// Config is what Open needs, each field with the environment variable that
-// the functions read it from.
+// MaxShards is the most shards that a query can read: the limit of Firestore's
+// operator in.
+const MaxShards = 30
+
+// Config is where an inbox is and how it stores messages, each field with the
+// environment variable that the functions read it from.
 type Config struct {
 	// Project is the Google Cloud project of Firestore.
 	Project string `env:"GOOGLE_CLOUD_PROJECT,required,notEmpty"`
 	// Database is the Firestore database.
 	Database string `env:"FIRESTORE_DATABASE,notEmpty" envDefault:"(default)"`
 	// Collection is the Firestore collection of the messages.
+	// Collection-chunks holds the data that does not fit their documents.
 	Collection string `env:"INBOX_COLLECTION,notEmpty" envDefault:"messages"`
-	// Shards is how many shards writes and lists are spread over, 1 to
-	// MaxShards. It can be raised later, never lowered.
+	// Shards is the number of index ranges that writes and lists are spread
+	// over, 1 to MaxShards. Each range takes about 500 writes a second. It can
+	// be raised at any time; lowering it hides messages from lists.
 	Shards int `env:"INBOX_SHARDS" envDefault:"16"`
-	// TTL is how long messages are kept.
+	// TTL is how long messages are stored.
 	TTL time.Duration `env:"INBOX_TTL" envDefault:"720h"`
-	// EmulatorHost is host:port of Google's emulator, to be used instead of
+	// EmulatorHost is host:port of Google's emulator, which then replaces
 	// Firestore.
 	EmulatorHost string `env:"FIRESTORE_EMULATOR_HOST"`
 }
@@ -29,6 +37,15 @@ type Config struct {
 // Validate reports every value that cannot be right, naming its variable.
 func (c Config) Validate() error {
 	var errs []error
+	if c.Project == "" || strings.Contains(c.Project, "/") {
+		errs = append(errs, fmt.Errorf("GOOGLE_CLOUD_PROJECT %q is not a valid project ID", c.Project))
+	}
+	if c.Database == "" || strings.Contains(c.Database, "/") {
+		errs = append(errs, fmt.Errorf("FIRESTORE_DATABASE %q is not a valid database ID, such as (default)", c.Database))
+	}
+	if !validCollection(c.Collection) {
+		errs = append(errs, fmt.Errorf("INBOX_COLLECTION %q is not a valid collection name, such as messages", c.Collection))
+	}
 	if c.Shards < 1 || c.Shards > MaxShards {
 		errs = append(errs, fmt.Errorf("INBOX_SHARDS is %d; it must be 1 to %d", c.Shards, MaxShards))
 	}
@@ -38,16 +55,11 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Open connects to Firestore, or to its emulator when FIRESTORE_EMULATOR_HOST
-// is set, and returns the inbox there. Closing the inbox closes the connection.
-func Open(ctx context.Context, c Config) (*Inbox, error) {
-	if err := c.Validate(); err != nil {
-		return nil, err
-	}
-	return New(ctx, c.Project, c.Database, &Options{
-		Collection:   c.Collection,
-		Shards:       c.Shards,
-		TTL:          c.TTL,
-		EmulatorHost: c.EmulatorHost,
-	})
+var reserved = regexp.MustCompile(`^__.*__$`)
+
+// validCollection reports whether Firestore accepts s, and s with a suffix, as
+// the name of a collection.
+func validCollection(s string) bool {
+	return s != "" && len(s) <= 1000 && s != "." && s != ".." && utf8.ValidString(s) &&
+		!strings.ContainsAny(s, "/\x00") && !reserved.MatchString(s)
 }

@@ -106,7 +106,7 @@ func verify(t *testing.T, in *Inbox, n int) {
 // again. With -full it is 10,000 messages.
 func TestKilledWriters(t *testing.T) {
 	if host := os.Getenv(childHost); host != "" {
-		acknowledge(t, open(t, host, os.Getenv(childProject), nil))
+		acknowledge(t, open(t, host, os.Getenv(childProject)))
 		return
 	}
 	host, project := emulator.Firestore(t), emulator.Project()
@@ -156,7 +156,7 @@ func TestKilledWriters(t *testing.T) {
 			t.Errorf("message %d was stored %d times", i, n)
 		}
 	}
-	in := open(t, host, project, nil)
+	in := open(t, host, project)
 	defer in.Close()
 	verify(t, in, messages)
 }
@@ -273,7 +273,7 @@ func (w *writer) deliver(queue chan int, window int, acknowledged func(i int, st
 func TestOutage(t *testing.T) {
 	project := emulator.Project()
 	instance := emulator.StartFirestore(t, project)
-	in := open(t, instance.Host(), project, nil)
+	in := open(t, instance.Host(), project)
 	defer in.Close()
 	outage := measure.Size(2*time.Second, 10*time.Second)
 	random := measure.Rand()
@@ -353,7 +353,7 @@ func TestOutage(t *testing.T) {
 // asks the system for that process's peak.
 func TestMemoryOfLargePut(t *testing.T) {
 	if host := os.Getenv(childHost); host != "" {
-		in := open(t, host, os.Getenv(childProject), nil)
+		in := open(t, host, os.Getenv(childProject))
 		defer in.Close()
 		idle := peak(t)
 		if stored, err := in.Put(t.Context(), &inbox.Message{Source: "s", MessageID: "m", Data: payload(inbox.MaxDataSize)}); !stored || err != nil {

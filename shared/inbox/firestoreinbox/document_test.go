@@ -13,30 +13,40 @@ import (
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
 )
 
-func TestNewRefuses(t *testing.T) {
+func TestOpenRefuses(t *testing.T) {
 	for _, test := range []struct {
-		name, project, database string
-		options                 Options
+		name     string
+		change   func(*Config)
+		variable string
 	}{
-		{"no_project", "", "", Options{}},
-		{"project_with_slash", "p/q", "", Options{}},
-		{"database_with_slash", "p", "d/e", Options{}},
-		{"collection_with_slash", "p", "", Options{Collection: "a/b"}},
-		{"collection_dot", "p", "", Options{Collection: "."}},
-		{"collection_dots", "p", "", Options{Collection: ".."}},
-		{"collection_reserved", "p", "", Options{Collection: "__messages__"}},
-		{"collection_not_utf8", "p", "", Options{Collection: "\xff"}},
-		{"collection_too_long", "p", "", Options{Collection: strings.Repeat("c", 2000)}},
-		{"negative_shards", "p", "", Options{Shards: -1}},
-		{"too_many_shards", "p", "", Options{Shards: MaxShards + 1}},
-		{"negative_ttl", "p", "", Options{TTL: -time.Second}},
+		{"no_project", func(c *Config) { c.Project = "" }, "GOOGLE_CLOUD_PROJECT"},
+		{"project_with_slash", func(c *Config) { c.Project = "p/q" }, "GOOGLE_CLOUD_PROJECT"},
+		{"no_database", func(c *Config) { c.Database = "" }, "FIRESTORE_DATABASE"},
+		{"database_with_slash", func(c *Config) { c.Database = "d/e" }, "FIRESTORE_DATABASE"},
+		{"no_collection", func(c *Config) { c.Collection = "" }, "INBOX_COLLECTION"},
+		{"collection_with_slash", func(c *Config) { c.Collection = "a/b" }, "INBOX_COLLECTION"},
+		{"collection_dot", func(c *Config) { c.Collection = "." }, "INBOX_COLLECTION"},
+		{"collection_dots", func(c *Config) { c.Collection = ".." }, "INBOX_COLLECTION"},
+		{"collection_reserved", func(c *Config) { c.Collection = "__messages__" }, "INBOX_COLLECTION"},
+		{"collection_not_utf8", func(c *Config) { c.Collection = "\xff" }, "INBOX_COLLECTION"},
+		{"collection_too_long", func(c *Config) { c.Collection = strings.Repeat("c", 2000) }, "INBOX_COLLECTION"},
+		{"no_shards", func(c *Config) { c.Shards = 0 }, "INBOX_SHARDS"},
+		{"negative_shards", func(c *Config) { c.Shards = -1 }, "INBOX_SHARDS"},
+		{"too_many_shards", func(c *Config) { c.Shards = MaxShards + 1 }, "INBOX_SHARDS"},
+		{"no_ttl", func(c *Config) { c.TTL = 0 }, "INBOX_TTL"},
+		{"negative_ttl", func(c *Config) { c.TTL = -time.Second }, "INBOX_TTL"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			test.options.EmulatorHost = "127.0.0.1:1"
-			if in, err := New(t.Context(), test.project, test.database, &test.options); err == nil {
+			c := config("127.0.0.1:1", "p")
+			test.change(&c)
+			in, err := Open(t.Context(), c)
+			if err == nil {
 				in.Close()
-				t.Error("New succeeded")
+				t.Fatal("Open succeeded")
+			}
+			if !strings.Contains(err.Error(), test.variable) {
+				t.Errorf("%v does not name %s", err, test.variable)
 			}
 		})
 	}
@@ -81,7 +91,12 @@ func TestShardsRaised(t *testing.T) {
 	host, project := emulator.Firestore(t), emulator.Project()
 	var want []string
 	for n, shards := range []int{1, 4, MaxShards} {
-		in := open(t, host, project, &Options{Shards: shards})
+		c := config(host, project)
+		c.Shards = shards
+		in, err := Open(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
 		defer in.Close()
 		var wg sync.WaitGroup
 		for i := range 40 {

@@ -22,7 +22,7 @@
 //
 // Lists order by receivedAt, which only grows: on one index range that allows
 // about 500 writes a second. The field shard, from the ID's hash, makes it as
-// many ranges as Options.Shards, which all lists read in one query; every
+// many ranges as Config.Shards, which all lists read in one query; every
 // other growing field must be exempt from indexes. firestore.indexes.json in
 // this folder declares all that, in the form that Firebase's tools read.
 //
@@ -35,11 +35,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
-	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	firestore "cloud.google.com/go/firestore/apiv1"
 	"example.com/pushinbox/shared/firestoredial"
@@ -52,33 +49,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
-)
-
-// Options are what New does not need to be told.
-type Options struct {
-	// Collection holds the messages, and Collection-chunks what does not fit
-	// their documents. Empty means DefaultCollection.
-	Collection string
-	// Shards is over how many index ranges the list is spread: each takes
-	// about 500 writes a second. From 1 to MaxShards; 0 means DefaultShards. It can
-	// be raised at any time; lowering it hides messages from lists.
-	Shards int
-	// TTL is how long messages are kept. 0 means DefaultTTL.
-	TTL time.Duration
-	// Now is the clock for expiry; nil means time.Now.
-	Now func() time.Time
-	// EmulatorHost is host:port of Google's emulator, to be used in place of
-	// Firestore: what FIRESTORE_EMULATOR_HOST says.
-	EmulatorHost string
-}
-
-// What Options left empty mean, and the most shards a query can read: the
-// limit of Firestore's operator in.
-const (
-	DefaultCollection = "messages"
-	DefaultShards     = 16
-	DefaultTTL        = 720 * time.Hour
-	MaxShards         = 30
 )
 
 const (
@@ -101,7 +71,7 @@ const (
 	batchInFlight = 4
 )
 
-// Inbox is an inbox.Inbox in a Firestore database. Make one with New.
+// Inbox is an inbox.Inbox in a Firestore database. Open returns one.
 type Inbox struct {
 	client     *firestore.Client
 	database   string // projects/P/databases/D
@@ -109,7 +79,7 @@ type Inbox struct {
 	collection string
 	shards     int
 	ttl        time.Duration
-	now        func() time.Time
+	now        func() time.Time // the clock for expiry
 	header     metadata.MD
 	backlog    int           // bytes; see maxBacklog
 	late       time.Duration // see emulatorLateness
@@ -125,48 +95,19 @@ type Inbox struct {
 
 var _ inbox.Inbox = (*Inbox)(nil)
 
-// New returns an inbox in a database of a project; an empty databaseID means
-// the default one. The connection is made on first use, with the application
-// default credentials unless clientOptions say otherwise. Close closes it.
-func New(ctx context.Context, projectID, databaseID string, o *Options, clientOptions ...option.ClientOption) (*Inbox, error) {
-	var opts Options
-	if o != nil {
-		opts = *o
+// Open returns the inbox in Firestore, or in its emulator, that c describes. The
+// connection is created on first use, with the application default credentials
+// unless options say otherwise. Close closes it.
+func Open(ctx context.Context, c Config, options ...option.ClientOption) (*Inbox, error) {
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("firestoreinbox: %w", err)
 	}
-	if databaseID == "" {
-		databaseID = "(default)"
-	}
-	if opts.Collection == "" {
-		opts.Collection = DefaultCollection
-	}
-	if opts.Shards == 0 {
-		opts.Shards = DefaultShards
-	}
-	if opts.TTL == 0 {
-		opts.TTL = DefaultTTL
-	}
-	if opts.Now == nil {
-		opts.Now = time.Now
-	}
-	switch {
-	case projectID == "" || strings.Contains(projectID, "/"):
-		return nil, fmt.Errorf("firestoreinbox: %q is not a project ID", projectID)
-	case strings.Contains(databaseID, "/"):
-		return nil, fmt.Errorf("firestoreinbox: %q is not a database ID", databaseID)
-	case !collectionID(opts.Collection):
-		return nil, fmt.Errorf("firestoreinbox: %q is not a collection ID", opts.Collection)
-	case opts.Shards < 1 || opts.Shards > MaxShards:
-		return nil, fmt.Errorf("firestoreinbox: %d shards, want 1 to %d", opts.Shards, MaxShards)
-	case opts.TTL < 0:
-		return nil, fmt.Errorf("firestoreinbox: negative TTL %s", opts.TTL)
-	}
-
 	in := &Inbox{
-		database:   "projects/" + projectID + "/databases/" + databaseID,
-		collection: opts.Collection,
-		shards:     opts.Shards,
-		ttl:        opts.TTL,
-		now:        opts.Now,
+		database:   "projects/" + c.Project + "/databases/" + c.Database,
+		collection: c.Collection,
+		shards:     c.Shards,
+		ttl:        c.TTL,
+		now:        time.Now,
 		backlog:    maxBacklog,
 		chunks:     make(chan struct{}, chunksInFlight),
 	}
@@ -174,34 +115,24 @@ func New(ctx context.Context, projectID, databaseID string, o *Options, clientOp
 	// Databases other than the default one are found by these headers only.
 	in.header = metadata.Pairs(
 		"google-cloud-resource-prefix", in.database,
-		"x-goog-request-params", "project_id="+projectID+"&database_id="+databaseID)
-
-	if opts.EmulatorHost != "" {
+		"x-goog-request-params", "project_id="+c.Project+"&database_id="+c.Database)
+	if c.EmulatorHost != "" {
 		in.late = emulatorLateness
 	}
 	var err error
-	if in.client, err = firestore.NewClient(ctx, append(firestoredial.Options(opts.EmulatorHost), clientOptions...)...); err != nil {
-		return nil, fmt.Errorf("firestoreinbox: %w", err)
-	}
-	// Retries are made here: the generated ones know neither which writes of
-	// a batch failed nor when there is no time left for another try.
-	in.client.CallOptions = &firestore.CallOptions{}
-	in.closing, in.close = context.WithCancel(context.Background())
 	if in.group, err = groupcommit.New(in.commit, groupcommit.Options{
 		MaxItems: batchItems, MaxBytes: batchBytes, InFlight: batchInFlight,
 	}); err != nil {
 		return nil, err
 	}
+	if in.client, err = firestore.NewClient(ctx, append(firestoredial.Options(c.EmulatorHost), options...)...); err != nil {
+		return nil, fmt.Errorf("firestoreinbox: %w", err)
+	}
+	// This package retries by itself: the generated retries know neither which
+	// writes of a batch failed nor when no time is left for another try.
+	in.client.CallOptions = &firestore.CallOptions{}
+	in.closing, in.close = context.WithCancel(context.Background())
 	return in, nil
-}
-
-var reserved = regexp.MustCompile(`^__.*__$`)
-
-// collectionID reports whether Firestore takes s, and s with a suffix, as the
-// ID of a collection.
-func collectionID(s string) bool {
-	return s != "" && len(s) <= 1000 && s != "." && s != ".." && utf8.ValidString(s) &&
-		!strings.ContainsAny(s, "/\x00") && !reserved.MatchString(s)
 }
 
 // Close refuses new calls, ends watches, finishes the other calls and closes

@@ -3,6 +3,7 @@ package firestoreinbox
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/testkit/emulator"
@@ -10,14 +11,17 @@ import (
 	"google.golang.org/api/option"
 )
 
-// open opens an inbox on the emulator at host, or where opts say.
-func open(t testing.TB, host, project string, o *Options, opts ...option.ClientOption) *Inbox {
-	t.Helper()
-	if o == nil {
-		o = &Options{}
+// config returns the settings that functions have by default.
+func config(host, project string) Config {
+	return Config{
+		Project: project, Database: "(default)", Collection: "messages", Shards: 16, TTL: 720 * time.Hour, EmulatorHost: host,
 	}
-	o.EmulatorHost = host
-	in, err := New(t.Context(), project, "", o, opts...)
+}
+
+// open opens an inbox on the emulator at host, or where opts say.
+func open(t testing.TB, host, project string, opts ...option.ClientOption) *Inbox {
+	t.Helper()
+	in, err := Open(t.Context(), config(host, project), opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +33,7 @@ func TestEmulator(t *testing.T) {
 	host := emulator.Firestore(t)
 	inboxtest.Run(t, func(t *testing.T) inboxtest.Place {
 		project := emulator.Project()
-		return inboxtest.Place{Open: func(t *testing.T) inbox.Inbox { return open(t, host, project, nil) }}
+		return inboxtest.Place{Open: func(t *testing.T) inbox.Inbox { return open(t, host, project) }}
 	})
 }
 
@@ -53,7 +57,7 @@ func TestModel(t *testing.T) {
 				}
 				_, opts := newModel(t, faults)
 				return inboxtest.Place{Open: func(t *testing.T) inbox.Inbox {
-					in := open(t, "", "p", nil, opts...)
+					in := open(t, "", "p", opts...)
 					in.backlog = test.backlog
 					return in
 				}}

@@ -38,7 +38,7 @@ func TestOneBadWriteFailsAlone(t *testing.T) {
 	t.Parallel()
 	_, opts := newModel(t, 0)
 	var largest atomic.Int64
-	in := open(t, "", "p", nil, append(opts, intercept(
+	in := open(t, "", "p", append(opts, intercept(
 		func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 			if r, ok := req.(*pb.BatchWriteRequest); ok {
 				largest.Store(max(largest.Load(), int64(len(r.Writes))))
@@ -92,7 +92,7 @@ func TestErrors(t *testing.T) {
 			t.Parallel()
 			_, opts := newModel(t, 0)
 			var calls atomic.Int64
-			in := open(t, "", "p", nil, append(opts, intercept(
+			in := open(t, "", "p", append(opts, intercept(
 				func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 					if n := calls.Add(1); test.times == 0 || n <= int64(test.times) {
 						return status.Error(test.code, "the cause")
@@ -125,7 +125,7 @@ func TestRepliesLost(t *testing.T) {
 	t.Parallel()
 	_, opts := newModel(t, 0)
 	var calls atomic.Int64
-	in := open(t, "", "p", nil, append(opts, intercept(
+	in := open(t, "", "p", append(opts, intercept(
 		func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 			err := invoker(ctx, method, req, reply, cc, opts...)
 			if calls.Add(1)%2 == 1 {
@@ -155,7 +155,7 @@ func TestCrashBetweenChunks(t *testing.T) {
 				t.Parallel()
 				project := emulator.Project()
 				var calls atomic.Int64
-				crashing := open(t, host, project, nil, intercept(
+				crashing := open(t, host, project, intercept(
 					func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 						n := calls.Add(1) - 1
 						if n < int64(after) || n == int64(after) && applied {
@@ -166,7 +166,7 @@ func TestCrashBetweenChunks(t *testing.T) {
 						return status.Error(codes.PermissionDenied, "crashed") // not tried again
 					}))
 				defer crashing.Close()
-				in := open(t, host, project, nil)
+				in := open(t, host, project)
 				defer in.Close()
 
 				m := &inbox.Message{Source: "s", Subscription: "s", MessageID: "m", Data: payload(3_500_000)}
@@ -223,9 +223,9 @@ func TestTwoContents(t *testing.T) {
 			return invoker(ctx, method, req, reply, cc, opts...)
 		})
 	}
-	other := open(t, "", "p", nil, append(opts, writes(func() error { return status.Error(codes.PermissionDenied, "crashed") }))...)
+	other := open(t, "", "p", append(opts, writes(func() error { return status.Error(codes.PermissionDenied, "crashed") }))...)
 	defer other.Close()
-	in := open(t, "", "p", nil, append(opts, writes(func() error {
+	in := open(t, "", "p", append(opts, writes(func() error {
 		if _, err := other.Put(t.Context(), message(3_400_000)); !errors.Is(err, inbox.ErrUnavailable) {
 			t.Errorf("the other delivery = %v, want a crash", err)
 		}
@@ -247,7 +247,7 @@ func TestBufferIsTheCallers(t *testing.T) {
 	t.Parallel()
 	_, opts := newModel(t, 0)
 	held, release := make(chan struct{}), make(chan struct{})
-	in := open(t, "", "p", nil, append(opts, intercept(
+	in := open(t, "", "p", append(opts, intercept(
 		func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 			close(held)
 			<-release
@@ -265,7 +265,7 @@ func TestBufferIsTheCallers(t *testing.T) {
 	if err := in.Close(); err != nil { // waits for the write
 		t.Fatal(err)
 	}
-	in = open(t, "", "p", nil, opts...)
+	in = open(t, "", "p", opts...)
 	defer in.Close()
 	got, err := in.Get(t.Context(), inbox.ID("s", "", "m"))
 	if err != nil || !bytes.Equal(got.Data, want) {
@@ -279,7 +279,8 @@ func TestMissingChunk(t *testing.T) {
 	t.Parallel()
 	m, opts := newModel(t, 0)
 	now := time.Now()
-	in := open(t, "", "p", &Options{Now: func() time.Time { return now }}, opts...)
+	in := open(t, "", "p", opts...)
+	in.now = func() time.Time { return now }
 	defer in.Close()
 	message := &inbox.Message{Source: "s", MessageID: "m", Data: payload(2_500_000)}
 	if _, err := in.Put(t.Context(), message); err != nil {
@@ -287,7 +288,7 @@ func TestMissingChunk(t *testing.T) {
 	}
 	for name, d := range m.docs {
 		if strings.Contains(name, "-chunks/") {
-			if expire := timeOf(d.Fields[fieldExpireAt]); !expire.After(now.Add(DefaultTTL)) {
+			if expire := timeOf(d.Fields[fieldExpireAt]); !expire.After(now.Add(in.ttl)) {
 				t.Errorf("a chunk expires at %v, before its message", expire)
 			}
 			delete(m.docs, name)
@@ -298,7 +299,7 @@ func TestMissingChunk(t *testing.T) {
 	if _, err := in.Get(t.Context(), id); !errors.Is(err, inbox.ErrUnavailable) {
 		t.Errorf("Get = %v, want ErrUnavailable", err)
 	}
-	now = now.Add(DefaultTTL + time.Second)
+	now = now.Add(in.ttl + time.Second)
 	if _, err := in.Get(t.Context(), id); !errors.Is(err, inbox.ErrNotFound) {
 		t.Errorf("Get after the expiry = %v, want ErrNotFound", err)
 	}

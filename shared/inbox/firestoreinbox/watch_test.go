@@ -21,7 +21,7 @@ import (
 // its request and answers as the API says. More than that the emulator cannot
 // show, see emulatorLateness; the model does.
 func TestListenerOnEmulator(t *testing.T) {
-	in := open(t, emulator.Firestore(t), emulator.Project(), nil)
+	in := open(t, emulator.Firestore(t), emulator.Project())
 	defer in.Close()
 	page, err := in.List(t.Context(), inbox.Query{})
 	if err != nil {
@@ -78,7 +78,7 @@ func TestWatchGivesUp(t *testing.T) {
 		t.Run(code.String(), func(t *testing.T) {
 			t.Parallel()
 			_, opts := newModel(t, 0)
-			in := open(t, "", "p", nil, append(opts, option.WithGRPCDialOption(grpc.WithChainStreamInterceptor(
+			in := open(t, "", "p", append(opts, option.WithGRPCDialOption(grpc.WithChainStreamInterceptor(
 				func(ctx context.Context, d *grpc.StreamDesc, cc *grpc.ClientConn, method string, s grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 					if method == "/google.firestore.v1.Firestore/Listen" {
 						return nil, status.Error(code, "the cause")
@@ -102,7 +102,7 @@ func TestWatchGivesUp(t *testing.T) {
 // TestCatchUpFromAnyTime reads backlogs from positions that anybody can make.
 func TestCatchUpFromAnyTime(t *testing.T) {
 	_, opts := newModel(t, 0)
-	in := open(t, "", "p", nil, opts...)
+	in := open(t, "", "p", opts...)
 	defer in.Close()
 	const messages = 3
 	for i := range messages {
@@ -131,7 +131,7 @@ func TestCatchUpFromAnyTime(t *testing.T) {
 // rows that are still to be read. It must not be on the page and in its feed.
 func TestMessageWithinQuery(t *testing.T) {
 	m, opts := newModel(t, 0)
-	in := open(t, "", "p", nil, opts...)
+	in := open(t, "", "p", opts...)
 	defer in.Close()
 	put := func(id string) {
 		if _, err := in.Put(t.Context(), &inbox.Message{Source: "s", MessageID: id}); err != nil {
