@@ -61,10 +61,11 @@ func (o outOfOrder) List(_ context.Context, q inbox.Query) (*inbox.Page, error) 
 	after, err := inbox.ParseToken(q.PageToken)
 	for _, m := range o.messages {
 		if m.ReceivedAt.Before(after.ReceivedAt) {
-			page.Messages = append(page.Messages, m)
+			token := inbox.Position{ReceivedAt: m.ReceivedAt, Commit: m.ReceivedAt, ID: m.ID}.Token()
+			page.Events = append(page.Events, inbox.Event{Token: token, Message: m})
 		}
 	}
-	slices.SortFunc(page.Messages, func(a, b inbox.Message) int { return b.ReceivedAt.Compare(a.ReceivedAt) })
+	slices.SortFunc(page.Events, func(a, b inbox.Event) int { return b.Message.ReceivedAt.Compare(a.Message.ReceivedAt) })
 	return page, err
 }
 

@@ -258,7 +258,7 @@ func (s *site) effects(tb testing.TB) effects {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	e.Messages = page.Messages
+	e.Messages = page.Messages()
 	s.topic.mu.Lock()
 	e.Published = slices.Clone(s.topic.published)
 	s.topic.mu.Unlock()
@@ -498,7 +498,7 @@ func (s *site) changes(tb testing.TB) []string {
 		tb.Fatal(err)
 	}
 	var changes []string
-	for _, m := range slices.Backward(page.Messages) {
+	for _, m := range slices.Backward(page.Messages()) {
 		var data struct {
 			Change        string
 			Event, Before map[string]any

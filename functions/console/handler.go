@@ -199,14 +199,11 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if page.Messages == nil {
-		page.Messages = []inbox.Message{}
-	}
 	httpapi.WriteJSON(w, http.StatusOK, struct {
 		Messages      []inbox.Message `json:"messages"`
 		NextPageToken string          `json:"nextPageToken,omitempty"`
 		WatchToken    string          `json:"watchToken,omitempty"`
-	}{page.Messages, page.NextPageToken, page.WatchToken})
+	}{page.Messages(), page.NextPageToken, page.WatchToken})
 	return nil
 }
 

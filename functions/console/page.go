@@ -166,18 +166,19 @@ type problem struct {
 // row is a message in the list.
 type row struct {
 	*inbox.Message
-	// Token is where the next page begins after this row, and Order what the
-	// list is sorted by, descending.
+	// Token leads to the page that begins right after this row. Order is what
+	// the list is sorted by, descending.
 	Token, Order      string
 	Preview           preview
 	ShortSubscription string
 	Sender            string
 }
 
-func rowOf(m *inbox.Message, token string) row {
+func rowOf(e inbox.Event) row {
+	m := &e.Message
 	short := m.Subscription[strings.LastIndexByte(m.Subscription, '/')+1:]
 	order := fmt.Sprintf("%016d%s", m.ReceivedAt.UnixMicro(), m.ID)
-	return row{m, token, order, previewOf(m), visible(short), visible(cmp.Or(m.Verified.Email, m.Verified.Subject, m.Verified.Issuer))}
+	return row{m, e.Token, order, previewOf(m), visible(short), visible(cmp.Or(m.Verified.Email, m.Verified.Subject, m.Verified.Issuer))}
 }
 
 // list is what the page of all messages shows.
@@ -246,12 +247,11 @@ func (h *handler) listPage(w http.ResponseWriter, r *http.Request, status int, q
 		p.Next = at("/", next)
 	}
 	seen := map[string]bool{q.Subscription: true, "": true}
-	for i := range page.Messages {
-		m := &page.Messages[i]
-		p.Rows = append(p.Rows, rowOf(m, inbox.Position{ReceivedAt: m.ReceivedAt, Commit: m.ReceivedAt, ID: m.ID}.Token()))
-		if !seen[m.Subscription] {
-			seen[m.Subscription] = true
-			p.Subscriptions = append(p.Subscriptions, m.Subscription)
+	for _, e := range page.Events {
+		p.Rows = append(p.Rows, rowOf(e))
+		if s := e.Message.Subscription; !seen[s] {
+			seen[s] = true
+			p.Subscriptions = append(p.Subscriptions, s)
 		}
 	}
 	slices.Sort(p.Subscriptions)
@@ -269,7 +269,7 @@ func at(path string, query url.Values) string {
 // as the page's own, so that there is one way to show a message.
 func rowEvent(e inbox.Event) ([]byte, error) {
 	var b bytes.Buffer
-	if err := listPage.ExecuteTemplate(&b, "row", rowOf(&e.Message, e.Token)); err != nil {
+	if err := listPage.ExecuteTemplate(&b, "row", rowOf(e)); err != nil {
 		return nil, err
 	}
 	// A line break would end the field; an attribute's value may hold one.

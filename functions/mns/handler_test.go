@@ -90,7 +90,7 @@ func (e *endpoint) stored(tb testing.TB) []inbox.Message {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return page.Messages
+	return page.Messages()
 }
 
 // sample is a notification that every endpoint here takes.

@@ -54,7 +54,7 @@ func TestRegisteredFunction(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return page.Messages
+		return page.Messages()
 	}
 	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	send := func(t *testing.T, r *http.Request, want int) {

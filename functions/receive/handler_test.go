@@ -87,7 +87,7 @@ func (e *endpoint) stored(tb testing.TB) []inbox.Message {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return page.Messages
+	return page.Messages()
 }
 
 func TestRefusesWithNothingStored(t *testing.T) {

@@ -141,8 +141,8 @@ func BenchmarkFirstPage(b *testing.B) {
 				defer in.Close()
 				for b.Loop() {
 					page, err := in.List(b.Context(), q.query)
-					if err != nil || len(page.Messages) != inbox.DefaultPageSize {
-						b.Fatal(len(page.Messages), err)
+					if err != nil || len(page.Events) != inbox.DefaultPageSize {
+						b.Fatal(len(page.Events), err)
 					}
 				}
 			})

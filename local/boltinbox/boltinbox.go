@@ -397,16 +397,15 @@ func (in *Inbox) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
 		page.WatchToken = t.end().Token()
 		w := t.walk(q)
 		for at, ok := w.before(from); ok; at, ok = w.previous() {
-			if len(page.Messages) == q.Limit() {
-				last := &page.Messages[len(page.Messages)-1]
-				page.NextPageToken = positionOf(last).Token()
+			if n := len(page.Events); n == q.Limit() {
+				page.NextPageToken = page.Events[n-1].Token
 				return nil
 			}
-			m, err := t.preview(at)
+			e, err := t.event(at)
 			if err != nil {
 				return err
 			}
-			page.Messages = append(page.Messages, *m)
+			page.Events = append(page.Events, e)
 		}
 		return nil
 	})
@@ -448,10 +447,10 @@ func (in *Inbox) Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event
 			// The channel is taken before the look, so that no commit falls
 			// between the look and the wait.
 			committed := in.nextCommit()
-			messages, err := in.after(ctx, q, at)
-			for i := range messages {
-				at = positionOf(&messages[i])
-				if ctx.Err() != nil || !yield(inbox.Event{Token: at.Token(), Message: messages[i]}, nil) {
+			events, err := in.after(ctx, q, at)
+			for _, e := range events {
+				at = inbox.Position{ReceivedAt: e.Message.ReceivedAt, Commit: e.Message.ReceivedAt, ID: e.Message.ID}
+				if ctx.Err() != nil || !yield(e, nil) {
 					return
 				}
 			}
@@ -461,7 +460,7 @@ func (in *Inbox) Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event
 			case err != nil:
 				yield(inbox.Event{}, err)
 				return
-			case len(messages) > 0:
+			case len(events) > 0:
 				continue
 			}
 			select {
@@ -478,22 +477,21 @@ func (in *Inbox) Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event
 
 var errClosed = errors.New("boltinbox: closed")
 
-// after returns the next messages after a position, in the order of the feed.
-func (in *Inbox) after(ctx context.Context, q inbox.Query, from inbox.Position) ([]inbox.Message, error) {
-	var messages []inbox.Message
-	err := in.view(ctx, func(t tables) error {
+// after returns the next events after a position, in the order of the feed.
+func (in *Inbox) after(ctx context.Context, q inbox.Query, from inbox.Position) (events []inbox.Event, err error) {
+	err = in.view(ctx, func(t tables) error {
 		w, size := t.walk(q), 0
-		for at, ok := w.after(from); ok && len(messages) < feedMessages && size < feedBytes; at, ok = w.next() {
-			m, err := t.preview(at)
+		for at, ok := w.after(from); ok && len(events) < feedMessages && size < feedBytes; at, ok = w.next() {
+			e, err := t.event(at)
 			if err != nil {
 				return err
 			}
 			size += len(t.messages.Get(at[:]))
-			messages = append(messages, *m)
+			events = append(events, e)
 		}
 		return nil
 	})
-	return messages, err
+	return events, err
 }
 
 // sweep deletes expired messages now and then until the inbox closes.

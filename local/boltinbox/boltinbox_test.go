@@ -95,7 +95,7 @@ func listAll(ctx context.Context, in inbox.Inbox) ([]inbox.Message, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, m := range page.Messages {
+		for _, m := range page.Messages() {
 			all = append([]inbox.Message{m}, all...)
 		}
 		if q.PageToken = page.NextPageToken; q.PageToken == "" {
@@ -250,7 +250,7 @@ func TestSweep(t *testing.T) {
 			t.Errorf("Get of the young message = %v", err)
 		}
 		for _, q := range []inbox.Query{{Source: old.Source}, {Subscription: old.Subscription}, {Source: old.Source, Subscription: old.Subscription}} {
-			if page, err := in.List(t.Context(), q); err != nil || len(page.Messages) != 1 {
+			if page, err := in.List(t.Context(), q); err != nil || len(page.Events) != 1 {
 				t.Errorf("List(%+v) = %v, %v, want the young message", q, page, err)
 			}
 		}

@@ -230,9 +230,15 @@ func filter(source, subscription string) []byte {
 	return sum[:16]
 }
 
-// preview returns the message at an order as lists show it.
-func (t tables) preview(at order) (*inbox.Message, error) {
-	return decode(at, t.messages.Get(at[:]))
+// event returns the message at an order as lists and feeds show it. A message is
+// visible from the time at which it is received, since there is one writer.
+func (t tables) event(at order) (inbox.Event, error) {
+	m, err := decode(at, t.messages.Get(at[:]))
+	if err != nil {
+		return inbox.Event{}, err
+	}
+	token := inbox.Position{ReceivedAt: m.ReceivedAt, Commit: m.ReceivedAt, ID: m.ID}.Token()
+	return inbox.Event{Token: token, Message: *m}, nil
 }
 
 // whole returns the message with this ID and all its data.
@@ -243,7 +249,7 @@ func (t tables) whole(id []byte) (*inbox.Message, error) {
 	}
 	var at order
 	copy(at[:], v)
-	m, err := t.preview(at)
+	m, err := decode(at, t.messages.Get(at[:]))
 	if err != nil || !m.Truncated {
 		return m, err
 	}
@@ -299,11 +305,6 @@ func (t tables) deleteOldest(limit order) (*order, int, error) {
 func (t tables) end() inbox.Position {
 	next := time.UnixMicro(int64(t.messages.Sequence()) + 1).UTC()
 	return inbox.Position{ReceivedAt: next, Commit: next}
-}
-
-// positionOf returns where m stands.
-func positionOf(m *inbox.Message) inbox.Position {
-	return inbox.Position{ReceivedAt: m.ReceivedAt, Commit: m.ReceivedAt, ID: m.ID}
 }
 
 // walk goes over the messages that a query selects. With a filter it goes

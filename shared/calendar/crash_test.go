@@ -448,7 +448,7 @@ func TestKill(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		messages = append(messages, page.Messages...)
+		messages = append(messages, page.Messages()...)
 		if q.PageToken = page.NextPageToken; q.PageToken == "" {
 			break
 		}

@@ -187,7 +187,9 @@ func (q Query) Limit() int {
 
 // Page is one page of a list, newest first.
 type Page struct {
-	Messages []Message
+	// Events are the messages, each with the token that continues right after
+	// it: List goes on with what is older, Watch with what was stored later.
+	Events []Event
 	// NextPageToken leads to the next, older page; empty on the last.
 	NextPageToken string
 	// WatchToken starts a Watch that yields exactly what was stored after
@@ -195,9 +197,18 @@ type Page struct {
 	WatchToken string
 }
 
-// Event is one message of a live feed.
+// Messages returns the page's messages, newest first; never nil.
+func (p *Page) Messages() []Message {
+	messages := make([]Message, len(p.Events))
+	for i, e := range p.Events {
+		messages[i] = e.Message
+	}
+	return messages
+}
+
+// Event is a message where it stands in the inbox.
 type Event struct {
-	// Token resumes a Watch right after this event.
+	// Token resumes a Watch or a List right after the message.
 	Token   string
 	Message Message
 }

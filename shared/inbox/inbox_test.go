@@ -196,6 +196,22 @@ func TestPositionToken(t *testing.T) {
 	}
 }
 
+// TestIssuedToken reads a token of the first release, which programs have stored.
+func TestIssuedToken(t *testing.T) {
+	t.Parallel()
+	const issued = "AQAGRHoPB6qAAAZEeg8H0ZCsZ42pnm6evxjqzc6Ck4NuMzt0Rw"
+	want := Position{
+		ReceivedAt: time.UnixMicro(1764140889123456).UTC(), Commit: time.UnixMicro(1764140889133456).UTC(), ID: ID("a", "b", "c"),
+	}
+	got, err := ParseToken(issued)
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("ParseToken: %v (-want +got):\n%s", err, diff)
+	}
+	if want.Token() != issued {
+		t.Errorf("Token() = %q, want %q", want.Token(), issued)
+	}
+}
+
 func TestParseTokenRefuses(t *testing.T) {
 	t.Parallel()
 	raw := func(version byte, received, commit uint64, id string) string {

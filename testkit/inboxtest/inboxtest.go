@@ -59,6 +59,7 @@ func Run(t *testing.T, place func(t *testing.T) Place) {
 		{"list_page_size", listPageSize},
 		{"list_preview", listPreview},
 		{"list_page_token", listPageToken},
+		{"list_event_tokens", listEventTokens},
 		{"watch_from_now", watchFromNow},
 		{"watch_from_page", watchFromPage},
 		{"watch_from_page_under_load", watchFromPageUnderLoad},
@@ -259,10 +260,10 @@ func listAll(t *testing.T, in inbox.Inbox, q inbox.Query) []inbox.Message {
 		if err != nil {
 			t.Fatalf("List: %v", err)
 		}
-		if n := len(page.Messages); n > q.Limit() || n < q.Limit() && page.NextPageToken != "" {
+		if n := len(page.Events); n > q.Limit() || n < q.Limit() && page.NextPageToken != "" {
 			t.Fatalf("page has %d messages and token %q, want %d or a last page", n, page.NextPageToken, q.Limit())
 		}
-		for _, m := range page.Messages {
+		for _, m := range page.Messages() {
 			if seen[m.ID] {
 				t.Fatalf("message %q is listed twice", m.MessageID)
 			}

@@ -310,7 +310,7 @@ func reopen(t *testing.T, p Place) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(before[4:8], next.Messages); diff != "" {
+	if diff := cmp.Diff(before[4:8], next.Messages()); diff != "" {
 		t.Errorf("second page after opening again (-want +got):\n%s", diff)
 	}
 	later := message("later")

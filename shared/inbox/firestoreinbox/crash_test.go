@@ -64,7 +64,7 @@ func verify(t *testing.T, in *Inbox, n int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range page.Messages {
+		for _, m := range page.Messages() {
 			listed[m.ID]++
 		}
 		if q.PageToken = page.NextPageToken; q.PageToken == "" {

@@ -116,7 +116,7 @@ func TestShardsRaised(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				for _, m := range page.Messages {
+				for _, m := range page.Messages() {
 					seen[m.MessageID] = true
 				}
 				if q.PageToken = page.NextPageToken; q.PageToken == "" {

@@ -180,7 +180,7 @@ func TestCrashBetweenChunks(t *testing.T) {
 					t.Errorf("after the crash Get = %v, want %v", err, map[bool]string{true: "all of it", false: "ErrNotFound"}[whole])
 				}
 				page, err := in.List(t.Context(), inbox.Query{})
-				if err != nil || (len(page.Messages) == 1) != whole {
+				if err != nil || (len(page.Events) == 1) != whole {
 					t.Errorf("after the crash List = %+v, %v", page, err)
 				}
 

@@ -193,9 +193,8 @@ func (in *Inbox) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
 		docs = docs[:limit]
 		page.NextPageToken = position(docs[limit-1]).Token()
 	}
-	page.Messages = make([]inbox.Message, len(docs))
-	for i, d := range docs {
-		page.Messages[i] = message(d)
+	for _, d := range docs {
+		page.Events = append(page.Events, inbox.Event{Token: position(d).Token(), Message: message(d)})
 	}
 	return page, nil
 }

@@ -153,7 +153,7 @@ func TestMessageWithinQuery(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range page.Messages {
+	for _, m := range page.Messages() {
 		if m.MessageID == "within" {
 			t.Error("a message is on a page that was begun before it came")
 		}
