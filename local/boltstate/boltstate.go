@@ -163,6 +163,15 @@ func (s *State) Want(ctx context.Context, id string) error {
 	})
 }
 
+// Calendar implements calendar.State.
+func (s *State) Calendar(ctx context.Context, id string) (found *calendar.Calendar, err error) {
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		found, err = get[calendar.Calendar](tx.Bucket(calendars), []byte(id))
+		return err
+	})
+	return found, err
+}
+
 // Calendars implements calendar.State.
 func (s *State) Calendars(ctx context.Context) (all []calendar.Calendar, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {

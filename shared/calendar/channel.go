@@ -62,7 +62,7 @@ func (e *Engine) Watch(ctx context.Context, calendarID string) (Channel, error) 
 	if err := checkID(calendarID); err != nil {
 		return Channel{}, err
 	}
-	if c, err := e.calendar(ctx, calendarID); err != nil {
+	if c, err := e.state.Calendar(ctx, calendarID); err != nil {
 		return Channel{}, err
 	} else if c != nil && c.Stopping {
 		return Channel{}, ErrStopping
@@ -119,20 +119,6 @@ func (e *Engine) servingChannel(ctx context.Context, calendarID string) (channel
 	}
 	channel, err = e.open(ctx, calendarID)
 	return channel, false, err
-}
-
-// calendar returns the record of a calendar, nil when there is none.
-func (e *Engine) calendar(ctx context.Context, id string) (*Calendar, error) {
-	var record *Calendar
-	onlyRead := errors.New("only read")
-	err := e.state.UpdateCalendar(ctx, id, func(c *Calendar) (*Calendar, error) {
-		record = c
-		return nil, onlyRead
-	})
-	if errors.Is(err, onlyRead) {
-		err = nil
-	}
-	return record, err
 }
 
 // open opens a channel at Google. What is kept before the call makes its

@@ -21,6 +21,8 @@ type State interface {
 	// Want raises the count of wanted syncs of a calendar by one. It never waits
 	// for a sync, and does nothing for a calendar without a record.
 	Want(ctx context.Context, id string) error
+	// Calendar returns the record of a calendar, or nil when there is none.
+	Calendar(ctx context.Context, id string) (*Calendar, error)
 	// Calendars returns all records, ordered by ID.
 	Calendars(ctx context.Context) ([]Calendar, error)
 
@@ -70,24 +72,26 @@ const (
 	MaxEventSize = 2*maxEventJSON + 64<<10
 )
 
-// Calendar is the record of a watched calendar.
+// Calendar is the record of a watched calendar. Its tags, and those of Channel,
+// name the fields of the documents in Firestore.
 type Calendar struct {
 	// ID is Google's ID of the calendar.
-	ID string
+	ID string `firestore:"id"`
 	// SyncToken leads to what changed after the last sync; empty before the first.
-	SyncToken string
+	SyncToken string `firestore:"syncToken"`
 	// SyncedAt is when the last sync ended; zero before the first.
-	SyncedAt time.Time
-	// Wanted counts the syncs that were asked for, and Done is its value when the
-	// last sync began: where they differ a sync is owed.
-	Wanted, Done int64
+	SyncedAt time.Time `firestore:"syncedAt"`
+	// Wanted counts the syncs that were requested, and Done is its value when the
+	// last sync began: where they differ a sync is due.
+	Wanted int64 `firestore:"wanted"`
+	Done   int64 `firestore:"done"`
 	// Fence counts the leases that were given. A State accepts events only from
 	// the holder of the last one.
-	Fence int64
+	Fence int64 `firestore:"fence"`
 	// LeaseUntil is when the lease ends; zero when nobody has it.
-	LeaseUntil time.Time
+	LeaseUntil time.Time `firestore:"leaseUntil"`
 	// Stopping says that the calendar is about to be forgotten.
-	Stopping bool
+	Stopping bool `firestore:"stopping"`
 }
 
 // Lease is the right to write the events of a calendar.
@@ -149,21 +153,21 @@ type Change struct {
 
 // Channel is a notification channel of a calendar.
 type Channel struct {
-	ID         string `json:"id"`
-	CalendarID string `json:"calendarId"`
+	ID         string `json:"id" firestore:"id"`
+	CalendarID string `json:"calendarId" firestore:"calendarId"`
 	// ResourceID is Google's name for what is watched; empty until Google has
 	// told it.
-	ResourceID string `json:"resourceId,omitempty"`
+	ResourceID string `json:"resourceId,omitempty" firestore:"resourceId"`
 	// Address is where notifications go.
-	Address string `json:"address"`
+	Address string `json:"address" firestore:"address"`
 	// TokenHash is the SHA-256 of the token that notifications must carry. The
 	// token itself is kept nowhere.
-	TokenHash []byte `json:"-"`
+	TokenHash []byte `json:"-" firestore:"tokenHash"`
 	// Created is when the channel was asked for.
-	Created time.Time `json:"created"`
+	Created time.Time `json:"created" firestore:"created"`
 	// Expiration is when Google ends the channel, by its own word; zero until it
 	// has told it, or when the channel does not end.
-	Expiration time.Time `json:"expiration,omitzero"`
+	Expiration time.Time `json:"expiration,omitzero" firestore:"expiration"`
 	// Notified says that a notification has arrived over the channel.
-	Notified bool `json:"notified"`
+	Notified bool `json:"notified" firestore:"notified"`
 }

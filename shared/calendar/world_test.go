@@ -241,6 +241,11 @@ func (s steppedState) Want(ctx context.Context, id string) error {
 	return s.l.do("Want", func() error { return s.State.Want(ctx, id) })
 }
 
+func (s steppedState) Calendar(ctx context.Context, id string) (c *calendar.Calendar, err error) {
+	err = s.l.do("Calendar", func() error { c, err = s.State.Calendar(ctx, id); return err })
+	return c, err
+}
+
 func (s steppedState) Calendars(ctx context.Context) (all []calendar.Calendar, err error) {
 	err = s.l.do("Calendars", func() error { all, err = s.State.Calendars(ctx); return err })
 	return all, err

@@ -95,17 +95,10 @@ func setCalendar(t *testing.T, s calendar.State, c calendar.Calendar) {
 	check(t, s.UpdateCalendar(t.Context(), c.ID, func(*calendar.Calendar) (*calendar.Calendar, error) { return &c, nil }))
 }
 
-var errOnlyRead = errors.New("only read")
-
-func getCalendar(t *testing.T, s calendar.State, id string) (found *calendar.Calendar) {
+func getCalendar(t *testing.T, s calendar.State, id string) *calendar.Calendar {
 	t.Helper()
-	err := s.UpdateCalendar(t.Context(), id, func(c *calendar.Calendar) (*calendar.Calendar, error) {
-		found = c
-		return nil, errOnlyRead
-	})
-	if !errors.Is(err, errOnlyRead) {
-		t.Fatal(err)
-	}
+	found, err := s.Calendar(t.Context(), id)
+	check(t, err)
 	return found
 }
 
@@ -128,6 +121,11 @@ func calendars(t *testing.T, p Place) {
 	setCalendar(t, s, calendar.Calendar{ID: "a"})
 	setCalendar(t, s, calendar.Calendar{ID: "c"})
 	same(t, "the record", &b, getCalendar(t, s, "b"))
+	for _, id := range []string{"d", "../b", "b/a", ""} {
+		if got := getCalendar(t, s, id); got != nil {
+			t.Errorf("Calendar(%q) = %+v", id, got)
+		}
+	}
 	all, err := s.Calendars(t.Context())
 	check(t, err)
 	same(t, "all", []calendar.Calendar{{ID: "a"}, b, {ID: "c"}}, all)
@@ -140,13 +138,14 @@ func calendars(t *testing.T, p Place) {
 }
 
 func failedChange(t *testing.T, p Place) {
+	failed := errors.New("failed")
 	s := open(t, p)
 	setCalendar(t, s, calendar.Calendar{ID: "c", Fence: 1})
 	err := s.UpdateCalendar(t.Context(), "c", func(c *calendar.Calendar) (*calendar.Calendar, error) {
 		c.Fence = 2
-		return c, errOnlyRead
+		return c, failed
 	})
-	if !errors.Is(err, errOnlyRead) {
+	if !errors.Is(err, failed) {
 		t.Errorf("the error came back as %v", err)
 	}
 	same(t, "the record", int64(1), getCalendar(t, s, "c").Fence)
@@ -565,6 +564,7 @@ func contextEnded(t *testing.T, p Place) {
 	check(t, s.Save(t.Context(), l, []calendar.Event{event("e")}))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
+	_, calendarErr := s.Calendar(ctx, "c")
 	_, eventsErr := s.Events(ctx, "c", []string{"e"})
 	_, channelErr := s.Channel(ctx, "ch")
 	for name, err := range map[string]error{
@@ -573,6 +573,7 @@ func contextEnded(t *testing.T, p Place) {
 		"Save":           s.Save(ctx, l, []calendar.Event{event("f")}),
 		"Delivered":      s.Delivered(ctx, l, []string{"e"}),
 		"Forget":         s.Forget(ctx, calendar.Lease{CalendarID: "c"}),
+		"Calendar":       calendarErr,
 		"Events":         eventsErr,
 		"Channel":        channelErr,
 	} {
@@ -589,6 +590,7 @@ func closed(t *testing.T, p Place) {
 	s := p.Open(t)
 	l := leased(t, s, "c")
 	check(t, s.Close())
+	_, calendarErr := s.Calendar(t.Context(), "c")
 	_, calendarsErr := s.Calendars(t.Context())
 	_, channelErr := s.Channel(t.Context(), "ch")
 	_, eventsErr := s.Events(t.Context(), "c", []string{"e"})
@@ -597,6 +599,7 @@ func closed(t *testing.T, p Place) {
 		"UpdateCalendar": s.UpdateCalendar(t.Context(), "c", func(c *calendar.Calendar) (*calendar.Calendar, error) { return c, nil }),
 		"Want":           s.Want(t.Context(), "c"),
 		"Save":           s.Save(t.Context(), l, []calendar.Event{event("e")}),
+		"Calendar":       calendarErr,
 		"Calendars":      calendarsErr,
 		"Channel":        channelErr,
 		"Events":         eventsErr,

@@ -164,17 +164,11 @@ func (o own) Unwrap() error { return o.cause }
 
 func missing(err error) bool { return status.Code(err) == codes.NotFound }
 
-// change keeps what fn makes of a document.
-func change[T any](ctx context.Context, s *State, ref *firestore.DocumentRef,
-	decode func(*firestore.DocumentSnapshot) (*T, error), encode func(*T) any, fn func(*T) (*T, error),
-) error {
+// change stores what fn returns for a document; nil deletes it.
+func change[T any](ctx context.Context, s *State, ref *firestore.DocumentRef, fn func(*T) (*T, error)) error {
 	return s.transaction(ctx, func(tx *firestore.Transaction) error {
-		var old *T
-		snapshot, err := tx.Get(ref)
-		if err == nil {
-			old, err = decode(snapshot)
-		}
-		if err != nil && !missing(err) {
+		old, err := found[T](tx.Get(ref))
+		if err != nil {
 			return err
 		}
 		existed := old != nil
@@ -183,7 +177,7 @@ func change[T any](ctx context.Context, s *State, ref *firestore.DocumentRef,
 		case err != nil:
 			return own{err}
 		case v != nil:
-			return tx.Set(ref, encode(v))
+			return tx.Set(ref, v)
 		case existed:
 			return tx.Delete(ref)
 		}
@@ -191,30 +185,35 @@ func change[T any](ctx context.Context, s *State, ref *firestore.DocumentRef,
 	})
 }
 
-// record is the document of a calendar.
-type record struct {
-	ID         string    `firestore:"id"`
-	SyncToken  string    `firestore:"syncToken"`
-	SyncedAt   time.Time `firestore:"syncedAt"`
-	Wanted     int64     `firestore:"wanted"`
-	Done       int64     `firestore:"done"`
-	Fence      int64     `firestore:"fence"`
-	LeaseUntil time.Time `firestore:"leaseUntil"`
-	Stopping   bool      `firestore:"stopping"`
+// decode returns the calendar or channel that a document holds.
+func decode[T any](d *firestore.DocumentSnapshot) (*T, error) {
+	v := new(T)
+	return v, d.DataTo(v)
 }
 
-func decodeCalendar(d *firestore.DocumentSnapshot) (*calendar.Calendar, error) {
-	var r record
-	if err := d.DataTo(&r); err != nil {
+// found decodes the answer to the reading of a document, nil when there is none.
+func found[T any](d *firestore.DocumentSnapshot, err error) (*T, error) {
+	if missing(err) {
+		return nil, nil
+	}
+	if err != nil {
 		return nil, err
 	}
-	c := calendar.Calendar(r)
-	return &c, nil
+	return decode[T](d)
+}
+
+// get reads a document.
+func get[T any](ctx context.Context, ref *firestore.DocumentRef) (v *T, err error) {
+	err = call(ctx, func(ctx context.Context) error {
+		v, err = found[T](ref.Get(ctx))
+		return err
+	})
+	return v, err
 }
 
 // UpdateCalendar implements calendar.State.
 func (s *State) UpdateCalendar(ctx context.Context, id string, fn func(*calendar.Calendar) (*calendar.Calendar, error)) error {
-	return change(ctx, s, s.calendar(id), decodeCalendar, func(c *calendar.Calendar) any { return record(*c) }, fn)
+	return change(ctx, s, s.calendar(id), fn)
 }
 
 // Want implements calendar.State.
@@ -228,9 +227,14 @@ func (s *State) Want(ctx context.Context, id string) error {
 	})
 }
 
+// Calendar implements calendar.State.
+func (s *State) Calendar(ctx context.Context, id string) (*calendar.Calendar, error) {
+	return get[calendar.Calendar](ctx, s.calendar(id))
+}
+
 // Calendars implements calendar.State.
 func (s *State) Calendars(ctx context.Context) ([]calendar.Calendar, error) {
-	all, err := read(ctx, s.client.Collection(s.collection).Query, decodeCalendar)
+	all, err := read(ctx, s.client.Collection(s.collection).Query, decode[calendar.Calendar])
 	slices.SortFunc(all, func(a, b calendar.Calendar) int { return strings.Compare(a.ID, b.ID) })
 	return all, err
 }
@@ -259,45 +263,14 @@ func read[T any](ctx context.Context, q firestore.Query, decode func(*firestore.
 	return all, err
 }
 
-// channel is the document of a channel.
-type channel struct {
-	ID         string    `firestore:"id"`
-	CalendarID string    `firestore:"calendarId"`
-	ResourceID string    `firestore:"resourceId"`
-	Address    string    `firestore:"address"`
-	TokenHash  []byte    `firestore:"tokenHash"`
-	Created    time.Time `firestore:"created"`
-	Expiration time.Time `firestore:"expiration"`
-	Notified   bool      `firestore:"notified"`
-}
-
-func decodeChannel(d *firestore.DocumentSnapshot) (*calendar.Channel, error) {
-	var r channel
-	if err := d.DataTo(&r); err != nil {
-		return nil, err
-	}
-	c := calendar.Channel(r)
-	return &c, nil
-}
-
 // UpdateChannel implements calendar.State.
 func (s *State) UpdateChannel(ctx context.Context, id string, fn func(*calendar.Channel) (*calendar.Channel, error)) error {
-	return change(ctx, s, s.channels().Doc(name(id)), decodeChannel, func(c *calendar.Channel) any { return channel(*c) }, fn)
+	return change(ctx, s, s.channels().Doc(name(id)), fn)
 }
 
 // Channel implements calendar.State.
-func (s *State) Channel(ctx context.Context, id string) (found *calendar.Channel, err error) {
-	err = call(ctx, func(ctx context.Context) error {
-		d, err := s.channels().Doc(name(id)).Get(ctx)
-		if missing(err) {
-			return nil
-		}
-		if err == nil {
-			found, err = decodeChannel(d)
-		}
-		return err
-	})
-	return found, err
+func (s *State) Channel(ctx context.Context, id string) (*calendar.Channel, error) {
+	return get[calendar.Channel](ctx, s.channels().Doc(name(id)))
 }
 
 // Channels implements calendar.State.
@@ -306,11 +279,11 @@ func (s *State) Channels(ctx context.Context, calendarID string) ([]calendar.Cha
 	if calendarID != "" {
 		q = q.Where(fieldCalendar, "==", calendarID)
 	}
-	found, err := read(ctx, q, decodeChannel)
-	slices.SortFunc(found, func(a, b calendar.Channel) int {
+	all, err := read(ctx, q, decode[calendar.Channel])
+	slices.SortFunc(all, func(a, b calendar.Channel) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
 	})
-	return found, err
+	return all, err
 }
 
 func encodeEvent(e calendar.Event) (map[string]any, error) {
@@ -406,18 +379,11 @@ func (s *State) Pending(ctx context.Context, calendarID string) ([]calendar.Even
 // write runs writes in a transaction that fails unless the lease is held.
 func (s *State) write(ctx context.Context, l calendar.Lease, writes func(tx *firestore.Transaction) error) error {
 	return s.transaction(ctx, func(tx *firestore.Transaction) error {
-		d, err := tx.Get(s.calendar(l.CalendarID))
-		if missing(err) {
-			return own{calendar.ErrLeaseLost}
-		}
+		c, err := found[calendar.Calendar](tx.Get(s.calendar(l.CalendarID)))
 		if err != nil {
 			return err
 		}
-		c, err := decodeCalendar(d)
-		if err != nil {
-			return err
-		}
-		if c.Fence != l.Fence {
+		if c == nil || c.Fence != l.Fence {
 			return own{calendar.ErrLeaseLost}
 		}
 		return writes(tx)
