@@ -4,42 +4,40 @@
 //
 // # Exactly once
 //
-// A sync runs under a lease, one at a time for each calendar. Every change is
-// kept, in one transaction with the event it leads to, as pending; then it is
-// put into the inbox; then it is no longer pending. The sync token is kept when
-// all of that is done. So a process may die between any two steps: the next
-// sync first puts what is pending, under the same message ID, then lists again
-// from the old token and finds, of what it lists, those changed that were not
-// yet reported. A runner whose lease was taken over cannot write any more.
+// A sync runs under a lease, one at a time for each calendar. It stores every
+// change as pending, in one transaction with the event it leads to, puts it into
+// the inbox, and clears it. It stores the sync token when all of that is done. So
+// a process may die between any two steps: the next sync first puts what is
+// pending, under the same message ID, then lists again from the old token and
+// reports what was not yet reported. A runner that lost its lease cannot write.
 //
 // # Nothing missed
 //
-// A notification only raises a durable count of wanted syncs, which a sync
-// compares before it ends and runs once more where it grew. Who finds the lease
-// taken gets ErrBusy, a 503: the notification's own message comes again until
-// its sync is done, also when the holder has died. Since Google drops a small
-// share of notifications, and nobody repeats a request of an operator whose
-// instance died, SyncAll must be called now and then.
+// A notification only raises a durable count of wanted syncs. A sync compares the
+// count before it ends, and runs once more when it grew. A caller that finds the
+// lease taken gets ErrBusy, a 503, so that Pub/Sub pushes the notification's
+// message again until its sync is done, also when the holder has died. Google
+// drops a small share of notifications, and nobody repeats an operator's request
+// whose instance died: call SyncAll now and then.
 //
-// When Google answers 410 the next list is a full one, and compared with the
-// stored events, so that what was deleted in between is reported, too.
+// After Google answers 410 the whole calendar is listed and compared with the
+// stored events, so that what was deleted in between is reported too.
 //
 // # What is reported
 //
-// The first sync of a calendar reports every event as added, so that the
-// changes of a calendar, applied in order, are the calendar. Each change's
-// before is the event of the change before it. An update of which no field
-// differs, etag, updated and sequence aside, is reported with no fields:
-// Google calls it a change, and it may be one in a field that the client does
-// not know.
+// The first sync of a calendar reports every event as added, so that the changes
+// of a calendar, applied in order, give the calendar. The field before of a change
+// is the event of the previous change. An update in which only etag, updated and
+// sequence differ is reported with no fields: it may be in a field that the client
+// library does not know.
 //
 // Recurring events are not expanded. An exception (a moved or cancelled
 // instance) is an event of its own; a cancelled one is reported as deleted, with
 // no before when it was never moved. When a series is deleted, so are its
 // exceptions. An event that came and went between two syncs is not reported.
 //
-// What is larger than 400 KiB is kept and reported without its largest fields,
-// which the change then names as omitted.
+// An event larger than 400 KiB is stored and reported without its largest fields,
+// which the change names as omitted.
 package calendar
 
 import (
@@ -60,7 +58,7 @@ type Putter interface {
 	Put(ctx context.Context, m *inbox.Message) (stored bool, err error)
 }
 
-// Options are what an Engine needs. All but the last four are required.
+// Options configure an Engine. All but the last four are required.
 type Options struct {
 	// Service is Google Calendar, with the right to read the calendars:
 	// calendar.CalendarEventsReadonlyScope is enough for all that an Engine does.
@@ -70,14 +68,14 @@ type Options struct {
 	// Address is the https URL that notifications go to.
 	Address string
 
-	// PageSize is how many events to ask for at once. Zero means 2500, the most
-	// that Google gives.
+	// PageSize is how many events to request at once. Zero means 2500, Google's
+	// limit.
 	PageSize int64
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
-	// Sleep waits between two tries of a call to Google; nil means gax.Sleep.
+	// Sleep waits between two attempts of a call to Google; nil means gax.Sleep.
 	Sleep func(ctx context.Context, d time.Duration) error
-	// Log gets what no caller is told; nil means slog.Default.
+	// Log gets failures that no caller sees; nil means slog.Default.
 	Log *slog.Logger
 }
 
@@ -101,13 +99,13 @@ type Engine struct {
 func New(o Options) (*Engine, error) {
 	var errs []error
 	if o.Service == nil {
-		errs = append(errs, errors.New("calendar: no Service"))
+		errs = append(errs, errors.New("calendar: Service is missing"))
 	}
 	if o.State == nil {
-		errs = append(errs, errors.New("calendar: no State"))
+		errs = append(errs, errors.New("calendar: State is missing"))
 	}
 	if o.Inbox == nil {
-		errs = append(errs, errors.New("calendar: no Inbox"))
+		errs = append(errs, errors.New("calendar: Inbox is missing"))
 	}
 	if u, err := url.Parse(o.Address); err != nil || u.Scheme != "https" || u.Host == "" {
 		errs = append(errs, fmt.Errorf("calendar: the address %q is not an https URL", o.Address))

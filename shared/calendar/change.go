@@ -24,14 +24,14 @@ const (
 )
 
 const (
-	// maxEventJSON is the most of an event that is kept, in bytes of JSON.
+	// maxEventJSON is how much of an event is stored, in bytes of JSON.
 	maxEventJSON = 400 << 10
 	// maxVersion is how long the part of a message ID after the event's ID can
 	// be. Google's etags have 18 characters.
 	maxVersion = 100
 	cancelled  = "cancelled"
-	// tombstoneTTL is how long a deleted event is remembered: longer than Google
-	// lists it, so that an old answer does not bring it back.
+	// tombstoneTTL is how long a deleted event stays in the state: longer than
+	// Google lists it, so that an old answer does not bring it back.
 	tombstoneTTL = 90 * 24 * time.Hour
 )
 
@@ -51,7 +51,7 @@ func newListed(event *gcal.Event) (listed, error) {
 		id: event.Id, etag: event.Etag, master: event.RecurringEventId, sequence: event.Sequence,
 		cancelled: event.Status == cancelled, series: len(event.Recurrence) > 0,
 	}
-	// A time that cannot be read is one that is not there.
+	// A time that cannot be parsed counts as absent.
 	if t, err := time.Parse(time.RFC3339, event.Updated); err == nil && t.Year() > 0 {
 		l.updated = t.UTC()
 	}
@@ -66,7 +66,7 @@ func newListed(event *gcal.Event) (listed, error) {
 	return l, err
 }
 
-// shorten leaves the largest fields out until the rest fits.
+// shorten drops the largest fields until the rest fits.
 func shorten(event []byte) (short []byte, omitted []string, err error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(event, &fields); err != nil {
@@ -87,9 +87,9 @@ func shorten(event []byte) (short []byte, omitted []string, err error) {
 	return short, omitted, err
 }
 
-// next returns what becomes of an event, old being what was stored of it or
-// nil, when Google lists it: the event to store, with a pending change or
-// without one, or false when nothing of it is new.
+// next returns the event to store when Google lists l: with a pending change or
+// without one, or false when l brings nothing new. old is the stored event, nil
+// when there is none.
 func next(old *Event, l listed) (Event, bool) {
 	e := Event{
 		ID: l.id, Etag: l.etag, Updated: l.updated, Sequence: l.sequence, Master: l.master,
@@ -97,7 +97,7 @@ func next(old *Event, l listed) (Event, bool) {
 	}
 	if old == nil {
 		if l.cancelled {
-			return Event{}, false // it came and went; see run.settle for exceptions
+			return Event{}, false // it came and went; for exceptions see pass.reportOrphans
 		}
 		e.Pending = &Change{Kind: Added, MessageID: messageID(l.id, l.etag), Time: l.updated, Omitted: l.omitted}
 		return e, true
@@ -109,7 +109,7 @@ func next(old *Event, l listed) (Event, bool) {
 	e.Master = cmp.Or(e.Master, old.Master)
 	switch {
 	case l.cancelled && old.Deleted:
-		// Only Google's own word for what was inferred is new.
+		// Only that Google confirms what was inferred is new.
 		e.Deleted, e.Expires = true, old.Expires
 		e.Updated = latest(e.Updated, old.Updated)
 		e.Etag = cmp.Or(e.Etag, old.Etag)
@@ -136,9 +136,9 @@ func next(old *Event, l listed) (Event, bool) {
 	return e, true
 }
 
-// older reports whether a listed event is a version from before the stored one,
-// or the same. Only a deletion may come with the time of what it deletes, and
-// only what was inferred to be gone may come back with its own.
+// older reports whether a listed event is a version before the stored one, or the
+// same. Only a deletion may have the time of what it deletes, and only an event
+// whose deletion was inferred may come back with its old time.
 func older(l listed, old *Event) bool {
 	switch {
 	case l.etag != "" && l.etag == old.Etag && l.cancelled == old.Deleted:
@@ -153,8 +153,8 @@ func older(l listed, old *Event) bool {
 	return !l.cancelled && l.sequence < old.Sequence
 }
 
-// deleted returns the event that old is once it is gone. Of an event that is
-// gone without Google's word l says as much as is known.
+// deleted returns the event that replaces old once it is deleted. For an inferred
+// deletion l is its tombstone.
 func deleted(old *Event, l listed, inferred bool) Event {
 	e := Event{
 		ID: old.ID, Etag: cmp.Or(l.etag, old.Etag), Updated: latest(l.updated, old.Updated),
@@ -175,8 +175,8 @@ func deleted(old *Event, l listed, inferred bool) Event {
 	return e
 }
 
-// gone returns what Google would say of a stored event that is no more.
-func gone(old *Event) (listed, error) {
+// tombstoneOf returns what Google would list for a stored event that is deleted.
+func tombstoneOf(old *Event) (listed, error) {
 	stub := struct {
 		ID                string          `json:"id"`
 		OriginalStartTime json.RawMessage `json:"originalStartTime,omitempty"`
@@ -194,29 +194,25 @@ func gone(old *Event) (listed, error) {
 	return listed{id: old.ID, cancelled: true, json: b}, err
 }
 
-// differing returns the names of the top-level fields that differ, sorted. What
-// Google changes with every change is not among them.
+// differing returns the names of the top-level fields that differ, sorted, without
+// those that Google changes with every change.
 func differing(a, b json.RawMessage) []string {
 	var before, after map[string]json.RawMessage
-	// Both were made here.
+	// Both were encoded here.
 	_ = json.Unmarshal(a, &before)
 	_ = json.Unmarshal(b, &after)
-	names := []string{}
-	for name := range before {
-		if !bytes.Equal(before[name], after[name]) {
-			names = append(names, name)
+	differ := map[string]bool{}
+	for _, fields := range []map[string]json.RawMessage{before, after} {
+		for name := range fields {
+			if !bytes.Equal(before[name], after[name]) {
+				differ[name] = true
+			}
 		}
 	}
-	for name := range after {
-		if _, ok := before[name]; !ok {
-			names = append(names, name)
-		}
+	for _, name := range []string{"etag", "updated", "sequence"} {
+		delete(differ, name)
 	}
-	names = slices.DeleteFunc(names, func(name string) bool {
-		return name == "etag" || name == "updated" || name == "sequence"
-	})
-	slices.Sort(names)
-	return names
+	return slices.Sorted(maps.Keys(differ))
 }
 
 // messageID names a version of an event.
@@ -224,7 +220,7 @@ func messageID(id, etag string) string {
 	return id + "@" + version(etag)
 }
 
-// version returns an etag without its quotes, hashed when it is not as short as
+// version returns an etag without its quotes, hashed when it is longer than
 // Google's.
 func version(etag string) string {
 	v := strings.Trim(etag, `"`)

@@ -20,17 +20,17 @@ import (
 )
 
 const (
-	// openTime is longer than a channel is on its way to be opened.
+	// openTime is longer than the opening of a channel takes.
 	openTime = 10 * time.Minute
-	// forgetAfter is how long an expired channel, and one of which Google never
-	// told, stay known.
+	// forgetAfter is how long an expired channel stays known, and one that Google
+	// never confirmed.
 	forgetAfter = 24 * time.Hour
 	// maxCalendarID is longer than any ID of Google's, which are e-mail addresses.
 	maxCalendarID = 1000
 )
 
-// checkID refuses what cannot be a calendar's ID. The alias primary is another
-// calendar for every caller, so that nothing can be kept under it.
+// checkID refuses what is not a valid calendar ID. The alias primary means another
+// calendar for every caller, so that nothing can be stored under it.
 func checkID(id string) error {
 	if id == "" || id == "primary" || len(id) > maxCalendarID || !utf8.ValidString(id) {
 		return ErrCalendarID
@@ -38,8 +38,8 @@ func checkID(id string) error {
 	return nil
 }
 
-// bound reports whether Google has told of the channel.
-func (c *Channel) bound() bool { return c.ResourceID != "" }
+// confirmed reports whether Google has confirmed the channel.
+func (c *Channel) confirmed() bool { return c.ResourceID != "" }
 
 func (c *Channel) expired(now time.Time) bool {
 	return !c.Expiration.IsZero() && !now.Before(c.Expiration)
@@ -48,16 +48,15 @@ func (c *Channel) expired(now time.Time) bool {
 // serves reports whether a channel needs no successor yet: less than half of
 // its life is over, so that a renewal that fails can be tried many times.
 func (e *Engine) serves(c *Channel) bool {
-	if !c.bound() || c.Address != e.address {
+	if !c.confirmed() || c.Address != e.address {
 		return false
 	}
 	return c.Expiration.IsZero() || c.Expiration.Sub(e.now()) > c.Expiration.Sub(c.Created)/2
 }
 
-// Watch opens a channel for a calendar, and asks for its first sync. A calendar
-// that is watched already keeps the channel it has, which is returned, unless
-// that is due for renewal. What Google refuses is returned as an error that
-// says what to do.
+// Watch opens a channel for a calendar and requests its first sync. A calendar
+// that is watched already keeps its channel, which is returned, unless that is
+// due for renewal. When Google refuses, the error says what to do.
 func (e *Engine) Watch(ctx context.Context, calendarID string) (Channel, error) {
 	if err := checkID(calendarID); err != nil {
 		return Channel{}, err
@@ -71,14 +70,14 @@ func (e *Engine) Watch(ctx context.Context, calendarID string) (Channel, error) 
 	if err != nil {
 		return Channel{}, err
 	}
-	// The record comes last: a calendar that Google refuses leaves none, and
-	// without one nothing is synced or renewed.
+	// The record is written last: a calendar that Google refuses leaves none, and
+	// without a record nothing is synced or renewed.
 	record := func(c *Calendar) (*Calendar, error) {
 		switch {
 		case c == nil && reused:
 			return nil, errNoRecord
 		case c == nil:
-			// No lease of a life before a Stop is valid again.
+			// A lease from before a Stop never becomes valid again.
 			return &Calendar{ID: calendarID, Wanted: 1, Fence: e.now().UnixMicro()}, nil
 		case c.Stopping:
 			return nil, ErrStopping
@@ -89,11 +88,11 @@ func (e *Engine) Watch(ctx context.Context, calendarID string) (Channel, error) 
 	}
 	err = e.state.UpdateCalendar(ctx, calendarID, record)
 	if errors.Is(err, errNoRecord) {
-		// A Stop has ended the channel meanwhile, or a Watch died before it came
-		// to the record, and left a good one.
+		// Either a Stop has ended the channel meanwhile, or a Watch died before it
+		// wrote the record and left a good channel.
 		reused = false
-		var left *Channel
-		if left, err = e.state.Channel(ctx, channel.ID); err == nil && left == nil {
+		var existing *Channel
+		if existing, err = e.state.Channel(ctx, channel.ID); err == nil && existing == nil {
 			channel, err = e.open(ctx, calendarID)
 		}
 		if err == nil {
@@ -103,13 +102,13 @@ func (e *Engine) Watch(ctx context.Context, calendarID string) (Channel, error) 
 	return channel, err
 }
 
-// errNoRecord ends Watch's first try when there is a channel of a calendar that
+// errNoRecord ends Watch's first attempt when a channel exists for a calendar that
 // is not watched.
-var errNoRecord = errors.New("calendar: a channel without a calendar")
+var errNoRecord = errors.New("calendar: a channel exists without its calendar's record")
 
-// servingChannel returns a channel of a calendar that needs no successor yet:
-// one that it has, or a new one.
-func (e *Engine) servingChannel(ctx context.Context, calendarID string) (channel Channel, had bool, err error) {
+// servingChannel returns a channel of a calendar that needs no successor yet: an
+// existing one, or a new one.
+func (e *Engine) servingChannel(ctx context.Context, calendarID string) (channel Channel, reused bool, err error) {
 	channels, err := e.state.Channels(ctx, calendarID)
 	if err != nil {
 		return Channel{}, false, err
@@ -121,14 +120,13 @@ func (e *Engine) servingChannel(ctx context.Context, calendarID string) (channel
 	return channel, false, err
 }
 
-// open opens a channel at Google. What is kept before the call makes its
-// notifications known, since the first may come before the call's answer, or
-// after an answer that got lost; each try has an ID of its own, since Google
-// refuses one it has seen.
+// open opens a channel at Google. The channel is stored before the call, since the
+// first notification may arrive before the call's answer, or after an answer that
+// got lost. Each attempt has its own ID, since Google refuses one it has seen.
 func (e *Engine) open(ctx context.Context, calendarID string) (Channel, error) {
 	var channel Channel
 	var stateErr error
-	err := e.try(ctx, nil, func(ctx context.Context) error {
+	err := e.retry(ctx, nil, func(ctx context.Context) error {
 		secret := make([]byte, 32)
 		_, _ = rand.Read(secret) // never fails
 		token := base64.RawURLEncoding.EncodeToString(secret)
@@ -144,26 +142,26 @@ func (e *Engine) open(ctx context.Context, calendarID string) (Channel, error) {
 			Id: channel.ID, Type: "web_hook", Address: e.address, Token: token,
 		}).Context(ctx).Do()
 		if err == nil && answer.ResourceId == "" {
-			err = errors.New("calendar: Google opened a channel without a resource ID")
+			err = errors.New("calendar: Google answered without a resource ID")
 		}
 		if err != nil {
 			if errors.As(err, new(*googleapi.Error)) && !hasServerCode(err) {
-				// There is no such channel, so that nothing needs to be known of it.
+				// Google has not opened the channel, so it need not be known.
 				stateErr = e.deleteChannel(ctx, channel.ID)
 			}
 			return err
 		}
 		stateErr = e.state.UpdateChannel(ctx, channel.ID, func(c *Channel) (*Channel, error) {
 			if c != nil {
-				channel = *c // a notification may have come already
+				channel = *c // a notification may have arrived already
 			}
 			channel.ResourceID = answer.ResourceId
 			channel.Expiration = time.Time{}
 			if answer.Expiration > 0 {
 				channel.Expiration = time.UnixMilli(answer.Expiration).UTC()
 			}
-			kept := channel
-			return &kept, nil
+			stored := channel
+			return &stored, nil
 		})
 		return nil
 	})
@@ -184,8 +182,8 @@ func (e *Engine) deleteChannel(ctx context.Context, id string) error {
 	return e.state.UpdateChannel(ctx, id, func(*Channel) (*Channel, error) { return nil, nil })
 }
 
-// Channels returns all channels that are known, oldest first, those that are
-// being replaced and those that expired within a day among them.
+// Channels returns all known channels, oldest first. They include those that are
+// being replaced and those that expired within the last day.
 func (e *Engine) Channels(ctx context.Context) ([]Channel, error) {
 	return e.state.Channels(ctx, "")
 }
@@ -195,11 +193,10 @@ func (e *Engine) Calendars(ctx context.Context) ([]Calendar, error) {
 	return e.state.Calendars(ctx)
 }
 
-// Renew opens a new channel for every calendar whose newest has half of its
-// life or more behind it, by the end that Google told, and returns those it
-// opened. It forgets channels that ended. A calendar that fails, or takes its
-// time, does not keep the others from theirs; the error joins a CalendarError for
-// each that failed.
+// Renew opens a new channel for every calendar whose newest channel is past half
+// of its lifetime, as Google stated it, and returns the new channels. It deletes
+// channels that ended. A calendar that fails or is slow does not stop the others;
+// the error joins a CalendarError for each that failed.
 func (e *Engine) Renew(ctx context.Context) (renewed []Channel, err error) {
 	calendars, err := e.state.Calendars(ctx)
 	if err != nil {
@@ -228,23 +225,23 @@ func (e *Engine) Renew(ctx context.Context) (renewed []Channel, err error) {
 	now := e.now()
 	for _, c := range channels {
 		switch {
-		case c.expired(now.Add(-forgetAfter)), !c.bound() && now.Sub(c.Created) > forgetAfter:
+		case c.expired(now.Add(-forgetAfter)), !c.confirmed() && now.Sub(c.Created) > forgetAfter:
 			err = e.deleteChannel(ctx, c.ID)
-		case !watched[c.CalendarID] && c.bound() && now.Sub(c.Created) > openTime:
-			// A Watch died before it was done, and nobody tried again.
+		case !watched[c.CalendarID] && c.confirmed() && now.Sub(c.Created) > openTime:
+			// A Watch died before it wrote the record, and nobody repeated it.
 			err = e.end(ctx, &c)
 		default:
 			continue
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("forget channel %s: %w", c.ID, err))
+			errs = append(errs, fmt.Errorf("delete channel %s: %w", c.ID, err))
 		}
 	}
 	return renewed, errors.Join(errs...)
 }
 
-// retire ends the channels of a calendar that a newer one has replaced, which
-// it has once a notification came over it.
+// retire ends the channels of a calendar that a newer one has replaced: one over
+// which a notification has arrived.
 func (e *Engine) retire(ctx context.Context, calendarID string) error {
 	channels, err := e.state.Channels(ctx, calendarID)
 	if err != nil {
@@ -253,18 +250,18 @@ func (e *Engine) retire(ctx context.Context, calendarID string) error {
 	now := e.now()
 	newest := len(channels) - 1
 	for newest >= 0 {
-		if c := &channels[newest]; c.Notified && c.bound() && !c.expired(now) {
+		if c := &channels[newest]; c.Notified && c.confirmed() && !c.expired(now) {
 			break
 		}
 		newest--
 	}
 	var errs []error
 	for _, c := range channels[:max(newest, 0)] {
-		if !c.bound() {
+		if !c.confirmed() {
 			if now.Sub(c.Created) < openTime {
 				continue
 			}
-			// Google may have it all the same, by the resource of the others.
+			// Google may still have opened it, with the resource of the others.
 			c.ResourceID = channels[newest].ResourceID
 		}
 		errs = append(errs, e.end(ctx, &c))
@@ -272,11 +269,12 @@ func (e *Engine) retire(ctx context.Context, calendarID string) error {
 	return errors.Join(errs...)
 }
 
-// end stops a channel at Google and forgets it. One that Google does not stop
-// ends by itself; until then its notifications are those of an unknown one.
+// end stops a channel at Google and deletes it. A channel that Google does not
+// stop expires by itself; until then its notifications are those of an unknown
+// channel.
 func (e *Engine) end(ctx context.Context, c *Channel) error {
-	if c.bound() && !c.expired(e.now()) {
-		err := e.try(ctx, nil, func(ctx context.Context) error {
+	if c.confirmed() && !c.expired(e.now()) {
+		err := e.retry(ctx, nil, func(ctx context.Context) error {
 			return e.service.Channels.Stop(&gcal.Channel{Id: c.ID, ResourceId: c.ResourceID}).Context(ctx).Do()
 		})
 		if err != nil && !hasCode(err, http.StatusNotFound) {
@@ -289,13 +287,13 @@ func (e *Engine) end(ctx context.Context, c *Channel) error {
 	return e.deleteChannel(ctx, c.ID)
 }
 
-// Stop puts what is pending into the inbox, ends all channels of a calendar,
-// and forgets the calendar with its events: watching it again reports all of
-// them as added, each once for each of its versions. It fails with ErrBusy
-// while a sync is under way. When it fails half-way the calendar is no longer
-// synced or renewed, and stopping it again goes on.
+// Stop puts pending changes into the inbox, ends all channels of a calendar, and
+// deletes the calendar's record and events: when it is watched again, every event
+// is reported as added, each of its versions once. It fails with ErrBusy while a
+// sync is under way. When it fails half-way, the calendar is no longer synced or
+// renewed, and another Stop continues.
 func (e *Engine) Stop(ctx context.Context, calendarID string) (err error) {
-	r, err := e.begin(ctx, calendarID, always)
+	r, err := e.begin(ctx, calendarID, exclusive)
 	if err != nil {
 		return err
 	}
@@ -311,7 +309,7 @@ func (e *Engine) Stop(ctx context.Context, calendarID string) (err error) {
 		return err
 	}
 	for _, c := range channels {
-		if err := r.keep(ctx); err != nil {
+		if err := r.renewLease(ctx); err != nil {
 			return err
 		}
 		if err := e.end(ctx, &c); err != nil {
@@ -334,18 +332,18 @@ type Notification struct {
 	ChannelID  string // X-Goog-Channel-ID
 	ResourceID string // X-Goog-Resource-ID
 	Token      string // X-Goog-Channel-Token
-	// Expiration is X-Goog-Channel-Expiration; zero when there is none.
+	// Expiration is X-Goog-Channel-Expiration; zero when absent.
 	Expiration time.Time
 }
 
-// Notify takes a notification: it verifies it, counts a wanted sync, which is
-// durable when Notify returns, and reports the calendar and whether CatchUp
-// should be called for it. It never calls Google. Of a channel that has expired
-// changed is false. A notification that comes twice is counted twice: the
-// second may be the retry of one that got no further than here.
+// Notify verifies a notification and counts a wanted sync, which is durable when
+// Notify returns. It returns the calendar and whether CatchUp should be called for
+// it; changed is false for a channel that has expired. It never calls Google. A
+// notification that arrives twice is counted twice: the second may be the retry of
+// one that got no further than here.
 //
-// It fails with ErrUnknownChannel and ErrForged, without any effect, and when
-// the state cannot be reached.
+// It fails with ErrUnknownChannel or ErrForged, without any effect, and with
+// ErrState.
 func (e *Engine) Notify(ctx context.Context, n Notification) (calendarID string, changed bool, err error) {
 	if _, err := uuid.Parse(n.ChannelID); err != nil || len(n.ChannelID) != 36 {
 		return "", false, ErrUnknownChannel
@@ -358,19 +356,19 @@ func (e *Engine) Notify(ctx context.Context, n Notification) (calendarID string,
 		return "", false, ErrUnknownChannel
 	}
 	if subtle.ConstantTimeCompare(hash(n.Token), c.TokenHash) != 1 ||
-		n.ResourceID == "" || len(n.ResourceID) > maxCalendarID || c.bound() && n.ResourceID != c.ResourceID {
+		n.ResourceID == "" || len(n.ResourceID) > maxCalendarID || c.confirmed() && n.ResourceID != c.ResourceID {
 		return "", false, ErrForged
 	}
 	if c.expired(e.now()) {
 		return c.CalendarID, false, nil
 	}
-	if !c.Notified || !c.bound() {
+	if !c.Notified || !c.confirmed() {
 		err := e.state.UpdateChannel(ctx, c.ID, func(c *Channel) (*Channel, error) {
 			if c == nil {
 				return nil, nil
 			}
 			c.Notified = true
-			if !c.bound() {
+			if !c.confirmed() {
 				c.ResourceID, c.Expiration = n.ResourceID, n.Expiration
 			}
 			return c, nil

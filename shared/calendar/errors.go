@@ -15,34 +15,34 @@ import (
 
 // The errors of an Engine, beside those of its Inbox.
 var (
-	// ErrUnknownChannel is what Notify returns for a channel that nobody here
-	// opened, or that was forgotten. Answer it with success: a refusal would
-	// change nothing for Google.
+	// ErrUnknownChannel is returned by Notify for a channel that was never opened
+	// here, or was deleted. Answer it with success: Google would not stop for a
+	// refusal.
 	ErrUnknownChannel = problem.New(http.StatusNotFound, "this channel is not known")
-	// ErrForged is what Notify returns when the token or the resource is not the
+	// ErrForged is returned by Notify when the token or the resource is not the
 	// channel's.
 	ErrForged = problem.New(http.StatusForbidden, "this notification is not from Google")
-	// ErrCalendarID is returned for something that cannot be a calendar's ID.
-	ErrCalendarID = problem.New(http.StatusBadRequest, "this is not a calendar ID")
+	// ErrCalendarID is returned for what is not a valid calendar ID.
+	ErrCalendarID = problem.New(http.StatusBadRequest, "this is not a valid calendar ID, such as an e-mail address; primary is not supported")
 	// ErrNotWatched is returned for a calendar that is not watched.
 	ErrNotWatched = problem.New(http.StatusNotFound, "this calendar is not watched; watch it first")
-	// ErrStopping is returned by Watch for a calendar whose Stop did not end.
-	ErrStopping = problem.New(http.StatusConflict, "the last stop of this calendar did not end; stop it again first")
-	// ErrBusy says that another sync of the calendar is under way. It runs once
-	// more for who got this; asking again finds nothing left to do, or does what
-	// it did not live to do.
+	// ErrStopping is returned by Watch for a calendar whose Stop failed half-way.
+	ErrStopping = problem.New(http.StatusConflict, "stopping this calendar did not finish; stop it again first")
+	// ErrBusy is returned when another sync of the calendar is under way. That one
+	// runs once more for this request. A retry finds nothing left to do, or
+	// finishes what the other one left when it died.
 	ErrBusy = problem.New(http.StatusServiceUnavailable, "another sync of this calendar is under way")
 	// ErrLeaseLost is returned by a State when another runner has taken the
 	// calendar's lease, or the calendar is forgotten.
 	ErrLeaseLost = problem.New(http.StatusServiceUnavailable, "another sync of this calendar has taken over")
 	// ErrState is returned when the State cannot be reached.
-	ErrState = problem.New(http.StatusServiceUnavailable, "what is known of the calendars cannot be reached")
-	// ErrUnavailable is returned when Google Calendar cannot be reached, or has no
-	// capacity or quota left after all tries.
+	ErrState = problem.New(http.StatusServiceUnavailable, "the state of the calendars cannot be reached")
+	// ErrUnavailable is returned when Google Calendar cannot be reached, or still
+	// lacks capacity or quota after all attempts.
 	ErrUnavailable = problem.New(http.StatusServiceUnavailable, "Google Calendar cannot be reached")
-	// ErrRefused is returned when Google Calendar refuses a call for good. The
-	// error that wraps it has the status and says what to do.
-	ErrRefused = errors.New("calendar: Google refuses")
+	// ErrRefused is wrapped by the error of a call that Google Calendar refuses for
+	// good. That error has the status and says what to do.
+	ErrRefused = errors.New("Google Calendar refuses the call")
 )
 
 // CalendarError is the error of one of several calendars.
@@ -131,7 +131,7 @@ func hasCode(err error, code int) bool {
 func temporary(err error) bool {
 	var g *googleapi.Error
 	if !errors.As(err, &g) {
-		return true // no answer, or half of one
+		return true // no answer, or an incomplete one
 	}
 	switch {
 	case g.Code >= 500, g.Code == http.StatusTooManyRequests, g.Code == http.StatusRequestTimeout:
@@ -143,17 +143,18 @@ func temporary(err error) bool {
 }
 
 const (
-	// maxTries is how often a call is tried: with random pauses that double up to
-	// maxPause about a minute and a half, and at most three.
-	maxTries = 9
-	maxPause = 32 * time.Second
-	// callTimeout bounds one try. It is shorter than a lease.
+	// maxAttempts bounds the attempts of one call. With random pauses that double
+	// up to maxPause they take a minute and a half on average, three at most.
+	maxAttempts = 9
+	maxPause    = 32 * time.Second
+	// callTimeout bounds one attempt. It is shorter than a lease.
 	callTimeout = 30 * time.Second
 )
 
-// try makes a call to Google until it succeeds, fails for good, or ctx ends.
-// It runs before ahead of each try, unless it is nil, and ends with its error.
-func (e *Engine) try(ctx context.Context, before, call func(context.Context) error) error {
+// retry calls Google until the call succeeds, fails for good, or ctx ends. It
+// runs before ahead of each attempt, unless before is nil, and ends with its
+// error.
+func (e *Engine) retry(ctx context.Context, before, call func(context.Context) error) error {
 	pause := gax.Backoff{Initial: time.Second, Max: maxPause, Multiplier: 2}
 	for n := 1; ; n++ {
 		if before != nil {
@@ -169,7 +170,7 @@ func (e *Engine) try(ctx context.Context, before, call func(context.Context) err
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case !temporary(err) || n == maxTries:
+		case !temporary(err) || n == maxAttempts:
 			return publicError(err)
 		}
 		if err := e.sleep(ctx, pause.Pause()); err != nil {

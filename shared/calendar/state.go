@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// State keeps what the engine must not forget: which calendars are watched,
-// how far each is synced, their channels, and every event as it was last
-// reported. All methods are safe for concurrent use by any number of
-// processes, return once what they wrote is durable, and honour their context.
-// An error other than those named is ErrState, or the context's own. Package
-// statetest holds states to this.
+// State stores which calendars are watched, how far each is synced, their
+// channels, and every event as it was last reported. All methods are safe for
+// concurrent use by any number of processes, return once what they wrote is
+// durable, and honour their context. An error other than those named is ErrState,
+// or the context's own. Package statetest is the conformance suite.
 type State interface {
 	// UpdateCalendar calls change with the record of a calendar, nil when there
-	// is none, and keeps what it returns, nil meaning none, all in one
-	// transaction. change may be called several times and must do nothing else.
-	// When it fails nothing is kept and UpdateCalendar returns its error.
+	// is none, and stores the record that it returns, in one transaction; nil
+	// deletes the record. change may be called several times and must have no
+	// other effect. When it fails nothing is stored, and UpdateCalendar returns
+	// its error.
 	UpdateCalendar(ctx context.Context, id string, change func(*Calendar) (*Calendar, error)) error
 	// Want raises the count of wanted syncs of a calendar by one. It never waits
 	// for a sync, and does nothing for a calendar without a record.
@@ -34,8 +34,8 @@ type State interface {
 	// oldest first.
 	Channels(ctx context.Context, calendarID string) ([]Channel, error)
 
-	// Events returns those of the events that the state has, by ID. At most
-	// MaxBatch are asked for at once.
+	// Events returns the events that the state has, by ID. At most MaxBatch are
+	// requested at once.
 	Events(ctx context.Context, calendarID string, ids []string) (map[string]Event, error)
 	// Live returns the IDs of all events of a calendar that are not deleted, in
 	// any order.
@@ -46,12 +46,12 @@ type State interface {
 	// Pending returns at most MaxBatch events that have a Pending change, in any
 	// order.
 	Pending(ctx context.Context, calendarID string) ([]Event, error)
-	// Save keeps events, replacing those with the same ID: all or none, and with
-	// ErrLeaseLost none when the lease has been taken over or the calendar has no
+	// Save stores events, replacing those with the same ID: all or none. It fails
+	// with ErrLeaseLost when the lease has been taken over or the calendar has no
 	// record any more. At most MaxBatch events of at most MaxBatchBytes in total
 	// are saved at once.
 	Save(ctx context.Context, l Lease, events []Event) error
-	// Delivered drops the pending changes of at most MaxBatch events, all of which
+	// Delivered clears the pending changes of at most MaxBatch events, all of which
 	// were saved, under the conditions of Save.
 	Delivered(ctx context.Context, l Lease, ids []string) error
 	// Forget deletes all events of a calendar, under the conditions of Save.
@@ -62,10 +62,10 @@ type State interface {
 }
 
 const (
-	// MaxBatch is the most events that a State is asked for, or given, at once.
+	// MaxBatch is the most events that a State returns or saves at once.
 	MaxBatch = 200
-	// MaxBatchBytes is the most that the events given at once hold, counted by
-	// Event.Size: a fifth of the 10 MiB that Firestore takes in a commit.
+	// MaxBatchBytes is the most that the events saved at once hold, counted by
+	// Event.Size: a fifth of the 10 MiB that Firestore allows for a commit.
 	MaxBatchBytes = 2 << 20
 	// MaxEventSize is the most that Event.Size can be: two versions of an event,
 	// and room below the 1 MiB of a Firestore document.
@@ -111,8 +111,8 @@ type Event struct {
 	Master string
 	// Series says that the event recurs, or did.
 	Series bool
-	// Deleted says that the event is gone, and Inferred that Google did not say
-	// so itself: the event was missing from a full list, or its master is gone.
+	// Deleted says that the event is deleted, and Inferred that Google did not say
+	// so: a full list lacked the event, or its master is deleted.
 	Deleted, Inferred bool
 	// Revived counts how often the event came back unchanged after an inferred
 	// deletion.
@@ -126,7 +126,7 @@ type Event struct {
 	Pending *Change
 }
 
-// Size is how many bytes of the event grow with what people write into it.
+// Size returns the size in bytes of the fields that have no fixed length.
 func (e *Event) Size() int {
 	n := len(e.ID) + len(e.Etag) + len(e.Master) + len(e.JSON)
 	if e.Pending != nil {
@@ -135,7 +135,7 @@ func (e *Event) Size() int {
 	return n
 }
 
-// Change is how an event came to be what it is.
+// Change is the difference between two versions of an event.
 type Change struct {
 	// Kind is Added, Updated or Deleted.
 	Kind string
@@ -143,7 +143,7 @@ type Change struct {
 	MessageID string
 	// Time is when the event changed, by Google's clock; zero when unknown.
 	Time time.Time
-	// Before is the event as it was reported before; nil when it was not.
+	// Before is the event as it was reported before; nil for the first time.
 	Before json.RawMessage `json:",omitempty"`
 	// Fields are the top-level fields that differ, sorted.
 	Fields []string
@@ -155,18 +155,18 @@ type Change struct {
 type Channel struct {
 	ID         string `json:"id" firestore:"id"`
 	CalendarID string `json:"calendarId" firestore:"calendarId"`
-	// ResourceID is Google's name for what is watched; empty until Google has
-	// told it.
+	// ResourceID is Google's name for what is watched; empty until Google
+	// confirms the channel.
 	ResourceID string `json:"resourceId,omitempty" firestore:"resourceId"`
 	// Address is where notifications go.
 	Address string `json:"address" firestore:"address"`
 	// TokenHash is the SHA-256 of the token that notifications must carry. The
-	// token itself is kept nowhere.
+	// token itself is not stored.
 	TokenHash []byte `json:"-" firestore:"tokenHash"`
-	// Created is when the channel was asked for.
+	// Created is when the channel was requested.
 	Created time.Time `json:"created" firestore:"created"`
-	// Expiration is when Google ends the channel, by its own word; zero until it
-	// has told it, or when the channel does not end.
+	// Expiration is when Google ends the channel; zero until Google confirms the
+	// channel, or when the channel does not end.
 	Expiration time.Time `json:"expiration,omitzero" firestore:"expiration"`
 	// Notified says that a notification has arrived over the channel.
 	Notified bool `json:"notified" firestore:"notified"`

@@ -16,14 +16,14 @@ import (
 )
 
 const (
-	// leaseTime is how long a lease lasts without being renewed: how long a
-	// calendar waits after an instance died.
+	// leaseTime is how long a lease lasts unless it is renewed, and so how long a
+	// calendar waits after its instance died.
 	leaseTime = time.Minute
-	// maxStarts is how often one sync begins anew when Google does not know its
-	// page or sync token any more.
+	// maxStarts is how often one sync starts over when Google no longer knows its
+	// page token or sync token.
 	maxStarts = 5
-	// putting is how many changes are on their way to the inbox at once.
-	putting = 32
+	// putConcurrency is how many changes are put into the inbox at once.
+	putConcurrency = 32
 
 	warn = slog.LevelWarn
 )
@@ -34,10 +34,10 @@ func errorAttr(err error) slog.Attr    { return slog.String("error", err.Error()
 // Result is what a sync did.
 type Result struct {
 	CalendarID string `json:"calendarId"`
-	// Runs is how often the calendar was listed: 0 when no sync was owed, more
-	// than 1 when notifications came meanwhile.
+	// Runs is how often the calendar was listed: 0 when no sync was due, more
+	// than 1 when notifications arrived meanwhile.
 	Runs int `json:"runs"`
-	// Full says that one of them was a full one.
+	// Full says that one of the runs listed the whole calendar.
 	Full bool `json:"full"`
 	// Added, Updated and Deleted count the changes that went to the inbox.
 	Added   int `json:"added"`
@@ -45,29 +45,28 @@ type Result struct {
 	Deleted int `json:"deleted"`
 }
 
-// Sync brings the inbox up to date with a calendar. It fails with ErrNotWatched
-// and with ErrBusy: then the sync that is under way runs once more.
+// Sync brings the inbox up to date with a calendar. It fails with ErrNotWatched,
+// and with ErrBusy when another sync is under way, which then runs once more.
 func (e *Engine) Sync(ctx context.Context, calendarID string) (Result, error) {
-	return e.sync(ctx, calendarID, ask)
+	return e.sync(ctx, calendarID, request)
 }
 
-// CatchUp syncs a calendar if a notification asked for a sync that no run has
-// served since: what to do for each notification. Call it again when it fails.
-// ErrBusy, too, means that the sync is still owed; whoever has the lease may
-// die. A calendar that is not watched is owed nothing.
+// CatchUp syncs a calendar if a sync was requested that no run has served since.
+// Call it for each notification, and again when it fails: also after ErrBusy the
+// sync is still due, since whoever has the lease may die. It does nothing for a
+// calendar that is not watched.
 func (e *Engine) CatchUp(ctx context.Context, calendarID string) (Result, error) {
-	result, err := e.sync(ctx, calendarID, ifAsked)
-	if errors.Is(err, ErrNotWatched) || errors.Is(err, errNothingAsked) {
+	result, err := e.sync(ctx, calendarID, ifRequested)
+	if errors.Is(err, ErrNotWatched) || errors.Is(err, errNotRequested) {
 		err = nil
 	}
 	return result, err
 }
 
-// SyncAll syncs every watched calendar: the safety net under notifications that
-// were dropped. One that another instance is syncing is left to it. A calendar
-// that fails does not keep the others from theirs, nor does one that takes its
-// time: each has its share of what is left until ctx ends. The error joins a
-// CalendarError for each that failed.
+// SyncAll syncs every watched calendar, which makes up for notifications that were
+// dropped. It skips calendars that another instance is syncing. A calendar that
+// fails or is slow does not stop the others: each has its share of the time until
+// ctx ends. The error joins a CalendarError for each that failed.
 func (e *Engine) SyncAll(ctx context.Context) ([]Result, error) {
 	calendars, err := e.state.Calendars(ctx)
 	if err != nil {
@@ -97,16 +96,16 @@ func share(ctx context.Context, n int) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, time.Until(deadline)/time.Duration(n))
 }
 
-func (e *Engine) sync(ctx context.Context, calendarID string, w why) (result Result, err error) {
+func (e *Engine) sync(ctx context.Context, calendarID string, purpose leasePurpose) (result Result, err error) {
 	result.CalendarID = calendarID
-	r, err := e.begin(ctx, calendarID, w)
+	r, err := e.begin(ctx, calendarID, purpose)
 	if err != nil {
 		return result, err
 	}
 	r.result = &result
 	defer func() { r.release(ctx, err) }()
-	for owed := true; owed; {
-		// What is asked for from here on may not be in what Google lists.
+	for due := true; due; {
+		// What is requested from here on may be missing from Google's list.
 		wanted := r.calendar.Wanted
 		result.Runs++
 		token, err := r.list(ctx)
@@ -115,7 +114,7 @@ func (e *Engine) sync(ctx context.Context, calendarID string, w why) (result Res
 		}
 		if err := r.update(ctx, func(c *Calendar) {
 			c.SyncToken, c.SyncedAt, c.Done = token, e.now().UTC(), wanted
-			if owed = c.Wanted != c.Done; !owed {
+			if due = c.Wanted != c.Done; !due {
 				c.LeaseUntil = time.Time{}
 			}
 		}); err != nil {
@@ -123,7 +122,7 @@ func (e *Engine) sync(ctx context.Context, calendarID string, w why) (result Res
 		}
 	}
 	if err := e.retire(ctx, calendarID); err != nil {
-		// The next sync tries again.
+		// The next sync repeats it.
 		e.log.LogAttrs(ctx, warn, "a replaced channel could not be stopped", calendarAttr(calendarID), errorAttr(err))
 	}
 	return result, nil
@@ -133,39 +132,39 @@ func (e *Engine) sync(ctx context.Context, calendarID string, w why) (result Res
 type run struct {
 	*Engine
 	lease    Lease
-	calendar Calendar // as it was when it was last written
+	calendar Calendar // as it was last written
 	result   *Result
 }
 
-// why says for what a lease is taken.
-type why int
+// leasePurpose is what a lease is taken for.
+type leasePurpose int
 
 const (
-	ask     why = iota // for a sync that is asked for by this
-	ifAsked            // for one that was asked for
-	always             // for something else
+	request     leasePurpose = iota // to request a sync and run it
+	ifRequested                     // to run a sync that was requested
+	exclusive                       // to keep syncs away
 )
 
-// errNothingAsked ends begin when no sync is owed.
-var errNothingAsked = errors.New("calendar: no sync is owed")
+// errNotRequested ends begin when no sync is due.
+var errNotRequested = errors.New("calendar: no sync is due")
 
 // begin takes a calendar's lease.
-func (e *Engine) begin(ctx context.Context, calendarID string, w why) (*run, error) {
+func (e *Engine) begin(ctx context.Context, calendarID string, purpose leasePurpose) (*run, error) {
 	r := &run{Engine: e, result: &Result{}}
 	var busy bool
 	err := e.state.UpdateCalendar(ctx, calendarID, func(c *Calendar) (*Calendar, error) {
-		if c == nil || c.Stopping && w != always {
+		if c == nil || c.Stopping && purpose != exclusive {
 			return nil, ErrNotWatched
 		}
-		if w == ifAsked && c.Wanted == c.Done {
-			return nil, errNothingAsked
+		if purpose == ifRequested && c.Wanted == c.Done {
+			return nil, errNotRequested
 		}
-		if w == ask {
+		if purpose == request {
 			c.Wanted++
 		}
 		now := e.now()
 		if busy = now.Before(c.LeaseUntil); busy {
-			if w != ask {
+			if purpose != request {
 				return nil, ErrBusy
 			}
 			return c, nil
@@ -184,7 +183,7 @@ func (e *Engine) begin(ctx context.Context, calendarID string, w why) (*run, err
 	return r, nil
 }
 
-// update changes the record while the lease is held, and renews that.
+// update changes the record while the run has the lease, and renews the lease.
 func (r *run) update(ctx context.Context, change func(*Calendar)) error {
 	return r.state.UpdateCalendar(ctx, r.lease.CalendarID, func(c *Calendar) (*Calendar, error) {
 		if c == nil || c.Fence != r.lease.Fence {
@@ -197,15 +196,15 @@ func (r *run) update(ctx context.Context, change func(*Calendar)) error {
 	})
 }
 
-// keep renews the lease when half of it is over.
-func (r *run) keep(ctx context.Context) error {
+// renewLease renews the lease when half of it is over.
+func (r *run) renewLease(ctx context.Context) error {
 	if r.calendar.LeaseUntil.Sub(r.now()) > leaseTime/2 {
 		return nil
 	}
 	return r.update(ctx, func(*Calendar) {})
 }
 
-// release lets go of the lease after a failure, so that the next try need not
+// release gives up the lease after a failure, so that the next attempt need not
 // wait for its end.
 func (r *run) release(ctx context.Context, failed error) {
 	if failed == nil || errors.Is(failed, ErrLeaseLost) {
@@ -213,19 +212,19 @@ func (r *run) release(ctx context.Context, failed error) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	// If this fails, too, the lease ends by itself.
+	// If this fails too, the lease ends by itself.
 	_ = r.update(ctx, func(c *Calendar) { c.LeaseUntil = time.Time{} })
 }
 
-// list reports what Google lists as changed since the last sync, and returns
-// the token of the next.
+// list reports what Google lists as changed since the last sync, and returns the
+// sync token of the next.
 func (r *run) list(ctx context.Context) (token string, err error) {
 	if err := r.drain(ctx); err != nil {
 		return "", err
 	}
 	full := r.calendar.SyncToken == ""
 	for range maxStarts {
-		p := pass{run: r, full: full, seen: map[string]bool{}, over: map[string]bool{}}
+		p := pass{run: r, full: full, seen: map[string]bool{}, endedSeries: map[string]bool{}}
 		token, err = p.do(ctx)
 		switch {
 		case err == nil:
@@ -233,7 +232,7 @@ func (r *run) list(ctx context.Context) (token string, err error) {
 		case hasCode(err, http.StatusGone):
 			full = true
 		case hasCode(err, http.StatusBadRequest) && p.page == "":
-			// Of two parameters only one comes from Google.
+			// The sync token is the only parameter that Google gave.
 			if full {
 				return "", err
 			}
@@ -245,26 +244,26 @@ func (r *run) list(ctx context.Context) (token string, err error) {
 	return "", err
 }
 
-// pass is one list from its first page to its last. What it reported stays so
-// when it fails; the next finds the rest.
+// pass is one list from its first page to its last. What it reported stays
+// reported when it fails; the next pass finds the rest.
 type pass struct {
 	*run
 	full bool
-	page string // the token of the page that was asked for last
-	// seen has every event that was listed, and whether it was there.
+	page string // the token of the page that was requested last
+	// seen has every event that was listed, and whether it exists.
 	seen map[string]bool
-	// over has the series that were listed as deleted.
-	over map[string]bool
-	// stray are cancelled exceptions of which nothing is stored.
-	stray []listed
+	// endedSeries has the series that were listed as deleted.
+	endedSeries map[string]bool
+	// orphanExceptions are cancelled exceptions of which nothing is stored.
+	orphanExceptions []listed
 }
 
 func (p *pass) do(ctx context.Context) (token string, err error) {
 	p.result.Full = p.result.Full || p.full
 	for {
 		var events *gcal.Events
-		err := p.try(ctx, p.keep, func(ctx context.Context) (err error) {
-			// Google wants the same parameters with a sync token as without.
+		err := p.retry(ctx, p.renewLease, func(ctx context.Context) (err error) {
+			// Google requires the same parameters with a sync token as without.
 			call := p.service.Events.List(p.lease.CalendarID).
 				ShowDeleted(true).SingleEvents(false).MaxResults(p.pageSize).Context(ctx)
 			if !p.full {
@@ -279,22 +278,22 @@ func (p *pass) do(ctx context.Context) (token string, err error) {
 		if err != nil {
 			return "", err
 		}
-		if err := p.take(ctx, events.Items); err != nil {
+		if err := p.reportPage(ctx, events.Items); err != nil {
 			return "", err
 		}
 		if events.NextPageToken == "" {
 			if events.NextSyncToken == "" {
 				return "", fmt.Errorf("%w: the last page has no sync token", ErrUnavailable)
 			}
-			return events.NextSyncToken, p.settle(ctx)
+			return events.NextSyncToken, p.reportRest(ctx)
 		}
 		p.page = events.NextPageToken
 	}
 }
 
-// take reports what is new on a page.
-func (p *pass) take(ctx context.Context, events []*gcal.Event) error {
-	// Of an event that is there twice the newer counts.
+// reportPage reports what is new on a page.
+func (p *pass) reportPage(ctx context.Context, events []*gcal.Event) error {
+	// Of an event that is listed twice the newer version counts.
 	newest := make(map[string]listed, len(events))
 	var ids []string
 	for _, event := range events {
@@ -328,9 +327,9 @@ func (p *pass) take(ctx context.Context, events []*gcal.Event) error {
 			switch {
 			case !l.cancelled:
 			case old != nil && old.Series:
-				p.over[id] = true
+				p.endedSeries[id] = true
 			case old == nil && l.master != "":
-				p.stray = append(p.stray, l)
+				p.orphanExceptions = append(p.orphanExceptions, l)
 			}
 			if e, ok := next(old, l); ok {
 				if e.Deleted && e.Master == "" {
@@ -346,9 +345,9 @@ func (p *pass) take(ctx context.Context, events []*gcal.Event) error {
 	return nil
 }
 
-// settle reports what can be told only when all is listed.
-func (p *pass) settle(ctx context.Context) error {
-	if err := p.settleStray(ctx); err != nil {
+// reportRest reports what is known only when every page is listed.
+func (p *pass) reportRest(ctx context.Context) error {
+	if err := p.reportOrphans(ctx); err != nil {
 		return err
 	}
 	if p.full {
@@ -361,12 +360,12 @@ func (p *pass) settle(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, master := range slices.Sorted(maps.Keys(p.over)) {
+	for _, master := range slices.Sorted(maps.Keys(p.endedSeries)) {
 		exceptions, err := p.state.Exceptions(ctx, p.lease.CalendarID, master)
 		if err != nil {
 			return err
 		}
-		// An exception can outlive its series, when a guest is left in it alone.
+		// An exception can outlive its series, when a guest remains in it alone.
 		exceptions = slices.DeleteFunc(exceptions, func(id string) bool { return p.seen[id] })
 		if err := p.infer(ctx, exceptions); err != nil {
 			return err
@@ -375,11 +374,11 @@ func (p *pass) settle(ctx context.Context) error {
 	return nil
 }
 
-// settleStray reports the cancelled instances of series that are there.
-func (p *pass) settleStray(ctx context.Context) error {
-	for stray := range slices.Chunk(p.stray, MaxBatch/2) {
+// reportOrphans reports the cancelled instances of series that exist.
+func (p *pass) reportOrphans(ctx context.Context) error {
+	for orphans := range slices.Chunk(p.orphanExceptions, MaxBatch/2) {
 		var ids []string
-		for _, l := range stray {
+		for _, l := range orphans {
 			ids = append(ids, l.id, l.master)
 		}
 		slices.Sort(ids)
@@ -388,7 +387,7 @@ func (p *pass) settleStray(ctx context.Context) error {
 			return err
 		}
 		var changed []Event
-		for _, l := range stray {
+		for _, l := range orphans {
 			master, ok := stored[l.master]
 			if _, known := stored[l.id]; known || !ok || master.Deleted {
 				continue
@@ -403,8 +402,8 @@ func (p *pass) settleStray(ctx context.Context) error {
 	return nil
 }
 
-// infer reports events as deleted of which Google says nothing. Those that were
-// reported before are no longer needed: what they were exceptions of is gone.
+// infer reports events as deleted that Google no longer mentions. Those reported
+// as deleted before may expire: the series of these exceptions is deleted.
 func (p *pass) infer(ctx context.Context, ids []string) error {
 	for ids := range slices.Chunk(ids, MaxBatch) {
 		stored, err := p.state.Events(ctx, p.lease.CalendarID, ids)
@@ -417,7 +416,7 @@ func (p *pass) infer(ctx context.Context, ids []string) error {
 			switch {
 			case !ok:
 			case !old.Deleted:
-				l, err := gone(&old)
+				l, err := tombstoneOf(&old)
 				if err != nil {
 					return err
 				}
@@ -436,8 +435,8 @@ func (p *pass) infer(ctx context.Context, ids []string) error {
 	return nil
 }
 
-// tombstoneEnd is when what is deleted now may be forgotten. The cancelled
-// instances of a series are remembered as long as the series.
+// tombstoneEnd is when the state may drop what is deleted now. The cancelled
+// instances of a series stay as long as the series.
 func (r *run) tombstoneEnd() time.Time { return r.now().Add(tombstoneTTL).UTC() }
 
 // report stores events and puts their changes into the inbox.
@@ -448,7 +447,7 @@ func (r *run) report(ctx context.Context, events []Event) error {
 			size += events[n].Size()
 			n++
 		}
-		if err := r.keep(ctx); err != nil {
+		if err := r.renewLease(ctx); err != nil {
 			return err
 		}
 		if err := r.state.Save(ctx, r.lease, events[:n]); err != nil {
@@ -462,14 +461,14 @@ func (r *run) report(ctx context.Context, events []Event) error {
 	return nil
 }
 
-// drain puts into the inbox what an earlier run stored and did not live to put.
+// drain puts into the inbox what an earlier run stored before it died.
 func (r *run) drain(ctx context.Context) error {
 	for {
 		events, err := r.state.Pending(ctx, r.lease.CalendarID)
 		if err != nil || len(events) == 0 {
 			return err
 		}
-		if err := r.keep(ctx); err != nil {
+		if err := r.renewLease(ctx); err != nil {
 			return err
 		}
 		if err := r.deliver(ctx, events); err != nil {
@@ -481,7 +480,7 @@ func (r *run) drain(ctx context.Context) error {
 // deliver puts the pending changes of events into the inbox.
 func (r *run) deliver(ctx context.Context, events []Event) error {
 	group, within := errgroup.WithContext(ctx)
-	group.SetLimit(putting)
+	group.SetLimit(putConcurrency)
 	var ids []string
 	counts := map[string]int{}
 	for i := range events {
@@ -511,8 +510,8 @@ func (r *run) put(ctx context.Context, event *Event) error {
 		_, err = r.inbox.Put(ctx, m)
 	}
 	if errors.Is(err, inbox.ErrInvalid) {
-		// No later try would fare better, and it must not hold up the others.
-		r.log.LogAttrs(ctx, slog.LevelError, "a change could not be kept", calendarAttr(r.lease.CalendarID),
+		// It would fail every time, and must not hold up the others.
+		r.log.LogAttrs(ctx, slog.LevelError, "the inbox cannot store a change, which is dropped", calendarAttr(r.lease.CalendarID),
 			slog.String("event", event.ID), errorAttr(err))
 		return nil
 	}
