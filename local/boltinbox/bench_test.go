@@ -99,18 +99,18 @@ func fillTo(b *testing.B, dir string, n int) string {
 	in := mustOpen(b, path, nil)
 	in.db.NoSync = true // nobody relies on these
 	for at := 0; at < n; {
-		ps := make([]*putting, 0, 10_000)
+		ps := make([]*pendingPut, 0, 10_000)
 		for ; len(ps) < cap(ps) && at < n; at++ {
 			m := message(fmt.Sprint(at), 200)
 			if at%3 == 0 {
 				m.Subscription = "projects/p/subscriptions/s3"
 			}
-			ps = append(ps, &putting{message: m, done: make(chan struct{})})
+			ps = append(ps, &pendingPut{message: m})
 		}
-		in.commit(b.Context(), ps)
+		errs := in.commit(b.Context(), ps)
 		for _, p := range ps {
 			if !p.stored {
-				b.Fatal(p.err)
+				b.Fatal(errs)
 			}
 		}
 	}

@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,25 +39,25 @@ import (
 // inbox open already.
 var ErrLocked = errors.New("boltinbox: the inbox is in use by another process")
 
-// Options are what Open can do without.
+// Options holds Open's optional settings.
 type Options struct {
-	// TTL is how long messages are kept. Zero keeps them for ever.
+	// TTL is how long messages are stored. Zero stores them for ever.
 	TTL time.Duration
-	// Now is the clock; nil means time.Now. It may stand still or step back:
-	// the times that messages get rise all the same.
+	// Now is the clock; nil means time.Now. It may stand still or step back: the
+	// messages' times rise all the same.
 	Now func() time.Time
 }
 
-// Inbox is an inbox in a file. Make one with Open.
+// Inbox is an inbox in a file. Open returns one.
 type Inbox struct {
 	db   *bbolt.DB
 	file *os.File
 	path string
 	ttl  time.Duration
 	now  func() time.Time
-	puts *groupcommit.Group[*putting]
+	puts *groupcommit.Group[*pendingPut]
 
-	// changed is closed, and another one made, after every commit.
+	// changed is closed and replaced after every commit.
 	changedMu sync.Mutex
 	changed   chan struct{}
 
@@ -64,15 +65,14 @@ type Inbox struct {
 	closeOnce sync.Once
 	closeErr  error
 	sweeping  sync.WaitGroup
-	// damaged holds why the file can be used no more.
+	// damaged holds why the file can no longer be used.
 	damaged atomic.Pointer[error]
 }
 
 var _ inbox.Inbox = (*Inbox)(nil)
 
 const (
-	// lockWait is how long Open waits for another process to let go of the
-	// file: enough for one that is just ending.
+	// lockWait is how long Open waits for the lock of a process that is ending.
 	lockWait = 100 * time.Millisecond
 	// firstMap is how much of the file is mapped at least. Growing the map
 	// stops readers and writers and copies what is being written, so that a
@@ -84,11 +84,11 @@ const (
 	maxCommitBytes = 8 << 20
 )
 
-// Open opens the inbox in the file at path, and makes the file if there is
-// none. The directory must exist. It fails with ErrLocked when another process
-// has the inbox open, and with an error that names the path when the file
-// cannot be read and written, is no inbox, or is damaged. It reads only the
-// list of the file's free pages: milliseconds, also with a million messages.
+// Open opens the inbox in the file at path, and creates a missing file. The
+// directory must exist. Open fails with ErrLocked when another process has the
+// inbox open, and with an error that names the path when the file cannot be read
+// and written, is not an inbox, or is damaged. It reads only the list of the
+// file's free pages: milliseconds, also with a million messages.
 func Open(path string, o *Options) (*Inbox, error) {
 	if o == nil {
 		o = &Options{}
@@ -112,6 +112,7 @@ func Open(path string, o *Options) (*Inbox, error) {
 		MaxBytes: maxCommitBytes,
 		// bbolt has one writer at a time.
 		InFlight: 1,
+		Finish:   true,
 	})
 	if err != nil {
 		return nil, err
@@ -133,7 +134,7 @@ func Open(path string, o *Options) (*Inbox, error) {
 	return in, nil
 }
 
-// open opens the file and makes a new one an inbox.
+// open opens the file, and turns a new one into an inbox.
 func (in *Inbox) open() error {
 	isNew, err := in.check()
 	if err != nil {
@@ -141,11 +142,11 @@ func (in *Inbox) open() error {
 	}
 	in.db, err = bbolt.Open(in.path, 0o600, &bbolt.Options{
 		Timeout: lockWait,
-		// Keeping the free list in the file (NoFreelistSync false) costs a few
-		// pages a commit and spares Open the reading of the whole file.
+		// Storing the free list in the file (NoFreelistSync false) costs a few
+		// pages a commit, and Open need not read the whole file.
 		NoFreelistSync: false,
-		// The hashmap finds free pages at once in a file that the TTL has
-		// made holes in; the array walks them.
+		// The hashmap finds free pages at once in a file with many holes, which
+		// the TTL leaves; the array searches them.
 		FreelistType:    bbolt.FreelistMapType,
 		InitialMmapSize: firstMap,
 		NoStatistics:    true,
@@ -157,21 +158,21 @@ func (in *Inbox) open() error {
 	if err != nil || !isNew {
 		return err
 	}
-	if err := in.found(); err != nil {
+	if err := in.initFile(); err != nil {
 		_ = in.db.Close()
 		return err
 	}
 	return nil
 }
 
-// check refuses a file that is something else than an inbox or has lost its
-// end, and reports whether there is none yet. It opens the file for reading:
-// bbolt then reads nothing but the file's head, where opening it for writing
-// goes to pages that may lie past the end, and faults with the file locked.
+// check refuses a file that is not an inbox or is cut short, and reports whether
+// the file is missing or empty. It opens the file for reading: bbolt then reads
+// only the file's head. Opened for writing, it would read pages that may lie past
+// the end, and fault with the file locked.
 func (in *Inbox) check() (isNew bool, err error) {
 	info, err := os.Stat(in.path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && (!info.Mode().IsRegular() || info.Size() == 0) {
-		return true, nil // what is no file at all is refused when it is written
+		return true, nil // what is not a file is refused when it is written
 	}
 	if err != nil {
 		return false, err
@@ -183,7 +184,7 @@ func (in *Inbox) check() (isNew bool, err error) {
 	defer db.Close()
 	err = db.View(func(tx *bbolt.Tx) error {
 		if tx.Size() > info.Size() {
-			return fmt.Errorf("it has %d bytes of %d", info.Size(), tx.Size())
+			return fmt.Errorf("it is cut short: it has %d of %d bytes", info.Size(), tx.Size())
 		}
 		if k, _ := tx.Cursor().First(); k == nil {
 			isNew = true
@@ -197,8 +198,8 @@ func (in *Inbox) check() (isNew bool, err error) {
 	return isNew, err
 }
 
-// found makes a new file an inbox.
-func (in *Inbox) found() error {
+// initFile turns a new file into an inbox.
+func (in *Inbox) initFile() error {
 	err := in.db.Update(func(tx *bbolt.Tx) error {
 		for _, name := range [...][]byte{bucketFormat, bucketIDs, bucketMessages, bucketChunks, bucketIndex} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
@@ -210,8 +211,8 @@ func (in *Inbox) found() error {
 	if err != nil || runtime.GOOS == "windows" {
 		return err
 	}
-	// A new file is durable once its directory is, too. Windows needs no such
-	// thing and has no such call.
+	// A new file is durable once its directory is synced. Windows neither needs
+	// nor has such a call.
 	dir, err := os.Open(filepath.Dir(in.path))
 	if err != nil {
 		return err
@@ -220,15 +221,15 @@ func (in *Inbox) found() error {
 	return dir.Sync()
 }
 
-// Close writes what was put, ends the feeds and lets go of the file. Closing
-// again does nothing and returns the same.
+// Close finishes the Puts, ends the feeds and closes the file. Another Close does
+// nothing and returns the same.
 func (in *Inbox) Close() error {
 	in.closeOnce.Do(func() {
 		close(in.closing)
 		in.puts.Close()
 		in.sweeping.Wait()
 		if in.damaged.Load() != nil {
-			// bbolt may have stopped with its locks held and would wait for
+			// bbolt may have panicked while it held its locks, and would wait for
 			// them. The file stays locked until the process ends.
 			in.closeErr = in.file.Close()
 			return
@@ -238,9 +239,9 @@ func (in *Inbox) Close() error {
 	return in.closeErr
 }
 
-// guard runs fn, which reads or writes the file, and turns a panic into an
-// error: on damage bbolt panics, and reading mapped pages that are gone
-// faults. What is damaged once stays so until the inbox is opened again.
+// guard runs fn, which reads or writes the file, and turns a panic into an error:
+// bbolt panics on damage, and reading mapped pages that the file no longer has
+// faults. A damaged inbox fails until it is opened again.
 func (in *Inbox) guard(fn func() error) (err error) {
 	if damaged := in.damaged.Load(); damaged != nil {
 		return *damaged
@@ -256,8 +257,8 @@ func (in *Inbox) guard(fn func() error) (err error) {
 	return fn()
 }
 
-// view reads the file in a transaction of its own. It must be short: pages
-// are not used again, and the file's map does not grow, while one is open.
+// view reads the file in its own transaction. fn must be short: while a
+// transaction is open, pages are not reused and the file's map does not grow.
 func (in *Inbox) view(ctx context.Context, fn func(tables) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -265,69 +266,47 @@ func (in *Inbox) view(ctx context.Context, fn func(tables) error) error {
 	err := in.guard(func() error {
 		return in.db.View(func(tx *bbolt.Tx) error { return fn(tablesOf(tx)) })
 	})
-	return outward(err)
+	return publicError(err)
 }
 
-// outward returns err as callers of an inbox may see it.
-func outward(err error) error {
+// publicError returns err as callers of an inbox may see it.
+func publicError(err error) error {
 	if err == nil || errors.As(err, new(*problem.Error)) || inbox.IsContext(err) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", inbox.ErrUnavailable, err)
 }
 
-// putting is a message on its way into a commit.
-type putting struct {
+// pendingPut is a message on its way into a commit, which reports whether it
+// stored it.
+type pendingPut struct {
 	message *inbox.Message
-	// state says who has the message: a commit that reads it, or a caller who
-	// left before one did.
-	state  atomic.Int32
-	done   chan struct{}
-	stored bool
-	err    error
+	stored  bool
 }
 
-const (
-	stateWaiting = iota
-	stateTaken
-	stateLeft
-)
-
-// Put stores m unless its like is there. A caller whose context ends while m
-// is being written gets its answer when that is done, since until then m must
-// not change.
+// Put stores m unless a message with the same identity exists. When ctx ends
+// while m is being written, Put returns after that, since m must not change
+// until then.
 func (in *Inbox) Put(ctx context.Context, m *inbox.Message) (stored bool, err error) {
 	if err := m.Validate(); err != nil {
 		return false, err
 	}
-	p := &putting{message: m, done: make(chan struct{})}
-	err = in.puts.Do(ctx, p, len(m.Data))
-	if errors.Is(err, groupcommit.ErrClosed) {
-		return false, outward(err)
+	p := &pendingPut{message: m}
+	if err := in.puts.Do(ctx, p, len(m.Data)); err != nil {
+		return false, publicError(err)
 	}
-	if err != nil && p.state.CompareAndSwap(stateWaiting, stateLeft) {
-		return false, outward(err)
-	}
-	<-p.done
-	return p.stored, outward(p.err)
+	return p.stored, nil
 }
 
 // errNothingNew ends a transaction that has nothing to write.
 var errNothingNew = errors.New("nothing new")
 
-// commit stores what is new among ps. It returns no errors to the group but
-// leaves each with its own putting, where Put finds it.
-func (in *Inbox) commit(_ context.Context, ps []*putting) []error {
-	taken := ps[:0:0]
-	for _, p := range ps {
-		if p.state.CompareAndSwap(stateWaiting, stateTaken) {
-			taken = append(taken, p)
-		}
-	}
+// commit stores those of ps that are new, all or none.
+func (in *Inbox) commit(_ context.Context, ps []*pendingPut) []error {
 	err := in.guard(func() error {
 		return in.db.Update(func(tx *bbolt.Tx) error {
 			t, now, anyNew := tablesOf(tx), in.now(), false
-			for _, p := range taken {
+			for _, p := range ps {
 				var err error
 				if p.stored, err = t.put(p.message, now); err != nil {
 					return err
@@ -342,19 +321,14 @@ func (in *Inbox) commit(_ context.Context, ps []*putting) []error {
 	})
 	switch {
 	case errors.Is(err, errNothingNew):
+		return nil
 	case err != nil:
-		for _, p := range taken {
-			p.stored, p.err = false, err
-		}
-	default:
-		in.changedMu.Lock()
-		close(in.changed)
-		in.changed = make(chan struct{})
-		in.changedMu.Unlock()
+		return slices.Repeat([]error{err}, len(ps))
 	}
-	for _, p := range taken {
-		close(p.done)
-	}
+	in.changedMu.Lock()
+	close(in.changed)
+	in.changed = make(chan struct{})
+	in.changedMu.Unlock()
 	return nil
 }
 
@@ -416,14 +390,14 @@ func (in *Inbox) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
 }
 
 const (
-	// A feed reads this many messages, or little more than this many bytes,
-	// before it lets go of the file and hands them on.
+	// A feed reads this many messages, or little more than this many bytes, in
+	// one transaction before it yields them.
 	feedMessages = 100
 	feedBytes    = 1 << 20
 )
 
-// Watch yields messages as they are stored. Now is when Watch is called. A
-// slow reader holds up nobody and costs the memory of one short read.
+// Watch yields messages as they are stored, without a token those stored after
+// the call. A slow reader delays nobody and costs the memory of one short read.
 func (in *Inbox) Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event, error] {
 	var from inbox.Position
 	var err error
@@ -444,8 +418,8 @@ func (in *Inbox) Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event
 			return
 		}
 		for at := from; ; {
-			// The channel is taken before the look, so that no commit falls
-			// between the look and the wait.
+			// The channel is read first, so that no commit is missed between the
+			// read and the wait.
 			committed := in.nextCommit()
 			events, err := in.after(ctx, q, at)
 			for _, e := range events {
@@ -468,14 +442,14 @@ func (in *Inbox) Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event
 			case <-ctx.Done():
 				return
 			case <-in.closing:
-				yield(inbox.Event{}, outward(errClosed))
+				yield(inbox.Event{}, publicError(errClosed))
 				return
 			}
 		}
 	}
 }
 
-var errClosed = errors.New("boltinbox: closed")
+var errClosed = errors.New("boltinbox: the inbox is closed")
 
 // after returns the next events after a position, in the order of the feed.
 func (in *Inbox) after(ctx context.Context, q inbox.Query, from inbox.Position) (events []inbox.Event, err error) {
@@ -494,7 +468,7 @@ func (in *Inbox) after(ctx context.Context, q inbox.Query, from inbox.Position) 
 	return events, err
 }
 
-// sweep deletes expired messages now and then until the inbox closes.
+// sweep deletes expired messages periodically until the inbox closes.
 func (in *Inbox) sweep() {
 	ticker := time.NewTicker(max(min(in.ttl/10, time.Minute), time.Millisecond))
 	defer ticker.Stop()
@@ -505,8 +479,8 @@ func (in *Inbox) sweep() {
 				return
 			default:
 			}
-			// A failure here, such as a full disk, is one that Put meets and
-			// reports as well. The next tick tries again.
+			// Put reports a failure such as a full disk as well. The next tick
+			// repeats the step.
 			more, _ = in.sweepStep()
 		}
 		select {

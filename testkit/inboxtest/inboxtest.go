@@ -249,6 +249,16 @@ func numbered(prefix string, n int) []*inbox.Message {
 	return ms
 }
 
+// list returns one page.
+func list(t *testing.T, in inbox.Inbox, q inbox.Query) *inbox.Page {
+	t.Helper()
+	page, err := in.List(t.Context(), q)
+	if err != nil {
+		t.Fatalf("List: %v", err)
+	}
+	return page
+}
+
 // listAll walks all pages of q and fails the test when one but the last is not
 // full, or the order is wrong, or a message comes twice.
 func listAll(t *testing.T, in inbox.Inbox, q inbox.Query) []inbox.Message {
@@ -256,10 +266,7 @@ func listAll(t *testing.T, in inbox.Inbox, q inbox.Query) []inbox.Message {
 	var all []inbox.Message
 	seen := make(map[string]bool)
 	for {
-		page, err := in.List(t.Context(), q)
-		if err != nil {
-			t.Fatalf("List: %v", err)
-		}
+		page := list(t, in, q)
 		if n := len(page.Events); n > q.Limit() || n < q.Limit() && page.NextPageToken != "" {
 			t.Fatalf("page has %d messages and token %q, want %d or a last page", n, page.NextPageToken, q.Limit())
 		}

@@ -18,10 +18,7 @@ import (
 func listEmpty(t *testing.T, p Place) {
 	in := open(t, p)
 	for _, q := range []inbox.Query{{}, {Source: inbox.SourcePubSub}, {Subscription: subscription}} {
-		page, err := in.List(t.Context(), q)
-		if err != nil {
-			t.Fatalf("List: %v", err)
-		}
+		page := list(t, in, q)
 		if len(page.Events) > 0 || page.NextPageToken != "" || page.WatchToken == "" {
 			t.Errorf("List of nothing = %+v, want no messages, no next page and a token to watch from", page)
 		}
@@ -75,10 +72,7 @@ func listWhileNewOnesArrive(t *testing.T, p Place) {
 	q := inbox.Query{PageSize: 6}
 	var got []inbox.Message
 	for n := 0; ; n++ {
-		page, err := in.List(t.Context(), q)
-		if err != nil {
-			t.Fatal(err)
-		}
+		page := list(t, in, q)
 		got = append(got, page.Messages()...)
 		if page.NextPageToken == "" {
 			break
@@ -151,10 +145,7 @@ func listPageSize(t *testing.T, p Place) {
 		0: inbox.DefaultPageSize, -1: inbox.DefaultPageSize, math.MinInt: inbox.DefaultPageSize,
 		1: 1, 499: 499, 500: 500, 501: 500, math.MaxInt: 500,
 	} {
-		page, err := in.List(t.Context(), inbox.Query{PageSize: size})
-		if err != nil {
-			t.Fatal(err)
-		}
+		page := list(t, in, inbox.Query{PageSize: size})
 		if len(page.Events) != want || page.NextPageToken == "" {
 			t.Errorf("page size %d gave %d messages and token %q, want %d and a token", size, len(page.Events), page.NextPageToken, want)
 		}
@@ -165,10 +156,7 @@ func listPreview(t *testing.T, p Place) {
 	in := open(t, p)
 	for _, m := range previewed() {
 		put(t, in, m)
-		page, err := in.List(t.Context(), inbox.Query{PageSize: 1})
-		if err != nil {
-			t.Fatal(err)
-		}
+		page := list(t, in, inbox.Query{PageSize: 1})
 		sameMessage(t, preview(m), &page.Events[0].Message)
 	}
 }
@@ -210,10 +198,7 @@ func listEventTokens(t *testing.T, p Place) {
 		q.PageToken = start
 		feed := takeUntil(t, in, q, last)
 		q.PageToken = ""
-		page, err := in.List(t.Context(), q)
-		if err != nil {
-			t.Fatal(err)
-		}
+		page := list(t, in, q)
 		if len(page.Events) != len(feed) {
 			t.Fatalf("%d messages are listed and %d in the feed", len(page.Events), len(feed))
 		}
@@ -228,20 +213,14 @@ func listEventTokens(t *testing.T, p Place) {
 					t.Errorf("feed after the listed message %q (-want +got):\n%s", e.Message.MessageID, diff)
 				}
 			}
-			older, err := in.List(t.Context(), q)
-			if err != nil {
-				t.Fatal(err)
-			}
+			older := list(t, in, q)
 			if diff := cmp.Diff(page.Events[i+1:], older.Events, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("list after the listed message %q (-want +got):\n%s", e.Message.MessageID, diff)
 			}
 		}
 	}
 	// Nothing was stored after the last message; what is stored later comes.
-	page, err := in.List(t.Context(), inbox.Query{PageSize: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := list(t, in, inbox.Query{PageSize: 1})
 	later := message("later")
 	put(t, in, later)
 	if got := take(t, in, inbox.Query{PageToken: page.Events[0].Token}, 1); got[0].Message.ID != id(later) {
@@ -252,10 +231,7 @@ func listEventTokens(t *testing.T, p Place) {
 func listPageToken(t *testing.T, p Place) {
 	in := open(t, p)
 	ms := numbered("m", 12)
-	first, err := in.List(t.Context(), inbox.Query{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	first := list(t, in, inbox.Query{})
 	put(t, in, ms...)
 	for _, token := range badTokens() {
 		if page, err := in.List(t.Context(), inbox.Query{PageToken: token}); page != nil || !errors.Is(err, inbox.ErrPageToken) {

@@ -287,10 +287,7 @@ func reopen(t *testing.T, p Place) {
 	ms[3].Data = payload(300_000)
 	put(t, in, ms...)
 	before := listAll(t, in, inbox.Query{PageSize: 4})
-	page, err := in.List(t.Context(), inbox.Query{PageSize: 4})
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := list(t, in, inbox.Query{PageSize: 4})
 	if err := in.Close(); err != nil {
 		t.Fatalf("Close: %v", err)
 	}
@@ -306,10 +303,7 @@ func reopen(t *testing.T, p Place) {
 		t.Errorf("list after opening again (-before +after):\n%s", diff)
 	}
 	// Tokens outlive the inbox that made them.
-	next, err := in.List(t.Context(), inbox.Query{PageSize: 4, PageToken: page.NextPageToken})
-	if err != nil {
-		t.Fatal(err)
-	}
+	next := list(t, in, inbox.Query{PageSize: 4, PageToken: page.NextPageToken})
 	if diff := cmp.Diff(before[4:8], next.Messages()); diff != "" {
 		t.Errorf("second page after opening again (-want +got):\n%s", diff)
 	}

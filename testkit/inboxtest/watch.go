@@ -81,10 +81,7 @@ func eventIDs(t *testing.T, events []inbox.Event) []string {
 // startOf returns a token from which a feed yields all that is stored later.
 func startOf(t *testing.T, in inbox.Inbox) string {
 	t.Helper()
-	page, err := in.List(t.Context(), inbox.Query{PageSize: 1})
-	if err != nil {
-		t.Fatalf("List: %v", err)
-	}
+	page := list(t, in, inbox.Query{PageSize: 1})
 	return page.WatchToken
 }
 
@@ -165,15 +162,9 @@ func watchFromPage(t *testing.T, p Place) {
 	empty := startOf(t, in)
 	before := numbered("before", 10)
 	put(t, in, before...)
-	page, err := in.List(t.Context(), inbox.Query{PageSize: 3})
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := list(t, in, inbox.Query{PageSize: 3})
 	// A later page's token means that page, not the first.
-	older, err := in.List(t.Context(), inbox.Query{PageSize: 3, PageToken: page.NextPageToken})
-	if err != nil {
-		t.Fatal(err)
-	}
+	older := list(t, in, inbox.Query{PageSize: 3, PageToken: page.NextPageToken})
 	after := numbered("after", 10)
 	put(t, in, after...)
 	for name, token := range map[string]string{"first": page.WatchToken, "second": older.WatchToken} {
@@ -436,10 +427,7 @@ func watchPageToken(t *testing.T, p Place) {
 	}
 	// The token of a list's next page starts a feed after that page's last.
 	all := listAll(t, in, inbox.Query{})
-	page, err := in.List(t.Context(), inbox.Query{PageSize: 3})
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := list(t, in, inbox.Query{PageSize: 3})
 	for _, e := range take(t, in, inbox.Query{PageToken: page.NextPageToken}, 2) {
 		if !newer(&e.Message, &all[2]) {
 			t.Errorf("the feed after %q yielded %q", all[2].MessageID, e.Message.MessageID)

@@ -1,6 +1,6 @@
 // Package groupcommit lets concurrent writers share commits. An idle group
-// commits a single item at once; a busy one gathers what arrives while earlier
-// commits are in flight. There is no timer, so nothing ever waits for company.
+// commits a single item at once; a busy one collects the items that arrive while
+// earlier commits are in flight. There is no timer, so no item waits for others.
 package groupcommit
 
 import (
@@ -13,7 +13,7 @@ import (
 // ErrClosed is returned by Do after Close.
 var ErrClosed = errors.New("groupcommit: closed")
 
-// Options bound a group. Every field must be positive.
+// Options configure a group. Every number must be positive.
 type Options struct {
 	// MaxItems and MaxBytes cap one commit. An item larger than MaxBytes is
 	// committed alone.
@@ -21,6 +21,9 @@ type Options struct {
 	MaxBytes int
 	// InFlight caps the commits that run at the same time.
 	InFlight int
+	// Finish makes Do wait for the end of a commit that has begun, also when its
+	// context ends: for items that must not change while a commit reads them.
+	Finish bool
 }
 
 // CommitFunc makes items durable. It returns one error per item, or nil when
@@ -28,7 +31,7 @@ type Options struct {
 // deadline among the items' callers.
 type CommitFunc[T any] func(ctx context.Context, items []T) []error
 
-// Group gathers items into commits. Make one with New.
+// Group collects items into commits. New returns one.
 type Group[T any] struct {
 	commit CommitFunc[T]
 	opts   Options
@@ -45,6 +48,8 @@ type call[T any] struct {
 	item T
 	size int
 	done chan error
+	// begun says that a commit has the item; Group.mu guards it.
+	begun bool
 }
 
 // New returns a group that commits with commit.
@@ -58,8 +63,8 @@ func New[T any](commit CommitFunc[T], opts Options) (*Group[T], error) {
 }
 
 // Do commits item, which counts as size bytes, and returns its error. When ctx
-// ends first Do returns ctx's error at once: the item may or may not have been
-// committed, the others of its batch are not disturbed.
+// ends first Do returns ctx's error at once, unless Options.Finish makes it wait:
+// the item may or may not be committed, the others of its batch are not affected.
 func (g *Group[T]) Do(ctx context.Context, item T, size int) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -80,8 +85,14 @@ func (g *Group[T]) Do(ctx context.Context, item T, size int) error {
 	case err := <-c.done:
 		return err
 	case <-ctx.Done():
-		return ctx.Err()
 	}
+	g.mu.Lock()
+	begun := c.begun
+	g.mu.Unlock()
+	if begun && g.opts.Finish {
+		return <-c.done
+	}
+	return ctx.Err()
 }
 
 // Close refuses new items and returns when all earlier ones are committed.
@@ -118,7 +129,7 @@ func (g *Group[T]) run() {
 	}
 }
 
-// next takes the next batch off the queue, or retires the runner.
+// next removes the next batch from the queue; nil ends the runner.
 func (g *Group[T]) next() []*call[T] {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -129,6 +140,7 @@ func (g *Group[T]) next() []*call[T] {
 			if len(batch) == g.opts.MaxItems || len(batch) > 0 && size+c.size > g.opts.MaxBytes {
 				break
 			}
+			c.begun = true
 			batch, size = append(batch, c), size+c.size
 		}
 		taken++

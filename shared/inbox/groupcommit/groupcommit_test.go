@@ -277,6 +277,34 @@ func TestCancelledCaller(t *testing.T) {
 	})
 }
 
+// TestFinish: a caller whose item is being committed gets the commit's result,
+// one whose item waits leaves at once.
+func TestFinish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		failed := errors.New("failed")
+		s := &store{gate: make(chan struct{}), fail: func(int) error { return failed }}
+		o := roomy(1)
+		o.Finish = true
+		g := newGroup(t, s, o)
+		ctx, cancel := context.WithCancel(t.Context())
+		committing, queued := do(ctx, g, 0, 1), do(ctx, g, 1, 1)
+		cancel()
+		if err := <-queued; !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled while waiting: %v, want context.Canceled", err)
+		}
+		synctest.Wait()
+		select {
+		case err := <-committing:
+			t.Errorf("Do returned %v before its commit", err)
+		default:
+		}
+		close(s.gate)
+		if err := <-committing; !errors.Is(err, failed) {
+			t.Errorf("cancelled while committing: %v, want the commit's error", err)
+		}
+	})
+}
+
 func TestAllWaitingLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{gate: make(chan struct{})}
