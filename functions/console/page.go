@@ -335,7 +335,7 @@ func (h *handler) messagePage(w http.ResponseWriter, r *http.Request, m *inbox.M
 	if kind := r.URL.Query().Get("view"); kind != "" && kind != best.Kind {
 		p.View = viewOf(m.Data, kind)
 	}
-	if id := m.Attributes[replayOf]; len(id) == 40 && strings.Trim(id, "0123456789abcdef") == "" {
+	if id := m.Attributes[replayOf]; inbox.ValidID(id) {
 		p.ReplayOf = id
 	}
 	for _, v := range []viewLink{{jsonView, "JSON", false}, {textView, "Text", false}, {hexView, "Hex", false}} {

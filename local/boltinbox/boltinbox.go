@@ -341,33 +341,29 @@ func (in *Inbox) nextCommit() <-chan struct{} {
 
 // Get returns the message with this ID.
 func (in *Inbox) Get(ctx context.Context, id string) (*inbox.Message, error) {
-	raw, err := hex.DecodeString(id[:min(len(id), 2*idSize+1)])
-	if err != nil || hex.EncodeToString(raw) != id {
+	if !inbox.ValidID(id) {
 		return nil, inbox.ErrNotFound
+	}
+	raw, err := hex.DecodeString(id)
+	if err != nil {
+		return nil, err
 	}
 	var m *inbox.Message
 	err = in.view(ctx, func(t tables) (err error) {
 		m, err = t.whole(raw)
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return m, nil
+	return m, err
 }
 
 // List returns a page of messages, newest first.
 func (in *Inbox) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
-	var from *inbox.Position
-	if q.PageToken != "" {
-		p, err := inbox.ParseToken(q.PageToken)
-		if err != nil {
-			return nil, err
-		}
-		from = &p
+	from, err := q.Position()
+	if err != nil {
+		return nil, err
 	}
 	page := &inbox.Page{}
-	err := in.view(ctx, func(t tables) error {
+	err = in.view(ctx, func(t tables) error {
 		page.WatchToken = t.end().Token()
 		w := t.walk(q)
 		for at, ok := w.before(from); ok; at, ok = w.previous() {

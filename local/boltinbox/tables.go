@@ -23,24 +23,23 @@ func (o order) time() time.Time {
 	return time.UnixMicro(int64(binary.BigEndian.Uint64(o[:]))).UTC()
 }
 
-// What the file holds. Messages are kept by order and not by ID: new ones go
-// to the end, where a commit of many touches few pages, old ones are deleted
-// from the start, and a list is one stretch of the file.
+// The buckets of the file. Messages are stored by order and not by ID: new ones go
+// to the end, where a commit of many changes few pages, old ones are deleted from
+// the start, and a list is one range of the file.
 var (
 	// bucketIDs: ID -> order.
 	bucketIDs = []byte("ids")
 	// bucketMessages: order -> record, which has the data's first PreviewSize
-	// bytes. Its sequence is the order last given away, which outlives the
-	// message that had it.
+	// bytes. Its sequence is the last order that was assigned, which outlives its
+	// message.
 	bucketMessages = []byte("messages")
 	// bucketChunks: order and number of the chunk -> the data from PreviewSize
-	// on, a piece. bbolt keeps up to four neighbours in a page that it writes
-	// as a whole, so that data in one piece would have its neighbours of 10 MB
-	// each written again beside it.
+	// on, in pieces. bbolt writes a page of up to four neighbours as a whole: data
+	// in one piece would have up to 10 MB of each neighbour written again.
 	bucketChunks = []byte("chunks")
 	// bucketIndex: filter and order -> nothing.
 	bucketIndex = []byte("index")
-	// bucketFormat: what the file is.
+	// bucketFormat: the version of the file's format.
 	bucketFormat = []byte("pushinbox")
 	keyVersion   = []byte("version")
 )
@@ -63,13 +62,13 @@ func tablesOf(tx *bbolt.Tx) tables {
 		chunks:   tx.Bucket(bucketChunks),
 		index:    tx.Bucket(bucketIndex),
 	}
-	// Keys only ever rise in these two, so their pages can be filled.
+	// Keys only rise in these two, so their pages can be filled.
 	t.messages.FillPercent, t.chunks.FillPercent = 1, 1
 	return t
 }
 
-// record is what is kept of a message beside its ID, order and data. It has
-// names of its own, so that the file does not change with the API.
+// record is a message without its ID, order and data. It has its own field names,
+// so that the file does not change with the API.
 type record struct {
 	Source          string            `json:"source"`
 	Subscription    string            `json:"subscription,omitempty"`
@@ -82,6 +81,7 @@ type record struct {
 	Verified        verified          `json:"verified,omitzero"`
 }
 
+// verified is inbox.Verified with the names of the file.
 type verified struct {
 	Issuer        string    `json:"iss,omitempty"`
 	Audience      string    `json:"aud,omitempty"`
@@ -94,7 +94,8 @@ type verified struct {
 
 // encode returns a record's bytes: ID, length of the JSON, JSON, data.
 func encode(id []byte, m *inbox.Message) ([]byte, error) {
-	v := m.Verified
+	v := verified(m.Verified)
+	v.IssuedAt, v.ExpiresAt = stamp(v.IssuedAt), stamp(v.ExpiresAt)
 	r, err := json.Marshal(&record{
 		Source:          m.Source,
 		Subscription:    m.Subscription,
@@ -104,9 +105,7 @@ func encode(id []byte, m *inbox.Message) ([]byte, error) {
 		Attributes:      m.Attributes,
 		OrderingKey:     m.OrderingKey,
 		DeliveryAttempt: m.DeliveryAttempt,
-		Verified: verified{
-			v.Issuer, v.Audience, v.Email, v.EmailVerified, v.Subject, stamp(v.IssuedAt), stamp(v.ExpiresAt),
-		},
+		Verified:        v,
 	})
 	if err != nil {
 		return nil, err
@@ -119,7 +118,7 @@ func encode(id []byte, m *inbox.Message) ([]byte, error) {
 	return append(b, data...), nil
 }
 
-// stamp returns t as precisely as every inbox keeps it.
+// stamp returns t in microseconds, as precisely as every inbox stores it.
 func stamp(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
 
 var errRecord = errors.New("boltinbox: a record cannot be read")
@@ -138,7 +137,6 @@ func decode(at order, b []byte) (*inbox.Message, error) {
 	if err := json.Unmarshal(b[n:n+int(size)], &r); err != nil {
 		return nil, fmt.Errorf("%w: %w", errRecord, err)
 	}
-	v := r.Verified
 	return &inbox.Message{
 		ID:              hex.EncodeToString(id),
 		Source:          r.Source,
@@ -152,20 +150,12 @@ func decode(at order, b []byte) (*inbox.Message, error) {
 		Attributes:      r.Attributes,
 		OrderingKey:     r.OrderingKey,
 		DeliveryAttempt: r.DeliveryAttempt,
-		Verified: inbox.Verified{
-			Issuer:        v.Issuer,
-			Audience:      v.Audience,
-			Email:         v.Email,
-			EmailVerified: v.EmailVerified,
-			Subject:       v.Subject,
-			IssuedAt:      v.IssuedAt,
-			ExpiresAt:     v.ExpiresAt,
-		},
+		Verified:        inbox.Verified(r.Verified),
 	}, nil
 }
 
 // put stores m as received at now, or just after the last message if that is
-// later. It reports false when m is there already.
+// later. It reports false when a message with the same identity exists.
 func (t tables) put(m *inbox.Message, now time.Time) (stored bool, err error) {
 	id, err := hex.DecodeString(inbox.ID(m.Source, m.Subscription, m.MessageID))
 	if err != nil {
@@ -211,7 +201,7 @@ func chunkKey(at order, i int) []byte {
 }
 
 // indexKeys returns the keys under which queries with a filter find m: one for
-// each combination of filters, so that none has to skip what does not match.
+// each combination of filters, so that a query reads only messages that match.
 func indexKeys(m *inbox.Message, at order) [][]byte {
 	keys := [][]byte{append(filter(m.Source, ""), at[:]...)}
 	if m.Subscription != "" {
@@ -268,8 +258,8 @@ func (t tables) whole(id []byte) (*inbox.Message, error) {
 	return m, nil
 }
 
-// deleteOldest deletes the oldest message if it is older than limit. It
-// returns its order, nil when there is none, and how many keys are gone.
+// deleteOldest deletes the oldest message if it is older than limit. It returns
+// its order, nil when there is none, and the number of deleted keys.
 func (t tables) deleteOldest(limit order) (*order, int, error) {
 	k, v := t.messages.Cursor().First()
 	if k == nil || bytes.Compare(k, limit[:]) >= 0 {
@@ -301,7 +291,7 @@ func (t tables) deleteOldest(limit order) (*order, int, error) {
 	return &at, n, nil
 }
 
-// end returns the position after all that was ever stored.
+// end returns the position after every message that was ever stored.
 func (t tables) end() inbox.Position {
 	next := time.UnixMicro(int64(t.messages.Sequence()) + 1).UTC()
 	return inbox.Position{ReceivedAt: next, Commit: next}
@@ -359,12 +349,12 @@ func (w walk) before(from *inbox.Position) (order, bool) {
 	if at, ok := w.seek(end); ok && from != nil && at.time().Equal(end) && w.id(at) < from.ID {
 		return at, ok
 	}
-	// The cursor stands on a key at or after the end, or past the last key
-	// there is. Prev from there is what is asked for in both cases but one.
+	// The cursor is on a key at or after the end, or past the last key: the
+	// message is the one before.
 	return w.previous()
 }
 
-// maxTime is after every message: no token and no clock goes beyond it.
+// maxTime is after every message: no token and no clock exceeds it.
 var maxTime = time.Date(9999, 12, 31, 23, 59, 59, 999999000, time.UTC)
 
 // id returns the ID of the message at an order.

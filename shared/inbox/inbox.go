@@ -1,10 +1,10 @@
-// Package inbox says what a message is, what makes it the same message again,
-// and what a place that keeps messages promises. The places themselves are
-// firestoreinbox and boltinbox; inboxtest holds the promises they are held to.
+// Package inbox defines what a message is, which messages are the same, and what
+// an inbox promises. Packages firestoreinbox and boltinbox are inboxes; package
+// inboxtest is their conformance suite.
 //
-// An inbox keeps every message exactly once: the identity of a message is its
+// An inbox stores every message exactly once: the identity of a message is its
 // source, subscription and message ID, and a second Put of the same identity
-// changes nothing and succeeds.
+// succeeds and changes nothing.
 package inbox
 
 import (
@@ -34,17 +34,17 @@ const (
 	// PreviewSize is how many bytes of data List and Watch return of each
 	// message. Get returns all of it.
 	PreviewSize = 4 << 10
-	// MaxDataSize is the largest data an inbox keeps, in bytes: Pub/Sub's own
+	// MaxDataSize is the largest data that an inbox stores, in bytes: Pub/Sub's
 	// limit for a message.
 	MaxDataSize = 10_000_000
 	// DefaultPageSize is the page size of a Query that names none.
 	DefaultPageSize = 50
-	// MaxPageSize is the largest page; larger requests are lowered to it.
+	// MaxPageSize is the largest page size; a larger one means MaxPageSize.
 	MaxPageSize = 500
 )
 
-// Message is one message as it was pushed and kept. Its JSON form is the one
-// the console's API serves.
+// Message is one message as it was pushed and stored. Its JSON form is the one
+// that the console's API serves.
 type Message struct {
 	// ID is ID(Source, Subscription, MessageID). Inboxes set it on what they
 	// return and ignore it on Put.
@@ -56,7 +56,7 @@ type Message struct {
 	Subscription string `json:"subscription"`
 	// MessageID is the provider's ID, the same on every redelivery.
 	MessageID string `json:"messageId"`
-	// PublishTime is when the provider took the message; zero when unknown.
+	// PublishTime is when the provider accepted the message; zero when unknown.
 	PublishTime time.Time `json:"publishTime,omitzero"`
 	// ReceivedAt is when the inbox stored the message. Inboxes set it and
 	// ignore it on Put.
@@ -75,12 +75,12 @@ type Message struct {
 	// DeliveryAttempt is the attempt that was stored, counted from 1, or 0
 	// when the provider does not count.
 	DeliveryAttempt int `json:"deliveryAttempt,omitempty"`
-	// Verified is who was proven to have sent the push.
+	// Verified is the verified sender of the push.
 	Verified Verified `json:"verified,omitzero"`
 }
 
-// MarshalJSON writes absent data and attributes as empty ones, so that readers
-// need not tell null apart.
+// MarshalJSON encodes absent data and attributes as empty ones, so that readers
+// need not handle null.
 func (m Message) MarshalJSON() ([]byte, error) {
 	type plain Message
 	if m.Data == nil {
@@ -92,8 +92,7 @@ func (m Message) MarshalJSON() ([]byte, error) {
 	return json.Marshal(plain(m))
 }
 
-// Verified holds the claims of the token that came with a push. The token
-// itself is never kept.
+// Verified holds the claims of a push's token. The token itself is never stored.
 type Verified struct {
 	Issuer        string    `json:"issuer"`
 	Audience      string    `json:"audience"`
@@ -104,10 +103,9 @@ type Verified struct {
 	ExpiresAt     time.Time `json:"expiresAt,omitzero"`
 }
 
-// ID returns the ID under which an inbox keeps the message with this
-// identity: 40 hex digits of a SHA-256, so that IDs that providers count up
-// spread evenly over the key space. Each part is hashed with its length, so
-// no two identities run together.
+// ID returns the ID of the message with this identity: 40 hex digits of a SHA-256,
+// so that IDs that providers count up spread evenly over the key space. Each part
+// is hashed with its length, so that different identities stay different.
 func ID(source, subscription, messageID string) string {
 	b := make([]byte, 0, 256)
 	for _, part := range [...]string{source, subscription, messageID} {
@@ -118,48 +116,53 @@ func ID(source, subscription, messageID string) string {
 	return hex.EncodeToString(sum[:20])
 }
 
-// Validate reports, as an error that is ErrInvalid, why no inbox could keep m:
-// an identity is missing, data is over MaxDataSize, a string is not UTF-8, or a
-// time has no RFC 3339 form. Firestore would refuse such a message together
-// with all that share its commit, and the JSON of a list with one in it would
-// fail as a whole.
+// ValidID reports whether id has the form of what ID returns.
+func ValidID(id string) bool {
+	b, err := hex.DecodeString(id[:min(len(id), 41)])
+	return err == nil && len(b) == 20 && hex.EncodeToString(b) == id
+}
+
+// Validate returns an error that is ErrInvalid when no inbox can store m: its
+// source or message ID is missing, its data is over MaxDataSize, a string is not
+// UTF-8, or a time has no RFC 3339 form. Firestore would refuse such a message with
+// the whole commit, and the JSON of a list would fail with it.
 func (m *Message) Validate() error {
 	switch {
 	case m.Source == "":
-		return fmt.Errorf("%w: no source", ErrInvalid)
+		return fmt.Errorf("%w: its source is missing", ErrInvalid)
 	case m.MessageID == "":
-		return fmt.Errorf("%w: no message ID", ErrInvalid)
+		return fmt.Errorf("%w: its message ID is missing", ErrInvalid)
 	case len(m.Data) > MaxDataSize:
-		return fmt.Errorf("%w: data is %d bytes, the limit is %d", ErrInvalid, len(m.Data), MaxDataSize)
+		return fmt.Errorf("%w: its data has %d bytes, the limit is %d", ErrInvalid, len(m.Data), MaxDataSize)
 	}
 	v := &m.Verified
 	for _, s := range [...]string{
 		m.Source, m.Subscription, m.MessageID, m.OrderingKey, v.Issuer, v.Audience, v.Email, v.Subject,
 	} {
 		if len(s) > maxStringSize || !utf8.ValidString(s) {
-			return fmt.Errorf("%w: a name is over %d bytes or not UTF-8", ErrInvalid, maxStringSize)
+			return fmt.Errorf("%w: one of its strings is longer than %d bytes or not UTF-8", ErrInvalid, maxStringSize)
 		}
 	}
 	for _, t := range [...]time.Time{m.PublishTime, v.IssuedAt, v.ExpiresAt} {
 		if year := t.UTC().Year(); year < 1 || year > 9999 {
-			return fmt.Errorf("%w: a time is not in the years 1 to 9999", ErrInvalid)
+			return fmt.Errorf("%w: one of its times is not in the years 1 to 9999", ErrInvalid)
 		}
 	}
 	size := 0
 	for k, v := range m.Attributes {
 		size += len(k) + len(v)
 		if !utf8.ValidString(k) || !utf8.ValidString(v) {
-			return fmt.Errorf("%w: an attribute is not UTF-8", ErrInvalid)
+			return fmt.Errorf("%w: one of its attributes is not UTF-8", ErrInvalid)
 		}
 	}
 	if size > maxAttributesSize {
-		return fmt.Errorf("%w: attributes are %d bytes, the limit is %d", ErrInvalid, size, maxAttributesSize)
+		return fmt.Errorf("%w: its attributes have %d bytes, the limit is %d", ErrInvalid, size, maxAttributesSize)
 	}
 	return nil
 }
 
-// Pub/Sub allows 100 attributes of 256 + 1,024 bytes, and ordering keys of
-// 1,024; both caps leave room and still fit a Firestore document.
+// Both caps, in bytes, are above Pub/Sub's limits (100 attributes of 256 + 1,024
+// bytes, ordering keys of 1,024) and fit a Firestore document.
 const (
 	maxStringSize     = 2 << 10
 	maxAttributesSize = 256 << 10
@@ -183,6 +186,16 @@ func (q Query) Limit() int {
 		return DefaultPageSize
 	}
 	return min(q.PageSize, MaxPageSize)
+}
+
+// Position returns the position of q's page token, or nil when it has none. It
+// fails with ErrPageToken.
+func (q Query) Position() (*Position, error) {
+	if q.PageToken == "" {
+		return nil, nil
+	}
+	p, err := ParseToken(q.PageToken)
+	return &p, err
 }
 
 // Page is one page of a list, newest first.
@@ -213,26 +226,25 @@ type Event struct {
 	Message Message
 }
 
-// Inbox is a place that keeps messages. All methods are safe for concurrent
-// use and honour their context. Errors are told apart with errors.Is and the
-// Err variables of this package; a context's own error comes back as itself.
+// Inbox stores messages. All methods are safe for concurrent use and honour their
+// context. Errors are told apart with errors.Is and the Err variables of this
+// package; a context's own error is returned as it is.
 type Inbox interface {
 	// Put stores m and returns once it is durable. It reports whether this
-	// call stored it: false with no error means that the message was there
-	// already. Put does not keep or change m, and fails with ErrInvalid or
-	// ErrUnavailable.
+	// call stored it: false without an error means that a message with the same
+	// identity exists. Put does not change m or refer to it later. It fails with
+	// ErrInvalid or ErrUnavailable.
 	Put(ctx context.Context, m *Message) (stored bool, err error)
 	// Get returns the message with this ID, its data whole, or ErrNotFound.
 	Get(ctx context.Context, id string) (*Message, error)
-	// List returns a page of messages, newest first. A page token stays right
-	// while new messages arrive. A token that no inbox made is ErrPageToken.
+	// List returns a page of messages, newest first. A page token stays valid
+	// while new messages arrive. A token that no inbox issued is ErrPageToken.
 	List(ctx context.Context, q Query) (*Page, error)
-	// Watch yields messages as they are stored, from the query's page token
-	// on, or from now when there is none. It ends when ctx does, without an
-	// error, or by yielding one error; resuming after the last token yielded
-	// loses nothing and repeats nothing.
+	// Watch yields messages as they are stored, after the query's page token or,
+	// without one, from now on. It ends without an error when ctx does, or by
+	// yielding one error. Resuming after the last token loses and repeats nothing.
 	Watch(ctx context.Context, q Query) iter.Seq2[Event, error]
-	// Close finishes what was begun and releases what the inbox holds.
+	// Close finishes the calls under way and releases what the inbox uses.
 	Close() error
 }
 

@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// Position is where a message stands in an inbox. Lists run by ReceivedAt and
-// then ID, descending; feeds run by Commit and then ID, ascending.
+// Position is where a message stands in an inbox. Lists are ordered by ReceivedAt
+// and then ID, descending; feeds by Commit and then ID, ascending.
 type Position struct {
-	// ReceivedAt is the message's own, in microseconds.
+	// ReceivedAt is that of the message, in microseconds.
 	ReceivedAt time.Time
-	// Commit is when the store made the message visible, in microseconds.
-	// Clocks of writers do not matter to it, so a feed by it has no gaps.
+	// Commit is when the message became visible, in microseconds of the inbox's
+	// clock and not the writers', so that a feed in this order has no gaps.
 	Commit time.Time
 	// ID is the message's ID; empty stands before all messages of that time.
 	ID string
@@ -23,8 +23,8 @@ type Position struct {
 const (
 	positionHead = 1 + 8 + 8
 	positionSize = positionHead + 20
-	// positionVersion is the first byte of every token, so that the form can
-	// change later and old tokens be refused instead of misread.
+	// positionVersion is the first byte of every token. A later format gets
+	// another one, so that tokens are never misread.
 	positionVersion = 1
 )
 
@@ -40,7 +40,8 @@ func (p Position) Token() string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// ParseToken reads a token that Token made, or fails with ErrPageToken.
+// ParseToken returns the position of a token that Token returned, or fails with
+// ErrPageToken.
 func ParseToken(token string) (Position, error) {
 	// The decoder skips line breaks, which no token has.
 	if len(token) > base64.RawURLEncoding.EncodedLen(positionSize) || strings.ContainsAny(token, "\r\n") {

@@ -43,18 +43,19 @@ var listed = []string{
 }
 
 const (
-	// maxDocument is how large a document is made. Firestore's limit is 1 MiB
-	// by the formula of documentSize; the margin is for what that leaves out.
+	// maxDocument is the largest size of a document as a protocol buffer. Firestore
+	// allows 1 MiB by a formula of its own, "Storage size calculations", which gives
+	// less but for a few bytes; the margin covers those and the data's field names.
 	maxDocument = 1<<20 - 16<<10
 	// chunkSize is the data of one chunk document.
 	chunkSize = 1_000_000
-	// chunkGrace is how much longer than its message a chunk lives, because
-	// Firestore deletes expired documents within about a day and in any
-	// order: the message should go first.
+	// chunkGrace is how much later than its message a chunk expires. Firestore
+	// deletes expired documents within about a day and in any order, and the
+	// message should be deleted first.
 	chunkGrace = 48 * time.Hour
 	// maxMapKey is the longest key of a map, in bytes.
 	maxMapKey = 1500
-	// digestSize is how much of the SHA-256 of the data names its chunks.
+	// digestSize is how many bytes of the data's SHA-256 name its chunks.
 	digestSize = 20
 )
 
@@ -100,7 +101,7 @@ func (in *Inbox) document(m *inbox.Message) *pb.Document {
 }
 
 // otherAttribute reports whether Firestore refuses k as the key of a map. Such
-// attributes are kept in an array instead, as maps of key and value.
+// attributes are stored in an array instead, as maps of key and value.
 func otherAttribute(k string) bool {
 	return k == "" || len(k) > maxMapKey || strings.HasPrefix(k, "__") && strings.HasSuffix(k, "__")
 }
@@ -108,9 +109,8 @@ func otherAttribute(k string) bool {
 // name returns the name of a message's document.
 func (in *Inbox) name(id string) string { return in.documents + "/" + in.collection + "/" + id }
 
-// chunkName returns the name of the i-th chunk of a message. The digest of the
-// data is part of it, so that two contents that claim the same identity never
-// mix.
+// chunkName returns the name of the i-th chunk of a message. It contains the
+// digest of the data, so that different data with the same identity never mixes.
 func (in *Inbox) chunkName(id string, digest []byte, i int) string {
 	return fmt.Sprintf("%s/%s-chunks/%s-%x-%02d", in.documents, in.collection, id, digest[:digestSize], i)
 }
@@ -157,45 +157,6 @@ func verifiedValue(v *inbox.Verified) *pb.Value {
 		fields["expiresAt"] = timeValue(v.ExpiresAt)
 	}
 	return mapValue(fields)
-}
-
-// documentSize returns the size of a document by the formula that Firestore
-// documents.
-func documentSize(d *pb.Document) int {
-	_, path, _ := strings.Cut(d.GetName(), "/documents/")
-	size := 16 + 32
-	for part := range strings.SplitSeq(path, "/") {
-		size += len(part) + 1
-	}
-	return size + fieldsSize(d.GetFields())
-}
-
-func fieldsSize(fields map[string]*pb.Value) int {
-	size := 0
-	for name, v := range fields {
-		size += len(name) + 1 + valueSize(v)
-	}
-	return size
-}
-
-func valueSize(v *pb.Value) int {
-	switch v := v.GetValueType().(type) {
-	case *pb.Value_StringValue:
-		return len(v.StringValue) + 1
-	case *pb.Value_BytesValue:
-		return len(v.BytesValue)
-	case *pb.Value_MapValue:
-		return fieldsSize(v.MapValue.GetFields())
-	case *pb.Value_ArrayValue:
-		size := 0
-		for _, e := range v.ArrayValue.GetValues() {
-			size += valueSize(e)
-		}
-		return size
-	case *pb.Value_BooleanValue:
-		return 1
-	}
-	return 8 // integers and timestamps
 }
 
 // message returns the message that d holds, its data cut to the preview.

@@ -13,12 +13,13 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
 )
 
-// chunksInFlight caps the chunk writes of all calls together: each holds about
-// three times its megabyte while it is on its way.
+// chunksInFlight caps the chunk writes of all calls together: each takes about
+// three megabytes of memory.
 const chunksInFlight = 8
 
 // errExists is the error of a write whose document exists.
@@ -35,15 +36,15 @@ func (in *Inbox) Put(ctx context.Context, m *inbox.Message) (stored bool, err er
 		return false, err
 	}
 	d := in.document(m)
-	room := maxDocument - documentSize(d) - len(fieldReceivedAt) - len(fieldData) - len(fieldDataRest) - 3 - 8
-	if len(m.Data) > room {
+	size := proto.Size(d) + len(m.Data)
+	if size > maxDocument && len(m.Data) > inbox.PreviewSize {
 		exists, err := in.putChunks(ctx, d, m.Data)
 		if err != nil || exists {
 			return false, err
 		}
 	} else {
-		// Copied, because the caller may go and reuse it while the batch is
-		// still on its way.
+		// Copied, because the caller may return and reuse it while the batch is
+		// still being written.
 		data := bytes.Clone(m.Data)
 		d.Fields[fieldData] = bytesValue(data[:min(len(data), inbox.PreviewSize)])
 		if len(data) > inbox.PreviewSize {
@@ -60,7 +61,7 @@ func (in *Inbox) Put(ctx context.Context, m *inbox.Message) (stored bool, err er
 			},
 		}},
 	}
-	switch err := in.group.Do(ctx, w, min(maxDocument-room+len(m.Data), maxDocument)); {
+	switch err := in.group.Do(ctx, w, min(size, maxDocument)); {
 	case err == nil:
 		return true, nil
 	case errors.Is(err, errExists):
@@ -73,8 +74,8 @@ func (in *Inbox) Put(ctx context.Context, m *inbox.Message) (stored bool, err er
 }
 
 // commit writes a batch and returns an error for each write: nil, errExists,
-// ErrInvalid or ErrUnavailable. Writes that failed for a passing reason are
-// tried again, without those that are done.
+// ErrInvalid or ErrUnavailable. It retries the writes that failed for a temporary
+// reason.
 func (in *Inbox) commit(ctx context.Context, writes []*pb.Write) []error {
 	ctx, cancel := context.WithTimeout(ctx, giveUp)
 	defer cancel()
@@ -113,11 +114,11 @@ func (in *Inbox) commit(ctx context.Context, writes []*pb.Write) []error {
 	return errs
 }
 
-// wrote reports whether the document that exists is d itself, written by an
-// earlier try whose reply was lost. Its expiry, to the microsecond, is this
-// call's and hardly another's.
+// wrote reports whether the existing document is d itself, written by an earlier
+// attempt whose answer was lost. Its expiry, to the microsecond, is this call's and
+// hardly another's.
 func (in *Inbox) wrote(ctx context.Context, d *pb.Document) (mine bool) {
-	// An error leaves "it was there", which is as right as the caller needs.
+	// On an error the document counts as an earlier one, which is safe.
 	_ = in.getDocuments(ctx, []string{d.GetName()}, []string{fieldExpireAt}, func(found *pb.Document) error {
 		mine = timeOf(found.GetFields()[fieldExpireAt]).Equal(timeOf(d.GetFields()[fieldExpireAt]))
 		return nil
@@ -125,7 +126,7 @@ func (in *Inbox) wrote(ctx context.Context, d *pb.Document) (mine bool) {
 	return mine
 }
 
-// attempt tries the writes of todo once and leaves their raw errors in errs.
+// attempt sends the writes of todo once and stores Firestore's errors in errs.
 func (in *Inbox) attempt(ctx context.Context, writes []*pb.Write, todo []int, errs []error) {
 	if len(todo) == 1 {
 		errs[todo[0]] = in.write(ctx, writes[todo[0]])
@@ -140,7 +141,7 @@ func (in *Inbox) attempt(ctx context.Context, writes []*pb.Write, todo []int, er
 	cancel()
 	switch {
 	case status.Code(err) == codes.InvalidArgument:
-		// One bad write fails the request: halve until it stands alone.
+		// One invalid write fails the request: halve until it is alone.
 		in.attempt(ctx, writes, todo[:len(todo)/2], errs)
 		in.attempt(ctx, writes, todo[len(todo)/2:], errs)
 	case err == nil && len(res.GetStatus()) != len(todo):
@@ -157,7 +158,7 @@ func (in *Inbox) attempt(ctx context.Context, writes []*pb.Write, todo []int, er
 	}
 }
 
-// write makes one write alone.
+// write sends one write alone.
 func (in *Inbox) write(ctx context.Context, w *pb.Write) error {
 	ctx, cancel := context.WithTimeout(in.outgoing(ctx), attemptTimeout)
 	defer cancel()
@@ -178,9 +179,9 @@ func writeError(err error) error {
 	return unavailable(err)
 }
 
-// putChunks writes the chunks of data and makes d refer to them, unless d's
-// document exists. They are overwritten with the same bytes by every delivery,
-// so one that died half-way is finished by the next.
+// putChunks writes the chunks of data and lets d refer to them, unless d's
+// document exists. Every delivery overwrites them with the same bytes, so the next
+// one completes what one that died left.
 func (in *Inbox) putChunks(ctx context.Context, d *pb.Document, data []byte) (exists bool, err error) {
 	err = in.getDocuments(ctx, []string{d.GetName()}, []string{fieldSize}, func(found *pb.Document) error {
 		exists = true

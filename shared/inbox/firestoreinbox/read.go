@@ -16,14 +16,14 @@ import (
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
 )
 
-// Get implements inbox.Inbox. It holds the data once, and one chunk besides.
+// Get implements inbox.Inbox. It needs memory for the data and one chunk.
 func (in *Inbox) Get(ctx context.Context, id string) (*inbox.Message, error) {
 	end, err := in.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer end()
-	if !messageID(id) {
+	if !inbox.ValidID(id) {
 		return nil, inbox.ErrNotFound
 	}
 	var d *pb.Document
@@ -49,19 +49,6 @@ func (in *Inbox) Get(ctx context.Context, id string) (*inbox.Message, error) {
 		return nil, unavailable(errCorrupt)
 	}
 	return &m, nil
-}
-
-// messageID reports whether id is one that inbox.ID makes.
-func messageID(id string) bool {
-	if len(id) != 40 {
-		return false
-	}
-	for i := range len(id) {
-		if c := id[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return true
 }
 
 // readChunks completes m's data.
@@ -93,7 +80,7 @@ func (in *Inbox) readChunks(ctx context.Context, d *pb.Document, m *inbox.Messag
 	}
 	if len(missing) > 0 {
 		if timeOf(d.GetFields()[fieldExpireAt]).Before(in.now()) {
-			return inbox.ErrNotFound // expired, and being deleted
+			return inbox.ErrNotFound // expired and partly deleted
 		}
 		return unavailable(fmt.Errorf("%w: %d of %d chunks are missing", errCorrupt, len(missing), len(chunks)))
 	}
@@ -101,11 +88,11 @@ func (in *Inbox) readChunks(ctx context.Context, d *pb.Document, m *inbox.Messag
 	return nil
 }
 
-// getDocuments calls found for each document that exists, in any order, and
-// perhaps again after a failed try. Only the named fields are read, or all
-// when there are none.
+// getDocuments calls found for each document that exists, in any order, and again
+// when an attempt failed. It reads only the named fields, or all when fields is
+// nil.
 func (in *Inbox) getDocuments(ctx context.Context, names, fields []string, found func(*pb.Document) error) error {
-	// Unlike GetDocument this tells a missing document from a missing database.
+	// GetDocument does not distinguish a missing document from a missing database.
 	req := &pb.BatchGetDocumentsRequest{Database: in.database, Documents: names}
 	if fields != nil {
 		req.Mask = &pb.DocumentMask{FieldPaths: fields}
@@ -143,24 +130,20 @@ func receive[R any](stream interface{ Recv() (R, error) }, each func(R) error) e
 }
 
 // List implements inbox.Inbox with one query over all shards. It reads one
-// document more than it returns, to know whether there is a next page.
+// document more than it returns, to find out whether a next page exists.
 func (in *Inbox) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
 	end, err := in.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer end()
-	var from *inbox.Position
-	if q.PageToken != "" {
-		p, err := inbox.ParseToken(q.PageToken)
-		if err != nil {
-			return nil, err
-		}
-		from = &p
+	from, err := q.Position()
+	if err != nil {
+		return nil, err
 	}
 	limit := q.Limit()
 	var docs []*pb.Document
-	at, err := in.settle(ctx)
+	at, err := in.pageTime(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -173,9 +156,9 @@ func (in *Inbox) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
 		if at.IsZero() {
 			at = readTime
 		}
-		// The page is what there was at the time of the first result. A
-		// message that came while the others were read is left to the
-		// feed that starts here.
+		// The page shows the time of the first result. A message that
+		// arrived while the others were read belongs to the feed that starts
+		// here.
 		for _, d := range found {
 			if !micros(d.GetCreateTime()).After(at) {
 				docs = append(docs, d)
@@ -199,9 +182,9 @@ func (in *Inbox) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
 	return page, nil
 }
 
-// settle returns the time of the page, which is zero for the query's own. In
-// the emulator, see emulatorLateness, that is a moment before the query.
-func (in *Inbox) settle(ctx context.Context) (time.Time, error) {
+// pageTime returns the time that a page shows, zero for the time of its query. In
+// the emulator it is a moment before the query; see emulatorLateness.
+func (in *Inbox) pageTime(ctx context.Context) (time.Time, error) {
 	if in.late == 0 {
 		return time.Time{}, nil
 	}
