@@ -83,16 +83,7 @@ const maxPageSize = 2500
 
 // Engine watches and syncs calendars. Any number of them may share a State.
 // Its methods are safe for concurrent use.
-type Engine struct {
-	service  *gcal.Service
-	state    State
-	inbox    Putter
-	address  string
-	pageSize int64
-	now      func() time.Time
-	sleep    func(ctx context.Context, d time.Duration) error
-	log      *slog.Logger
-}
+type Engine struct{ o Options }
 
 // New returns an engine, or an error that names every option that is missing or
 // wrong.
@@ -116,21 +107,17 @@ func New(o Options) (*Engine, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	e := &Engine{
-		service: o.Service, state: o.State, inbox: o.Inbox, address: o.Address,
-		pageSize: o.PageSize, now: o.Now, sleep: o.Sleep, log: o.Log,
+	if o.PageSize == 0 {
+		o.PageSize = maxPageSize
 	}
-	if e.pageSize == 0 {
-		e.pageSize = maxPageSize
+	if o.Now == nil {
+		o.Now = time.Now
 	}
-	if e.now == nil {
-		e.now = time.Now
+	if o.Sleep == nil {
+		o.Sleep = gax.Sleep
 	}
-	if e.sleep == nil {
-		e.sleep = gax.Sleep
+	if o.Log == nil {
+		o.Log = slog.Default()
 	}
-	if e.log == nil {
-		e.log = slog.Default()
-	}
-	return e, nil
+	return &Engine{o}, nil
 }

@@ -91,15 +91,15 @@ func shorten(event []byte) (short []byte, omitted []string, err error) {
 // without one, or false when l brings nothing new. old is the stored event, nil
 // when there is none.
 func next(old *Event, l listed) (Event, bool) {
+	change := &Change{Kind: Added, MessageID: messageID(l.id, l.etag), Time: l.updated, Omitted: l.omitted}
 	e := Event{
 		ID: l.id, Etag: l.etag, Updated: l.updated, Sequence: l.sequence, Master: l.master,
-		Series: l.series, JSON: l.json,
+		Series: l.series, JSON: l.json, Pending: change,
 	}
 	if old == nil {
 		if l.cancelled {
 			return Event{}, false // it came and went; for exceptions see pass.reportOrphans
 		}
-		e.Pending = &Change{Kind: Added, MessageID: messageID(l.id, l.etag), Time: l.updated, Omitted: l.omitted}
 		return e, true
 	}
 	if older(l, old) {
@@ -110,7 +110,7 @@ func next(old *Event, l listed) (Event, bool) {
 	switch {
 	case l.cancelled && old.Deleted:
 		// Only that Google confirms what was inferred is new.
-		e.Deleted, e.Expires = true, old.Expires
+		e.Deleted, e.Expires, e.Pending = true, old.Expires, nil
 		e.Updated = latest(e.Updated, old.Updated)
 		e.Etag = cmp.Or(e.Etag, old.Etag)
 		return e, old.Inferred
@@ -118,20 +118,12 @@ func next(old *Event, l listed) (Event, bool) {
 		return deleted(old, l, false), true
 	case old.Deleted && old.Inferred && l.etag == old.Etag:
 		e.Revived++
-		e.Pending = &Change{
-			Kind: Added, MessageID: messageID(l.id, fmt.Sprintf("%s-%d", version(l.etag), e.Revived)),
-			Time: l.updated, Omitted: l.omitted,
-		}
-		return e, true
+		change.MessageID = messageID(l.id, fmt.Sprintf("%s-%d", version(l.etag), e.Revived))
 	case old.Deleted:
-		e.Pending = &Change{Kind: Added, MessageID: messageID(l.id, l.etag), Time: l.updated, Omitted: l.omitted}
-		return e, true
 	case bytes.Equal(l.json, old.JSON):
 		return Event{}, false
-	}
-	e.Pending = &Change{
-		Kind: Updated, MessageID: messageID(l.id, l.etag), Time: l.updated, Before: old.JSON,
-		Fields: differing(old.JSON, l.json), Omitted: l.omitted,
+	default:
+		change.Kind, change.Before, change.Fields = Updated, old.JSON, differing(old.JSON, l.json)
 	}
 	return e, true
 }

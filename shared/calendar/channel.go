@@ -48,10 +48,10 @@ func (c *Channel) expired(now time.Time) bool {
 // serves reports whether a channel needs no successor yet: less than half of
 // its life is over, so that a renewal that fails can be tried many times.
 func (e *Engine) serves(c *Channel) bool {
-	if !c.confirmed() || c.Address != e.address {
+	if !c.confirmed() || c.Address != e.o.Address {
 		return false
 	}
-	return c.Expiration.IsZero() || c.Expiration.Sub(e.now()) > c.Expiration.Sub(c.Created)/2
+	return c.Expiration.IsZero() || c.Expiration.Sub(e.o.Now()) > c.Expiration.Sub(c.Created)/2
 }
 
 // Watch opens a channel for a calendar and requests its first sync. A calendar
@@ -61,7 +61,7 @@ func (e *Engine) Watch(ctx context.Context, calendarID string) (Channel, error) 
 	if err := checkID(calendarID); err != nil {
 		return Channel{}, err
 	}
-	if c, err := e.state.Calendar(ctx, calendarID); err != nil {
+	if c, err := e.o.State.Calendar(ctx, calendarID); err != nil {
 		return Channel{}, err
 	} else if c != nil && c.Stopping {
 		return Channel{}, ErrStopping
@@ -78,7 +78,7 @@ func (e *Engine) Watch(ctx context.Context, calendarID string) (Channel, error) 
 			return nil, errNoRecord
 		case c == nil:
 			// A lease from before a Stop never becomes valid again.
-			return &Calendar{ID: calendarID, Wanted: 1, Fence: e.now().UnixMicro()}, nil
+			return &Calendar{ID: calendarID, Wanted: 1, Fence: e.o.Now().UnixMicro()}, nil
 		case c.Stopping:
 			return nil, ErrStopping
 		case c.SyncedAt.IsZero():
@@ -86,17 +86,17 @@ func (e *Engine) Watch(ctx context.Context, calendarID string) (Channel, error) 
 		}
 		return c, nil
 	}
-	err = e.state.UpdateCalendar(ctx, calendarID, record)
+	err = e.o.State.UpdateCalendar(ctx, calendarID, record)
 	if errors.Is(err, errNoRecord) {
 		// Either a Stop has ended the channel meanwhile, or a Watch died before it
 		// wrote the record and left a good channel.
 		reused = false
 		var existing *Channel
-		if existing, err = e.state.Channel(ctx, channel.ID); err == nil && existing == nil {
+		if existing, err = e.o.State.Channel(ctx, channel.ID); err == nil && existing == nil {
 			channel, err = e.open(ctx, calendarID)
 		}
 		if err == nil {
-			err = e.state.UpdateCalendar(ctx, calendarID, record)
+			err = e.o.State.UpdateCalendar(ctx, calendarID, record)
 		}
 	}
 	return channel, err
@@ -109,7 +109,7 @@ var errNoRecord = errors.New("calendar: a channel exists without its calendar's 
 // servingChannel returns a channel of a calendar that needs no successor yet: an
 // existing one, or a new one.
 func (e *Engine) servingChannel(ctx context.Context, calendarID string) (channel Channel, reused bool, err error) {
-	channels, err := e.state.Channels(ctx, calendarID)
+	channels, err := e.o.State.Channels(ctx, calendarID)
 	if err != nil {
 		return Channel{}, false, err
 	}
@@ -131,15 +131,15 @@ func (e *Engine) open(ctx context.Context, calendarID string) (Channel, error) {
 		_, _ = rand.Read(secret) // never fails
 		token := base64.RawURLEncoding.EncodeToString(secret)
 		channel = Channel{
-			ID: uuid.NewString(), CalendarID: calendarID, Address: e.address,
-			TokenHash: hash(token), Created: e.now().UTC().Truncate(time.Microsecond),
+			ID: uuid.NewString(), CalendarID: calendarID, Address: e.o.Address,
+			TokenHash: hash(token), Created: e.o.Now().UTC().Truncate(time.Microsecond),
 		}
-		stateErr = e.state.UpdateChannel(ctx, channel.ID, func(*Channel) (*Channel, error) { return &channel, nil })
+		stateErr = e.o.State.UpdateChannel(ctx, channel.ID, func(*Channel) (*Channel, error) { return &channel, nil })
 		if stateErr != nil {
 			return nil
 		}
-		answer, err := e.service.Events.Watch(calendarID, &gcal.Channel{
-			Id: channel.ID, Type: "web_hook", Address: e.address, Token: token,
+		answer, err := e.o.Service.Events.Watch(calendarID, &gcal.Channel{
+			Id: channel.ID, Type: "web_hook", Address: e.o.Address, Token: token,
 		}).Context(ctx).Do()
 		if err == nil && answer.ResourceId == "" {
 			err = errors.New("calendar: Google answered without a resource ID")
@@ -151,7 +151,7 @@ func (e *Engine) open(ctx context.Context, calendarID string) (Channel, error) {
 			}
 			return err
 		}
-		stateErr = e.state.UpdateChannel(ctx, channel.ID, func(c *Channel) (*Channel, error) {
+		stateErr = e.o.State.UpdateChannel(ctx, channel.ID, func(c *Channel) (*Channel, error) {
 			if c != nil {
 				channel = *c // a notification may have arrived already
 			}
@@ -179,18 +179,18 @@ func hasServerCode(err error) bool {
 }
 
 func (e *Engine) deleteChannel(ctx context.Context, id string) error {
-	return e.state.UpdateChannel(ctx, id, func(*Channel) (*Channel, error) { return nil, nil })
+	return e.o.State.UpdateChannel(ctx, id, func(*Channel) (*Channel, error) { return nil, nil })
 }
 
 // Channels returns all known channels, oldest first. They include those that are
 // being replaced and those that expired within the last day.
 func (e *Engine) Channels(ctx context.Context) ([]Channel, error) {
-	return e.state.Channels(ctx, "")
+	return e.o.State.Channels(ctx, "")
 }
 
 // Calendars returns the records of all watched calendars.
 func (e *Engine) Calendars(ctx context.Context) ([]Calendar, error) {
-	return e.state.Calendars(ctx)
+	return e.o.State.Calendars(ctx)
 }
 
 // Renew opens a new channel for every calendar whose newest channel is past half
@@ -198,11 +198,11 @@ func (e *Engine) Calendars(ctx context.Context) ([]Calendar, error) {
 // channels that ended. A calendar that fails or is slow does not stop the others;
 // the error joins a CalendarError for each that failed.
 func (e *Engine) Renew(ctx context.Context) (renewed []Channel, err error) {
-	calendars, err := e.state.Calendars(ctx)
+	calendars, err := e.o.State.Calendars(ctx)
 	if err != nil {
 		return nil, err
 	}
-	channels, err := e.state.Channels(ctx, "")
+	channels, err := e.o.State.Channels(ctx, "")
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +222,7 @@ func (e *Engine) Renew(ctx context.Context) (renewed []Channel, err error) {
 		}
 		renewed = append(renewed, channel)
 	}
-	now := e.now()
+	now := e.o.Now()
 	for _, c := range channels {
 		switch {
 		case c.expired(now.Add(-forgetAfter)), !c.confirmed() && now.Sub(c.Created) > forgetAfter:
@@ -243,11 +243,11 @@ func (e *Engine) Renew(ctx context.Context) (renewed []Channel, err error) {
 // retire ends the channels of a calendar that a newer one has replaced: one over
 // which a notification has arrived.
 func (e *Engine) retire(ctx context.Context, calendarID string) error {
-	channels, err := e.state.Channels(ctx, calendarID)
+	channels, err := e.o.State.Channels(ctx, calendarID)
 	if err != nil {
 		return err
 	}
-	now := e.now()
+	now := e.o.Now()
 	newest := len(channels) - 1
 	for newest >= 0 {
 		if c := &channels[newest]; c.Notified && c.confirmed() && !c.expired(now) {
@@ -273,15 +273,15 @@ func (e *Engine) retire(ctx context.Context, calendarID string) error {
 // stop expires by itself; until then its notifications are those of an unknown
 // channel.
 func (e *Engine) end(ctx context.Context, c *Channel) error {
-	if c.confirmed() && !c.expired(e.now()) {
+	if c.confirmed() && !c.expired(e.o.Now()) {
 		err := e.retry(ctx, nil, func(ctx context.Context) error {
-			return e.service.Channels.Stop(&gcal.Channel{Id: c.ID, ResourceId: c.ResourceID}).Context(ctx).Do()
+			return e.o.Service.Channels.Stop(&gcal.Channel{Id: c.ID, ResourceId: c.ResourceID}).Context(ctx).Do()
 		})
 		if err != nil && !hasCode(err, http.StatusNotFound) {
 			if !errors.Is(err, ErrRefused) {
 				return err
 			}
-			e.log.LogAttrs(ctx, warn, "a channel could not be stopped", calendarAttr(c.CalendarID), errorAttr(err))
+			e.o.Log.LogAttrs(ctx, warn, "a channel could not be stopped", calendarAttr(c.CalendarID), errorAttr(err))
 		}
 	}
 	return e.deleteChannel(ctx, c.ID)
@@ -304,7 +304,7 @@ func (e *Engine) Stop(ctx context.Context, calendarID string) (err error) {
 	if err := r.update(ctx, func(c *Calendar) { c.Stopping = true }); err != nil {
 		return err
 	}
-	channels, err := e.state.Channels(ctx, calendarID)
+	channels, err := e.o.State.Channels(ctx, calendarID)
 	if err != nil {
 		return err
 	}
@@ -316,10 +316,10 @@ func (e *Engine) Stop(ctx context.Context, calendarID string) (err error) {
 			return err
 		}
 	}
-	if err := e.state.Forget(ctx, r.lease); err != nil {
+	if err := e.o.State.Forget(ctx, r.lease); err != nil {
 		return err
 	}
-	return e.state.UpdateCalendar(ctx, calendarID, func(c *Calendar) (*Calendar, error) {
+	return e.o.State.UpdateCalendar(ctx, calendarID, func(c *Calendar) (*Calendar, error) {
 		if c != nil && c.Fence != r.lease.Fence {
 			return nil, ErrLeaseLost
 		}
@@ -348,7 +348,7 @@ func (e *Engine) Notify(ctx context.Context, n Notification) (calendarID string,
 	if _, err := uuid.Parse(n.ChannelID); err != nil || len(n.ChannelID) != 36 {
 		return "", false, ErrUnknownChannel
 	}
-	c, err := e.state.Channel(ctx, n.ChannelID)
+	c, err := e.o.State.Channel(ctx, n.ChannelID)
 	if err != nil {
 		return "", false, err
 	}
@@ -359,11 +359,11 @@ func (e *Engine) Notify(ctx context.Context, n Notification) (calendarID string,
 		n.ResourceID == "" || len(n.ResourceID) > maxCalendarID || c.confirmed() && n.ResourceID != c.ResourceID {
 		return "", false, ErrForged
 	}
-	if c.expired(e.now()) {
+	if c.expired(e.o.Now()) {
 		return c.CalendarID, false, nil
 	}
 	if !c.Notified || !c.confirmed() {
-		err := e.state.UpdateChannel(ctx, c.ID, func(c *Channel) (*Channel, error) {
+		err := e.o.State.UpdateChannel(ctx, c.ID, func(c *Channel) (*Channel, error) {
 			if c == nil {
 				return nil, nil
 			}
@@ -377,5 +377,5 @@ func (e *Engine) Notify(ctx context.Context, n Notification) (calendarID string,
 			return "", false, err
 		}
 	}
-	return c.CalendarID, true, e.state.Want(ctx, c.CalendarID)
+	return c.CalendarID, true, e.o.State.Want(ctx, c.CalendarID)
 }

@@ -173,7 +173,7 @@ func (e *Engine) retry(ctx context.Context, before, call func(context.Context) e
 		case !temporary(err) || n == maxAttempts:
 			return publicError(err)
 		}
-		if err := e.sleep(ctx, pause.Pause()); err != nil {
+		if err := e.o.Sleep(ctx, pause.Pause()); err != nil {
 			return err
 		}
 	}

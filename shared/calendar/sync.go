@@ -68,7 +68,7 @@ func (e *Engine) CatchUp(ctx context.Context, calendarID string) (Result, error)
 // fails or is slow does not stop the others: each has its share of the time until
 // ctx ends. The error joins a CalendarError for each that failed.
 func (e *Engine) SyncAll(ctx context.Context) ([]Result, error) {
-	calendars, err := e.state.Calendars(ctx)
+	calendars, err := e.o.State.Calendars(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func (e *Engine) sync(ctx context.Context, calendarID string, purpose leasePurpo
 			return result, err
 		}
 		if err := r.update(ctx, func(c *Calendar) {
-			c.SyncToken, c.SyncedAt, c.Done = token, e.now().UTC(), wanted
+			c.SyncToken, c.SyncedAt, c.Done = token, e.o.Now().UTC(), wanted
 			if due = c.Wanted != c.Done; !due {
 				c.LeaseUntil = time.Time{}
 			}
@@ -123,7 +123,7 @@ func (e *Engine) sync(ctx context.Context, calendarID string, purpose leasePurpo
 	}
 	if err := e.retire(ctx, calendarID); err != nil {
 		// The next sync repeats it.
-		e.log.LogAttrs(ctx, warn, "a replaced channel could not be stopped", calendarAttr(calendarID), errorAttr(err))
+		e.o.Log.LogAttrs(ctx, warn, "a replaced channel could not be stopped", calendarAttr(calendarID), errorAttr(err))
 	}
 	return result, nil
 }
@@ -152,7 +152,7 @@ var errNotRequested = errors.New("calendar: no sync is due")
 func (e *Engine) begin(ctx context.Context, calendarID string, purpose leasePurpose) (*run, error) {
 	r := &run{Engine: e, result: &Result{}}
 	var busy bool
-	err := e.state.UpdateCalendar(ctx, calendarID, func(c *Calendar) (*Calendar, error) {
+	err := e.o.State.UpdateCalendar(ctx, calendarID, func(c *Calendar) (*Calendar, error) {
 		if c == nil || c.Stopping && purpose != exclusive {
 			return nil, ErrNotWatched
 		}
@@ -162,7 +162,7 @@ func (e *Engine) begin(ctx context.Context, calendarID string, purpose leasePurp
 		if purpose == request {
 			c.Wanted++
 		}
-		now := e.now()
+		now := e.o.Now()
 		if busy = now.Before(c.LeaseUntil); busy {
 			if purpose != request {
 				return nil, ErrBusy
@@ -185,11 +185,11 @@ func (e *Engine) begin(ctx context.Context, calendarID string, purpose leasePurp
 
 // update changes the record while the run has the lease, and renews the lease.
 func (r *run) update(ctx context.Context, change func(*Calendar)) error {
-	return r.state.UpdateCalendar(ctx, r.lease.CalendarID, func(c *Calendar) (*Calendar, error) {
+	return r.o.State.UpdateCalendar(ctx, r.lease.CalendarID, func(c *Calendar) (*Calendar, error) {
 		if c == nil || c.Fence != r.lease.Fence {
 			return nil, ErrLeaseLost
 		}
-		c.LeaseUntil = r.now().Add(leaseTime).UTC()
+		c.LeaseUntil = r.o.Now().Add(leaseTime).UTC()
 		change(c)
 		r.calendar = *c
 		return c, nil
@@ -198,7 +198,7 @@ func (r *run) update(ctx context.Context, change func(*Calendar)) error {
 
 // renewLease renews the lease when half of it is over.
 func (r *run) renewLease(ctx context.Context) error {
-	if r.calendar.LeaseUntil.Sub(r.now()) > leaseTime/2 {
+	if r.calendar.LeaseUntil.Sub(r.o.Now()) > leaseTime/2 {
 		return nil
 	}
 	return r.update(ctx, func(*Calendar) {})
@@ -264,8 +264,8 @@ func (p *pass) do(ctx context.Context) (token string, err error) {
 		var events *gcal.Events
 		err := p.retry(ctx, p.renewLease, func(ctx context.Context) (err error) {
 			// Google requires the same parameters with a sync token as without.
-			call := p.service.Events.List(p.lease.CalendarID).
-				ShowDeleted(true).SingleEvents(false).MaxResults(p.pageSize).Context(ctx)
+			call := p.o.Service.Events.List(p.lease.CalendarID).
+				ShowDeleted(true).SingleEvents(false).MaxResults(p.o.PageSize).Context(ctx)
 			if !p.full {
 				call.SyncToken(p.calendar.SyncToken)
 			}
@@ -312,33 +312,46 @@ func (p *pass) reportPage(ctx context.Context, events []*gcal.Event) error {
 		newest[l.id] = l
 		p.seen[l.id] = !l.cancelled
 	}
+	return p.reportEach(ctx, ids, func(id string, old *Event) (e Event, changed bool, err error) {
+		l := newest[id]
+		switch {
+		case !l.cancelled:
+		case old != nil && old.Series:
+			p.endedSeries[id] = true
+		case old == nil && l.master != "":
+			p.orphanExceptions = append(p.orphanExceptions, l)
+		}
+		e, changed = next(old, l)
+		if e.Deleted && e.Master == "" {
+			e.Expires = p.tombstoneEnd()
+		}
+		return e, changed, nil
+	})
+}
+
+// reportEach reports the events that change returns for the stored ones, nil for
+// an ID of which nothing is stored.
+func (p *pass) reportEach(ctx context.Context, ids []string, change func(id string, old *Event) (Event, bool, error)) error {
 	for ids := range slices.Chunk(ids, MaxBatch) {
-		stored, err := p.state.Events(ctx, p.lease.CalendarID, ids)
+		stored, err := p.o.State.Events(ctx, p.lease.CalendarID, ids)
 		if err != nil {
 			return err
 		}
-		var changed []Event
+		var changes []Event
 		for _, id := range ids {
 			var old *Event
 			if e, ok := stored[id]; ok {
 				old = &e
 			}
-			l := newest[id]
-			switch {
-			case !l.cancelled:
-			case old != nil && old.Series:
-				p.endedSeries[id] = true
-			case old == nil && l.master != "":
-				p.orphanExceptions = append(p.orphanExceptions, l)
+			e, changed, err := change(id, old)
+			if err != nil {
+				return err
 			}
-			if e, ok := next(old, l); ok {
-				if e.Deleted && e.Master == "" {
-					e.Expires = p.tombstoneEnd()
-				}
-				changed = append(changed, e)
+			if changed {
+				changes = append(changes, e)
 			}
 		}
-		if err := p.report(ctx, changed); err != nil {
+		if err := p.report(ctx, changes); err != nil {
 			return err
 		}
 	}
@@ -351,7 +364,7 @@ func (p *pass) reportRest(ctx context.Context) error {
 		return err
 	}
 	if p.full {
-		live, err := p.state.Live(ctx, p.lease.CalendarID)
+		live, err := p.o.State.Live(ctx, p.lease.CalendarID)
 		if err != nil {
 			return err
 		}
@@ -361,7 +374,7 @@ func (p *pass) reportRest(ctx context.Context) error {
 		}
 	}
 	for _, master := range slices.Sorted(maps.Keys(p.endedSeries)) {
-		exceptions, err := p.state.Exceptions(ctx, p.lease.CalendarID, master)
+		exceptions, err := p.o.State.Exceptions(ctx, p.lease.CalendarID, master)
 		if err != nil {
 			return err
 		}
@@ -382,7 +395,7 @@ func (p *pass) reportOrphans(ctx context.Context) error {
 			ids = append(ids, l.id, l.master)
 		}
 		slices.Sort(ids)
-		stored, err := p.state.Events(ctx, p.lease.CalendarID, slices.Compact(ids))
+		stored, err := p.o.State.Events(ctx, p.lease.CalendarID, slices.Compact(ids))
 		if err != nil {
 			return err
 		}
@@ -405,39 +418,27 @@ func (p *pass) reportOrphans(ctx context.Context) error {
 // infer reports events as deleted that Google no longer mentions. Those reported
 // as deleted before may expire: the series of these exceptions is deleted.
 func (p *pass) infer(ctx context.Context, ids []string) error {
-	for ids := range slices.Chunk(ids, MaxBatch) {
-		stored, err := p.state.Events(ctx, p.lease.CalendarID, ids)
-		if err != nil {
-			return err
-		}
-		var changed []Event
-		for _, id := range ids {
-			old, ok := stored[id]
-			switch {
-			case !ok:
-			case !old.Deleted:
-				l, err := tombstoneOf(&old)
-				if err != nil {
-					return err
-				}
-				e := deleted(&old, l, true)
-				e.Expires = p.tombstoneEnd()
-				changed = append(changed, e)
-			case old.Expires.IsZero():
-				old.Expires = p.tombstoneEnd()
-				changed = append(changed, old)
+	return p.reportEach(ctx, ids, func(_ string, old *Event) (e Event, changed bool, err error) {
+		switch {
+		case old == nil:
+			return e, false, nil
+		case !old.Deleted:
+			l, err := tombstoneOf(old)
+			if err != nil {
+				return e, false, err
 			}
+			e, changed = deleted(old, l, true), true
+		default:
+			e, changed = *old, old.Expires.IsZero()
 		}
-		if err := p.report(ctx, changed); err != nil {
-			return err
-		}
-	}
-	return nil
+		e.Expires = p.tombstoneEnd()
+		return e, changed, nil
+	})
 }
 
 // tombstoneEnd is when the state may drop what is deleted now. The cancelled
 // instances of a series stay as long as the series.
-func (r *run) tombstoneEnd() time.Time { return r.now().Add(tombstoneTTL).UTC() }
+func (r *run) tombstoneEnd() time.Time { return r.o.Now().Add(tombstoneTTL).UTC() }
 
 // report stores events and puts their changes into the inbox.
 func (r *run) report(ctx context.Context, events []Event) error {
@@ -450,7 +451,7 @@ func (r *run) report(ctx context.Context, events []Event) error {
 		if err := r.renewLease(ctx); err != nil {
 			return err
 		}
-		if err := r.state.Save(ctx, r.lease, events[:n]); err != nil {
+		if err := r.o.State.Save(ctx, r.lease, events[:n]); err != nil {
 			return err
 		}
 		if err := r.deliver(ctx, events[:n]); err != nil {
@@ -464,7 +465,7 @@ func (r *run) report(ctx context.Context, events []Event) error {
 // drain puts into the inbox what an earlier run stored before it died.
 func (r *run) drain(ctx context.Context) error {
 	for {
-		events, err := r.state.Pending(ctx, r.lease.CalendarID)
+		events, err := r.o.State.Pending(ctx, r.lease.CalendarID)
 		if err != nil || len(events) == 0 {
 			return err
 		}
@@ -495,7 +496,7 @@ func (r *run) deliver(ctx context.Context, events []Event) error {
 	if err := group.Wait(); err != nil || len(ids) == 0 {
 		return err
 	}
-	if err := r.state.Delivered(ctx, r.lease, ids); err != nil {
+	if err := r.o.State.Delivered(ctx, r.lease, ids); err != nil {
 		return err
 	}
 	r.result.Added += counts[Added]
@@ -507,11 +508,11 @@ func (r *run) deliver(ctx context.Context, events []Event) error {
 func (r *run) put(ctx context.Context, event *Event) error {
 	m, err := message(r.lease.CalendarID, event)
 	if err == nil {
-		_, err = r.inbox.Put(ctx, m)
+		_, err = r.o.Inbox.Put(ctx, m)
 	}
 	if errors.Is(err, inbox.ErrInvalid) {
 		// It would fail every time, and must not hold up the others.
-		r.log.LogAttrs(ctx, slog.LevelError, "the inbox cannot store a change, which is dropped", calendarAttr(r.lease.CalendarID),
+		r.o.Log.LogAttrs(ctx, slog.LevelError, "the inbox cannot store a change, which is dropped", calendarAttr(r.lease.CalendarID),
 			slog.String("event", event.ID), errorAttr(err))
 		return nil
 	}

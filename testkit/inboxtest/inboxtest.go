@@ -1,7 +1,6 @@
-// Package inboxtest is the conformance suite of inboxes: what package inbox
-// promises, tried on a real place. Every inbox runs it from its own tests, so
-// that a caller may swap one for another. With -short the largest data is left
-// out.
+// Package inboxtest is the conformance suite of inboxes. Every inbox runs it from
+// its own tests, so that a caller may replace one by another. With -short the
+// largest data is left out.
 package inboxtest
 
 import (
@@ -20,17 +19,17 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// A Place is somewhere that inboxes are opened on, empty at first.
+// A Place is where inboxes are opened, empty at first.
 type Place struct {
-	// Open opens an inbox on the place, which shows what earlier ones kept
+	// Open opens an inbox on the place, which shows what earlier ones stored
 	// there. The suite closes it.
 	Open func(t *testing.T) inbox.Inbox
 	// Exclusive says that only one inbox at a time can be open on the place.
 	Exclusive bool
 }
 
-// Run holds the inboxes of a driver to the contract. It calls place once for
-// each of its subtests, which run in parallel.
+// Run tests that the inboxes of a driver fulfil the contract. It calls place once
+// for each of its subtests, which run in parallel.
 func Run(t *testing.T, place func(t *testing.T) Place) {
 	for _, test := range []struct {
 		name string
@@ -80,8 +79,7 @@ func Run(t *testing.T, place func(t *testing.T) Place) {
 	}
 }
 
-// patience is how long the suite waits for what must happen. Nothing waits
-// that long in an inbox that works.
+// patience is how long the suite waits before it fails.
 const patience = time.Minute
 
 // open opens an inbox on p and closes it when the test ends.
@@ -96,7 +94,7 @@ func open(t *testing.T, p Place) inbox.Inbox {
 	return in
 }
 
-// handles opens n inboxes on p, or says n times the same one.
+// handles opens n inboxes on p, or returns one n times where p is exclusive.
 func handles(t *testing.T, p Place, n int) []inbox.Inbox {
 	t.Helper()
 	ins := make([]inbox.Inbox, n)
@@ -153,7 +151,7 @@ func clone(m *inbox.Message) *inbox.Message {
 	return &c
 }
 
-// payload returns n bytes that look like no others and compress badly.
+// payload returns n bytes that depend on n and compress badly.
 func payload(n int) []byte {
 	var seed [32]byte
 	copy(seed[:], fmt.Sprint(n))

@@ -42,6 +42,26 @@ func collect(ctx context.Context, in inbox.Inbox, q inbox.Query, n int) ([]inbox
 	return events, fmt.Errorf("the feed ended after %d of %d events", len(events), n)
 }
 
+// follow sends the events of a feed until ctx ends, and then closes the channel.
+func follow(ctx context.Context, t *testing.T, in inbox.Inbox, q inbox.Query) <-chan inbox.Event {
+	events := make(chan inbox.Event)
+	go func() {
+		defer close(events)
+		for e, err := range in.Watch(ctx, q) {
+			if err != nil {
+				t.Errorf("Watch: %v", err)
+				return
+			}
+			select {
+			case events <- e:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return events
+}
+
 // takeUntil returns the events of a feed up to the one of last.
 func takeUntil(t *testing.T, in inbox.Inbox, q inbox.Query, last *inbox.Message) []inbox.Event {
 	t.Helper()
@@ -109,21 +129,7 @@ func watchFromNow(t *testing.T, p Place) {
 	put(t, in, numbered("before", 10)...)
 	ctx, cancel := context.WithCancel(patient(t))
 	defer cancel()
-	events := make(chan inbox.Event)
-	go func() {
-		defer close(events)
-		for e, err := range in.Watch(ctx, inbox.Query{}) {
-			if err != nil {
-				t.Errorf("Watch: %v", err)
-				return
-			}
-			select {
-			case events <- e:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
+	events := follow(ctx, t, in, inbox.Query{})
 	// Nothing tells when the feed has begun, so put until it says something:
 	// from that message on it must yield all.
 	var first inbox.Event
@@ -231,23 +237,9 @@ func watchWakesForEach(t *testing.T, p Place) {
 	in := open(t, p)
 	start := startOf(t, in)
 	ms := numbered("m", 40)
-	events := make(chan inbox.Event)
 	ctx, cancel := context.WithCancel(patient(t))
 	defer cancel()
-	go func() {
-		defer close(events)
-		for e, err := range in.Watch(ctx, inbox.Query{PageToken: start}) {
-			if err != nil {
-				t.Errorf("Watch: %v", err)
-				return
-			}
-			select {
-			case events <- e:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
+	events := follow(ctx, t, in, inbox.Query{PageToken: start})
 	for _, m := range ms {
 		put(t, in, m)
 		e, ok := <-events

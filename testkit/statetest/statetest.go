@@ -1,6 +1,5 @@
-// Package statetest is the conformance suite of calendar.State: what the
-// contract promises, tried on a real place. Every state runs it from its own
-// tests.
+// Package statetest is the conformance suite of calendar.State. Every state runs it
+// from its own tests.
 package statetest
 
 import (
@@ -22,17 +21,17 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// A Place is somewhere that states are opened on, empty at first.
+// A Place is where states are opened, empty at first.
 type Place struct {
-	// Open opens a state on the place, which has what earlier ones kept there.
+	// Open opens a state on the place, which has what earlier ones stored there.
 	// The suite closes it.
 	Open func(t *testing.T) calendar.State
 	// Exclusive says that only one state at a time can be open on the place.
 	Exclusive bool
 }
 
-// Run holds a driver's states to the contract. It calls place once for each of
-// its subtests, which run in parallel.
+// Run tests that the states of a driver fulfil the contract. It calls place once
+// for each of its subtests, which run in parallel.
 func Run(t *testing.T, place func(t *testing.T) Place) {
 	for _, test := range []struct {
 		name string
@@ -89,7 +88,7 @@ func same(t *testing.T, what string, want, got any) {
 	}
 }
 
-// setCalendar keeps c, whatever was there.
+// setCalendar stores c in place of any record with its ID.
 func setCalendar(t *testing.T, s calendar.State, c calendar.Calendar) {
 	t.Helper()
 	check(t, s.UpdateCalendar(t.Context(), c.ID, func(*calendar.Calendar) (*calendar.Calendar, error) { return &c, nil }))
@@ -102,7 +101,7 @@ func getCalendar(t *testing.T, s calendar.State, id string) *calendar.Calendar {
 	return found
 }
 
-// leased makes a calendar's record and returns its lease.
+// leased creates a calendar's record and returns its lease.
 func leased(t *testing.T, s calendar.State, id string) calendar.Lease {
 	t.Helper()
 	setCalendar(t, s, calendar.Calendar{ID: id, Fence: 1})
@@ -558,25 +557,42 @@ func reopen(t *testing.T, p Place) {
 	same(t, "the channel", &ch, got)
 }
 
+// calls returns the error of each method that can fail, called on a calendar c
+// whose lease is l.
+func calls(ctx context.Context, s calendar.State, l calendar.Lease) map[string]error {
+	_, calendarErr := s.Calendar(ctx, "c")
+	_, calendarsErr := s.Calendars(ctx)
+	_, channelErr := s.Channel(ctx, "ch")
+	_, channelsErr := s.Channels(ctx, "c")
+	_, eventsErr := s.Events(ctx, "c", []string{"e"})
+	_, liveErr := s.Live(ctx, "c")
+	_, exceptionsErr := s.Exceptions(ctx, "c", "e")
+	_, pendingErr := s.Pending(ctx, "c")
+	return map[string]error{
+		"UpdateCalendar": s.UpdateCalendar(ctx, "c", func(*calendar.Calendar) (*calendar.Calendar, error) { return nil, nil }),
+		"UpdateChannel":  s.UpdateChannel(ctx, "ch", func(*calendar.Channel) (*calendar.Channel, error) { return nil, nil }),
+		"Want":           s.Want(ctx, "c"),
+		"Save":           s.Save(ctx, l, []calendar.Event{event("f")}),
+		"Delivered":      s.Delivered(ctx, l, []string{"e"}),
+		"Forget":         s.Forget(ctx, l),
+		"Calendar":       calendarErr,
+		"Calendars":      calendarsErr,
+		"Channel":        channelErr,
+		"Channels":       channelsErr,
+		"Events":         eventsErr,
+		"Live":           liveErr,
+		"Exceptions":     exceptionsErr,
+		"Pending":        pendingErr,
+	}
+}
+
 func contextEnded(t *testing.T, p Place) {
 	s := open(t, p)
 	l := leased(t, s, "c")
 	check(t, s.Save(t.Context(), l, []calendar.Event{event("e")}))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, calendarErr := s.Calendar(ctx, "c")
-	_, eventsErr := s.Events(ctx, "c", []string{"e"})
-	_, channelErr := s.Channel(ctx, "ch")
-	for name, err := range map[string]error{
-		"UpdateCalendar": s.UpdateCalendar(ctx, "c", func(*calendar.Calendar) (*calendar.Calendar, error) { return nil, nil }),
-		"Want":           s.Want(ctx, "c"),
-		"Save":           s.Save(ctx, l, []calendar.Event{event("f")}),
-		"Delivered":      s.Delivered(ctx, l, []string{"e"}),
-		"Forget":         s.Forget(ctx, calendar.Lease{CalendarID: "c"}),
-		"Calendar":       calendarErr,
-		"Events":         eventsErr,
-		"Channel":        channelErr,
-	} {
+	for name, err := range calls(ctx, s, l) {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -585,26 +601,12 @@ func contextEnded(t *testing.T, p Place) {
 	same(t, "the queries", map[string][]string{"live": {"e"}, "exceptions": {"e"}, "pending": {"e"}}, queries(t, s, "c"))
 }
 
-// closed stands for all that keeps a state from its place.
+// closed stands for every reason why a state cannot reach its place.
 func closed(t *testing.T, p Place) {
 	s := p.Open(t)
 	l := leased(t, s, "c")
 	check(t, s.Close())
-	_, calendarErr := s.Calendar(t.Context(), "c")
-	_, calendarsErr := s.Calendars(t.Context())
-	_, channelErr := s.Channel(t.Context(), "ch")
-	_, eventsErr := s.Events(t.Context(), "c", []string{"e"})
-	_, liveErr := s.Live(t.Context(), "c")
-	for name, err := range map[string]error{
-		"UpdateCalendar": s.UpdateCalendar(t.Context(), "c", func(c *calendar.Calendar) (*calendar.Calendar, error) { return c, nil }),
-		"Want":           s.Want(t.Context(), "c"),
-		"Save":           s.Save(t.Context(), l, []calendar.Event{event("e")}),
-		"Calendar":       calendarErr,
-		"Calendars":      calendarsErr,
-		"Channel":        channelErr,
-		"Events":         eventsErr,
-		"Live":           liveErr,
-	} {
+	for name, err := range calls(t.Context(), s, l) {
 		if status, _ := problem.Of(err); !errors.Is(err, calendar.ErrState) || status != http.StatusServiceUnavailable {
 			t.Errorf("%s: %v has status %d", name, err, status)
 		}
