@@ -1,10 +1,10 @@
-// Package boltstate keeps the state of watched calendars in one file of one
-// machine, with bbolt. It is the default of a local run; one process at a time
-// has the file open.
+// Package boltstate stores the state of watched calendars in one file of one
+// machine, with bbolt. It is the default of a local run; one process at a time can
+// have the file open.
 //
-// It finds the live events and the exceptions of a series by reading all events
-// of the calendar, which takes about a tenth of a second for ten thousand, and
-// does not drop deleted ones when they expire.
+// It finds the live events and the exceptions of a series by reading all events of
+// the calendar, in about a tenth of a second for ten thousand. It does not delete
+// deleted events when they expire.
 package boltstate
 
 import (
@@ -25,7 +25,7 @@ import (
 // process or this one.
 var ErrLocked = errors.New("boltstate: the file is in use by another process")
 
-// lockWait is how long Open waits for another process that is just ending.
+// lockWait is how long Open waits for the lock of a process that is ending.
 const lockWait = 100 * time.Millisecond
 
 var (
@@ -36,13 +36,13 @@ var (
 	pending = []byte("pending") // ID: calendar.Change
 )
 
-// State is a calendar.State in a file. Make one with Open.
+// State is a calendar.State in a file. Open returns one.
 type State struct{ db *bbolt.DB }
 
 var _ calendar.State = (*State)(nil)
 
-// Open opens the state in the file at path, and makes the file if there is none.
-// The directory must exist.
+// Open opens the state in the file at path, and creates a missing file. The
+// directory must exist. It fails with ErrLocked when the file is open already.
 func Open(path string) (*State, error) {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout: lockWait, FreelistType: bbolt.FreelistMapType, NoStatistics: true,
@@ -69,11 +69,11 @@ func Open(path string) (*State, error) {
 	return &State{db}, nil
 }
 
-// Close finishes what was begun and lets go of the file.
+// Close finishes the calls under way and closes the file.
 func (s *State) Close() error { return s.db.Close() }
 
-// update runs change in a transaction, which an error undoes and which is
-// durable when update returns. An error of change comes back as it is.
+// update runs change in a transaction, which is durable when update returns. An
+// error of change undoes the transaction and is returned as it is.
 func (s *State) update(ctx context.Context, change func(*bbolt.Tx) error) error {
 	return s.do(ctx, s.db.Update, change)
 }
@@ -97,7 +97,7 @@ func (s *State) do(ctx context.Context, transact func(func(*bbolt.Tx) error) err
 	return err
 }
 
-// failed is a failure of the file's in a transaction.
+// failed returns the error for a failure of the file in a transaction.
 func failed(err error) error { return fmt.Errorf("%w: %w", calendar.ErrState, err) }
 
 // get reads the value of a key, nil when there is none.
@@ -116,7 +116,7 @@ func get[T any](b *bbolt.Bucket, key []byte) (*T, error) {
 	return v, nil
 }
 
-// put keeps the value of a key; nil deletes it.
+// put stores the value of a key; nil deletes it.
 func put[T any](b *bbolt.Bucket, key []byte, v *T) error {
 	var err error
 	if v == nil {
@@ -135,7 +135,7 @@ func put[T any](b *bbolt.Bucket, key []byte, v *T) error {
 	return nil
 }
 
-// change keeps what fn makes of the value of a key.
+// change stores what fn returns for the value of a key.
 func change[T any](b *bbolt.Bucket, id string, fn func(*T) (*T, error)) error {
 	old, err := get[T](b, []byte(id))
 	if err != nil {
@@ -192,7 +192,7 @@ func values[T any](b *bbolt.Bucket) (all []T, err error) {
 	return all, err
 }
 
-// channel is a calendar.Channel with the hash that its own JSON never shows.
+// channel is a calendar.Channel with the hash that its own JSON omits.
 type channel struct {
 	calendar.Channel
 	Hash []byte
@@ -325,8 +325,8 @@ func (s *State) Pending(ctx context.Context, calendarID string) (found []calenda
 	return found, err
 }
 
-// held fails with ErrLeaseLost unless the lease is held.
-func held(tx *bbolt.Tx, l calendar.Lease) error {
+// checkLease fails with ErrLeaseLost unless l is the current lease.
+func checkLease(tx *bbolt.Tx, l calendar.Lease) error {
 	c, err := get[calendar.Calendar](tx.Bucket(calendars), []byte(l.CalendarID))
 	if err == nil && (c == nil || c.Fence != l.Fence) {
 		err = calendar.ErrLeaseLost
@@ -334,10 +334,10 @@ func held(tx *bbolt.Tx, l calendar.Lease) error {
 	return err
 }
 
-// write runs change with the buckets of a calendar while the lease is held.
+// write runs change with the buckets of a calendar, if l is the current lease.
 func (s *State) write(ctx context.Context, l calendar.Lease, change func(events, pending *bbolt.Bucket) error) error {
 	return s.update(ctx, func(tx *bbolt.Tx) error {
-		if err := held(tx, l); err != nil {
+		if err := checkLease(tx, l); err != nil {
 			return err
 		}
 		mine, err := tx.Bucket(events).CreateBucketIfNotExists([]byte(l.CalendarID))
@@ -383,7 +383,7 @@ func (s *State) Delivered(ctx context.Context, l calendar.Lease, ids []string) e
 // Forget implements calendar.State.
 func (s *State) Forget(ctx context.Context, l calendar.Lease) error {
 	return s.update(ctx, func(tx *bbolt.Tx) error {
-		if err := held(tx, l); err != nil {
+		if err := checkLease(tx, l); err != nil {
 			return err
 		}
 		for _, name := range [][]byte{events, pending} {

@@ -1,16 +1,16 @@
-// Package firestorestate keeps the state of watched calendars in Firestore: the
-// one of production.
+// Package firestorestate stores the state of watched calendars in Firestore: the
+// state of production.
 //
-// COLLECTION holds a record for each calendar, which notifications and the sync
-// write to, COLLECTION-channels the channels, and COLLECTION-events, below each
-// record, a document for each event as it was last reported, with the change
-// that is on its way to the inbox. Documents are named by the hash of what they
-// hold, so that IDs of any form fit and spread over the key space.
+// COLLECTION has a record for each calendar, which notifications and the sync
+// write, COLLECTION-channels the channels, and COLLECTION-events, below each
+// record, a document for each event as it was last reported, with its pending
+// change. A document's name is the hash of its ID, so that IDs of any form fit and
+// spread over the key space.
 //
 // Events are written 200 or 2 MiB at a time, in a transaction that reads the
-// record: whoever lost the lease writes nothing. firestore.indexes.json in this
-// folder declares which fields need no index and the TTL of deleted events, in
-// the form that Firebase's tools read.
+// record, so that a runner without the lease writes nothing.
+// firestore.indexes.json in this folder declares which fields need no index and
+// the TTL of deleted events, in the form that Firebase's tools read.
 package firestorestate
 
 import (
@@ -35,7 +35,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Config is what Open needs, each field with the environment variable that the
+// Config is where a state is, each field with the environment variable that the
 // functions read it from.
 type Config struct {
 	// Project is the Google Cloud project of Firestore.
@@ -44,7 +44,7 @@ type Config struct {
 	Database string `env:"FIRESTORE_DATABASE,notEmpty" envDefault:"(default)"`
 	// Collection is the Firestore collection of the calendars.
 	Collection string `env:"CALENDAR_COLLECTION,notEmpty" envDefault:"calendars"`
-	// EmulatorHost is host:port of Google's emulator, to be used instead of
+	// EmulatorHost is host:port of Google's emulator, which then replaces
 	// Firestore.
 	EmulatorHost string `env:"FIRESTORE_EMULATOR_HOST"`
 }
@@ -53,13 +53,13 @@ type Config struct {
 func (c Config) Validate() error {
 	if c.Collection == "" || len(c.Collection) > 500 || strings.ContainsAny(c.Collection, "/.\x00") ||
 		strings.HasPrefix(c.Collection, "__") {
-		return fmt.Errorf("CALENDAR_COLLECTION %q is no name of a Firestore collection", c.Collection)
+		return fmt.Errorf("CALENDAR_COLLECTION %q is not a valid collection name, such as calendars", c.Collection)
 	}
 	return nil
 }
 
-// The fields of documents. Those that queries need are left out of the
-// documents that no query is to find.
+// The fields of documents. A document that no query should find lacks the query's
+// field.
 const (
 	fieldID       = "id"
 	fieldCalendar = "calendarId" // of a channel
@@ -73,12 +73,10 @@ const (
 	fieldExpires = "expireAt" // left out of what is not deleted
 )
 
-const (
-	// callTimeout bounds the tries of one call whose caller set no deadline.
-	callTimeout = time.Minute
-)
+// callTimeout bounds the attempts of one call whose caller set no deadline.
+const callTimeout = time.Minute
 
-// State is a calendar.State in a Firestore database. Make one with Open.
+// State is a calendar.State in a Firestore database. Open returns one.
 type State struct {
 	client     *firestore.Client
 	collection string
@@ -86,9 +84,9 @@ type State struct {
 
 var _ calendar.State = (*State)(nil)
 
-// Open connects to Firestore, or to its emulator when EmulatorHost is set. The
-// connection is made on first use, with the application default credentials
-// unless the options say otherwise.
+// Open returns the state in Firestore, or in its emulator, that c describes. The
+// connection is created on first use, with the application default credentials
+// unless options say otherwise.
 func Open(ctx context.Context, c Config, options ...option.ClientOption) (*State, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -125,8 +123,8 @@ func (s *State) events(calendarID string) *firestore.CollectionRef {
 	return s.calendar(calendarID).Collection(s.collection + "-events")
 }
 
-// call runs work within the time of one call, again whenever others got in its
-// way, and returns its error as callers may see it.
+// call runs work within callTimeout, again when a concurrent transaction aborted
+// it, and returns its error as callers may see it.
 func call(ctx context.Context, work func(ctx context.Context) error) error {
 	within, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -146,8 +144,8 @@ func call(ctx context.Context, work func(ctx context.Context) error) error {
 	return fmt.Errorf("%w: %w", calendar.ErrState, err)
 }
 
-// transaction runs work as one transaction, once: call tries again, sooner than
-// the client would.
+// transaction runs work as one transaction, once: call retries sooner than the
+// client would.
 func (s *State) transaction(ctx context.Context, work func(*firestore.Transaction) error) error {
 	return call(ctx, func(ctx context.Context) error {
 		return s.client.RunTransaction(ctx, func(_ context.Context, tx *firestore.Transaction) error {
@@ -156,7 +154,7 @@ func (s *State) transaction(ctx context.Context, work func(*firestore.Transactio
 	})
 }
 
-// own is an error that is not Firestore's.
+// own marks an error that is not Firestore's.
 type own struct{ cause error }
 
 func (o own) Error() string { return o.cause.Error() }
@@ -242,7 +240,7 @@ func (s *State) Calendars(ctx context.Context) ([]calendar.Calendar, error) {
 // read returns what a query finds.
 func read[T any](ctx context.Context, q firestore.Query, decode func(*firestore.DocumentSnapshot) (*T, error)) (all []T, err error) {
 	err = call(ctx, func(ctx context.Context) error {
-		all = nil // what a try before this one read
+		all = nil // from an earlier attempt
 		documents := q.Documents(ctx)
 		defer documents.Stop()
 		for {
@@ -376,7 +374,8 @@ func (s *State) Pending(ctx context.Context, calendarID string) ([]calendar.Even
 	return read(ctx, s.events(calendarID).Where(fieldOwed, "==", true).Limit(calendar.MaxBatch), decodeEvent)
 }
 
-// write runs writes in a transaction that fails unless the lease is held.
+// write runs writes in a transaction that fails with ErrLeaseLost unless l is the
+// current lease.
 func (s *State) write(ctx context.Context, l calendar.Lease, writes func(tx *firestore.Transaction) error) error {
 	return s.transaction(ctx, func(tx *firestore.Transaction) error {
 		c, err := found[calendar.Calendar](tx.Get(s.calendar(l.CalendarID)))

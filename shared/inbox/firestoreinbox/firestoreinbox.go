@@ -1,30 +1,29 @@
-// Package firestoreinbox keeps messages in Firestore: the inbox of production.
+// Package firestoreinbox stores messages in Firestore: the inbox of production.
 //
-// A message is one document, whose ID is the message's identity hashed, so
-// that a redelivery meets its own document and IDs that a provider counts up
+// A message is one document, whose ID is the hash of the message's identity, so
+// that a redelivery finds the existing document and IDs that a provider counts up
 // spread over the key space. It is created with the precondition that it must
-// not exist. Data that does not fit a document (1 MiB with all fields) is kept
+// not exist. Data that does not fit a document (1 MiB with all fields) is stored
 // in further documents of the collection COLLECTION-chunks, written before the
 // message's own, so that a reader never sees half a message.
 //
 // # Group commit
 //
-// Puts that are under way at the same time share a BatchWrite, see package
-// groupcommit; a lone one is a Commit, the very call that a document's Create
-// makes. The client's own BulkWriter was measured and not taken: it sends at
-// most 20 writes a call, waits up to a second for company unless it is flushed
-// for everybody, fails the neighbours of a bad write, and remembers every
-// document it ever wrote. BenchmarkPut compares all three. BatchWrite is not
-// within reach of the client for people (cloud.google.com/go/firestore), so
-// this package uses the one generated for the API.
+// Concurrent Puts share a BatchWrite, see package groupcommit; a single one is a
+// Commit, as a document's Create is. The client library's BulkWriter was measured
+// and rejected: it sends at most 20 writes a call, waits up to a second for more
+// unless it is flushed for all callers, fails the neighbours of an invalid write,
+// and keeps every document that it ever wrote in memory. BenchmarkPut compares all
+// three. The handwritten client (cloud.google.com/go/firestore) does not offer
+// BatchWrite, so this package uses the one generated for the API.
 //
 // # Limits
 //
 // Lists order by receivedAt, which only grows: on one index range that allows
-// about 500 writes a second. The field shard, from the ID's hash, makes it as
-// many ranges as Config.Shards, which all lists read in one query; every
-// other growing field must be exempt from indexes. firestore.indexes.json in
-// this folder declares all that, in the form that Firebase's tools read.
+// about 500 writes a second. The field shard, from the ID's hash, divides it into
+// Config.Shards ranges, which every list reads in one query; all other fields with
+// rising values must be exempt from indexes. firestore.indexes.json in this folder
+// declares all that, in the form that Firebase's tools read.
 //
 // Expired messages are shown until Firestore's TTL policy on expireAt has
 // deleted them, usually within a day.
@@ -52,20 +51,18 @@ import (
 )
 
 const (
-	// attemptTimeout bounds one try of a write. It travels to the server, so
-	// that it also bounds how long a write can take from the time it is
-	// stamped with until it is visible; watchSlack relies on that.
+	// attemptTimeout bounds one attempt of a write. The server knows it too, so
+	// that it bounds the time from a write's receivedAt until it is visible;
+	// watchSlack relies on that.
 	attemptTimeout = 10 * time.Second
-	// giveUp bounds all tries of one call whose caller set no deadline.
+	// giveUp bounds all attempts of one call whose caller set no deadline.
 	giveUp = 60 * time.Second
+	// lastAttempt is the time that must be left for another attempt.
+	lastAttempt = 100 * time.Millisecond
 
-	// lastTry is the time that must be left for another one.
-	lastTry = 100 * time.Millisecond
-
-	// Four in flight did best of what was tried with 500 putters against the
-	// emulator, on a machine too busy to tell close ones apart. The bytes stay
-	// well below the 10 MiB of a request, and below the 4 MiB from which
-	// failures have been seen.
+	// Four in flight were fastest with 500 concurrent Puts to the emulator. The
+	// bytes are well below the 10 MiB of a request, and below the 4 MiB from
+	// which failures were seen.
 	batchItems    = 200
 	batchBytes    = 2 << 20
 	batchInFlight = 4
@@ -150,7 +147,7 @@ func (in *Inbox) Close() error {
 	return in.client.Close()
 }
 
-var errClosed = fmt.Errorf("%w: it is closed", inbox.ErrUnavailable)
+var errClosed = fmt.Errorf("%w: the inbox is closed", inbox.ErrUnavailable)
 
 // begin registers a call that Close waits for.
 func (in *Inbox) begin(ctx context.Context) (end func(), err error) {
@@ -171,9 +168,9 @@ func (in *Inbox) outgoing(ctx context.Context) context.Context {
 	return metadata.NewOutgoingContext(ctx, in.header.Copy())
 }
 
-// try calls call until it succeeds, fails for good, or ctx leaves no time for
-// another try. The error is ctx's own, or ErrUnavailable with the cause.
-func (in *Inbox) try(ctx context.Context, call func(ctx context.Context) error) error {
+// retry calls call until it succeeds, fails for good, or ctx leaves no time for
+// another attempt. The error is ctx's own, or ErrUnavailable with the cause.
+func (in *Inbox) retry(ctx context.Context, call func(ctx context.Context) error) error {
 	within, cancel := context.WithTimeout(ctx, giveUp)
 	defer cancel()
 	for pause := pauses(); ; {
@@ -187,8 +184,8 @@ func (in *Inbox) try(ctx context.Context, call func(ctx context.Context) error) 
 	}
 }
 
-// ended returns ctx's error when it has ended. Its deadline counts from the
-// moment it has passed: a call may notice before ctx does.
+// ended returns ctx's error when ctx has ended, also when its deadline has passed
+// and ctx has not noticed yet: a call may notice first.
 func ended(ctx context.Context) error {
 	if deadline, ok := ctx.Deadline(); ok && ctx.Err() == nil && time.Until(deadline) <= 0 {
 		return context.DeadlineExceeded
@@ -196,18 +193,18 @@ func ended(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// pauses returns the pauses between tries: random, so that instances that
-// failed together do not come back together.
+// pauses returns the pauses between attempts: random, so that instances that
+// failed at the same time do not retry at the same time.
 func pauses() gax.Backoff {
 	return gax.Backoff{Initial: 50 * time.Millisecond, Max: 2 * time.Second, Multiplier: 2}
 }
 
-// wait waits, or reports false when ctx leaves no time for another try. Towards
-// a deadline it waits less: what comes back just in time is used.
+// wait waits, or reports false when ctx leaves no time for another attempt. Near
+// the deadline it waits less, so that a late recovery is still used.
 func wait(ctx context.Context, d time.Duration) bool {
 	if deadline, ok := ctx.Deadline(); ok {
 		left := time.Until(deadline)
-		if left < lastTry {
+		if left < lastAttempt {
 			return false
 		}
 		d = min(d, left/2)
@@ -215,8 +212,8 @@ func wait(ctx context.Context, d time.Duration) bool {
 	return gax.Sleep(ctx, d) == nil
 }
 
-// transient reports whether another try may succeed. Canceled is among them,
-// because it is asked only of calls that nobody here cancelled.
+// transient reports whether another attempt may succeed. Canceled is included,
+// because it is called only for calls that this package did not cancel.
 func transient(err error) bool {
 	s, ok := status.FromError(err)
 	if !ok {

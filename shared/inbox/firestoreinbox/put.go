@@ -206,7 +206,7 @@ func (in *Inbox) putChunks(ctx context.Context, d *pb.Document, data []byte) (ex
 				Name:   c.name,
 				Fields: map[string]*pb.Value{fieldData: bytesValue(data[c.start:c.end]), fieldExpireAt: timeValue(expire)},
 			}}}
-			return in.try(within, func(ctx context.Context) error { return in.write(ctx, w) })
+			return in.retry(within, func(ctx context.Context) error { return in.write(ctx, w) })
 		})
 	}
 	if err := group.Wait(); err != nil {

@@ -97,7 +97,7 @@ func (in *Inbox) getDocuments(ctx context.Context, names, fields []string, found
 	if fields != nil {
 		req.Mask = &pb.DocumentMask{FieldPaths: fields}
 	}
-	return in.try(ctx, func(ctx context.Context) error {
+	return in.retry(ctx, func(ctx context.Context) error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		stream, err := in.client.BatchGetDocuments(ctx, req)
@@ -208,7 +208,7 @@ func (in *Inbox) runQuery(ctx context.Context, query *pb.StructuredQuery) (docs 
 		Parent:    in.documents,
 		QueryType: &pb.RunQueryRequest_StructuredQuery{StructuredQuery: query},
 	}
-	err = in.try(ctx, func(ctx context.Context) error {
+	err = in.retry(ctx, func(ctx context.Context) error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		docs, at = nil, time.Time{}

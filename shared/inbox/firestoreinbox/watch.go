@@ -19,28 +19,27 @@ import (
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
 )
 
-// A feed's order is (commit time, ID). What Firestore shows is consistent: at
-// read time T it holds everything that was committed until T and nothing else.
-// So a feed that yields, at each consistent point, what is new in that order
-// can be left after any event and resumed there.
+// A feed's order is (commit time, ID). Firestore's reads are consistent: at read
+// time T they show everything that was committed until T and nothing else. So a
+// feed that yields, at each consistent point, what is new in that order can be
+// resumed after any event.
 //
-// Commit times cannot be queried, but receivedAt can, and it is not later than
-// the commit, and not earlier by more than watchSlack.
+// Commit times cannot be queried, but receivedAt can: it is at most watchSlack
+// before the commit, and never after it.
 const (
-	// watchSlack is how much earlier than its commit a message may have been
-	// stamped: the time that one try of a write has, and some for a server
-	// that notices late. Whoever resumes reads this much again and drops it.
+	// watchSlack is how much earlier than its commit a message's receivedAt may
+	// be: the time of one attempt of a write, and some for a server that notices
+	// late. A resumed feed reads this much again and drops it.
 	watchSlack = attemptTimeout + 5*time.Second
-	// maxBacklog is how many bytes of messages a feed holds to put them in
-	// order. Past that it reads the backlog in windows instead.
+	// maxBacklog is how many bytes of messages a feed buffers to order them.
+	// A longer backlog it reads in windows instead.
 	maxBacklog = 8 << 20
-	// Google's emulator (1.19.9) breaks the promise that feeds rest on: it
-	// stamps documents before it commits them. emulatorLateness is how much
-	// later they may become visible to queries; 7 ms were seen. Its listeners
-	// are worse: they show old content as new, tell of a change before it
-	// can be seen and not again, hold up every writer while one of them is not
-	// read, and fail a write when one of them ends. So feeds from the
-	// emulator do without: they read every emulatorPoll, that much behind.
+	// Google's emulator (1.19.9) is not consistent: it stamps documents before
+	// it commits them. emulatorLateness is how much later they may become
+	// visible to queries; 7 ms were seen. Its listeners show old content as new,
+	// report a change before it is visible and not again, block every writer
+	// while one of them is not read, and fail a write when one of them ends. So
+	// feeds from the emulator poll every emulatorPoll, emulatorLateness behind.
 	emulatorLateness = 100 * time.Millisecond
 	emulatorPoll     = 100 * time.Millisecond
 	// windowItems is how many messages a window should not exceed.
@@ -48,12 +47,12 @@ const (
 )
 
 var (
-	errStopped = errors.New("firestoreinbox: the reader of the feed went away")
-	errBacklog = errors.New("firestoreinbox: the backlog is too long to hold")
+	errStopped = errors.New("firestoreinbox: the reader of the feed stopped")
+	errBacklog = errors.New("firestoreinbox: the backlog is too long to buffer")
 )
 
-// Watch implements inbox.Inbox with Firestore's listener. It reconnects by
-// itself, and gives up with ErrUnavailable after a minute without success.
+// Watch implements inbox.Inbox with Firestore's listener. It reconnects by itself,
+// and fails with ErrUnavailable after a minute without success.
 func (in *Inbox) Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event, error] {
 	return func(yield func(inbox.Event, error) bool) {
 		if ctx.Err() != nil {
@@ -157,14 +156,14 @@ func (f *feed) send(ready []held, at inbox.Position) bool {
 // endOfTime is the last second that Firestore can hold.
 var endOfTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 
-// catchUp yields a backlog that is too long to hold: it reads it in windows of
-// receivedAt, made so wide that each holds a bearable number of messages, and
-// returns when it reaches the present.
+// catchUp yields a backlog that is too long to buffer. It reads windows of
+// receivedAt, so wide that each has at most windowItems messages where possible,
+// and returns when it reaches the present.
 func (f *feed) catchUp(ctx context.Context) error {
 	o := order{at: f.at}
 	for since, width := f.at.Commit.Add(-watchSlack), time.Minute; ; {
 		until := since.Add(width)
-		if until.After(endOfTime) { // the position may be a stranger's
+		if until.After(endOfTime) { // the position may be anybody's
 			until = endOfTime
 		}
 		query := f.in.listQuery(f.q, nil, windowItems)
@@ -185,8 +184,8 @@ func (f *feed) catchUp(ctx context.Context) error {
 		for _, d := range docs {
 			o.add(d)
 		}
-		// Whatever was committed until then was received until then, and is
-		// in this window or an earlier one.
+		// What was committed until then was received until then, and is in this
+		// window or an earlier one.
 		now = now.Add(-f.in.late)
 		caughtUp := !until.Before(now)
 		if caughtUp {
@@ -204,20 +203,19 @@ func (f *feed) catchUp(ctx context.Context) error {
 	}
 }
 
-// listener reads a stream as fast as it comes, whatever the reader of the feed
-// does, until it would have to hold too much. Unlike the client for people it
-// keeps no copy of all documents that match: a feed that is a day old holds no
-// more than one that just began.
+// listener reads a stream as fast as it arrives, however slow the reader of the
+// feed is, until its buffer is full. Unlike the handwritten client it has no copy
+// of all documents that match, so that it needs no more memory after a day.
 type listener struct {
 	order
 	limit int           // of bytes, here and in ready
-	more  chan struct{} // has an element when there is something to take
+	more  chan struct{} // has an element when take has something to return
 
 	mu         sync.Mutex
 	ready      []held
 	readyBytes int
 	readyAt    inbox.Position // behind ready
-	err        error          // the last to take
+	err        error          // why the stream ended
 }
 
 // run listens to query until it fails or ctx ends.
@@ -237,8 +235,8 @@ func (l *listener) wake() {
 	}
 }
 
-// take returns what is ready and the position behind it, and the error that
-// ended the stream if there will be no more.
+// take returns what is ready, the position after it, and the error that ended the
+// stream, if it has ended.
 func (l *listener) take() ([]held, inbox.Position, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -247,8 +245,7 @@ func (l *listener) take() ([]held, inbox.Position, error) {
 	return ready, l.readyAt, l.err
 }
 
-// put makes everything that was committed until t ready, which must be all
-// there is.
+// put makes everything ready that was committed until t, a consistent point.
 func (l *listener) put(t time.Time) {
 	ready := l.until(t)
 	l.mu.Lock()
@@ -260,7 +257,7 @@ func (l *listener) put(t time.Time) {
 	l.wake()
 }
 
-// full reports whether too much is held.
+// full reports whether the buffer is full.
 func (l *listener) full() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -291,8 +288,8 @@ func (l *listener) listen(ctx context.Context, in *Inbox, query *pb.StructuredQu
 		}
 		switch r := res.GetResponseType().(type) {
 		case *pb.ListenResponse_DocumentChange:
-			// Without a target it is a removal. Those, and the filters that
-			// tell of them, mean nothing to a feed.
+			// Without a target it is a removal. A feed ignores removals, and the
+			// filters that announce them.
 			if len(r.DocumentChange.GetTargetIds()) > 0 {
 				l.add(r.DocumentChange.GetDocument())
 			}
@@ -324,7 +321,7 @@ func (l *listener) listen(ctx context.Context, in *Inbox, query *pb.StructuredQu
 
 // order puts messages into the order of feeds.
 type order struct {
-	at    inbox.Position // messages up to here are done with
+	at    inbox.Position // messages up to here are yielded
 	held  map[string]held
 	bytes int // of held
 }
@@ -336,7 +333,7 @@ type held struct {
 	bytes   int
 }
 
-// add holds d's message, unless it is done with.
+// add buffers d's message, unless it was yielded.
 func (o *order) add(d *pb.Document) {
 	h := held{at: position(d)}
 	if !precedes(o.at, h.at) {
@@ -355,11 +352,11 @@ func (o *order) add(d *pb.Document) {
 	o.held[h.at.ID] = h
 }
 
-// drop forgets what is held.
+// drop empties the buffer.
 func (o *order) drop() { o.held, o.bytes = nil, 0 }
 
-// until returns, in order, what is held and was committed until t, and is then
-// done with everything until t.
+// until returns, in order, the buffered messages that were committed until t, and
+// moves at behind t.
 func (o *order) until(t time.Time) []held {
 	var ready []held
 	for id, h := range o.held {
