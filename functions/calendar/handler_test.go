@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -795,6 +796,25 @@ func TestEnvironment(t *testing.T) {
 	vars["CALENDAR_ADDRESS"] = audience
 	if _, err := settings.Parse[environment](vars); err == nil {
 		t.Error("an address that notifications would not be taken at is let through")
+	}
+	for variable, value := range good() {
+		for _, bad := range []string{" " + value, value + " ", value + "\n", `"` + value + `"`, "'" + value + "'"} {
+			vars := maps.Clone(good())
+			vars[variable] = bad
+			if _, err := settings.Parse[environment](vars); err == nil || strings.Count(err.Error(), variable+" ") != 1 {
+				t.Errorf("%s=%q: %v", variable, bad, err)
+			}
+		}
+	}
+
+	for _, variable := range []string{"CALENDAR_OPERATORS", "CALENDAR_SUBJECT"} {
+		for _, address := range []string{"user:a@example.com", "A@example.com", "a@example.com,", "a@b@example.com"} {
+			vars := good()
+			vars[variable] = address
+			if _, err := settings.Parse[environment](vars); err == nil || !strings.HasPrefix(err.Error(), variable+" ") {
+				t.Errorf("%s=%s: %v", variable, address, err)
+			}
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package console
 
 import (
 	"errors"
+	"strings"
 
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 	"example.com/pushinbox/shared/settings"
@@ -15,16 +16,17 @@ type environment struct {
 
 // Validate reports every value that cannot be right.
 func (e environment) Validate() error {
-	return errors.Join(e.Config.Validate(), e.Console.Validate())
+	return errors.Join(settings.Project(e.Console.Project), settings.Required("PUBSUB_TOPIC", e.Console.Topic, "set it to the topic's ID or full name"),
+		e.Config.Validate(), e.Console.Validate())
 }
 
 // Config is who may read and publish, and where messages are published, each
 // field with the variable it is read from.
 type Config struct {
 	// Project is the Google Cloud project of the topic.
-	Project string `env:"GOOGLE_CLOUD_PROJECT,required,notEmpty"`
+	Project string `env:"GOOGLE_CLOUD_PROJECT"`
 	// Topic is the ID or the full name of the Pub/Sub topic.
-	Topic string `env:"PUBSUB_TOPIC,required,notEmpty"`
+	Topic string `env:"PUBSUB_TOPIC"`
 	// Audience is the audience that readers' ID tokens must be made for.
 	Audience string `env:"CONSOLE_AUDIENCE"`
 	// Readers are the e-mail addresses that may read with an ID token.
@@ -40,13 +42,19 @@ type Config struct {
 
 // Validate reports every value that cannot be right, naming its variable.
 func (c Config) Validate() error {
-	var errs []error
-	if (c.Audience == "") != (len(c.Readers) == 0) {
-		errs = append(errs, errors.New("CONSOLE_AUDIENCE and CONSOLE_READERS go together; set both or neither"))
+	const together = "CONSOLE_AUDIENCE and CONSOLE_READERS go together, set both or neither"
+	readers := strings.Join(c.Readers, ",")
+	errs := []error{
+		settings.Emails("CONSOLE_READERS", c.Readers...),
+		settings.Emails("CONSOLE_PUBLISHERS", c.Publishers...),
 	}
-	if c.Audience == "" && c.IAPAudience == "" {
-		errs = append(errs, errors.New("nobody could read; set CONSOLE_AUDIENCE and CONSOLE_READERS, or IAP_AUDIENCE"))
+	switch {
+	case c.Audience != "":
+		errs = append(errs, settings.Required("CONSOLE_READERS", readers, together))
+	case readers != "":
+		errs = append(errs, settings.Required("CONSOLE_AUDIENCE", c.Audience, together))
+	default:
+		errs = append(errs, settings.Required("IAP_AUDIENCE", c.IAPAudience, "set it, or set CONSOLE_AUDIENCE and CONSOLE_READERS, so that somebody may read"))
 	}
-	errs = append(errs, settings.Emails("CONSOLE_READERS", c.Readers), settings.Emails("CONSOLE_PUBLISHERS", c.Publishers))
 	return errors.Join(errs...)
 }

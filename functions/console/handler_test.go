@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -443,5 +444,28 @@ func TestEnvironment(t *testing.T) {
 				t.Errorf("got %v, want %q named", err, test.want)
 			}
 		})
+	}
+	good := map[string]string{
+		"GOOGLE_CLOUD_PROJECT": "p", "PUBSUB_TOPIC": "t", "CONSOLE_AUDIENCE": audience, "CONSOLE_READERS": reader,
+		"CONSOLE_PUBLISHERS": reader, "IAP_AUDIENCE": iapAudience,
+	}
+	for variable, value := range good {
+		for _, bad := range []string{" " + value, value + " ", value + "\n", `"` + value + `"`, "'" + value + "'"} {
+			vars := maps.Clone(good)
+			vars[variable] = bad
+			if _, err := settings.Parse[environment](vars); err == nil || strings.Count(err.Error(), variable+" ") != 1 {
+				t.Errorf("%s=%q: %v", variable, bad, err)
+			}
+		}
+	}
+
+	for _, variable := range []string{"CONSOLE_READERS", "CONSOLE_PUBLISHERS"} {
+		for _, address := range []string{"user:" + reader, "group:" + reader, "domain:example.com", "R" + reader, reader + ",", reader + "@p"} {
+			vars := maps.Clone(good)
+			vars[variable] = address
+			if _, err := settings.Parse[environment](vars); err == nil || !strings.HasPrefix(err.Error(), variable+" ") {
+				t.Errorf("%s=%s: %v", variable, address, err)
+			}
+		}
 	}
 }

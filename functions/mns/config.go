@@ -8,6 +8,7 @@ import (
 
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 	"example.com/pushinbox/shared/mns"
+	"example.com/pushinbox/shared/settings"
 )
 
 // environment is what the function reads from its environment.
@@ -18,7 +19,7 @@ type environment struct {
 
 // Validate reports every value that cannot be right.
 func (e environment) Validate() error {
-	return errors.Join(e.Config.Validate(), e.MNS.Validate())
+	return errors.Join(settings.Project(e.Config.Project), e.Config.Validate(), e.MNS.Validate())
 }
 
 // Config is whose pushes are let in, each field with the variable it is read
@@ -28,7 +29,7 @@ type Config struct {
 	Project string `env:"GOOGLE_CLOUD_PROJECT"`
 	// Owners are the IDs of the Alibaba Cloud accounts whose topics may push.
 	// MNS signs the pushes of every account.
-	Owners []string `env:"MNS_TOPIC_OWNERS,required,notEmpty"`
+	Owners []string `env:"MNS_TOPIC_OWNERS"`
 	// Topics and Subscriptions are the names that may push; empty means all of
 	// the owners'.
 	Topics        []string `env:"MNS_TOPICS"`
@@ -53,20 +54,23 @@ var (
 
 // Validate reports every value that cannot be right, naming its variable.
 func (c Config) Validate() error {
-	var errs []error
-	if len(c.Owners) == 0 {
-		errs = append(errs, errors.New("MNS_TOPIC_OWNERS is empty; set it to the ID of the Alibaba Cloud account that owns the topics"))
-	}
-	for variable, names := range map[string][]string{"MNS_TOPIC_OWNERS": c.Owners, "MNS_TOPICS": c.Topics, "MNS_SUBSCRIPTIONS": c.Subscriptions} {
-		if slices.ContainsFunc(names, func(name string) bool { return name == "" || strings.ContainsAny(name, " \t/") }) {
-			errs = append(errs, errors.New(variable+" has an empty name, or one with a space or a slash; separate names with commas alone"))
-		}
+	errs := []error{
+		settings.Required("MNS_TOPIC_OWNERS", strings.Join(c.Owners, ","), "set it to the ID of the Alibaba Cloud account that owns the topics"),
+		names("MNS_TOPIC_OWNERS", c.Owners), names("MNS_TOPICS", c.Topics), names("MNS_SUBSCRIPTIONS", c.Subscriptions),
 	}
 	if slices.ContainsFunc(c.Pins, func(pin string) bool { return !pinForm.MatchString(pin) }) {
-		errs = append(errs, errors.New("MNS_CERTIFICATE_PINS has one that is not a SHA-256 digest of 64 hex digits"))
+		errs = append(errs, errors.New("MNS_CERTIFICATE_PINS has an item that is not a SHA-256 digest of 64 hex digits"))
 	}
 	if c.Secret != "" && !secretForm.MatchString(c.Secret) {
-		errs = append(errs, errors.New("MNS_SECRET is not 16 to 128 letters, digits and -._~; make one with: openssl rand -hex 32"))
+		errs = append(errs, errors.New("MNS_SECRET is not 16 to 128 letters, digits and -._~: create one with openssl rand -hex 32"))
 	}
 	return errors.Join(errs...)
+}
+
+// names reports a list of names with one that MNS does not allow.
+func names(variable string, names []string) error {
+	if slices.ContainsFunc(names, func(name string) bool { return name == "" || strings.ContainsAny(name, " \t/") }) {
+		return errors.New(variable + " has an empty name, or one with a space or a slash: separate names with commas alone")
+	}
+	return nil
 }

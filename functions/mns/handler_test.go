@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -633,7 +634,7 @@ func TestEnvironment(t *testing.T) {
 		t.Errorf("%+v: %s", e.Config, diff)
 	}
 	for name, test := range map[string]struct{ variable, value, want string }{
-		"no_owner":        {"MNS_TOPIC_OWNERS", "", "MNS_TOPIC_OWNERS is empty"},
+		"no_owner":        {"MNS_TOPIC_OWNERS", "", "MNS_TOPIC_OWNERS is not set, or is empty"},
 		"spaced_owners":   {"MNS_TOPIC_OWNERS", "1, 2", "MNS_TOPIC_OWNERS has"},
 		"empty_owner":     {"MNS_TOPIC_OWNERS", "1,", "MNS_TOPIC_OWNERS has"},
 		"full_topic_name": {"MNS_TOPICS", "accounts/1/topics/t", "MNS_TOPICS has"},
@@ -656,5 +657,14 @@ func TestEnvironment(t *testing.T) {
 				t.Errorf("%v, want %s", err, test.want)
 			}
 		})
+	}
+	for variable, value := range good {
+		for _, bad := range []string{" " + value, value + " ", value + "\n", `"` + value + `"`, "'" + value + "'"} {
+			vars := maps.Clone(good)
+			vars[variable] = bad
+			if _, err := settings.Parse[environment](vars); err == nil || strings.Count(err.Error(), variable+" ") != 1 || strings.Contains(err.Error(), secret) {
+				t.Errorf("%s=%q: %v", variable, bad, err)
+			}
+		}
 	}
 }

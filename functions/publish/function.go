@@ -18,7 +18,7 @@ import (
 func init() {
 	log := httpapi.NewLogger(os.Stderr)
 	functions.HTTP("publish", httpapi.Function("publish", os.Getenv("FUNCTION_TARGET"), log, func(ctx context.Context) (http.Handler, error) {
-		cfg, err := settings.Parse[Config](nil)
+		e, err := settings.Parse[environment](nil)
 		if err != nil {
 			return nil, err
 		}
@@ -26,10 +26,10 @@ func init() {
 		if err != nil {
 			return nil, err
 		}
-		topic, err := publisher.Open(ctx, cfg.Project, cfg.Topic)
+		topic, err := publisher.Open(ctx, e.Project, e.Topic)
 		if err != nil {
 			return nil, err
 		}
-		return New(cfg, verifier, topic, log)
+		return New(e.Config, verifier, topic, log)
 	}))
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -202,16 +203,33 @@ func TestNewRefusesWhatIsMissing(t *testing.T) {
 
 func TestEnvironment(t *testing.T) {
 	t.Parallel()
-	c, err := settings.Parse[Config](map[string]string{
+	good := map[string]string{
 		"GOOGLE_CLOUD_PROJECT": "p", "PUBSUB_TOPIC": "t", "PUBLISH_AUDIENCE": audience, "PUBLISH_CALLERS": "a@p,b@p",
-	})
+	}
+	c, err := settings.Parse[environment](good)
 	if err != nil || len(c.Callers) != 2 {
 		t.Errorf("got %+v, %v", c, err)
 	}
-	_, err = settings.Parse[Config](map[string]string{"PUBLISH_AUDIENCE": ""})
+	_, err = settings.Parse[environment](map[string]string{"PUBLISH_AUDIENCE": ""})
 	for _, name := range []string{"GOOGLE_CLOUD_PROJECT", "PUBSUB_TOPIC", "PUBLISH_AUDIENCE", "PUBLISH_CALLERS"} {
 		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s is not named: %v", name, err)
+		}
+	}
+	for variable, value := range good {
+		for _, bad := range []string{" " + value, value + " ", value + "\n", `"` + value + `"`, "'" + value + "'"} {
+			vars := maps.Clone(good)
+			vars[variable] = bad
+			if _, err := settings.Parse[environment](vars); err == nil || strings.Count(err.Error(), variable+" ") != 1 {
+				t.Errorf("%s=%q: %v", variable, bad, err)
+			}
+		}
+	}
+
+	for _, caller := range []string{"serviceAccount:a@p", "user:a@p", "A@p", "a@p,", "a@b@p", "anyone"} {
+		good["PUBLISH_CALLERS"] = caller
+		if _, err := settings.Parse[environment](good); err == nil || !strings.HasPrefix(err.Error(), "PUBLISH_CALLERS ") {
+			t.Errorf("PUBLISH_CALLERS=%s: %v", caller, err)
 		}
 	}
 }

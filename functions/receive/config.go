@@ -3,10 +3,10 @@ package receive
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
+	"example.com/pushinbox/shared/settings"
 )
 
 // environment is what the function reads from its environment.
@@ -17,7 +17,7 @@ type environment struct {
 
 // Validate reports every value that cannot be right.
 func (e environment) Validate() error {
-	return errors.Join(e.Config.Validate(), e.Receive.Validate())
+	return errors.Join(settings.Project(e.Config.Project), e.Config.Validate(), e.Receive.Validate())
 }
 
 // DefaultAckDeadline is how long Pub/Sub waits for an answer to a push when
@@ -36,9 +36,9 @@ type Config struct {
 	// Project is the Google Cloud project that the log's traces belong to.
 	Project string `env:"GOOGLE_CLOUD_PROJECT"`
 	// Audience is the audience of the push subscription's token.
-	Audience string `env:"PUSH_AUDIENCE,required,notEmpty"`
+	Audience string `env:"PUSH_AUDIENCE"`
 	// ServiceAccount is the e-mail of the account that signs the pushes.
-	ServiceAccount string `env:"PUSH_SERVICE_ACCOUNT,required,notEmpty"`
+	ServiceAccount string `env:"PUSH_SERVICE_ACCOUNT"`
 	// VerificationToken, when set, must be the endpoint's ?token= too.
 	VerificationToken string `env:"PUBSUB_VERIFICATION_TOKEN"`
 	// AckDeadline is how long Pub/Sub waits for an answer: the shortest ack
@@ -48,15 +48,14 @@ type Config struct {
 
 // Validate reports every value that cannot be right, naming its variable.
 func (c Config) Validate() error {
-	var errs []error
-	if c.Audience == "" {
-		errs = append(errs, errors.New("PUSH_AUDIENCE is empty; set it to the audience of the push subscription"))
-	}
-	if !strings.Contains(c.ServiceAccount, "@") {
-		errs = append(errs, errors.New("PUSH_SERVICE_ACCOUNT is not the e-mail address of a service account"))
-	}
+	var deadline error
 	if c.AckDeadline < minAckDeadline || c.AckDeadline > maxAckDeadline {
-		errs = append(errs, fmt.Errorf("PUSH_ACK_DEADLINE is %v; it must be 10s to 600s, Pub/Sub's limits", c.AckDeadline))
+		deadline = fmt.Errorf("PUSH_ACK_DEADLINE is %v; it must be 10s to 600s, Pub/Sub's limits", c.AckDeadline)
 	}
-	return errors.Join(errs...)
+	return errors.Join(
+		settings.Required("PUSH_AUDIENCE", c.Audience, "set it to the audience of the push subscription"),
+		settings.Required("PUSH_SERVICE_ACCOUNT", c.ServiceAccount, "set it to the e-mail address of the account that signs the pushes"),
+		settings.Emails("PUSH_SERVICE_ACCOUNT", c.ServiceAccount),
+		deadline,
+	)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -362,6 +363,41 @@ func TestEnvironment(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), name) {
 				t.Errorf("%s is not named: %v", name, err)
 			}
+		}
+	})
+	t.Run("what_can_never_match_is_refused", func(t *testing.T) {
+		t.Parallel()
+		good := maps.Clone(good)
+		maps.Copy(good, map[string]string{"FIRESTORE_DATABASE": "d", "INBOX_COLLECTION": "c", "PUBSUB_VERIFICATION_TOKEN": "hush"})
+		for variable, value := range good {
+			for _, bad := range []string{" " + value, value + " ", value + "\n", `"` + value + `"`, "'" + value + "'"} {
+				vars := maps.Clone(good)
+				vars[variable] = bad
+				_, err := settings.Parse[environment](vars)
+				if err == nil || strings.Count(err.Error(), variable+" ") != 1 || strings.Contains(err.Error(), "hush") {
+					t.Errorf("%s=%q: %v", variable, bad, err)
+				}
+			}
+		}
+		for _, account := range []string{"serviceAccount:" + pushAccount, "user:" + pushAccount, "P" + pushAccount, pushAccount + "@p", "push"} {
+			vars := maps.Clone(good)
+			vars["PUSH_SERVICE_ACCOUNT"] = account
+			if _, err := settings.Parse[environment](vars); err == nil || !strings.HasPrefix(err.Error(), "PUSH_SERVICE_ACCOUNT ") {
+				t.Errorf("PUSH_SERVICE_ACCOUNT=%s: %v", account, err)
+			}
+		}
+	})
+	t.Run("one_start_names_all", func(t *testing.T) {
+		t.Parallel()
+		_, err := settings.Parse[environment](map[string]string{
+			"PUSH_AUDIENCE": "", "PUSH_SERVICE_ACCOUNT": "user:" + pushAccount, "INBOX_TTL": "30 days", "INBOX_SHARDS": "31", "PUBSUB_VERIFICATION_TOKEN": "hush ",
+		})
+		const want = "GOOGLE_CLOUD_PROJECT is not set, or is empty: set it to the ID of the Google Cloud project; INBOX_SHARDS is 31; it must be 1 to 30; " +
+			"INBOX_TTL is not a valid duration, such as 10s, 5m or 720h; PUBSUB_VERIFICATION_TOKEN has a space before or after it: remove it; " +
+			"PUSH_AUDIENCE is not set, or is empty: set it to the audience of the push subscription; " +
+			`PUSH_SERVICE_ACCOUNT lists "user:` + pushAccount + `", which has the prefix "user:": write "` + pushAccount + `"`
+		if err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
 		}
 	})
 }
