@@ -169,7 +169,7 @@ func TestOneMessage(t *testing.T) {
 		t.Errorf("binary data is shown as %s", got)
 	}
 	w.visit("/messages/" + strings.Repeat("0", 40))
-	if text := w.state(); !strings.Contains(text, "404") || !strings.Contains(text, "Messages are deleted when their time is over") {
+	if text := w.state(); !strings.Contains(text, "404") || !strings.Contains(text, "Messages are deleted after the retention period") {
 		t.Errorf("an unknown message shows %s", text)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"example.com/pushinbox/shared/calendar"
 	"example.com/pushinbox/shared/httpapi"
+	"example.com/pushinbox/shared/problem"
 	"example.com/pushinbox/shared/pubsubpush"
 	"example.com/pushinbox/shared/verify"
 )
@@ -91,7 +92,7 @@ func (h *handler) route(w http.ResponseWriter, r *http.Request) error {
 	if h.site != "" && r.URL.Path == "/"+h.site {
 		return text(w, r, "google-site-verification: "+h.site)
 	}
-	return &httpapi.Error{Status: http.StatusNotFound, Detail: "there is nothing here; notifications go to " + pathNotifications}
+	return problem.New(http.StatusNotFound, "there is nothing here; notifications go to "+pathNotifications)
 }
 
 func text(w http.ResponseWriter, r *http.Request, s string) error {
@@ -150,9 +151,9 @@ func notification(h http.Header) (calendar.Notification, error) {
 		values := h[http.CanonicalHeaderKey(name)]
 		switch {
 		case len(values) > 1:
-			bad = &httpapi.Error{Status: http.StatusBadRequest, Detail: "there is more than one header " + name}
+			bad = problem.New(http.StatusBadRequest, "there is more than one header "+name)
 		case required && (len(values) == 0 || values[0] == ""):
-			bad = &httpapi.Error{Status: http.StatusBadRequest, Detail: "the header " + name + " is missing, which Google always sends"}
+			bad = problem.New(http.StatusBadRequest, "the header "+name+" is missing, which Google always sends")
 		case len(values) == 1:
 			return values[0]
 		}
@@ -171,12 +172,12 @@ func notification(h http.Header) (calendar.Notification, error) {
 		return n, bad
 	}
 	if i, err := strconv.ParseInt(number, 10, 64); err != nil || i < 1 {
-		return n, &httpapi.Error{Status: http.StatusBadRequest, Detail: "the header X-Goog-Message-Number is not a number from 1 on"}
+		return n, problem.New(http.StatusBadRequest, "the header X-Goog-Message-Number is not a number from 1 on")
 	}
 	if expiration != "" {
 		var err error
 		if n.Expiration, err = http.ParseTime(expiration); err != nil {
-			return n, &httpapi.Error{Status: http.StatusBadRequest, Detail: "the header X-Goog-Channel-Expiration is not an HTTP date"}
+			return n, problem.New(http.StatusBadRequest, "the header X-Goog-Channel-Expiration is not an HTTP date")
 		}
 	}
 	return n, nil
@@ -200,7 +201,7 @@ func (h *handler) operate(w http.ResponseWriter, r *http.Request, method string,
 	if err != nil {
 		return err
 	}
-	httpapi.Log(r.Context(), slog.String("operator", claims.Email))
+	httpapi.Log(r.Context(), slog.String("principal", claims.Email))
 	return next(w, r)
 }
 
@@ -210,7 +211,7 @@ func calendarOf(r *http.Request, required bool) (string, error) {
 	ids := query["calendar"]
 	switch {
 	case err != nil || len(ids) > 1 || len(ids) == 1 && ids[0] == "" || len(ids) == 0 && required:
-		return "", &httpapi.Error{Status: http.StatusBadRequest, Detail: "name one calendar, as ?calendar=ID"}
+		return "", problem.New(http.StatusBadRequest, "name one calendar, as ?calendar=ID")
 	case len(ids) == 0:
 		return "", nil
 	}
@@ -270,7 +271,7 @@ func ofSeveral(w http.ResponseWriter, name string, done any, err error) error {
 	if all, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, one := range all.Unwrap() {
 			if c := (*calendar.CalendarError)(nil); errors.As(one, &c) {
-				status, detail := httpapi.Status(c.Err)
+				status, detail := problem.Of(c.Err)
 				failed = append(failed, failure{c.CalendarID, status, detail})
 			}
 		}
@@ -350,14 +351,14 @@ func (h *handler) pushed(ctx context.Context, w http.ResponseWriter, r *http.Req
 	}
 	id := m.Attributes[attributeCalendar]
 	if id == "" {
-		return &httpapi.Error{Status: http.StatusBadRequest, Detail: "the message has no attribute " + attributeCalendar}
+		return problem.New(http.StatusBadRequest, "the message has no attribute "+attributeCalendar)
 	}
 	httpapi.Log(ctx, slog.String("calendar", id), slog.String("messageId", m.MessageID))
 	result, err := h.engine.CatchUp(ctx, id)
 	if errors.Is(err, calendar.ErrBusy) {
 		// Nothing is wrong, so it is no 5xx.
 		httpapi.Outcome(ctx, "a sync is under way, this message comes again")
-		return &httpapi.Error{Status: http.StatusTooManyRequests, Detail: "another sync of this calendar is under way; push again", Cause: err}
+		return &problem.Error{Status: http.StatusTooManyRequests, Detail: "another sync of this calendar is under way; push again", Cause: err}
 	}
 	if err != nil {
 		return err

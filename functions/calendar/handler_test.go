@@ -29,6 +29,7 @@ import (
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/calendar"
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/problem"
 	"example.com/pushinbox/shared/publisher"
 	"example.com/pushinbox/shared/settings"
 	"example.com/pushinbox/shared/verify"
@@ -372,8 +373,7 @@ func TestNotificationIsKeptOrRefused(t *testing.T) {
 	s := newSite(t)
 	genuine := s.watch(t, demo)
 	s.topic.take()
-	down := &httpError{}
-	s.state.err = down
+	s.state.err = problem.New(http.StatusServiceUnavailable, "the state is down; try again")
 	if w := s.serve(forge(genuine)); w.Code != http.StatusServiceUnavailable || len(s.topic.take()) != 0 {
 		t.Errorf("with the state down it answered %d %s", w.Code, w.Body)
 	}
@@ -390,11 +390,6 @@ func TestNotificationIsKeptOrRefused(t *testing.T) {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
-
-type httpError struct{}
-
-func (*httpError) Error() string             { return "the state is down" }
-func (*httpError) HTTPStatus() (int, string) { return http.StatusServiceUnavailable, "try again" }
 
 // Google may send the sync notification before it answers the watch.
 func TestNotificationBeforeTheWatchIsAnswered(t *testing.T) {

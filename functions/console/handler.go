@@ -18,6 +18,7 @@ import (
 
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/problem"
 	"example.com/pushinbox/shared/publisher"
 	"example.com/pushinbox/shared/verify"
 )
@@ -124,7 +125,7 @@ func (h *handler) signedIn(next httpapi.HandlerFunc) httpapi.HandlerFunc {
 		}
 		httpapi.Log(r.Context(), slog.String("principal", who.Name))
 		if err := sameOrigin.Check(r); err != nil {
-			return &httpapi.Error{Status: http.StatusForbidden, Detail: "the request comes from another site", Cause: err}
+			return &problem.Error{Status: http.StatusForbidden, Detail: "the request comes from another site", Cause: err}
 		}
 		return next(w, r.WithContext(context.WithValue(r.Context(), principalKey{}, who)))
 	}
@@ -159,12 +160,12 @@ func operation(r *http.Request, action, target string, run func() error) (err er
 	if who := principalOf(r); who.MayPublish {
 		err = run()
 	} else {
-		err = &httpapi.Error{Status: http.StatusForbidden, Detail: fmt.Sprintf(
-			"you may read, but not publish or replay; ask who runs this inbox to add %s to CONSOLE_PUBLISHERS (console_publishers in Terraform)", who.Name)}
+		err = problem.New(http.StatusForbidden, fmt.Sprintf(
+			"you may read, but not publish or replay; ask who runs this inbox to add %s to CONSOLE_PUBLISHERS (console_publishers in Terraform)", who.Name))
 	}
 	if err == nil {
 		outcome = "published"
-	} else if status, _ := httpapi.Status(err); status < http.StatusInternalServerError {
+	} else if status, _ := problem.Of(err); status < http.StatusInternalServerError {
 		outcome = "refused"
 	}
 	return err
@@ -185,7 +186,7 @@ func unknown(w http.ResponseWriter, r *http.Request) error {
 			return httpapi.AllowMethods(w, r, http.MethodGet, http.MethodPost)
 		}
 	}
-	return &httpapi.Error{Status: http.StatusNotFound, Detail: "there is nothing here; try /messages"}
+	return problem.New(http.StatusNotFound, "there is nothing here; try /messages")
 }
 
 func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
@@ -213,7 +214,7 @@ func query(r *http.Request) (inbox.Query, error) {
 	if s := v.Get("pageSize"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 0 {
-			return q, &httpapi.Error{Status: http.StatusBadRequest, Detail: "pageSize is not a number of messages"}
+			return q, problem.New(http.StatusBadRequest, "pageSize is not a number of messages")
 		}
 		q.PageSize = n
 	}
@@ -283,7 +284,7 @@ func (h *handler) replay(w http.ResponseWriter, r *http.Request) error {
 	id, ok := strings.CutSuffix(r.PathValue("idReplay"), ":replay")
 	if !ok {
 		w.Header().Set("Allow", "GET")
-		return &httpapi.Error{Status: http.StatusMethodNotAllowed, Detail: "use GET, or POST to /messages/{id}:replay"}
+		return problem.New(http.StatusMethodNotAllowed, "use GET, or POST to /messages/{id}:replay")
 	}
 	return operation(r, "replay", id, func() error { return h.publishAgain(w, r, id) })
 }

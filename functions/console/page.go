@@ -18,6 +18,7 @@ import (
 
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/problem"
 	"example.com/pushinbox/shared/publisher"
 )
 
@@ -80,7 +81,7 @@ func parsePage(name string) *template.Template {
 func (h *handler) asset(w http.ResponseWriter, r *http.Request) error {
 	a, ok := assets[r.PathValue("name")]
 	if !ok {
-		return &httpapi.Error{Status: http.StatusNotFound, Detail: "there is no such file"}
+		return problem.New(http.StatusNotFound, "there is no such file")
 	}
 	hd := w.Header()
 	hd.Set("Content-Type", a.contentType)
@@ -131,8 +132,8 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 		httpapi.WriteError(w, err)
 		return
 	}
-	status, detail := httpapi.Status(err)
-	p := problem{Status: status, Title: http.StatusText(status), Detail: strings.ToUpper(detail[:1]) + detail[1:]}
+	status, detail := problem.Of(err)
+	p := failure{Status: status, Title: http.StatusText(status), Detail: strings.ToUpper(detail[:1]) + detail[1:]}
 	switch {
 	case r.Method != http.MethodGet:
 		p.Next = "Nothing was published. Go back: what you typed is still there."
@@ -141,7 +142,7 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 	case status == http.StatusForbidden:
 		p.Next = "Ask who runs this inbox to let you in."
 	case status == http.StatusNotFound:
-		p.Next = "Messages are deleted when their time is over. The list has what is there."
+		p.Next = "Messages are deleted after the retention period; the list shows what remains."
 	case status == http.StatusServiceUnavailable:
 		p.Next, p.Retry = "Nothing is lost: pushes that could not be stored are sent again. Try again in a few seconds; the log of this function has the cause.", true
 	case status == http.StatusInternalServerError:
@@ -154,8 +155,8 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 	}
 }
 
-// problem is what the error page shows.
-type problem struct {
+// failure is what the error page shows.
+type failure struct {
 	principal
 	Status        int
 	Title, Detail string
@@ -293,7 +294,7 @@ func (h *handler) publishForm(w http.ResponseWriter, r *http.Request, body []byt
 	if unreadable != nil {
 		return err
 	}
-	status, detail := httpapi.Status(err)
+	status, detail := problem.Of(err)
 	if failed := h.listPage(w, r, status, inbox.Query{}, list{Form: publishForm{
 		form.Get("payload"), form.Get("attributes"), form.Get("orderingKey"),
 		fmt.Sprintf("Refused (%d): %s.", status, detail),

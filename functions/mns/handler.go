@@ -139,7 +139,7 @@ func (h *handler) push(w http.ResponseWriter, r *http.Request, path string, secr
 		return err
 	}
 	m := n.Message(signer, path)
-	httpapi.Log(r.Context(), slog.String("messageId", m.MessageID), slog.String("subscription", m.Subscription))
+	httpapi.Log(r.Context(), slog.String("principal", n.TopicOwner), slog.String("messageId", m.MessageID), slog.String("subscription", m.Subscription))
 	stored, err := h.store.Put(r.Context(), m)
 	if err != nil {
 		return err

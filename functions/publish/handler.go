@@ -57,7 +57,7 @@ func (h *handler) publish(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	httpapi.Log(r.Context(), slog.String("caller", claims.Email))
+	httpapi.Log(r.Context(), slog.String("principal", claims.Email))
 	body, err := httpapi.ReadBody(w, r, publisher.MaxBodySize)
 	if err != nil {
 		return err

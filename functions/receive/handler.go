@@ -12,6 +12,7 @@ import (
 
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/problem"
 	"example.com/pushinbox/shared/pubsubpush"
 	"example.com/pushinbox/shared/verify"
 )
@@ -79,6 +80,7 @@ func (h *handler) push(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	httpapi.Log(r.Context(), slog.String("principal", claims.Email))
 	if h.token != "" {
 		if err := verify.Secret(r, h.token); err != nil {
 			return err
@@ -91,7 +93,7 @@ func (h *handler) push(w http.ResponseWriter, r *http.Request) error {
 		size = pubsubpush.MaxBodySize
 	}
 	if err := h.bodies.Acquire(ctx, size); err != nil {
-		return &httpapi.Error{Status: http.StatusServiceUnavailable, Detail: "too many large pushes at once; try again", Cause: err}
+		return &problem.Error{Status: http.StatusServiceUnavailable, Detail: "too many large pushes at once; try again", Cause: err}
 	}
 	defer h.bodies.Release(size)
 	body, err := httpapi.ReadBody(w, r, pubsubpush.MaxBodySize)

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.com/pushinbox/shared/httpapi"
+	"example.com/pushinbox/shared/problem"
 )
 
 // tokenLife is how long an ID token is used; Google's live an hour.
@@ -85,14 +86,14 @@ func forward(target *url.URL, tokens *gcloudTokens) http.Handler {
 			}
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			httpapi.WriteError(w, &httpapi.Error{Status: http.StatusBadGateway, Detail: "the console at " + target.Host + " cannot be reached", Cause: err})
+			httpapi.WriteError(w, &problem.Error{Status: http.StatusBadGateway, Detail: "the console at " + target.Host + " cannot be reached", Cause: err})
 		},
 		ErrorLog: slog.NewLogLogger(slog.NewTextHandler(os.Stderr, nil), slog.LevelWarn),
 	}
 	return guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		token, err := tokens.get(r.Context())
 		if err != nil {
-			httpapi.WriteError(w, &httpapi.Error{Status: http.StatusBadGateway, Detail: err.Error()})
+			httpapi.WriteError(w, problem.New(http.StatusBadGateway, err.Error()))
 			return
 		}
 		r.Header.Set("Authorization", "Bearer "+token)

@@ -16,6 +16,7 @@ import (
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/mns"
+	"example.com/pushinbox/shared/problem"
 )
 
 const (
@@ -96,7 +97,7 @@ func (m *localMNS) sign(w http.ResponseWriter, r *http.Request) {
 	}
 	var p pushToSign
 	if err := json.Unmarshal(b, &p); err != nil || p.Header == nil || !strings.HasPrefix(p.Target, "/") {
-		httpapi.WriteError(w, &httpapi.Error{Status: http.StatusBadRequest, Detail: "this is no push to sign", Cause: err})
+		httpapi.WriteError(w, &problem.Error{Status: http.StatusBadRequest, Detail: "this is no push to sign", Cause: err})
 		return
 	}
 	m.signer.Sign(p.Header, http.MethodPost, p.Target, p.Body, time.Now())

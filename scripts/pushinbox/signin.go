@@ -13,6 +13,7 @@ import (
 
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/httpapi"
+	"example.com/pushinbox/shared/problem"
 )
 
 // Who is who in a local run.
@@ -32,16 +33,16 @@ const (
 // without a credential would otherwise be any web page's to take.
 func fromHere(r *http.Request) error {
 	if !isLoopback(r.Host) {
-		return &httpapi.Error{Status: http.StatusForbidden, Detail: "open this address as 127.0.0.1 or localhost"}
+		return problem.New(http.StatusForbidden, "open this address as 127.0.0.1 or localhost")
 	}
 	switch site := r.Header.Get("Sec-Fetch-Site"); site {
 	case "", "same-origin", "none":
 	default:
-		return &httpapi.Error{Status: http.StatusForbidden, Detail: "the request comes from another site; if you followed a link, type its address instead"}
+		return problem.New(http.StatusForbidden, "the request comes from another site; if you followed a link, type its address instead")
 	}
 	if origin := r.Header.Get("Origin"); origin != "" {
 		if u, err := url.Parse(origin); err != nil || u.Host != r.Host {
-			return &httpapi.Error{Status: http.StatusForbidden, Detail: "the request comes from another site"}
+			return problem.New(http.StatusForbidden, "the request comes from another site")
 		}
 	}
 	return nil
@@ -135,7 +136,7 @@ func tokens(issuer *pushfake.Issuer, base string) http.Handler {
 			target = "receive"
 		}
 		if defaults[target] == nil {
-			httpapi.WriteError(w, &httpapi.Error{Status: http.StatusBadRequest, Detail: "for must be receive, publish, console or calendar"})
+			httpapi.WriteError(w, problem.New(http.StatusBadRequest, "for must be receive, publish, console or calendar"))
 			return
 		}
 		claims := maps.Clone(defaults[target])
@@ -146,7 +147,7 @@ func tokens(issuer *pushfake.Issuer, base string) http.Handler {
 		}
 		token, err := issuer.IDToken(claims)
 		if err != nil {
-			httpapi.WriteError(w, &httpapi.Error{Status: http.StatusBadRequest, Detail: "these claims cannot be signed", Cause: err})
+			httpapi.WriteError(w, &problem.Error{Status: http.StatusBadRequest, Detail: "these claims cannot be signed", Cause: err})
 			return
 		}
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")

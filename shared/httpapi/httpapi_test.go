@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/pushinbox/shared/httpapi"
+	"example.com/pushinbox/shared/problem"
 )
 
 func TestErrorBecomesProblem(t *testing.T) {
@@ -27,16 +28,16 @@ func TestErrorBecomesProblem(t *testing.T) {
 		header map[string]string
 	}{
 		"own_status_with_cause_hidden": {
-			&httpapi.Error{Status: 400, Detail: "bad", Cause: errors.New("secret")}, 400, "bad", nil,
+			&problem.Error{Status: 400, Detail: "bad", Cause: errors.New("secret")}, 400, "bad", nil,
 		},
 		"wrapped_status": {
-			fmt.Errorf("around: %w", &httpapi.Error{Status: 403, Detail: "no"}), 403, "no", nil,
+			fmt.Errorf("around: %w", problem.New(403, "no")), 403, "no", nil,
 		},
 		"unauthorized_says_how": {
-			&httpapi.Error{Status: 401, Detail: "who?"}, 401, "who?", map[string]string{"Www-Authenticate": "Bearer"},
+			problem.New(401, "who?"), 401, "who?", map[string]string{"Www-Authenticate": "Bearer"},
 		},
 		"unavailable_says_when": {
-			&httpapi.Error{Status: 503, Detail: "down"}, 503, "down", map[string]string{"Retry-After": "5"},
+			problem.New(503, "down"), 503, "down", map[string]string{"Retry-After": "5"},
 		},
 		"deadline": {
 			fmt.Errorf("secret: %w", context.DeadlineExceeded), 503, "the request took too long; try again", nil,
@@ -103,7 +104,7 @@ func TestReadBody(t *testing.T) {
 				}
 				return
 			}
-			if status, _ := httpapi.Status(err); err == nil || status != test.status {
+			if status, _ := problem.Of(err); err == nil || status != test.status {
 				t.Errorf("got %v, want status %d", err, test.status)
 			}
 		})
@@ -161,7 +162,7 @@ func TestAccessLogSeverity(t *testing.T) {
 	t.Parallel()
 	for status, want := range map[int]string{400: "WARNING", 403: "WARNING", 500: "ERROR", 503: "ERROR"} {
 		w, line := logged(t, func(http.ResponseWriter, *http.Request) error {
-			return &httpapi.Error{Status: status, Detail: "d", Cause: errors.New("why")}
+			return &problem.Error{Status: status, Detail: "d", Cause: errors.New("why")}
 		}, httptest.NewRequest(http.MethodGet, "/", nil))
 		if w.Code != status || line["severity"] != want || line["error"] != "d: why" {
 			t.Errorf("%d: answered %d, logged %v", status, w.Code, line)

@@ -6,13 +6,15 @@ import (
 	"net/http"
 	"os"
 	"sync"
+
+	"example.com/pushinbox/shared/problem"
 )
 
-// Function returns the handler of the Cloud Function with this name, made by
-// open once. When the process was started to serve exactly this function
-// (target, the value of FUNCTION_TARGET), it is made at once and a failure
+// Function returns the handler of the Cloud Function with this name, which
+// open creates once. When the process was started to serve exactly this function
+// (target, the value of FUNCTION_TARGET), it is created at once and a failure
 // ends the process, so that a bad setting fails the deployment and not the
-// first message. Otherwise it is made on first use.
+// first message. Otherwise it is created on first use.
 func Function(name, target string, log *slog.Logger, open func(context.Context) (http.Handler, error)) http.HandlerFunc {
 	once := sync.OnceValues(func() (http.Handler, error) { return open(context.Background()) })
 	if name == target {
@@ -25,7 +27,7 @@ func Function(name, target string, log *slog.Logger, open func(context.Context) 
 		h, err := once()
 		if err != nil {
 			log.Error(name + " cannot start: " + err.Error())
-			WriteError(w, &Error{Status: http.StatusServiceUnavailable, Detail: "the function is not configured; its log says what is missing"})
+			WriteError(w, problem.New(http.StatusServiceUnavailable, "the function is not configured; its log says what is missing"))
 			return
 		}
 		h.ServeHTTP(w, r)

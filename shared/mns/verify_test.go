@@ -28,6 +28,7 @@ import (
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/mns"
+	"example.com/pushinbox/shared/problem"
 	"example.com/pushinbox/testkit/mnsattack"
 )
 
@@ -91,7 +92,7 @@ func (e *endpoint) serve(t testing.TB, r *http.Request) int {
 	}
 	w := httptest.NewRecorder()
 	if err := e.push(w, got.WithContext(r.Context())); err != nil {
-		status, detail := httpapi.Status(err)
+		status, detail := problem.Of(err)
 		if detail == "" || strings.Contains(detail, "%") {
 			t.Errorf("the detail is %q", detail)
 		}

@@ -9,6 +9,8 @@ import (
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"google.golang.org/protobuf/encoding/protojson"
+
+	"example.com/pushinbox/shared/problem"
 )
 
 // MaxBodySize is the largest HTTP body worth reading, in bytes: MaxRequestSize
@@ -20,20 +22,10 @@ type Reply struct {
 	MessageIDs []string `json:"messageIds"`
 }
 
-// requestError is a publish request that cannot be read. Its status is 400.
-type requestError struct {
-	detail string
-	cause  error
+// unreadable is the error of a publish request that cannot be read.
+func unreadable(detail string, cause error) error {
+	return &problem.Error{Status: http.StatusBadRequest, Detail: detail, Cause: cause}
 }
-
-func (e *requestError) Error() string {
-	if e.cause == nil {
-		return e.detail
-	}
-	return e.detail + ": " + e.cause.Error()
-}
-
-func (e *requestError) HTTPStatus() (int, string) { return http.StatusBadRequest, e.detail }
 
 // Parse reads the messages of an HTTP publish request with header h and the
 // given query and body:
@@ -51,7 +43,7 @@ func Parse(h http.Header, query url.Values, body []byte) ([]*pubsubpb.PubsubMess
 	contentType := h.Get("Content-Type")
 	mediaType, _, err := mime.ParseMediaType(contentType)
 	if err != nil && contentType != "" {
-		return nil, &requestError{"the Content-Type cannot be read", err}
+		return nil, unreadable("the Content-Type cannot be read", err)
 	}
 	switch mediaType {
 	case "application/json":
@@ -66,7 +58,7 @@ func Parse(h http.Header, query url.Values, body []byte) ([]*pubsubpb.PubsubMess
 func parseJSON(body []byte) ([]*pubsubpb.PubsubMessage, error) {
 	var req pubsubpb.PublishRequest
 	if err := protojson.Unmarshal(body, &req); err != nil {
-		return nil, &requestError{`the body is not a topics.publish request: send {"messages": [{"data": "<base64>", "attributes": {}, "orderingKey": ""}]}`, err}
+		return nil, unreadable(`the body is not a topics.publish request: send {"messages": [{"data": "<base64>", "attributes": {}, "orderingKey": ""}]}`, err)
 	}
 	for _, m := range req.GetMessages() {
 		// Output only; Pub/Sub sets both.
@@ -78,7 +70,7 @@ func parseJSON(body []byte) ([]*pubsubpb.PubsubMessage, error) {
 func parseForm(body []byte) ([]*pubsubpb.PubsubMessage, error) {
 	form, err := url.ParseQuery(string(body))
 	if err != nil {
-		return nil, &requestError{"the form cannot be read", err}
+		return nil, unreadable("the form cannot be read", err)
 	}
 	m := &pubsubpb.PubsubMessage{Data: []byte(form.Get("payload")), OrderingKey: form.Get("orderingKey")}
 	for i, line := range strings.Split(form.Get("attributes"), "\n") {
@@ -88,7 +80,7 @@ func parseForm(body []byte) ([]*pubsubpb.PubsubMessage, error) {
 		}
 		k, v, ok := strings.Cut(line, "=")
 		if !ok {
-			return nil, &requestError{fmt.Sprintf("line %d of attributes is not key=value", i+1), nil}
+			return nil, unreadable(fmt.Sprintf("line %d of attributes is not key=value", i+1), nil)
 		}
 		if err := setAttribute(m, strings.TrimSpace(k), strings.TrimSpace(v)); err != nil {
 			return nil, err
@@ -118,7 +110,7 @@ func parseRaw(contentType string, query url.Values, body []byte) ([]*pubsubpb.Pu
 // would be lost.
 func setAttribute(m *pubsubpb.PubsubMessage, k, v string) error {
 	if _, ok := m.Attributes[k]; ok {
-		return &requestError{"an attribute is given twice", nil}
+		return unreadable("an attribute is given twice", nil)
 	}
 	if m.Attributes == nil {
 		m.Attributes = make(map[string]string)

@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"example.com/pushinbox/shared/problem"
 )
 
 // Pub/Sub's limits for one publish request, in messages and bytes.
@@ -29,52 +31,25 @@ const (
 	MaxOrderingKeySize  = 1024
 )
 
-// LimitError says which message is over which of Pub/Sub's limits. Its status
-// is 400.
-type LimitError struct {
-	// Index is the position of the message in the request, or -1 when the
-	// request as a whole is over the limit.
-	Index int
-	// Limit describes the limit, Value what the message has.
-	Limit string
-	Value string
-}
-
-// Error names the message, the limit and the value.
-func (e *LimitError) Error() string {
-	if e.Index < 0 {
-		return fmt.Sprintf("the request has %s; the limit is %s", e.Value, e.Limit)
-	}
-	return fmt.Sprintf("message %d has %s; the limit is %s", e.Index, e.Value, e.Limit)
-}
-
-// HTTPStatus returns 400 and the error's text, which holds no payload.
-func (e *LimitError) HTTPStatus() (int, string) { return http.StatusBadRequest, e.Error() }
-
 // ErrUnavailable is the error of a topic that cannot be reached or does not
-// exist. Its status is 503.
-var ErrUnavailable error = unavailable{}
+// exist.
+var ErrUnavailable = problem.New(http.StatusServiceUnavailable, "Pub/Sub does not accept the message now; try again")
 
-type unavailable struct{}
+// errRefused is Pub/Sub's own refusal of messages that passed Check.
+var errRefused = problem.New(http.StatusBadRequest, "Pub/Sub refused the messages as invalid; the log has the reason")
 
-func (unavailable) Error() string { return "publisher: the topic cannot be published to" }
-
-func (unavailable) HTTPStatus() (int, string) {
-	return http.StatusServiceUnavailable, "Pub/Sub does not take the message now; try again"
-}
-
-// Check returns a *LimitError for the first message that Pub/Sub would refuse,
-// or nil.
+// Check returns an error with status 400 that names the first message that
+// Pub/Sub would refuse, the limit and what the message has instead, or nil.
 func Check(messages []*pubsubpb.PubsubMessage) error {
 	if n := len(messages); n == 0 || n > MaxMessages {
-		return &LimitError{-1, fmt.Sprintf("1 to %d", MaxMessages), fmt.Sprintf("%d messages", n)}
+		return limitError("the request", fmt.Sprintf("%d messages", n), fmt.Sprintf("1 to %d", MaxMessages))
 	}
 	for i, m := range messages {
 		if err := check(i, m); err != nil {
 			return err
 		}
 		if m.OrderingKey != messages[0].OrderingKey {
-			return &LimitError{i, "one ordering key for each request", "another ordering key than message 0"}
+			return limitError(nth(i), "another ordering key than message 0", "one ordering key for each request")
 		}
 	}
 	if n := proto.Size(&pubsubpb.PublishRequest{Messages: messages}); n > MaxRequestSize {
@@ -84,37 +59,44 @@ func Check(messages []*pubsubpb.PubsubMessage) error {
 				largest = i
 			}
 		}
-		return &LimitError{-1, fmt.Sprintf("%d", MaxRequestSize), fmt.Sprintf("%d bytes, %d of them in message %d", n, len(messages[largest].Data), largest)}
+		return limitError("the request", fmt.Sprintf("%d bytes, %d of them in message %d", n, len(messages[largest].Data), largest), MaxRequestSize)
 	}
 	return nil
 }
 
+func nth(i int) string { return fmt.Sprintf("message %d", i) }
+
+// limitError says what has which value, and what Pub/Sub's limit is.
+func limitError(what, value string, limit any) error {
+	return problem.New(http.StatusBadRequest, fmt.Sprintf("%s has %s; the limit is %v", what, value, limit))
+}
+
 func check(i int, m *pubsubpb.PubsubMessage) error {
 	over := func(what string, n, limit int) error {
-		return &LimitError{i, fmt.Sprintf("%d", limit), fmt.Sprintf("%s of %d bytes", what, n)}
+		return limitError(nth(i), fmt.Sprintf("%s of %d bytes", what, n), limit)
 	}
 	switch {
 	case len(m.Data) == 0 && len(m.Attributes) == 0:
-		return &LimitError{i, "at least one byte of data or one attribute", "neither"}
+		return limitError(nth(i), "neither", "at least one byte of data or one attribute")
 	case len(m.Attributes) > MaxAttributes:
-		return &LimitError{i, fmt.Sprintf("%d", MaxAttributes), fmt.Sprintf("%d attributes", len(m.Attributes))}
+		return limitError(nth(i), fmt.Sprintf("%d attributes", len(m.Attributes)), MaxAttributes)
 	case len(m.OrderingKey) > MaxOrderingKeySize:
 		return over("an ordering key", len(m.OrderingKey), MaxOrderingKeySize)
 	case !utf8.ValidString(m.OrderingKey):
-		return &LimitError{i, "UTF-8", "an ordering key that is not UTF-8"}
+		return limitError(nth(i), "an ordering key that is not UTF-8", "UTF-8")
 	}
 	for k, v := range m.Attributes {
 		switch {
 		case k == "":
-			return &LimitError{i, "at least one byte", "an attribute key of 0 bytes"}
+			return limitError(nth(i), "an attribute key of 0 bytes", "at least one byte")
 		case len(k) > MaxAttributeKeySize:
 			return over("an attribute key", len(k), MaxAttributeKeySize)
 		case strings.HasPrefix(k, "goog"):
-			return &LimitError{i, `any prefix but "goog"`, `an attribute key that starts with "goog"`}
+			return limitError(nth(i), `an attribute key that starts with "goog"`, `any prefix but "goog"`)
 		case len(v) > MaxAttributeSize:
 			return over("an attribute value", len(v), MaxAttributeSize)
 		case !utf8.ValidString(k) || !utf8.ValidString(v):
-			return &LimitError{i, "UTF-8", "an attribute that is not UTF-8"}
+			return limitError(nth(i), "an attribute that is not UTF-8", "UTF-8")
 		}
 	}
 	return nil
@@ -154,7 +136,7 @@ func New(client *pubsub.Client, topic string) (*Publisher, error) {
 }
 
 // Publish sends messages, all of them or none, in one request and returns
-// their IDs in order. It fails with a *LimitError, with ErrUnavailable, or with
+// their IDs in order. It fails as Check does, with ErrUnavailable, or with
 // the context's error. One request per call and no batching in the background:
 // a function's CPU is only there while a request is, and whoever has many
 // messages sends them together.
@@ -173,15 +155,4 @@ func (p *Publisher) Publish(ctx context.Context, messages []*pubsubpb.PubsubMess
 		return nil, fmt.Errorf("%w: %w", errRefused, err)
 	}
 	return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
-}
-
-// errRefused is Pub/Sub's own refusal of messages that passed Check.
-var errRefused error = refused{}
-
-type refused struct{}
-
-func (refused) Error() string { return "publisher: Pub/Sub refused the messages" }
-
-func (refused) HTTPStatus() (int, string) {
-	return http.StatusBadRequest, "Pub/Sub refused the messages as invalid; the log has the reason"
 }

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"example.com/pushinbox/shared/problem"
 	"example.com/pushinbox/shared/publisher"
 )
 
@@ -82,11 +83,7 @@ func TestPublishErrors(t *testing.T) {
 		t.Parallel()
 		_, p := topic(t, pstest.WithErrorInjection("Publish", codes.InvalidArgument, "bad"))
 		_, err := p.Publish(t.Context(), one)
-		var own interface{ HTTPStatus() (int, string) }
-		if !errors.As(err, &own) {
-			t.Fatalf("got %v", err)
-		}
-		if status, _ := own.HTTPStatus(); status != http.StatusBadRequest {
+		if status, _ := problem.Of(err); status != http.StatusBadRequest {
 			t.Errorf("status %d for %v", status, err)
 		}
 	})
@@ -156,11 +153,10 @@ func TestLimits(t *testing.T) {
 				}
 				return
 			}
-			var limit *publisher.LimitError
-			if !errors.As(err, &limit) || err.Error() != test.want {
+			if err == nil || err.Error() != test.want {
 				t.Fatalf("got  %v\nwant %s", err, test.want)
 			}
-			if status, detail := limit.HTTPStatus(); status != http.StatusBadRequest || detail != test.want {
+			if status, detail := problem.Of(err); status != http.StatusBadRequest || detail != test.want {
 				t.Errorf("answered %d %q", status, detail)
 			}
 		})
@@ -247,12 +243,8 @@ func TestParseRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			got, err := publisher.Parse(http.Header{"Content-Type": {test.contentType}}, query, []byte(test.body))
-			var own interface{ HTTPStatus() (int, string) }
-			if !errors.As(err, &own) {
-				t.Fatalf("got %v, %v", got, err)
-			}
-			if status, _ := own.HTTPStatus(); status != http.StatusBadRequest {
-				t.Errorf("status %d", status)
+			if status, _ := problem.Of(err); status != http.StatusBadRequest {
+				t.Errorf("got %v, %v", got, err)
 			}
 		})
 	}

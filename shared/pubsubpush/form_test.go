@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/problem"
 	"example.com/pushinbox/shared/pubsubpush"
 )
 
@@ -109,10 +110,8 @@ func TestFormIsNotThePublishersChoice(t *testing.T) {
 			if (err == nil) != (test.want != nil) || err != nil && !errors.Is(err, pubsubpush.ErrMalformed) {
 				t.Errorf("error %v", err)
 			}
-			if own, ok := err.(interface{ HTTPStatus() (int, string) }); ok {
-				if status, detail := own.HTTPStatus(); status != http.StatusBadRequest || !strings.Contains(detail, "path") {
-					t.Errorf("answered %d %s", status, detail)
-				}
+			if own, ok := err.(*problem.Error); ok && (own.Status != http.StatusBadRequest || !strings.Contains(own.Detail, "path")) {
+				t.Errorf("answered %d %s", own.Status, own.Detail)
 			}
 		})
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/problem"
 )
 
 // MaxBodySize is the largest body a push can have, in bytes: 10 MB of data in
@@ -25,18 +26,11 @@ import (
 // and the envelope around them.
 const MaxBodySize = 15 << 20
 
-// ErrMalformed is the error of a request that is no push. Its status is 400:
-// Pub/Sub delivers it again, and to the dead-letter topic in the end.
-var ErrMalformed error = malformed{}
-
-type malformed struct{}
-
-func (malformed) Error() string { return "pubsubpush: not a Pub/Sub push" }
-
-func (malformed) HTTPStatus() (int, string) {
-	return http.StatusBadRequest, `the body is not a Pub/Sub push: send {"message": {"messageId": ..., "data": "<base64>"}, "subscription": ...} ` +
-		"as application/json, or unwrapped data with x-goog-pubsub-* headers"
-}
+// ErrMalformed is the error of a request that is not a push. Its status is 400:
+// Pub/Sub delivers the message again, and to the dead-letter topic in the end.
+var ErrMalformed = problem.New(http.StatusBadRequest,
+	`the body is not a Pub/Sub push: send {"message": {"messageId": ..., "data": "<base64>"}, "subscription": ...} `+
+		"as application/json, or unwrapped data with x-goog-pubsub-* headers")
 
 // Headers of an unwrapped push with metadata.
 const (
@@ -105,15 +99,15 @@ func (f Form) Decode(h http.Header, body []byte) (*inbox.Message, error) {
 	case Wrapped:
 		m, err := decodeEnvelope(body, true)
 		if err != nil {
-			return nil, formError{err, `this endpoint's path says that pushes are wrapped, and the body is not: send {"message": {"messageId": ..., "data": "<base64>"}, ` +
-				`"subscription": ...}, or let a subscription with payload unwrapping push to /unwrapped or /bare`}
+			return nil, wrongForm(err, `this endpoint's path says that pushes are wrapped, and the body is not: send {"message": {"messageId": ..., "data": "<base64>"}, `+
+				`"subscription": ...}, or let a subscription with payload unwrapping push to /unwrapped or /bare`)
 		}
 		return m, nil
 	case Unwrapped:
 		m, err := decodeMetadata(h, body)
 		if err != nil {
-			return nil, formError{err, "this endpoint's path says that pushes are unwrapped with metadata, and the headers x-goog-pubsub-* are missing, doubled or malformed: " +
-				"set writeMetadata on the subscription, or let it push to /wrapped or /bare"}
+			return nil, wrongForm(err, "this endpoint's path says that pushes are unwrapped with metadata, and the headers x-goog-pubsub-* are missing, doubled or malformed: "+
+				"set writeMetadata on the subscription, or let it push to /wrapped or /bare")
 		}
 		return m, nil
 	case Bare:
@@ -122,16 +116,11 @@ func (f Form) Decode(h http.Header, body []byte) (*inbox.Message, error) {
 	return Decode(h, body)
 }
 
-// formError is the error of a request that is not a push of the form that its
+// wrongForm is the error of a request that is not a push of the form that its
 // endpoint takes.
-type formError struct {
-	error
-	detail string
+func wrongForm(cause error, detail string) error {
+	return &problem.Error{Status: http.StatusBadRequest, Detail: detail, Cause: cause}
 }
-
-func (e formError) Unwrap() error { return e.error }
-
-func (e formError) HTTPStatus() (int, string) { return http.StatusBadRequest, e.detail }
 
 // Decode is the Decode of Guessed.
 func Decode(h http.Header, body []byte) (*inbox.Message, error) {

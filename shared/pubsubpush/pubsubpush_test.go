@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/problem"
 	"example.com/pushinbox/shared/pubsubpush"
 )
 
@@ -304,12 +305,8 @@ func check(t *testing.T, h http.Header, body []byte) {
 	redelivered := bytes.Clone(body)
 	m, err := pubsubpush.Decode(h, body)
 	if err != nil {
-		var own interface{ HTTPStatus() (int, string) }
-		if m != nil || !errors.As(err, &own) {
-			t.Fatalf("got %v, %v", m, err)
-		}
-		if status, _ := own.HTTPStatus(); status != http.StatusBadRequest {
-			t.Fatalf("status %d for %v", status, err)
+		if status, _ := problem.Of(err); m != nil || status != http.StatusBadRequest {
+			t.Fatalf("got %v, status %d for %v", m, status, err)
 		}
 		return
 	}

@@ -1,87 +1,77 @@
 package verify
 
-import "net/http"
+import (
+	"net/http"
 
-// Error is a reason to refuse a request, with the HTTP status its sender
-// should see.
-type Error struct {
-	status int
-	detail string
-}
-
-// Error returns the fixed description. It holds nothing of the request.
-func (e *Error) Error() string { return "verify: " + e.detail }
-
-// HTTPStatus returns the status for the sender and a detail that is safe to
-// show and says what to do next.
-func (e *Error) HTTPStatus() (status int, detail string) { return e.status, e.detail }
+	"example.com/pushinbox/shared/problem"
+)
 
 // The reasons with status 401: there is no credential, or one that proves
 // nothing. What a Verifier returns may wrap one of them together with its
 // cause, which is for the log only; tell them apart with errors.Is.
 var (
 	// ErrNoToken: there is no Authorization header, or no token in it.
-	ErrNoToken error = &Error{http.StatusUnauthorized,
-		"the request carries no token; send a Google ID token as \"Authorization: Bearer TOKEN\""}
+	ErrNoToken = problem.New(http.StatusUnauthorized,
+		`the request carries no token; send a Google ID token as "Authorization: Bearer TOKEN"`)
 	// ErrNoAssertion: there is no x-goog-iap-jwt-assertion header, or it is empty.
-	ErrNoAssertion error = &Error{http.StatusUnauthorized,
-		"the request did not come through Identity-Aware Proxy: it carries no x-goog-iap-jwt-assertion; use the address that IAP protects"}
+	ErrNoAssertion = problem.New(http.StatusUnauthorized,
+		"the request did not come through Identity-Aware Proxy: it carries no x-goog-iap-jwt-assertion; use the address that IAP protects")
 	// ErrRepeated: the header with the credential is there more than once.
-	ErrRepeated error = &Error{http.StatusUnauthorized,
-		"the request carries more than one credential; send the header exactly once"}
+	ErrRepeated = problem.New(http.StatusUnauthorized,
+		"the request carries more than one credential; send the header exactly once")
 	// ErrScheme: the Authorization header's scheme is not Bearer.
-	ErrScheme error = &Error{http.StatusUnauthorized,
-		"the authorization scheme is not Bearer; send a Google ID token as \"Authorization: Bearer TOKEN\""}
+	ErrScheme = problem.New(http.StatusUnauthorized,
+		`the authorization scheme is not Bearer; send a Google ID token as "Authorization: Bearer TOKEN"`)
 	// ErrTooLarge: the token is over MaxTokenSize.
-	ErrTooLarge error = &Error{http.StatusUnauthorized,
-		"the token is larger than 8 KiB, which no Google token is; send the ID token and nothing else"}
+	ErrTooLarge = problem.New(http.StatusUnauthorized,
+		"the token is larger than 8 KiB, which no Google token is; send the ID token and nothing else")
 	// ErrMalformed: the credential is not a JWT that Google would make.
-	ErrMalformed error = &Error{http.StatusUnauthorized,
-		"the token is not a well-formed JWT; send the ID token exactly as Google gave it"}
+	ErrMalformed = problem.New(http.StatusUnauthorized,
+		"the token is not a well-formed JWT; send the ID token exactly as Google gave it")
 	// ErrAlgorithm: the header names another algorithm than the route's.
-	ErrAlgorithm error = &Error{http.StatusUnauthorized,
-		"the token is not signed with the one algorithm allowed here: RS256 for a Google ID token, ES256 for an IAP assertion; send a token signed by Google"}
+	ErrAlgorithm = problem.New(http.StatusUnauthorized,
+		"the token is not signed with the one algorithm allowed here: RS256 for a Google ID token, ES256 for an IAP assertion; send a token signed by Google")
 	// ErrKeyID: the header names no key, or one that is not in Google's set.
-	ErrKeyID error = &Error{http.StatusUnauthorized,
-		"the token names no key, or one that is not among Google's current keys; get a new token from Google"}
+	ErrKeyID = problem.New(http.StatusUnauthorized,
+		"the token names no key, or one that is not among Google's current keys; get a new token from Google")
 	// ErrSignature: the signature is not one of the named key over this token.
-	ErrSignature error = &Error{http.StatusUnauthorized,
-		"the token's signature is not valid; send the ID token exactly as Google gave it"}
+	ErrSignature = problem.New(http.StatusUnauthorized,
+		"the token's signature is not valid; send the ID token exactly as Google gave it")
 	// ErrSignatureRemoved: the platform in front of the function cut the
 	// signature off. Cloud Run does so once it has checked the token itself.
-	ErrSignatureRemoved error = &Error{http.StatusUnauthorized,
-		"the token's signature reads SIGNATURE_REMOVED_BY_GOOGLE: the platform checked the token and cut the signature off, because the function is deployed private; this function verifies for itself, so deploy it to be invoked by anyone (--allow-unauthenticated)"}
+	ErrSignatureRemoved = problem.New(http.StatusUnauthorized,
+		"the token's signature reads SIGNATURE_REMOVED_BY_GOOGLE: the platform checked the token and cut the signature off, because the function is deployed private; this function verifies for itself, so deploy it to be invoked by anyone (--allow-unauthenticated)")
 	// ErrExpired: the token's exp has passed. There is no leeway.
-	ErrExpired error = &Error{http.StatusUnauthorized,
-		"the token has expired; get a new one"}
+	ErrExpired = problem.New(http.StatusUnauthorized,
+		"the token has expired; get a new one")
 	// ErrNoExpiry: the token has no exp.
-	ErrNoExpiry error = &Error{http.StatusUnauthorized,
-		"the token has no expiry (exp), so it proves nothing; get a new one from Google"}
+	ErrNoExpiry = problem.New(http.StatusUnauthorized,
+		"the token has no expiry (exp), so it proves nothing; get a new one from Google")
 	// ErrNotYetValid: the token's iat is missing or further ahead than
 	// ClockSkew, or its nbf is.
-	ErrNotYetValid error = &Error{http.StatusUnauthorized,
-		"the token's issue time (iat) is missing, or it or nbf is more than 10 seconds ahead of this service's clock; check the sender's clock and get a new token"}
+	ErrNotYetValid = problem.New(http.StatusUnauthorized,
+		"the token's issue time (iat) is missing, or it or nbf is more than 10 seconds ahead of this service's clock; check the sender's clock and get a new token")
 )
 
 // The reasons with status 403: a genuine credential of the wrong party.
 var (
 	// ErrIssuer: somebody else's token.
-	ErrIssuer error = &Error{http.StatusForbidden,
-		"the token's issuer (iss) is not the one trusted here: https://accounts.google.com for a Google ID token, https://cloud.google.com/iap for an IAP assertion"}
+	ErrIssuer = problem.New(http.StatusForbidden,
+		"the token's issuer (iss) is not the one trusted here: https://accounts.google.com for a Google ID token, https://cloud.google.com/iap for an IAP assertion")
 	// ErrAudience: the token is for somebody else, or its audience is not one
 	// non-empty string. idtoken cannot read a token whose audience is a list,
 	// so that one is refused before its signature is proven.
-	ErrAudience error = &Error{http.StatusForbidden,
-		"the token's audience (aud) is not this service; get a token for exactly the audience that the service is configured with"}
+	ErrAudience = problem.New(http.StatusForbidden,
+		"the token's audience (aud) is not this service; get a token for exactly the audience that the service is configured with")
 	// ErrEmail: the token is of an account that the policy does not name.
-	ErrEmail error = &Error{http.StatusForbidden,
-		"the token's account (email) is not one that may call this service; use an allowed account, or have this one added"}
+	ErrEmail = problem.New(http.StatusForbidden,
+		"the token's account (email) is not one that may call this service; use an allowed account, or have this one added")
 	// ErrEmailNotVerified: Google does not vouch for the e-mail address.
-	ErrEmailNotVerified error = &Error{http.StatusForbidden,
-		"the token's email is not verified (email_verified is not true); ask for a token that includes the verified email"}
+	ErrEmailNotVerified = problem.New(http.StatusForbidden,
+		"the token's email is not verified (email_verified is not true); ask for a token that includes the verified email")
 	// ErrSecret: the query's token is missing, repeated or wrong.
-	ErrSecret error = &Error{http.StatusForbidden,
-		"the shared token is missing or wrong; send it exactly once, as ?token=SECRET"}
+	ErrSecret = problem.New(http.StatusForbidden,
+		"the shared token is missing or wrong; send it exactly once, as ?token=SECRET")
 )
 
 // The reasons that are not the sender's fault.
@@ -89,10 +79,10 @@ var (
 	// ErrKeysUnavailable: Google's keys cannot be fetched and there are no
 	// earlier ones left to fall back on. The request may be fine; it should
 	// be sent again.
-	ErrKeysUnavailable error = &Error{http.StatusServiceUnavailable,
-		"the keys to verify the token with cannot be fetched at the moment; try again"}
+	ErrKeysUnavailable = problem.New(http.StatusServiceUnavailable,
+		"the keys to verify the token with cannot be fetched at the moment; try again")
 	// ErrPolicy: the caller of this package required nothing: no audience, no
 	// e-mail or no secret to compare with. Everything is refused then.
-	ErrPolicy error = &Error{http.StatusInternalServerError,
-		"the service does not say whom it trusts, so it refuses everyone; its operator has to configure it"}
+	ErrPolicy = problem.New(http.StatusInternalServerError,
+		"the service does not say whom it trusts, so it refuses everyone; its operator has to configure it")
 )

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 
+	"example.com/pushinbox/shared/problem"
 	"example.com/pushinbox/shared/verify"
 )
 
@@ -24,11 +25,7 @@ func ExampleVerifier_IDToken() {
 	handler := func(w http.ResponseWriter, r *http.Request) {
 		claims, err := verifier.IDToken(r, policy)
 		if err != nil {
-			status, detail := http.StatusInternalServerError, "an error of the service"
-			var refused interface{ HTTPStatus() (int, string) }
-			if errors.As(err, &refused) {
-				status, detail = refused.HTTPStatus()
-			}
+			status, detail := problem.Of(err)
 			http.Error(w, detail, status) // err itself is for the log only
 			return
 		}

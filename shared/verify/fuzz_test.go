@@ -2,10 +2,11 @@ package verify
 
 import (
 	"encoding/json"
-	"errors"
 	"strings"
 	"testing"
 	"time"
+
+	"example.com/pushinbox/shared/problem"
 )
 
 // live puts the segments of a valid token where a fuzzed credential says
@@ -24,8 +25,7 @@ func lasting(d *draft) *draft {
 
 func checkRefusal(t *testing.T, err error) {
 	t.Helper()
-	var e *Error
-	if !errors.As(err, &e) || e.status != 401 && e.status != 403 {
+	if status, _ := problem.Of(err); status != 401 && status != 403 {
 		t.Errorf("refused with %v, want a 401 or 403 of this package", err)
 	}
 }

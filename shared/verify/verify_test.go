@@ -27,6 +27,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"example.com/pushinbox/shared/problem"
 )
 
 const (
@@ -241,12 +243,8 @@ func wantRefusal(t *testing.T, got Claims, err, want error, status int) {
 	if !errors.Is(err, want) {
 		t.Fatalf("error is %v, want %v", err, want)
 	}
-	var e interface{ HTTPStatus() (int, string) }
-	if !errors.As(err, &e) {
-		t.Fatalf("%v has no HTTP status", err)
-	}
-	if s, detail := e.HTTPStatus(); s != status || detail == "" {
-		t.Errorf("HTTPStatus() = %d, %q, want status %d and a detail", s, detail, status)
+	if s, detail := problem.Of(err); s != status || detail == "" {
+		t.Errorf("%v is %d %q, want status %d and a detail", err, s, detail, status)
 	}
 	if diff := cmp.Diff(Claims{}, got); diff != "" {
 		t.Errorf("claims of a refused token came back:\n%s", diff)
