@@ -28,8 +28,8 @@ variable "calendar" {
   default = null
 
   validation {
-    condition     = alltrue([for e in concat(try(var.calendar.operators, []), compact([try(var.calendar.subject, "")])) : can(regex("^[^@, ]+@[^@, ]+$", e))])
-    error_message = "calendar.operators and calendar.subject must be e-mail addresses without a prefix such as \"user:\"."
+    condition     = alltrue([for e in concat(try(var.calendar.operators, []), compact([try(var.calendar.subject, "")])) : can(regex("^[^@,:\\s'\"A-Z][^@,:\\s\"A-Z]*@[^@,:\\s'\"A-Z]+$", e))])
+    error_message = "calendar.operators and calendar.subject must be e-mail addresses in lower case without a prefix such as \"user:\"."
   }
   validation {
     condition     = try(var.calendar.site_verification, "") == "" || can(regex("^google[0-9a-f]{1,64}\\.html$", var.calendar.site_verification))
@@ -60,8 +60,8 @@ variable "console_publishers" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for e in var.console_publishers : can(regex("^[^@, :]+@[^@, ]+$", e))])
-    error_message = "console_publishers must be e-mail addresses without a prefix such as \"user:\"."
+    condition     = alltrue([for e in var.console_publishers : can(regex("^[^@,:\\s'\"A-Z][^@,:\\s\"A-Z]*@[^@,:\\s'\"A-Z]+$", e))])
+    error_message = "console_publishers must be e-mail addresses in lower case without a prefix such as \"user:\"."
   }
 }
 
@@ -71,8 +71,8 @@ variable "console_readers" {
   default     = []
 
   validation {
-    condition     = alltrue([for e in var.console_readers : can(regex("^[^@, ]+@[^@, ]+$", e))])
-    error_message = "console_readers must be e-mail addresses without a prefix such as \"user:\"."
+    condition     = alltrue([for e in var.console_readers : can(regex("^[^@,:\\s'\"A-Z][^@,:\\s\"A-Z]*@[^@,:\\s'\"A-Z]+$", e))])
+    error_message = "console_readers must be e-mail addresses in lower case without a prefix such as \"user:\"."
   }
   validation {
     condition     = length(var.console_readers) + length(var.testers) + length(var.console_iap) > 0 || var.iap_audience != ""
@@ -356,8 +356,8 @@ variable "publish_callers" {
   default     = []
 
   validation {
-    condition     = alltrue([for e in var.publish_callers : can(regex("^[^@, ]+@[^@, ]+$", e))])
-    error_message = "publish_callers must be e-mail addresses without a prefix such as \"serviceAccount:\"."
+    condition     = alltrue([for e in var.publish_callers : can(regex("^[^@,:\\s'\"A-Z][^@,:\\s\"A-Z]*@[^@,:\\s'\"A-Z]+$", e))])
+    error_message = "publish_callers must be e-mail addresses in lower case without a prefix such as \"serviceAccount:\"."
   }
   validation {
     condition     = length(var.publish_callers) + length(var.testers) > 0

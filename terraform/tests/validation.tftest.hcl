@@ -548,6 +548,38 @@ run "iap_without_kind" {
   expect_failures = [var.console_iap]
 }
 
+run "caller_with_kind" {
+  command = plan
+  variables {
+    publish_callers = ["serviceAccount:a@example.com"]
+  }
+  expect_failures = [var.publish_callers]
+}
+
+run "caller_with_capitals" {
+  command = plan
+  variables {
+    publish_callers = ["Ada@example.com"]
+  }
+  expect_failures = [var.publish_callers]
+}
+
+run "reader_in_quotes" {
+  command = plan
+  variables {
+    console_readers = ["\"a@example.com\""]
+  }
+  expect_failures = [var.console_readers]
+}
+
+run "operator_with_kind" {
+  command = plan
+  variables {
+    calendar = { operators = ["user:a@example.com"] }
+  }
+  expect_failures = [var.calendar]
+}
+
 run "publisher_with_kind" {
   command = plan
   variables {
