@@ -6,6 +6,7 @@ package pubsubpush
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -252,14 +253,14 @@ func parseEnvelope(body []byte) (m *inbox.Message, isCut bool, err error) {
 	if p == nil {
 		return nil, false, errNoEnvelope
 	}
-	id := firstOf(p.MessageID, p.MessageIDSnake)
+	id := cmp.Or(p.MessageID, p.MessageIDSnake)
 	if id == "" {
 		return nil, false, withoutID(body)
 	}
 	if e.DeliveryAttempt < 0 {
 		return nil, false, fmt.Errorf("%w: a negative delivery attempt", ErrMalformed)
 	}
-	published, err := parseTime(firstOf(p.PublishTime, p.PublishTimeSnake))
+	published, err := parseTime(cmp.Or(p.PublishTime, p.PublishTimeSnake))
 	if err != nil {
 		return nil, false, err
 	}
@@ -300,7 +301,7 @@ func decodeMetadata(h http.Header, body []byte) (*inbox.Message, error) {
 		OrderingKey:  strings.ToValidUTF8(h.Get(headerOrderingKey), "\uFFFD"),
 	}
 	for name, values := range h {
-		if transportHeaders[name] || strings.HasPrefix(name, headerPrefix) {
+		if isTransport(name) || strings.HasPrefix(name, headerPrefix) {
 			continue
 		}
 		if m.Attributes == nil {
@@ -311,40 +312,20 @@ func decodeMetadata(h http.Header, body []byte) (*inbox.Message, error) {
 	return m, nil
 }
 
-// transportHeaders are the headers that HTTP, Google's front end and the
-// credential bring along; they are no attributes.
-var transportHeaders = map[string]bool{
-	"Accept":                               true,
-	"Accept-Encoding":                      true,
-	"Accept-Language":                      true,
-	"Authorization":                        true,
-	"Cache-Control":                        true,
-	"Connection":                           true,
-	"Content-Length":                       true,
-	"Cookie":                               true,
-	"Forwarded":                            true,
-	"From":                                 true,
-	"Function-Execution-Id":                true,
-	"Te":                                   true,
-	"Traceparent":                          true,
-	"Tracestate":                           true,
-	"Transfer-Encoding":                    true,
-	"User-Agent":                           true,
-	"Via":                                  true,
-	"X-Appengine-Citylatlong":              true,
-	"X-Appengine-Country":                  true,
-	"X-Appengine-Default-Version-Hostname": true,
-	"X-Appengine-Https":                    true,
-	"X-Appengine-Request-Log-Id":           true,
-	"X-Appengine-Timeout-Ms":               true,
-	"X-Appengine-User-Ip":                  true,
-	"X-Client-Data":                        true,
-	"X-Cloud-Trace-Context":                true,
-	"X-Forwarded-For":                      true,
-	"X-Forwarded-Host":                     true,
-	"X-Forwarded-Proto":                    true,
-	"X-Goog-Iap-Jwt-Assertion":             true,
-	"X-Serverless-Authorization":           true,
+// isTransport reports whether a header belongs to HTTP, Google's front end or
+// the credential, and is not an attribute.
+func isTransport(name string) bool {
+	switch name {
+	case "Accept", "Accept-Encoding", "Accept-Language", "Cache-Control", "Connection", "Content-Length", "Cookie",
+		"Forwarded", "From", "Te", "Transfer-Encoding", "User-Agent", "Via",
+		"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto",
+		"Authorization", "X-Goog-Iap-Jwt-Assertion", "X-Serverless-Authorization",
+		"Function-Execution-Id", "Traceparent", "Tracestate", "X-Client-Data", "X-Cloud-Trace-Context",
+		"X-Appengine-Citylatlong", "X-Appengine-Country", "X-Appengine-Default-Version-Hostname", "X-Appengine-Https",
+		"X-Appengine-Request-Log-Id", "X-Appengine-Timeout-Ms", "X-Appengine-User-Ip":
+		return true
+	}
+	return false
 }
 
 // payload is base64 data in a JSON string, or cutMark in its place.
@@ -389,13 +370,6 @@ func parseTime(s string) (time.Time, error) {
 		return time.Time{}, fmt.Errorf("%w: the publish time is not RFC 3339", ErrMalformed)
 	}
 	return t.UTC(), nil
-}
-
-func firstOf(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 // withoutID says why an object without a message ID is refused, or that it is
