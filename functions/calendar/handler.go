@@ -111,7 +111,7 @@ func (h *handler) notify(w http.ResponseWriter, r *http.Request) error {
 	if err := httpapi.AllowMethods(w, r, http.MethodPost); err != nil {
 		return err
 	}
-	if _, err := httpapi.ReadBody(w, r, 0); err != nil {
+	if _, err := httpapi.ReadBody(w, r, 0, 0); err != nil {
 		return err
 	}
 	n, err := notification(r.Header)
@@ -321,7 +321,7 @@ func (h *handler) sync(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	body, err := httpapi.ReadBody(w, r, maxPushSize)
+	body, err := httpapi.ReadBody(w, r, maxPushSize, 3)
 	if err != nil {
 		return err
 	}

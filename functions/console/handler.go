@@ -93,7 +93,7 @@ func New(cfg Config, v Verifier, s Store, t Topic, log *slog.Logger) (http.Handl
 		mux.Handle(pattern, httpapi.HandleWith(log, cfg.Project, h.signedIn(serve), writeError))
 	}
 	mux.Handle("/", httpapi.HandleWith(log, cfg.Project, h.signedIn(unknown), writeError))
-	return mux, nil
+	return httpapi.AtOnce(mux), nil // it redirects, too, before anything of ours runs
 }
 
 type handler struct {
@@ -265,7 +265,7 @@ func (h *handler) publish(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *handler) publishBody(w http.ResponseWriter, r *http.Request) error {
-	body, err := httpapi.ReadBody(w, r, publisher.MaxBodySize)
+	body, err := httpapi.ReadBody(w, r, publisher.MaxBodySize, publisher.BodyWeight)
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,10 @@ type Store interface {
 // answer, and sends again after that.
 const budget = 4500 * time.Millisecond
 
+// bodyWeight is the memory that a push takes for each byte of its body: the body,
+// its text with references resolved, and what is stored.
+const bodyWeight = 6
+
 // New returns the endpoint. It answers 201 once the message is durable, or was
 // before, and nothing else acknowledges.
 func New(cfg Config, v Verifier, s Store, log *slog.Logger) (http.Handler, error) {
@@ -103,13 +107,6 @@ func access(r *http.Request) slog.Attr {
 func short(s string) string { return s[:min(len(s), 256)] }
 
 func (h *handler) push(w http.ResponseWriter, r *http.Request, path string, secretErr error) error {
-	// Reading does not heed the context, and what is left of a body is read
-	// before an answer is sent, a refusal too.
-	conn := http.NewResponseController(w)
-	deadline, _ := r.Context().Deadline()
-	if err := conn.SetReadDeadline(deadline); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return err
-	}
 	if err := httpapi.AllowMethods(w, r, http.MethodPost); err != nil {
 		return err
 	}
@@ -119,12 +116,8 @@ func (h *handler) push(w http.ResponseWriter, r *http.Request, path string, secr
 	if secretErr != nil {
 		return secretErr
 	}
-	body, err := httpapi.ReadBody(w, r, mns.MaxBodySize)
+	body, err := httpapi.ReadBody(w, r, mns.MaxBodySize, bodyWeight)
 	if err != nil {
-		return err
-	}
-	// Later it would look as if the sender had gone away.
-	if err := conn.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
 	signer, err := h.verify.Verify(r, body)

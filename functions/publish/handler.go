@@ -58,7 +58,7 @@ func (h *handler) publish(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	httpapi.Log(r.Context(), slog.String("principal", claims.Email))
-	body, err := httpapi.ReadBody(w, r, publisher.MaxBodySize)
+	body, err := httpapi.ReadBody(w, r, publisher.MaxBodySize, publisher.BodyWeight)
 	if err != nil {
 		return err
 	}

@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/problem"
@@ -32,10 +30,9 @@ type Store interface {
 // pushes the message again.
 const answerTime = 2 * time.Second
 
-// bodiesBudget bounds the bodies that are held at the same time, in bytes:
-// eighty pushes of 10 MB at once, as many as an instance takes, would not fit
-// its memory. A push that finds no room in the time for storing is answered 503.
-const bodiesBudget = 96 << 20
+// bodyWeight is the memory that a push takes for each byte of its body: the body,
+// in whose place the data is decoded, and the requests to Firestore.
+const bodyWeight = 3
 
 // New returns the push endpoint. It answers 204 once the message is durable,
 // or was before, and nothing else acknowledges. The path says which form the
@@ -53,7 +50,6 @@ func New(cfg Config, v Verifier, s Store, log *slog.Logger) (http.Handler, error
 		token:  cfg.VerificationToken,
 		verify: v,
 		store:  s,
-		bodies: semaphore.NewWeighted(bodiesBudget),
 		budget: cfg.AckDeadline - answerTime,
 	}
 	return httpapi.Handle(log, cfg.Project, h.push), nil
@@ -64,7 +60,6 @@ type handler struct {
 	token  string
 	verify Verifier
 	store  Store
-	bodies *semaphore.Weighted
 	// budget bounds the storing of one message.
 	budget time.Duration
 }
@@ -88,15 +83,7 @@ func (h *handler) push(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), h.budget)
 	defer cancel()
-	size := r.ContentLength
-	if size < 0 {
-		size = pubsubpush.MaxBodySize
-	}
-	if err := h.bodies.Acquire(ctx, size); err != nil {
-		return &problem.Error{Status: http.StatusServiceUnavailable, Detail: "too many large pushes at once; try again", Cause: err}
-	}
-	defer h.bodies.Release(size)
-	body, err := httpapi.ReadBody(w, r, pubsubpush.MaxBodySize)
+	body, err := httpapi.ReadBody(w, r.WithContext(ctx), pubsubpush.MaxBodySize, bodyWeight)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 
 	"example.com/pushinbox/local/boltinbox"
 	"example.com/pushinbox/local/pushfake"
+	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/settings"
 	"example.com/pushinbox/shared/verify"
@@ -252,7 +253,8 @@ func TestLargePushesWaitForRoom(t *testing.T) {
 			t.Fatal(err)
 		}
 		to := target(t, issuer, "http://receive/")
-		const length, room = 12 << 20, bodiesBudget / (12 << 20)
+		const length, room = 12 << 20, 4
+		budget := httpapi.NewBudget(room * length * bodyWeight / 2 * 3)
 		body := strings.Replace(pushattack.Body, "{", "{"+strings.Repeat(" ", length-len(pushattack.Body)), 1)
 		answers := make(chan int, room+2)
 		push := func() *atomic.Bool {
@@ -265,7 +267,7 @@ func TestLargePushesWaitForRoom(t *testing.T) {
 			r.ContentLength = length
 			go func() {
 				w := httptest.NewRecorder()
-				h.ServeHTTP(w, r)
+				h.ServeHTTP(w, r.WithContext(httpapi.WithBudget(r.Context(), budget)))
 				answers <- w.Code
 			}()
 			return read

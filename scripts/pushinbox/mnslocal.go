@@ -90,7 +90,7 @@ type pushToSign struct {
 
 // sign answers with the headers that the push would have from the stand-in, now.
 func (m *localMNS) sign(w http.ResponseWriter, r *http.Request) {
-	b, err := httpapi.ReadBody(w, r, 4*mns.MaxBodySize)
+	b, err := httpapi.ReadBody(w, r, 4*mns.MaxBodySize, 1)
 	if err != nil {
 		httpapi.WriteError(w, err)
 		return

@@ -5,9 +5,7 @@ package httpapi
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -70,43 +68,6 @@ func AllowMethods(w http.ResponseWriter, r *http.Request, methods ...string) err
 	allowed := strings.Join(methods, ", ")
 	w.Header().Set("Allow", allowed)
 	return problem.New(http.StatusMethodNotAllowed, "use "+allowed)
-}
-
-// CheckSize returns a 413 when r announces a body of more than limit bytes, so
-// that an oversized request costs nothing before its sender is known.
-func CheckSize(r *http.Request, limit int64) error {
-	if r.ContentLength > limit {
-		return tooLarge(limit)
-	}
-	return nil
-}
-
-// ReadBody reads the whole body of r, once. More than limit bytes is a 413, a
-// body that ends early a 400.
-func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
-	if err := CheckSize(r, limit); err != nil {
-		return nil, err
-	}
-	body := http.MaxBytesReader(w, r.Body, limit)
-	var b []byte
-	var err error
-	if r.ContentLength > 0 {
-		b = make([]byte, r.ContentLength)
-		_, err = io.ReadFull(body, b)
-	} else {
-		b, err = io.ReadAll(body)
-	}
-	if err != nil {
-		if tooMany := (*http.MaxBytesError)(nil); errors.As(err, &tooMany) {
-			return nil, tooLarge(limit)
-		}
-		return nil, &problem.Error{Status: http.StatusBadRequest, Detail: "the request body ended early", Cause: err}
-	}
-	return b, nil
-}
-
-func tooLarge(limit int64) error {
-	return problem.New(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", limit))
 }
 
 // call runs next and turns a panic into an error, so that a bug answers 500

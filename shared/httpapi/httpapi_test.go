@@ -97,7 +97,12 @@ func TestReadBody(t *testing.T) {
 			if test.chunked {
 				r.ContentLength = -1
 			}
-			got, err := httpapi.ReadBody(httptest.NewRecorder(), r, 8)
+			var got []byte
+			var err error
+			httpapi.Handle(slog.New(slog.DiscardHandler), "", func(w http.ResponseWriter, r *http.Request) error {
+				got, err = httpapi.ReadBody(w, r, 8, 1)
+				return err
+			}).ServeHTTP(httptest.NewRecorder(), r)
 			if test.status == 0 {
 				if err != nil || string(got) != test.body {
 					t.Errorf("got %q, %v", got, err)

@@ -23,7 +23,7 @@ func Function(name, target string, log *slog.Logger, open func(context.Context) 
 			os.Exit(1)
 		}
 	}
-	return func(w http.ResponseWriter, r *http.Request) {
+	return AtOnce(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h, err := once()
 		if err != nil {
 			log.Error(name + " cannot start: " + err.Error())
@@ -31,5 +31,5 @@ func Function(name, target string, log *slog.Logger, open func(context.Context) 
 			return
 		}
 		h.ServeHTTP(w, r)
-	}
+	})).ServeHTTP
 }

@@ -11,13 +11,34 @@ import (
 	"time"
 )
 
+// What is logged of one text, in characters. Much of it is a stranger's, and JSON
+// writes some of their bytes as six.
+const (
+	maxField = 256
+	maxError = 4096 // of an error, whose stack is worth more, or a message
+)
+
 // NewLogger returns a logger that writes JSON lines with the keys that Cloud
-// Logging reads: severity, message and time.
+// Logging reads: severity, message and time. No text in them is longer than 256
+// characters, no error and no message longer than 4,096: the rest is cut off.
 func NewLogger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{ReplaceAttr: cloudKeys}))
 }
 
 func cloudKeys(groups []string, a slog.Attr) slog.Attr {
+	limit := maxField
+	if a.Value.Kind() == slog.KindAny {
+		if err, ok := a.Value.Any().(error); ok {
+			a.Value = slog.StringValue(err.Error())
+		}
+	}
+	if len(groups) == 0 && (a.Key == slog.MessageKey || a.Key == "error") {
+		limit = maxError
+	}
+	a.Key = cut(a.Key, maxField)
+	if a.Value.Kind() == slog.KindString {
+		a.Value = slog.StringValue(cut(a.Value.String(), limit))
+	}
 	if len(groups) > 0 {
 		return a
 	}
@@ -44,9 +65,10 @@ func Handle(log *slog.Logger, project string, next HandlerFunc) http.Handler {
 // HandleWith is Handle with another form for errors: writeError answers those
 // after which next has not begun an answer of its own.
 func HandleWith(log *slog.Logger, project string, next HandlerFunc, writeError func(w http.ResponseWriter, r *http.Request, err error)) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return AtOnce(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		var line line
+		defer line.release()
 		rec := &recorder{ResponseWriter: w, status: http.StatusOK}
 		r = r.WithContext(context.WithValue(r.Context(), lineKey{}, &line))
 		err := call(next, rec, r)
@@ -80,14 +102,23 @@ func HandleWith(log *slog.Logger, project string, next HandlerFunc, writeError f
 			message = r.Method + " " + strconv.Itoa(rec.status)
 		}
 		log.LogAttrs(r.Context(), level, message, attrs...)
-	})
+	}))
 }
 
-// line is what a handler adds to its request's log line.
+// line is what a handler adds to its request's log line, and the memory that
+// the request has reserved.
 type line struct {
-	outcome string
-	attrs   [8]slog.Attr
-	n       int
+	outcome  string
+	attrs    [8]slog.Attr
+	n        int
+	reserved []func()
+}
+
+// release gives back what the request has reserved.
+func (l *line) release() {
+	for _, f := range l.reserved {
+		f()
+	}
 }
 
 type lineKey struct{}
@@ -156,3 +187,16 @@ func (r *recorder) Write(b []byte) (int, error) {
 
 // Unwrap lets http.ResponseController reach the real writer.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// cut returns the first n characters of s, and a mark if there are more.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for i := range s {
+		if n--; n < 0 {
+			return s[:i] + "…"
+		}
+	}
+	return s
+}

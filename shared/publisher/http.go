@@ -17,6 +17,10 @@ import (
 // in base64 and JSON.
 const MaxBodySize = 16 << 20
 
+// BodyWeight is the memory that publishing takes for each byte of a request's
+// body: the body, its messages, and the request to Pub/Sub, encoded.
+const BodyWeight = 5
+
 // Reply is the answer to a publish request, as in Pub/Sub's REST API.
 type Reply struct {
 	MessageIDs []string `json:"messageIds"`
