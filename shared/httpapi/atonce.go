@@ -29,7 +29,12 @@ func AtOnce(next http.Handler) http.Handler {
 			g.body = &watchedBody{ReadCloser: r.Body}
 			r = r.WithContext(r.Context()) // the server goes on reading its own request's Body
 			r.Body = g.body
+		} else {
+			// A server's time for a request is over when the request is: a stream
+			// would end with it.
+			_ = g.conn.SetReadDeadline(time.Time{})
 		}
+		_ = g.conn.SetWriteDeadline(time.Time{}) // the last answer's
 		// A handler that writes nothing answers 200, after it has returned.
 		defer g.answering()
 		next.ServeHTTP(g, r)

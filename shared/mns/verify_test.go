@@ -55,7 +55,7 @@ func (e *endpoint) push(w http.ResponseWriter, r *http.Request) error {
 	if err := httpapi.AllowMethods(w, r, http.MethodPost); err != nil {
 		return err
 	}
-	body, err := httpapi.ReadBody(w, r, mns.MaxBodySize)
+	body, err := httpapi.ReadBody(w, r, mns.MaxBodySize, 1)
 	if err != nil {
 		return err
 	}
