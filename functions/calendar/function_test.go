@@ -2,18 +2,9 @@ package calendar
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
-	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -28,6 +19,8 @@ import (
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 	"example.com/pushinbox/testkit/emulator"
+	"example.com/pushinbox/testkit/google"
+	"example.com/pushinbox/testkit/port"
 )
 
 // TestRegisteredFunction watches and syncs through the function as the
@@ -36,21 +29,10 @@ import (
 // are the real ones: keys, tokens and Calendar are stood in for.
 func TestRegisteredFunction(t *testing.T) {
 	firestore, project := emulator.Firestore(t), emulator.Project()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = listener.Close()
-	function := "http://127.0.0.1:" + port
+	reserved := port.Reserve(t)
+	function := "http://127.0.0.1:" + reserved
 
-	issuer, err := pushfake.NewIssuer(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	issuer, _ := google.NewIssuer(t)
 	pubSub, err := pushfake.Start(t.Context(), function+"/sync", &pushfake.ServerOptions{
 		Subscription: &pubsubpb.Subscription{
 			Topic: "projects/" + project + "/topics/calendar-sync",
@@ -69,7 +51,7 @@ func TestRegisteredFunction(t *testing.T) {
 		"FIRESTORE_EMULATOR_HOST":        firestore,
 		"PUBSUB_EMULATOR_HOST":           pubSub.Addr,
 		"GOOGLE_CLOUD_PROJECT":           project,
-		"GOOGLE_APPLICATION_CREDENTIALS": accountKey(t),
+		"GOOGLE_APPLICATION_CREDENTIALS": google.AccountKey(t),
 		"CALENDAR_ADDRESS":               audience + pathNotifications,
 		"CALENDAR_AUDIENCE":              audience,
 		"CALENDAR_OPERATORS":             operator,
@@ -77,24 +59,19 @@ func TestRegisteredFunction(t *testing.T) {
 	} {
 		t.Setenv(name, value)
 	}
-	google := serveGoogle(t, issuer, "127.0.0.1:"+port)
-	google.AddCalendar(demo)
+	cloud := serveGoogle(t, issuer, "127.0.0.1:"+reserved)
+	cloud.AddCalendar(demo)
 	event := calendarfake.Event{"summary": "Lunch", "start": map[string]any{"date": "2026-12-01"}, "end": map[string]any{"date": "2026-12-02"}}
-	added, err := google.Insert(demo, event)
+	added, err := cloud.Insert(demo, event)
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	go func() { _ = funcframework.StartHostPort("127.0.0.1", port) }()
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
-		if err == nil {
-			_ = conn.Close()
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
+	go func() { _ = funcframework.StartHostPort("127.0.0.1", reserved) }()
+	start, cancelStart := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancelStart()
+	if err := port.Listening(start, reserved); err != nil {
+		t.Fatal(err)
 	}
 	store, err := firestoreinbox.Open(t.Context(), firestoreinbox.Config{
 		Project: project, Database: "(default)", Collection: "messages", Shards: 16, TTL: time.Hour, EmulatorHost: firestore,
@@ -108,10 +85,7 @@ func TestRegisteredFunction(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	token, err := issuer.IDToken(map[string]any{"aud": audience, "email": operator})
-	if err != nil {
-		t.Fatal(err)
-	}
+	token := google.Token(t, issuer, audience, operator)
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, function+"/watch?calendar="+demo, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -131,10 +105,10 @@ func TestRegisteredFunction(t *testing.T) {
 	defer cancel()
 	edits := []func() error{
 		func() error {
-			_, err := google.Patch(demo, added["id"].(string), calendarfake.Event{"summary": "Late lunch"})
+			_, err := cloud.Patch(demo, added["id"].(string), calendarfake.Event{"summary": "Late lunch"})
 			return err
 		},
-		func() error { return google.Delete(demo, added["id"].(string)) },
+		func() error { return cloud.Delete(demo, added["id"].(string)) },
 		func() error { cancel(); return nil },
 	}
 	var got []string
@@ -155,31 +129,6 @@ func TestRegisteredFunction(t *testing.T) {
 	}
 }
 
-// accountKey makes up the key of a service account.
-func accountKey(t *testing.T) string {
-	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := json.Marshal(map[string]string{
-		"type": "service_account", "client_email": "calendar@example.com", "token_uri": "https://oauth2.googleapis.com/token",
-		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "key.json")
-	if err := os.WriteFile(file, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
-}
-
 // toFunction carries notifications to the function, wherever they are addressed.
 type toFunction struct{ host string }
 
@@ -193,12 +142,12 @@ func (f toFunction) RoundTrip(r *http.Request) (*http.Response, error) {
 // it, opens for https lead to a server that stands in for Google: for the keys,
 // for tokens, and for Calendar, which it returns.
 func serveGoogle(t *testing.T, issuer *pushfake.Issuer, host string) *calendarfake.Server {
-	google := calendarfake.New(&calendarfake.Options{Transport: toFunction{host}})
+	cloud := calendarfake.New(&calendarfake.Options{Transport: toFunction{host}})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { google.Run(ctx) })
-	keys := issuer.Transport()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	running.Go(func() { cloud.Run(ctx) })
+	keys := google.Relay(issuer.Transport())
+	google.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.Host == "oauth2.googleapis.com":
 			w.Header().Set("Content-Type", "application/json")
@@ -208,28 +157,14 @@ func serveGoogle(t *testing.T, issuer *pushfake.Issuer, host string) *calendarfa
 				http.Error(w, "no token", http.StatusUnauthorized)
 				return
 			}
-			http.StripPrefix("/calendar/v3", google).ServeHTTP(w, r)
+			http.StripPrefix("/calendar/v3", cloud).ServeHTTP(w, r)
 		default:
-			r.URL.Scheme, r.URL.Host = "https", r.Host
-			resp, err := keys.RoundTrip(r)
-			if err != nil {
-				t.Error(err)
-				w.WriteHeader(http.StatusNotFound)
-				return
-			}
-			_, _ = io.Copy(w, resp.Body)
+			keys.ServeHTTP(w, r)
 		}
 	}))
-	transport := http.DefaultTransport.(*http.Transport)
-	before := transport.DialTLSContext
-	transport.DialTLSContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, server.Listener.Addr().String())
-	}
 	t.Cleanup(func() {
-		transport.DialTLSContext = before
 		cancel()
 		running.Wait()
-		server.Close()
 	})
-	return google
+	return cloud
 }

@@ -33,6 +33,7 @@ import (
 	"example.com/pushinbox/shared/publisher"
 	"example.com/pushinbox/shared/settings"
 	"example.com/pushinbox/shared/verify"
+	"example.com/pushinbox/testkit/google"
 	"example.com/pushinbox/testkit/pushattack"
 )
 
@@ -165,13 +166,8 @@ func newSite(tb testing.TB) *site {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if s.issuer, err = pushfake.NewIssuer(nil); err != nil {
-		tb.Fatal(err)
-	}
-	verifier, err := verify.New(&verify.Options{Transport: s.issuer.Transport()})
-	if err != nil {
-		tb.Fatal(err)
-	}
+	var verifier *verify.Verifier
+	s.issuer, verifier = google.NewIssuer(tb)
 	if s.Handler, err = New(config(), verifier, s.engine, s.topic, quiet); err != nil {
 		tb.Fatal(err)
 	}
@@ -608,15 +604,7 @@ func TestStrangersCannotOperate(t *testing.T) {
 	s := newSite(t)
 	s.watch(t, demo)
 	before := s.effects(t)
-	keys, err := s.issuer.Transport().RoundTrip(httptest.NewRequest(http.MethodGet, "https://www.googleapis.com/oauth2/v3/certs", nil))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := io.ReadAll(keys.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	target := pushattack.Target{URL: "http://calendar/sync", Keys: b, Mint: func(claims map[string]any) (string, error) {
+	target := pushattack.Target{URL: "http://calendar/sync", Keys: google.Keys(t, s.issuer), Mint: func(claims map[string]any) (string, error) {
 		return s.token(t, claims), nil
 	}}
 	cases, err := pushattack.Cases(target)

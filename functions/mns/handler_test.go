@@ -30,6 +30,7 @@ import (
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/mns"
 	"example.com/pushinbox/shared/settings"
+	"example.com/pushinbox/testkit/failingstore"
 )
 
 const secret = "0123456789abcdef-secret"
@@ -360,33 +361,20 @@ type transport func(*http.Request) (*http.Response, error)
 
 func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// failing is a store that is down in a way of its own.
-type failing struct{ err error }
-
-func (f failing) Put(context.Context, *inbox.Message) (bool, error) { return false, f.err }
-
 func TestStoreFailureIsNeverSuccess(t *testing.T) {
 	t.Parallel()
-	for name, test := range map[string]struct {
-		err    error
-		status int
-	}{
-		"unavailable": {fmt.Errorf("%w: secret", inbox.ErrUnavailable), 503},
-		"deadline":    {context.DeadlineExceeded, 503},
-		"invalid":     {inbox.ErrInvalid, 400},
-		"unknown":     {errors.New("secret"), 500},
-	} {
+	for name, test := range failingstore.Cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			signer := newSigner(t, nil)
 			var log bytes.Buffer
-			h, err := New(Config{Owners: []string{mnsfake.Owner}}, newVerifier(t, signer.Transport()), failing{test.err}, httpapi.NewLogger(&log))
+			h, err := New(Config{Owners: []string{mnsfake.Owner}}, newVerifier(t, signer.Transport()), failingstore.Store{Err: test.Err}, httpapi.NewLogger(&log))
 			if err != nil {
 				t.Fatal(err)
 			}
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, push(t, signer, "/", mnsfake.FormatXML, sample()))
-			if w.Code != test.status || strings.Contains(w.Body.String(), "secret") {
+			if w.Code != test.Status || strings.Contains(w.Body.String(), failingstore.Secret) {
 				t.Errorf("answered %d %s", w.Code, w.Body)
 			}
 			if strings.Contains(log.String(), `"notification"`) {
@@ -605,10 +593,10 @@ func TestNewRefusesWhatIsMissing(t *testing.T) {
 	good := Config{Owners: []string{"1"}}
 	verifier := newVerifier(t, http.DefaultTransport)
 	for name, build := range map[string]func() (http.Handler, error){
-		"no_owner":    func() (http.Handler, error) { return New(Config{}, verifier, failing{}, quiet) },
-		"no_verifier": func() (http.Handler, error) { return New(good, nil, failing{}, quiet) },
+		"no_owner":    func() (http.Handler, error) { return New(Config{}, verifier, failingstore.Store{}, quiet) },
+		"no_verifier": func() (http.Handler, error) { return New(good, nil, failingstore.Store{}, quiet) },
 		"no_store":    func() (http.Handler, error) { return New(good, verifier, nil, quiet) },
-		"no_logger":   func() (http.Handler, error) { return New(good, verifier, failing{}, nil) },
+		"no_logger":   func() (http.Handler, error) { return New(good, verifier, failingstore.Store{}, nil) },
 	} {
 		if h, err := build(); err == nil {
 			t.Errorf("%s: made %v", name, h)

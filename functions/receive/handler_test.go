@@ -3,7 +3,6 @@ package receive
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -26,6 +25,7 @@ import (
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/settings"
 	"example.com/pushinbox/shared/verify"
+	"example.com/pushinbox/testkit/failingstore"
 	"example.com/pushinbox/testkit/google"
 	"example.com/pushinbox/testkit/pushattack"
 )
@@ -168,27 +168,14 @@ func TestUnwrappedPush(t *testing.T) {
 	}
 }
 
-// failing is a store that is down in a way of its own.
-type failing struct{ err error }
-
-func (f failing) Put(context.Context, *inbox.Message) (bool, error) { return false, f.err }
-
 func TestStoreFailureIsNeverAnAck(t *testing.T) {
 	t.Parallel()
-	for name, test := range map[string]struct {
-		err    error
-		status int
-	}{
-		"unavailable": {fmt.Errorf("%w: secret", inbox.ErrUnavailable), 503},
-		"deadline":    {context.DeadlineExceeded, 503},
-		"invalid":     {inbox.ErrInvalid, 400},
-		"unknown":     {errors.New("secret"), 500},
-	} {
+	for name, test := range failingstore.Cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := newEndpoint(t, Config{})
 			verifier := google.Verifier(t, e.issuer.Transport())
-			h, err := New(Config{Audience: audience, ServiceAccount: pushAccount}, verifier, failing{test.err}, quiet)
+			h, err := New(Config{Audience: audience, ServiceAccount: pushAccount}, verifier, failingstore.Store{Err: test.Err}, quiet)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -198,10 +185,10 @@ func TestStoreFailureIsNeverAnAck(t *testing.T) {
 			}
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, r)
-			if w.Code != test.status || strings.Contains(w.Body.String(), "secret") {
+			if w.Code != test.Status || strings.Contains(w.Body.String(), failingstore.Secret) {
 				t.Errorf("answered %d %s", w.Code, w.Body)
 			}
-			if test.status == 503 && w.Header().Get("Retry-After") == "" {
+			if test.Status == 503 && w.Header().Get("Retry-After") == "" {
 				t.Error("no Retry-After")
 			}
 		})
