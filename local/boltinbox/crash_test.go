@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"testing"
 
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/testkit/measure"
 )
 
 // The test binary runs itself as a child that does something that ends badly.
@@ -87,14 +87,14 @@ func crashMessage(id string) *inbox.Message {
 // acknowledged is there, whole and once.
 func TestKill(t *testing.T) {
 	t.Parallel()
-	rounds, longest := 6, 400
-	if testing.Short() {
+	rounds, longest, random := measure.Size(6, 60), 400, measure.Rand()
+	if testing.Short() && !measure.Full() {
 		rounds, longest = 3, 200
 	}
 	path := filepath.Join(t.TempDir(), "inbox.db")
 	acknowledged := map[string]bool{}
 	for round := range rounds {
-		lines := killedAfter(t, path, fmt.Sprint("round", round), 1+rand.IntN(longest))
+		lines := killedAfter(t, path, fmt.Sprint("round", round), 1+random.IntN(longest))
 		told := map[string]int{}
 		for _, line := range lines {
 			id, stored, ok := strings.Cut(line, " ")
@@ -186,7 +186,7 @@ func TestMemoryOfLargeMessage(t *testing.T) {
 		t.Fatalf("the child said %q", out)
 	}
 	t.Logf("peak memory: %d MB with the message at hand, %d MB after Put, %d MB after Get", before>>10, put>>10, got>>10)
-	if !raceEnabled && put > 64<<10 {
+	if !measure.RaceDetector() && put > 64<<10 {
 		t.Errorf("Put of %d bytes took %d MB of memory, want at most 64", inbox.MaxDataSize, put>>10)
 	}
 }
@@ -213,14 +213,10 @@ func large(in *Inbox) {
 }
 
 // peakMemory returns the most memory that this process has had, in KiB.
-func peakMemory() (kib int) {
-	status, err := os.ReadFile(procStatus)
+func peakMemory() int {
+	peak, err := measure.PeakMemory(os.Getpid())
 	if err != nil {
 		panic(err)
 	}
-	_, rest, _ := strings.Cut(string(status), "VmHWM:")
-	if _, err := fmt.Sscan(rest, &kib); err != nil {
-		panic(err)
-	}
-	return kib
+	return peak >> 10
 }
