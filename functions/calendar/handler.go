@@ -19,7 +19,7 @@ import (
 	"example.com/pushinbox/shared/verify"
 )
 
-// Verifier says who signed a request.
+// Verifier verifies who signed a request.
 type Verifier interface {
 	IDToken(r *http.Request, p verify.Policy) (verify.Claims, error)
 }
@@ -35,8 +35,8 @@ const (
 	attributeCalendar = "calendar"
 	// maxPushSize bounds a push to /sync, whose message has no data.
 	maxPushSize = 64 << 10
-	// notifyBudget bounds the keeping of a notification. Google does not say how
-	// long it waits for the answer.
+	// notifyBudget bounds the storing of a notification. Google does not document
+	// how long it waits for the answer.
 	notifyBudget = 8 * time.Second
 	// syncBudget ends a sync before the platform ends its request, ten minutes
 	// by Terraform's settings.
@@ -69,8 +69,8 @@ type handler struct {
 	publish Publisher
 }
 
-// route is no http.ServeMux, which would redirect paths that it finds unclean,
-// and a redirect is a failed notification.
+// route is not an http.ServeMux, which redirects unclean paths: for Google a
+// redirect is a failed notification.
 func (h *handler) route(w http.ResponseWriter, r *http.Request) error {
 	switch r.URL.Path {
 	case pathNotifications:
@@ -86,13 +86,13 @@ func (h *handler) route(w http.ResponseWriter, r *http.Request) error {
 	case "/channels":
 		return h.operate(w, r, http.MethodGet, h.channels)
 	case "/robots.txt":
-		// Google heeds it before it delivers.
+		// Google reads it before it delivers.
 		return text(w, r, "User-agent: *\nDisallow:\n")
 	}
 	if h.site != "" && r.URL.Path == "/"+h.site {
 		return text(w, r, "google-site-verification: "+h.site)
 	}
-	return problem.New(http.StatusNotFound, "there is nothing here; notifications go to "+pathNotifications)
+	return problem.New(http.StatusNotFound, "this address does not exist; notifications go to "+pathNotifications)
 }
 
 func text(w http.ResponseWriter, r *http.Request, s string) error {
@@ -104,9 +104,9 @@ func text(w http.ResponseWriter, r *http.Request, s string) error {
 	return err
 }
 
-// notify keeps that a calendar has changed and asks for its sync, which is
-// another request's work: Google wants a quick answer, and what goes on after
-// an answer has no CPU.
+// notify stores that a calendar has changed and requests its sync, which is the
+// work of another request: Google expects a quick answer, and after the answer a
+// function has no CPU.
 func (h *handler) notify(w http.ResponseWriter, r *http.Request) error {
 	if err := httpapi.AllowMethods(w, r, http.MethodPost); err != nil {
 		return err
@@ -124,7 +124,7 @@ func (h *handler) notify(w http.ResponseWriter, r *http.Request) error {
 	id, changed, err := h.engine.Notify(ctx, n)
 	switch {
 	case errors.Is(err, calendar.ErrUnknownChannel):
-		// A refusal would stop nothing: Google ends a channel at its expiry.
+		// A refusal would not stop Google, which ends a channel when it expires.
 		httpapi.Outcome(r.Context(), "notification over an unknown channel")
 	case err != nil:
 		return err
@@ -132,7 +132,7 @@ func (h *handler) notify(w http.ResponseWriter, r *http.Request) error {
 		httpapi.Outcome(r.Context(), "notification over an expired channel")
 	default:
 		httpapi.Outcome(r.Context(), "notification")
-		if err := h.ask(ctx, id); err != nil {
+		if err := h.requestSync(ctx, id); err != nil {
 			return err
 		}
 	}
@@ -143,8 +143,8 @@ func (h *handler) notify(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// notification reads what Google says in headers. Those that it always sends
-// must be there, and none more than once.
+// notification reads Google's headers. Those that it always sends are required, and
+// each may occur once.
 func notification(h http.Header) (calendar.Notification, error) {
 	var bad error
 	header := func(name string, required bool) string {
@@ -172,7 +172,7 @@ func notification(h http.Header) (calendar.Notification, error) {
 		return n, bad
 	}
 	if i, err := strconv.ParseInt(number, 10, 64); err != nil || i < 1 {
-		return n, problem.New(http.StatusBadRequest, "the header X-Goog-Message-Number is not a number from 1 on")
+		return n, problem.New(http.StatusBadRequest, "the header X-Goog-Message-Number is not a number of at least 1")
 	}
 	if expiration != "" {
 		var err error
@@ -183,13 +183,13 @@ func notification(h http.Header) (calendar.Notification, error) {
 	return n, nil
 }
 
-// ask publishes that a calendar is to be synced.
-func (h *handler) ask(ctx context.Context, calendarID string) error {
+// requestSync publishes the request to sync a calendar.
+func (h *handler) requestSync(ctx context.Context, calendarID string) error {
 	_, err := h.publish.Publish(ctx, []*pubsubpb.PubsubMessage{{Attributes: map[string]string{attributeCalendar: calendarID}}})
 	return err
 }
 
-// operate lets an operator's request through to next.
+// operate runs next if the request is an operator's.
 func (h *handler) operate(w http.ResponseWriter, r *http.Request, method string, next httpapi.HandlerFunc) error {
 	if err := httpapi.AllowMethods(w, r, method); err != nil {
 		return err
@@ -228,8 +228,8 @@ func (h *handler) watch(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	// The first sync, which tells what is in the calendar already.
-	if err := h.ask(r.Context(), id); err != nil {
+	// The first sync reports what the calendar contains already.
+	if err := h.requestSync(r.Context(), id); err != nil {
 		return err
 	}
 	httpapi.WriteJSON(w, http.StatusOK, channel)
@@ -252,12 +252,12 @@ func (h *handler) renew(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := context.WithTimeout(r.Context(), syncBudget)
 	defer cancel()
 	renewed, err := h.engine.Renew(ctx)
-	return ofSeveral(w, "channels", append([]calendar.Channel{}, renewed...), err)
+	return writeResults(w, "channels", append([]calendar.Channel{}, renewed...), err)
 }
 
-// ofSeveral answers with what was done for several calendars and, as a 503,
-// with those for which it was not.
-func ofSeveral(w http.ResponseWriter, name string, done any, err error) error {
+// writeResults answers with what was done for several calendars and, as a 503,
+// with those that failed.
+func writeResults(w http.ResponseWriter, name string, done any, err error) error {
 	type failure struct {
 		CalendarID string `json:"calendarId"`
 		Status     int    `json:"status"`
@@ -293,7 +293,7 @@ func (h *handler) channels(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	// A calendar without a channel is one that nobody notifies of.
+	// A calendar without a channel gets no notifications.
 	calendars := make([]watched, 0, len(records))
 	for _, c := range records {
 		calendars = append(calendars, watched{c.ID, c.SyncedAt, c.Wanted != c.Done})
@@ -310,12 +310,11 @@ type watched struct {
 	CalendarID string `json:"calendarId"`
 	// SyncedAt is when the last sync ended; absent before the first.
 	SyncedAt time.Time `json:"syncedAt,omitzero"`
-	// SyncOwed says that a sync was asked for and has not ended.
+	// SyncOwed says that a sync was requested and has not ended.
 	SyncOwed bool `json:"syncOwed"`
 }
 
-// sync syncs the calendar that the query names, or a message that Pub/Sub
-// pushes, or all.
+// sync syncs the calendar that the query or Pub/Sub's message names, or all.
 func (h *handler) sync(w http.ResponseWriter, r *http.Request) error {
 	id, err := calendarOf(r, false)
 	if err != nil {
@@ -332,7 +331,7 @@ func (h *handler) sync(w http.ResponseWriter, r *http.Request) error {
 	}
 	if id == "" {
 		results, err := h.engine.SyncAll(ctx)
-		return ofSeveral(w, "calendars", append([]calendar.Result{}, results...), err)
+		return writeResults(w, "calendars", append([]calendar.Result{}, results...), err)
 	}
 	result, err := h.engine.Sync(ctx, id)
 	if err != nil {
@@ -342,8 +341,8 @@ func (h *handler) sync(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// pushed syncs for a message from Pub/Sub, which comes again until it is
-// answered with success.
+// pushed syncs the calendar that a message from Pub/Sub names. Pub/Sub repeats the
+// message until the answer is a success.
 func (h *handler) pushed(ctx context.Context, w http.ResponseWriter, r *http.Request, body []byte) error {
 	m, err := pubsubpush.Decode(r.Header, body)
 	if err != nil {
@@ -357,7 +356,7 @@ func (h *handler) pushed(ctx context.Context, w http.ResponseWriter, r *http.Req
 	result, err := h.engine.CatchUp(ctx, id)
 	if errors.Is(err, calendar.ErrBusy) {
 		// Nothing is wrong, so it is no 5xx.
-		httpapi.Outcome(ctx, "a sync is under way, this message comes again")
+		httpapi.Outcome(ctx, "another sync is under way, Pub/Sub repeats this message")
 		return &problem.Error{Status: http.StatusTooManyRequests, Detail: "another sync of this calendar is under way; push again", Cause: err}
 	}
 	if err != nil {

@@ -23,20 +23,20 @@ import (
 	"example.com/pushinbox/shared/verify"
 )
 
-// Verifier says who signed a request.
+// Verifier verifies who signed a request.
 type Verifier interface {
 	IDToken(r *http.Request, p verify.Policy) (verify.Claims, error)
 	IAP(r *http.Request, audience string) (verify.Claims, error)
 }
 
-// Store is the part of an inbox that is read.
+// Store is the read methods of an inbox.
 type Store interface {
 	Get(ctx context.Context, id string) (*inbox.Message, error)
 	List(ctx context.Context, q inbox.Query) (*inbox.Page, error)
 	Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event, error]
 }
 
-// Topic takes messages, all of them or none, and returns their IDs.
+// Topic publishes messages, all of them or none, and returns their IDs.
 type Topic interface {
 	Publish(ctx context.Context, messages []*pubsubpb.PubsubMessage) ([]string, error)
 }
@@ -45,19 +45,19 @@ const (
 	// replayOf is the attribute of a replayed message that names the ID of
 	// the message it repeats.
 	replayOf = "replay-of"
-	// readBudget and publishBudget bound what one request may take, but for
+	// readBudget and publishBudget bound the time of one request, except for
 	// the live tail.
 	readBudget    = 30 * time.Second
 	publishBudget = 20 * time.Second
-	// heartbeat is how often an idle live tail sends a comment, so that
-	// proxies keep it open and a dead one is noticed.
+	// heartbeat is how often an idle live tail sends a comment, so that proxies
+	// keep it open and a broken connection is noticed.
 	heartbeat = 15 * time.Second
 	// iapHeader carries the assertion of the Identity-Aware Proxy.
 	iapHeader = "X-Goog-Iap-Jwt-Assertion"
-	// googleAccount is how the subject of an assertion begins when Google itself
-	// knows the visitor. The e-mail has no such prefix (Google's page "Securing
-	// your app with signed headers"), and of a visitor whom another identity
-	// provider signed in it is that provider's word.
+	// googleAccount is the prefix of an assertion's subject when Google itself
+	// signed the visitor in. The e-mail has no such prefix (Google's page
+	// "Securing your app with signed headers"), and when another identity
+	// provider signed the visitor in, Google has not verified it.
 	googleAccount = "accounts.google.com:"
 )
 
@@ -150,8 +150,8 @@ func (h *handler) authenticate(r *http.Request) (principal, error) {
 	return principal{claims.Email, len(h.publishers) == 0 || slices.Contains(h.publishers, claims.Email)}, err
 }
 
-// operation runs what a principal does beyond reading, if they may, and adds to
-// the request's log line what it was, on what, and how it ended.
+// operation runs an action other than reading if the principal may do it, and adds
+// action, target and outcome to the request's log line.
 func operation(r *http.Request, action, target string, run func() error) (err error) {
 	outcome := "failed" // also when run panics
 	defer func() {
@@ -160,8 +160,8 @@ func operation(r *http.Request, action, target string, run func() error) (err er
 	if who := principalOf(r); who.MayPublish {
 		err = run()
 	} else {
-		err = problem.New(http.StatusForbidden, fmt.Sprintf(
-			"you may read, but not publish or replay; ask who runs this inbox to add %s to CONSOLE_PUBLISHERS (console_publishers in Terraform)", who.Name))
+		err = &problem.Error{Status: http.StatusForbidden, Detail: fmt.Sprintf(
+			"you may read, but not publish or replay; ask the owner of this inbox to add %s to CONSOLE_PUBLISHERS (console_publishers in Terraform)", who.Name)}
 	}
 	if err == nil {
 		outcome = "published"
@@ -186,7 +186,7 @@ func unknown(w http.ResponseWriter, r *http.Request) error {
 			return httpapi.AllowMethods(w, r, http.MethodGet, http.MethodPost)
 		}
 	}
-	return problem.New(http.StatusNotFound, "there is nothing here; try /messages")
+	return problem.New(http.StatusNotFound, "this address does not exist; try /messages")
 }
 
 func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
@@ -214,7 +214,7 @@ func query(r *http.Request) (inbox.Query, error) {
 	if s := v.Get("pageSize"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 0 {
-			return q, problem.New(http.StatusBadRequest, "pageSize is not a number of messages")
+			return q, problem.New(http.StatusBadRequest, "pageSize is not a valid number of messages, such as 50")
 		}
 		q.PageSize = n
 	}
@@ -241,8 +241,8 @@ func (h *handler) message(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// data serves the payload as a download of a neutral type: it is a stranger's
-// bytes, and no browser should make a page of them.
+// data serves the payload as a download of a neutral type: it is untrusted, and a
+// browser must not show it as a page.
 func (h *handler) data(w http.ResponseWriter, r *http.Request) error {
 	m, err := h.get(r, r.PathValue("id"))
 	if err != nil {
@@ -255,7 +255,7 @@ func (h *handler) data(w http.ResponseWriter, r *http.Request) error {
 	hd.Set("Content-Security-Policy", "sandbox; default-src 'none'")
 	hd.Set("X-Content-Type-Options", "nosniff")
 	hd.Set("Cache-Control", "no-store")
-	// A reader who left is nothing to report.
+	// A failed write means that the reader left, which is not an error.
 	_, _ = w.Write(m.Data)
 	return nil
 }
@@ -296,7 +296,8 @@ func (h *handler) publishAgain(w http.ResponseWriter, r *http.Request, id string
 	}
 	attributes := map[string]string{replayOf: m.ID}
 	for k, v := range m.Attributes {
-		// Pub/Sub sets what begins with goog itself, and takes it from nobody.
+		// Pub/Sub sets attributes that begin with goog, and accepts them from
+		// nobody.
 		if k != replayOf && !strings.HasPrefix(k, "goog") {
 			attributes[k] = v
 		}
@@ -333,7 +334,7 @@ func (h *handler) rows(w http.ResponseWriter, r *http.Request) error {
 // token of the start, so that a client whose connection breaks before anything
 // arrived misses nothing either.
 func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.Event) ([]byte, error)) error {
-	// The pattern of a GET takes a HEAD, too, which would never end.
+	// The pattern of a GET matches a HEAD too, which would never end.
 	if err := httpapi.AllowMethods(w, r, http.MethodGet); err != nil {
 		return err
 	}
@@ -378,7 +379,8 @@ func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.E
 	hd.Set("X-Content-Type-Options", "nosniff")
 	hd.Set("X-Accel-Buffering", "no")
 	out := http.NewResponseController(w)
-	// From here on a failed write is a reader who left, and nothing to report.
+	// From here on a failed write means that the reader left, which is not an
+	// error.
 	if _, err := fmt.Fprintf(w, "retry: 1000\nid: %s\n\n", q.PageToken); err != nil {
 		return nil
 	}
@@ -394,7 +396,7 @@ func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.E
 			case !ok, errors.Is(res.err, context.Canceled):
 				return nil
 			case res.err != nil:
-				// The answer has begun; the client reconnects and resumes.
+				// The status is sent already; the client reconnects and resumes.
 				return res.err
 			}
 			event, err := form(res.event)

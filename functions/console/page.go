@@ -46,8 +46,8 @@ var (
 	errorPage   = parsePage("error.html")
 )
 
-// readAssets reads the embedded files. What could go wrong goes wrong in every
-// test.
+// readAssets reads the embedded files. It panics on errors, which every test would
+// show.
 func readAssets() map[string]asset {
 	types := map[string]string{".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 	files, err := assetFiles.ReadDir("assets")
@@ -76,12 +76,12 @@ func parsePage(name string) *template.Template {
 	}).ParseFS(pageFiles, "pages/base.html", "pages/"+name))
 }
 
-// asset serves a page's files. Their addresses change with their content, so
-// that a browser may keep them.
+// asset serves a page's files. Their addresses change with their content, so that
+// a browser may cache them.
 func (h *handler) asset(w http.ResponseWriter, r *http.Request) error {
 	a, ok := assets[r.PathValue("name")]
 	if !ok {
-		return problem.New(http.StatusNotFound, "there is no such file")
+		return problem.New(http.StatusNotFound, "this file does not exist")
 	}
 	hd := w.Header()
 	hd.Set("Content-Type", a.contentType)
@@ -96,7 +96,7 @@ func (h *handler) asset(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// wantsPage reports whether a person is reading: browsers name HTML when they
+// wantsPage reports whether the client is a browser: those accept HTML when they
 // open an address or send a form, programs do not.
 func wantsPage(r *http.Request) bool {
 	return strings.Contains(r.Header.Get("Accept"), "text/html")
@@ -121,26 +121,26 @@ func render(w http.ResponseWriter, status int, page *template.Template, data any
 	hd.Set("Vary", "Accept")
 	httpapi.SetErrorHeaders(hd, status)
 	w.WriteHeader(status)
-	// A reader who left is nothing to report.
+	// A failed write means that the reader left, which is not an error.
 	_, _ = b.WriteTo(w)
 	return nil
 }
 
-// writeError answers with an error: as a page where a person is reading.
+// writeError answers with an error, as a page for a browser.
 func writeError(w http.ResponseWriter, r *http.Request, err error) {
 	if !wantsPage(r) {
 		httpapi.WriteError(w, err)
 		return
 	}
 	status, detail := problem.Of(err)
-	p := failure{Status: status, Title: http.StatusText(status), Detail: strings.ToUpper(detail[:1]) + detail[1:]}
+	p := errorData{Status: status, Title: http.StatusText(status), Detail: strings.ToUpper(detail[:1]) + detail[1:]}
 	switch {
 	case r.Method != http.MethodGet:
-		p.Next = "Nothing was published. Go back: what you typed is still there."
+		p.Next = "Nothing was published. Go back: your input is still there."
 	case status == http.StatusUnauthorized:
-		p.Next = "Sign in again, or ask who runs this inbox for the address with the sign-in in front."
+		p.Next = "Sign in again, or ask the owner of this inbox for the address that asks you to sign in."
 	case status == http.StatusForbidden:
-		p.Next = "Ask who runs this inbox to let you in."
+		p.Next = "Ask the owner of this inbox for access."
 	case status == http.StatusNotFound:
 		p.Next = "Messages are deleted after the retention period; the list shows what remains."
 	case status == http.StatusServiceUnavailable:
@@ -155,8 +155,8 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 	}
 }
 
-// failure is what the error page shows.
-type failure struct {
+// errorData is what the error page shows.
+type errorData struct {
 	principal
 	Status        int
 	Title, Detail string
@@ -189,8 +189,8 @@ type list struct {
 	Rows          []row
 	Sources       []string
 	Subscriptions []string
-	// Live says that the page follows the feed at Feed from WatchToken on,
-	// and Older that it begins in the past.
+	// Live says that the page follows the feed at Feed from WatchToken on, and
+	// Older that the page does not begin with the newest message.
 	Live, Older, Filtered bool
 	Feed, WatchToken      string
 	// Newest and Next lead to other pages; NextBase is Next without its
@@ -200,8 +200,7 @@ type list struct {
 	Published              string
 }
 
-// publishForm is what a reader without JavaScript filled in, and why it was
-// refused.
+// publishForm is the input of a reader without JavaScript, and why it was refused.
 type publishForm struct {
 	Payload, Attributes, OrderingKey, Error string
 }
@@ -214,7 +213,7 @@ func (h *handler) index(w http.ResponseWriter, r *http.Request) error {
 	}
 	p := list{Published: r.URL.Query().Get("published")}
 	if strings.Trim(p.Published, "0123456789") != "" {
-		// Not one of Pub/Sub's IDs, but words that a link put into our mouth.
+		// Not an ID of Pub/Sub's, but text that somebody put into a link.
 		p.Published = ""
 	}
 	return h.listPage(w, r, http.StatusOK, q, p)
@@ -266,8 +265,8 @@ func at(path string, query url.Values) string {
 	return path + "?" + query.Encode()
 }
 
-// rowEvent is an event of the feed that the list's script follows: the same row
-// as the page's own, so that there is one way to show a message.
+// rowEvent is an event of the feed that the list's script follows: a row in the
+// HTML of the page itself.
 func rowEvent(e inbox.Event) ([]byte, error) {
 	var b bytes.Buffer
 	if err := listPage.ExecuteTemplate(&b, "row", rowOf(e)); err != nil {
@@ -278,8 +277,8 @@ func rowEvent(e inbox.Event) ([]byte, error) {
 	return fmt.Appendf(nil, "id: %s\nevent: row\ndata: %s\n\n", e.Token, row), nil
 }
 
-// publishForm publishes what a browser's form holds, and leads back to the list:
-// readers without JavaScript send it so.
+// publishForm publishes the form of a browser without JavaScript, and redirects to
+// the list.
 func (h *handler) publishForm(w http.ResponseWriter, r *http.Request, body []byte) error {
 	messages, err := publisher.Parse(r.Header, nil, body)
 	var ids []string

@@ -265,7 +265,7 @@ func TestVerdict(t *testing.T) {
 		t.Errorf("mns: %+v", v)
 	}
 	for source, want := range map[string]string{
-		inbox.SourcePubSub:   "It is not recorded who sent this.",
+		inbox.SourcePubSub:   "The sender of this message is not recorded.",
 		inbox.SourceCalendar: "Nobody pushed this: the inbox read it from Google Calendar itself.",
 	} {
 		if v := verdictOf(&inbox.Message{Source: source}); v.Proven || v.Words != want || len(v.Claims) > 0 {

@@ -15,8 +15,8 @@ import (
 	"example.com/pushinbox/shared/inbox"
 )
 
-// A payload is a stranger's bytes: what is shown of it is bounded, and what
-// cannot be seen in it is made visible.
+// A payload is untrusted: only a bounded part of it is shown, with its invisible
+// characters written out.
 const (
 	// previewRunes is how much of its data a message shows in the list.
 	previewRunes = 200
@@ -33,7 +33,7 @@ const (
 // preview is the start of a payload in one line.
 type preview struct {
 	Text string
-	// Note says that Text is about the data and not of it.
+	// Note says that Text describes the data instead of showing it.
 	Note bool
 }
 
@@ -75,8 +75,8 @@ func previewOf(m *inbox.Message) preview {
 	return preview{Text: b.String()}
 }
 
-// changeText tells in one line what a message of the function calendar tells in
-// JSON; empty when it is no such message, or too long to be read from its start.
+// changeText summarizes a message of the function calendar in one line; empty for
+// other messages, and when the JSON is longer than its preview.
 func changeText(m *inbox.Message) string {
 	if m.Source != inbox.SourceCalendar {
 		return ""
@@ -115,9 +115,9 @@ func textOf(data []byte, cut bool) (string, bool) {
 	return string(data), true
 }
 
-// hidden reports whether r cannot be seen, or changes how what is around it is
-// shown: controls, marks of direction, spaces of no width. The two joiners stay,
-// since words of some languages and many emoji are spelt with them.
+// hidden reports whether r is invisible or changes how the text around it is shown:
+// controls, direction marks, spaces without width. The two joiners are not hidden,
+// since words of some languages and many emoji contain them.
 func hidden(r rune) bool {
 	switch r {
 	case '\n', '\t', '\u200c', '\u200d':
@@ -135,7 +135,7 @@ func writeVisible(b *strings.Builder, r rune) {
 	}
 }
 
-// visible returns s with what is hidden in it written out.
+// visible returns s with its hidden characters written out.
 func visible(s string) string {
 	if strings.IndexFunc(s, hidden) < 0 {
 		return s
@@ -232,7 +232,7 @@ func shallow(data []byte) bool {
 	return true
 }
 
-// verdict is what is known of a message's sender, in words and claim by claim.
+// verdict is what is known about a message's sender, as a sentence and as claims.
 type verdict struct {
 	Proven bool
 	Words  string
@@ -252,7 +252,7 @@ func verdictOf(m *inbox.Message) verdict {
 		if m.Source == inbox.SourceCalendar {
 			return verdict{Words: "Nobody pushed this: the inbox read it from Google Calendar itself."}
 		}
-		return verdict{Words: "It is not recorded who sent this."}
+		return verdict{Words: "The sender of this message is not recorded."}
 	}
 	var claims []claim
 	for _, c := range []claim{
@@ -303,8 +303,8 @@ func sourceName(source string) string {
 	return visible(source)
 }
 
-// exact is a time as the API writes it, and clock the same for people, until
-// the page's script puts it into the reader's zone.
+// exact is a time as the API writes it, and clock the same for people, until the
+// page's script converts it to the reader's time zone.
 func exact(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
 func clock(t time.Time) string { return t.UTC().Format("Jan 2, 15:04:05 UTC") }
@@ -322,17 +322,15 @@ func sizeText(n int) string {
 	return strconv.FormatFloat(float64(n)/1e6, 'f', 1, 64) + " MB"
 }
 
-// delayText is the time from publishing to storing, for people; the clocks of
-// two machines took the two, so it can be negative.
+// delayText is the time from publishing to storing, for people. It can be negative,
+// since two machines' clocks measured it.
 func delayText(m *inbox.Message) string {
 	if m.PublishTime.IsZero() {
 		return ""
 	}
 	d := m.ReceivedAt.Sub(m.PublishTime)
-	switch {
-	case d < time.Minute && d > -time.Minute:
+	if d.Abs() < time.Minute {
 		return d.Round(time.Millisecond).String()
-	default:
-		return d.Round(time.Second).String()
 	}
+	return d.Round(time.Second).String()
 }

@@ -1,8 +1,8 @@
 "use strict";
 
-// What a page does by itself: times in the reader's zone, publishing and
-// replaying without leaving it, and the list's live feed. Reading and publishing
-// work without this file.
+// The script of the pages: times in the reader's time zone, publishing and
+// replaying without leaving the page, and the list's live feed. Reading and
+// publishing work without it.
 
 const $ = (id) => document.getElementById(id);
 for (const e of document.querySelectorAll(".needs-script")) e.hidden = false;
@@ -161,8 +161,8 @@ function follow(table) {
     unannounced = 0;
   }
 
-  // A hidden list does not hold a connection, of which a browser has six for
-  // one host; the token brings what it missed when it is shown again.
+  // A background tab closes its live feed, since a browser has six connections
+  // to one host. When it is shown again, the token brings what it missed.
   function restart() {
     source?.close();
     clearTimeout(retry);
