@@ -271,7 +271,8 @@ func (in *Inbox) view(ctx context.Context, fn func(tables) error) error {
 
 // publicError returns err as callers of an inbox may see it.
 func publicError(err error) error {
-	if err == nil || errors.As(err, new(*problem.Error)) || inbox.IsContext(err) {
+	if err == nil || errors.As(err, new(*problem.Error)) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", inbox.ErrUnavailable, err)

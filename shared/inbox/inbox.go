@@ -13,7 +13,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"iter"
 	"net/http"
@@ -255,8 +254,3 @@ var (
 	ErrNotFound    = problem.New(http.StatusNotFound, "no message has this ID")
 	ErrUnavailable = problem.New(http.StatusServiceUnavailable, "the inbox cannot be reached")
 )
-
-// IsContext reports whether err is a context's own error.
-func IsContext(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-}

@@ -5,6 +5,7 @@ package inboxtest
 
 import (
 	"bytes"
+	compare "cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -273,7 +274,7 @@ func listAll(t *testing.T, in inbox.Inbox, q inbox.Query) []inbox.Message {
 				t.Fatalf("message %q is listed twice", m.MessageID)
 			}
 			seen[m.ID] = true
-			if len(all) > 0 && !newer(&all[len(all)-1], &m) {
+			if len(all) > 0 && newestFirst(all[len(all)-1], m) >= 0 {
 				t.Fatalf("message %q is listed after one that is older", m.MessageID)
 			}
 			all = append(all, m)
@@ -285,12 +286,9 @@ func listAll(t *testing.T, in inbox.Inbox, q inbox.Query) []inbox.Message {
 	}
 }
 
-// newer reports whether a stands before b in a list.
-func newer(a, b *inbox.Message) bool {
-	if !a.ReceivedAt.Equal(b.ReceivedAt) {
-		return a.ReceivedAt.After(b.ReceivedAt)
-	}
-	return a.ID > b.ID
+// newestFirst compares messages in the order of lists.
+func newestFirst(a, b inbox.Message) int {
+	return compare.Or(b.ReceivedAt.Compare(a.ReceivedAt), strings.Compare(b.ID, a.ID))
 }
 
 // messageIDs returns the message IDs of ms in their order.

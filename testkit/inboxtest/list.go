@@ -81,12 +81,7 @@ func listWhileNewOnesArrive(t *testing.T, p Place) {
 		putAll(t, in, numbered(fmt.Sprint("new-", n), 5)...)
 	}
 	sameIDs(t, old, messageIDs(got))
-	if !slices.IsSortedFunc(got, func(a, b inbox.Message) int {
-		if newer(&a, &b) {
-			return -1
-		}
-		return 1
-	}) {
+	if !slices.IsSortedFunc(got, newestFirst) {
 		t.Error("the pages are not newest first")
 	}
 }

@@ -421,7 +421,7 @@ func watchPageToken(t *testing.T, p Place) {
 	all := listAll(t, in, inbox.Query{})
 	page := list(t, in, inbox.Query{PageSize: 3})
 	for _, e := range take(t, in, inbox.Query{PageToken: page.NextPageToken}, 2) {
-		if !newer(&e.Message, &all[2]) {
+		if newestFirst(e.Message, all[2]) >= 0 {
 			t.Errorf("the feed after %q yielded %q", all[2].MessageID, e.Message.MessageID)
 		}
 	}
