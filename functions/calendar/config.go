@@ -33,7 +33,7 @@ type Config struct {
 	// Address is where Google sends notifications: the https URL of this
 	// function with /notifications after it.
 	Address string `env:"CALENDAR_ADDRESS"`
-	// Audience is the audience that operators' ID tokens must be made for.
+	// Audience is the audience that operators' ID tokens must name.
 	Audience string `env:"CALENDAR_AUDIENCE"`
 	// Operators are the e-mail addresses that may watch, stop, renew, sync and
 	// list: Cloud Scheduler's account, the one that signs the pushes to /sync,

@@ -1,5 +1,5 @@
 // Package calendar is the Cloud Function that Google Calendar notifies. It
-// keeps that a calendar has changed, has Pub/Sub push the sync that finds out
+// records that a calendar has changed, has Pub/Sub push the sync that finds out
 // what, and lets operators and Cloud Scheduler watch, renew, sync and stop.
 package calendar
 

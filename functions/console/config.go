@@ -27,7 +27,7 @@ type Config struct {
 	Project string `env:"GOOGLE_CLOUD_PROJECT"`
 	// Topic is the ID or the full name of the Pub/Sub topic.
 	Topic string `env:"PUBSUB_TOPIC"`
-	// Audience is the audience that readers' ID tokens must be made for.
+	// Audience is the audience that readers' ID tokens must name.
 	Audience string `env:"CONSOLE_AUDIENCE"`
 	// Readers are the e-mail addresses that may read with an ID token.
 	Readers []string `env:"CONSOLE_READERS"`

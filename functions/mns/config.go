@@ -22,7 +22,7 @@ func (e environment) Validate() error {
 	return errors.Join(settings.Project(e.Config.Project), e.Config.Validate(), e.MNS.Validate())
 }
 
-// Config is whose pushes are let in, each field with the variable it is read
+// Config is whose pushes are accepted, each field with the variable it is read
 // from.
 type Config struct {
 	// Project is the Google Cloud project that the log's traces belong to.
@@ -46,8 +46,7 @@ type Config struct {
 }
 
 var (
-	// Characters that every part of the way leaves as they are: MNS signs the
-	// path as it sends it.
+	// Characters that no proxy rewrites: MNS signs the path as it sends it.
 	secretForm = regexp.MustCompile(`^[A-Za-z0-9._~-]{16,128}$`)
 	pinForm    = regexp.MustCompile(`^[0-9A-Fa-f]{64}$`)
 )

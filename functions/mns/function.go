@@ -1,6 +1,6 @@
 // Package mns is the Cloud Function behind an HttpEndpoint subscription of
 // Alibaba Cloud MNS (SMQ): it verifies that MNS sent the push, for a topic of
-// ours, and keeps the message in Firestore before it says so.
+// ours, and stores the message in Firestore before it answers.
 package mns
 
 import (

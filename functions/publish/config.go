@@ -22,7 +22,7 @@ type Config struct {
 	Project string `env:"GOOGLE_CLOUD_PROJECT"`
 	// Topic is the ID or the full name of the Pub/Sub topic.
 	Topic string `env:"PUBSUB_TOPIC"`
-	// Audience is the audience that callers' ID tokens must be made for.
+	// Audience is the audience that callers' ID tokens must name.
 	Audience string `env:"PUBLISH_AUDIENCE"`
 	// Callers are the e-mail addresses that may publish.
 	Callers []string `env:"PUBLISH_CALLERS"`

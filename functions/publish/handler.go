@@ -14,12 +14,12 @@ import (
 	"example.com/pushinbox/shared/verify"
 )
 
-// Verifier says who signed a request.
+// Verifier returns who signed a request.
 type Verifier interface {
 	IDToken(r *http.Request, p verify.Policy) (verify.Claims, error)
 }
 
-// Topic takes messages, all of them or none, and returns their IDs.
+// Topic publishes messages, all of them or none, and returns their IDs.
 type Topic interface {
 	Publish(ctx context.Context, messages []*pubsubpb.PubsubMessage) ([]string, error)
 }
@@ -28,7 +28,7 @@ type Topic interface {
 const publishBudget = 20 * time.Second
 
 // New returns the publish endpoint. It answers 200 with the message IDs once
-// Pub/Sub has taken the messages.
+// Pub/Sub has stored the messages.
 func New(cfg Config, v Verifier, t Topic, log *slog.Logger) (http.Handler, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err

@@ -30,7 +30,7 @@ const (
 	maxAckDeadline = 600 * time.Second
 )
 
-// Config is whose pushes are let in, each field with the variable it is read
+// Config is whose pushes are accepted, each field with the variable it is read
 // from.
 type Config struct {
 	// Project is the Google Cloud project that the log's traces belong to.

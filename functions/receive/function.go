@@ -1,5 +1,5 @@
 // Package receive is the Cloud Function behind a Pub/Sub push subscription: it
-// verifies that Pub/Sub sent the push and keeps the message in Firestore
+// verifies that Pub/Sub sent the push and stores the message in Firestore
 // before it acknowledges.
 package receive
 

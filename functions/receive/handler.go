@@ -14,19 +14,18 @@ import (
 	"example.com/pushinbox/shared/verify"
 )
 
-// Verifier says who signed a request.
+// Verifier returns who signed a request.
 type Verifier interface {
 	IDToken(r *http.Request, p verify.Policy) (verify.Claims, error)
 }
 
-// Store keeps a message, once.
+// Store stores a message, once.
 type Store interface {
 	Put(ctx context.Context, m *inbox.Message) (stored bool, err error)
 }
 
-// answerTime is what is left of the ack deadline for everything but storing. An
-// answer after the deadline counts for nothing: Pub/Sub has given up by then and
-// pushes the message again.
+// answerTime is the part of the ack deadline for everything but storing. An answer
+// after the deadline has no effect: Pub/Sub has begun to push the message again.
 const answerTime = 2 * time.Second
 
 // bodyWeight is the memory that a push takes for each byte of its body: the body,

@@ -1,5 +1,5 @@
-// Package httpapi is what the functions share of HTTP: bounded bodies, errors
-// as problem+json with the right status, and one access log line per request
+// Package httpapi holds the HTTP code that all functions share: bounded bodies,
+// errors as problem+json with the right status, and one access log line per request
 // in Cloud Logging's form. Of this project it knows only shared/problem.
 package httpapi
 
@@ -15,8 +15,8 @@ import (
 	"example.com/pushinbox/shared/problem"
 )
 
-// HandlerFunc answers a request or returns why it cannot. An error is answered
-// for it, unless it has written an answer of its own.
+// HandlerFunc answers a request or returns an error, which Handle answers with
+// unless the answer has begun.
 type HandlerFunc func(w http.ResponseWriter, r *http.Request) error
 
 // retryAfter is how long a caller should wait after a 503, in seconds.
@@ -56,11 +56,12 @@ func writeJSON(w http.ResponseWriter, status int, contentType string, v any) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	// A failure here is a caller who went away; there is nobody to tell.
+	// It fails when the caller is gone; nobody is left to answer.
 	_ = json.NewEncoder(w).Encode(v)
 }
 
-// AllowMethods returns a 405 unless r has one of the methods, and sets Allow.
+// AllowMethods returns an error with status 405, and sets the header Allow, unless
+// r has one of the methods.
 func AllowMethods(w http.ResponseWriter, r *http.Request, methods ...string) error {
 	if slices.Contains(methods, r.Method) {
 		return nil

@@ -62,8 +62,8 @@ func Handle(log *slog.Logger, project string, next HandlerFunc) http.Handler {
 	return HandleWith(log, project, next, func(w http.ResponseWriter, _ *http.Request, err error) { WriteError(w, err) })
 }
 
-// HandleWith is Handle with another form for errors: writeError answers those
-// after which next has not begun an answer of its own.
+// HandleWith is Handle with another form of errors: writeError answers with an
+// error of next unless next has begun an answer.
 func HandleWith(log *slog.Logger, project string, next HandlerFunc, writeError func(w http.ResponseWriter, r *http.Request, err error)) http.Handler {
 	return AtOnce(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
@@ -130,7 +130,7 @@ func Outcome(ctx context.Context, outcome string) {
 	}
 }
 
-// Log adds attributes to the request's log line; at most eight are kept.
+// Log adds attributes to the request's log line; it holds at most eight.
 // Never pass a payload or a secret.
 func Log(ctx context.Context, attrs ...slog.Attr) {
 	if l, ok := ctx.Value(lineKey{}).(*line); ok {
@@ -139,7 +139,7 @@ func Log(ctx context.Context, attrs ...slog.Attr) {
 }
 
 // appendTrace adds Cloud Logging's trace keys from the W3C traceparent header
-// or, without one, from X-Cloud-Trace-Context. Anything malformed is left out.
+// or, without one, from X-Cloud-Trace-Context. A malformed header is ignored.
 func appendTrace(attrs []slog.Attr, project string, h http.Header) []slog.Attr {
 	var trace, span string
 	sampled := false
@@ -166,7 +166,7 @@ func isHex(s string, n int) bool {
 	return len(s) == n && strings.Trim(s, "0123456789abcdefABCDEF") == ""
 }
 
-// recorder remembers what was answered.
+// recorder records the status of an answer.
 type recorder struct {
 	http.ResponseWriter
 	status int

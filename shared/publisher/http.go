@@ -13,8 +13,8 @@ import (
 	"example.com/pushinbox/shared/problem"
 )
 
-// MaxBodySize is the largest HTTP body worth reading, in bytes: MaxRequestSize
-// in base64 and JSON.
+// MaxBodySize is the size of the largest HTTP body that is read, in bytes:
+// MaxRequestSize in base64 and JSON.
 const MaxBodySize = 16 << 20
 
 // BodyWeight is the memory that publishing takes for each byte of a request's
@@ -110,11 +110,10 @@ func parseRaw(contentType string, query url.Values, body []byte) ([]*pubsubpb.Pu
 	return []*pubsubpb.PubsubMessage{m}, nil
 }
 
-// setAttribute refuses a key that is there already: one of the two values
-// would be lost.
+// setAttribute refuses a second value for a key: one of the two would be lost.
 func setAttribute(m *pubsubpb.PubsubMessage, k, v string) error {
 	if _, ok := m.Attributes[k]; ok {
-		return unreadable("an attribute is given twice", nil)
+		return unreadable("an attribute occurs twice", nil)
 	}
 	if m.Attributes == nil {
 		m.Attributes = make(map[string]string)

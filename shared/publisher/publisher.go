@@ -1,7 +1,6 @@
 // Package publisher sends messages to one Pub/Sub topic. It checks Pub/Sub's
 // limits before the call, so that nothing is published when one message is
-// bad, and it reads the three forms in which a message to publish can come
-// over HTTP.
+// bad, and it reads the three forms of an HTTP request to publish.
 package publisher
 
 import (
@@ -35,7 +34,7 @@ const (
 // exist.
 var ErrUnavailable = problem.New(http.StatusServiceUnavailable, "Pub/Sub does not accept the message now; try again")
 
-// errRefused is Pub/Sub's own refusal of messages that passed Check.
+// errRefused is the error of messages that passed Check and that Pub/Sub refuses.
 var errRefused = problem.New(http.StatusBadRequest, "Pub/Sub refused the messages as invalid; the log has the reason")
 
 // Check returns an error with status 400 that names the first message that
@@ -124,7 +123,7 @@ func Open(ctx context.Context, project, topic string) (*Publisher, error) {
 }
 
 // New returns a Publisher for the topic with this ID in the client's project,
-// or with this full name. The client stays the caller's to close.
+// or with this full name. The caller closes the client.
 func New(client *pubsub.Client, topic string) (*Publisher, error) {
 	if client == nil || topic == "" {
 		return nil, errors.New("publisher: a client and a topic are required")
@@ -137,9 +136,9 @@ func New(client *pubsub.Client, topic string) (*Publisher, error) {
 
 // Publish sends messages, all of them or none, in one request and returns
 // their IDs in order. It fails as Check does, with ErrUnavailable, or with
-// the context's error. One request per call and no batching in the background:
-// a function's CPU is only there while a request is, and whoever has many
-// messages sends them together.
+// the context's error. Each call is one request, without batching in the
+// background: a function has CPU only during a request, and who has many messages
+// sends them together.
 func (p *Publisher) Publish(ctx context.Context, messages []*pubsubpb.PubsubMessage) ([]string, error) {
 	if err := Check(messages); err != nil {
 		return nil, err

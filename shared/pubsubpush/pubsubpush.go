@@ -1,7 +1,7 @@
 // Package pubsubpush reads what Pub/Sub pushed: wrapped requests (a JSON
 // envelope) and unwrapped ones (the bare data, with or without metadata in
-// headers). Which of them a request is, its endpoint knows, or else it is told
-// by what the request looks like, which a publisher can imitate.
+// headers). The path of the endpoint says which of them a request is; on
+// other paths it is guessed from the request, which a publisher can imitate.
 package pubsubpush
 
 import (
@@ -22,7 +22,7 @@ import (
 	"example.com/pushinbox/shared/problem"
 )
 
-// MaxBodySize is the largest body a push can have, in bytes: 10 MB of data in
+// MaxBodySize is the size of the largest body of a push, in bytes: 10 MB of data in
 // base64, a hundred attributes of the largest size with every byte escaped,
 // and the envelope around them.
 const MaxBodySize = 15 << 20
@@ -49,10 +49,10 @@ const (
 type Form int
 
 const (
-	// Guessed takes a push for what it looks like. A publisher to a subscription
+	// Guessed tells the form from what the push looks like. A publisher to a subscription
 	// without metadata can write data that looks like a wrapped push.
 	Guessed Form = iota
-	// Wrapped is Pub/Sub's JSON, its form by default. Headers mean nothing.
+	// Wrapped is Pub/Sub's JSON, its default form. Headers are ignored.
 	Wrapped
 	// Unwrapped is the data as the body and the rest in headers: a subscription
 	// with payload unwrapping that writes metadata.
@@ -78,14 +78,14 @@ func FormOf(path string) Form {
 }
 
 // Decode returns the message of a push of this form with header h and the given
-// body, or an error that is ErrMalformed. The body becomes Decode's: the data
-// may be decoded in its place.
+// body, or an error that is ErrMalformed. Decode may overwrite the body
+// with the decoded data.
 //
 // Wrapped: both spellings of the twin fields are understood; camelCase wins.
 //
 // Unwrapped: the headers but for those that HTTP itself needs are the
-// attributes, their names in lower case since HTTP does not keep case. They are
-// the publisher's words; nothing in them proves anything.
+// attributes, their names in lower case since HTTP does not keep case. The
+// publisher chooses them; they prove nothing.
 //
 // Bare: such a push carries no message ID and names no subscription. It is
 // identified by the SHA-256 of its body: a redelivery is recognised, and so,
@@ -134,7 +134,7 @@ func Decode(h http.Header, body []byte) (*inbox.Message, error) {
 			return m, err
 		}
 	} else if len(first) == 0 || isJSON(h) {
-		return nil, fmt.Errorf("%w: no JSON object", ErrMalformed)
+		return nil, fmt.Errorf("%w: the body is not a JSON object", ErrMalformed)
 	}
 	return bare(body), nil
 }
@@ -148,9 +148,9 @@ func bare(body []byte) *inbox.Message {
 	}
 }
 
-// errNoEnvelope says that a body is no envelope but may be data. It comes
-// wrapped where the body may not be data either when it claims to be JSON.
-var errNoEnvelope = fmt.Errorf("%w: no envelope", ErrMalformed)
+// errNoEnvelope says that a body is not an envelope but may be data. It is wrapped
+// where the body is not data either if its content type is JSON.
+var errNoEnvelope = fmt.Errorf("%w: the body is not an envelope", ErrMalformed)
 
 type envelope struct {
 	Message         *pushed `json:"message"`
@@ -258,7 +258,7 @@ func parseEnvelope(body []byte) (m *inbox.Message, isCut bool, err error) {
 		return nil, false, withoutID(body)
 	}
 	if e.DeliveryAttempt < 0 {
-		return nil, false, fmt.Errorf("%w: a negative delivery attempt", ErrMalformed)
+		return nil, false, fmt.Errorf("%w: the delivery attempt is negative", ErrMalformed)
 	}
 	published, err := parseTime(cmp.Or(p.PublishTime, p.PublishTimeSnake))
 	if err != nil {
@@ -278,14 +278,14 @@ func parseEnvelope(body []byte) (m *inbox.Message, isCut bool, err error) {
 
 func decodeMetadata(h http.Header, body []byte) (*inbox.Message, error) {
 	for _, name := range [...]string{headerMessageID, headerSubscription} {
-		// A doubled header is a publisher's attribute that poses as Pub/Sub's.
+		// A second header is a publisher's attribute that imitates Pub/Sub's.
 		if v := h[name]; len(v) != 1 || v[0] == "" {
-			return nil, fmt.Errorf("%w: want %s exactly once", ErrMalformed, name)
+			return nil, fmt.Errorf("%w: the header %s does not occur exactly once", ErrMalformed, name)
 		}
 	}
 	for _, name := range [...]string{headerPublishTime, headerOrderingKey} {
 		if len(h[name]) > 1 {
-			return nil, fmt.Errorf("%w: want %s once at most", ErrMalformed, name)
+			return nil, fmt.Errorf("%w: the header %s occurs more than once", ErrMalformed, name)
 		}
 	}
 	published, err := parseTime(h.Get(headerPublishTime))
@@ -329,7 +329,7 @@ func isTransport(name string) bool {
 }
 
 // payload is base64 data in a JSON string, or cutMark in its place.
-// encoding/json would also take an array of numbers for bytes.
+// encoding/json alone would also accept an array of numbers.
 type payload struct {
 	data  []byte
 	isCut bool
@@ -372,18 +372,18 @@ func parseTime(s string) (time.Time, error) {
 	return t.UTC(), nil
 }
 
-// withoutID says why an object without a message ID is refused, or that it is
-// no envelope since it has no message at all.
+// withoutID returns why an object without a message ID is refused, or errNoEnvelope
+// when it has no message at all.
 func withoutID(object []byte) error {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(object, &members); err != nil {
 		return fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	if len(members) == 0 {
-		return fmt.Errorf("%w: an empty object", errNoEnvelope)
+		return fmt.Errorf("%w: the object is empty", errNoEnvelope)
 	}
 	if _, ok := members["message"]; ok {
-		return fmt.Errorf("%w: no message ID", ErrMalformed)
+		return fmt.Errorf("%w: the message has no ID", ErrMalformed)
 	}
 	return errNoEnvelope
 }

@@ -16,22 +16,22 @@ var (
 	// ErrNoAssertion: there is no x-goog-iap-jwt-assertion header, or it is empty.
 	ErrNoAssertion = problem.New(http.StatusUnauthorized,
 		"the request did not come through Identity-Aware Proxy: it carries no x-goog-iap-jwt-assertion; use the address that IAP protects")
-	// ErrRepeated: the header with the credential is there more than once.
+	// ErrRepeated: the header with the credential occurs more than once.
 	ErrRepeated = problem.New(http.StatusUnauthorized,
 		"the request carries more than one credential; send the header exactly once")
 	// ErrScheme: the Authorization header's scheme is not Bearer.
 	ErrScheme = problem.New(http.StatusUnauthorized,
 		`the authorization scheme is not Bearer; send a Google ID token as "Authorization: Bearer TOKEN"`)
-	// ErrTooLarge: the token is over MaxTokenSize.
+	// ErrTooLarge: the token is longer than MaxTokenSize.
 	ErrTooLarge = problem.New(http.StatusUnauthorized,
-		"the token is larger than 8 KiB, which no Google token is; send the ID token and nothing else")
-	// ErrMalformed: the credential is not a JWT that Google would make.
+		"the token is larger than 8 KiB, and no Google token is; send the ID token and nothing else")
+	// ErrMalformed: the credential is not a JWT as Google writes them.
 	ErrMalformed = problem.New(http.StatusUnauthorized,
 		"the token is not a well-formed JWT; send the ID token exactly as Google gave it")
 	// ErrAlgorithm: the header names another algorithm than the route's.
 	ErrAlgorithm = problem.New(http.StatusUnauthorized,
 		"the token is not signed with the one algorithm allowed here: RS256 for a Google ID token, ES256 for an IAP assertion; send a token signed by Google")
-	// ErrKeyID: the header names no key, or one that is not in Google's set.
+	// ErrKeyID: the token's header names no key, or one that is not in Google's set.
 	ErrKeyID = problem.New(http.StatusUnauthorized,
 		"the token names no key, or one that is not among Google's current keys; get a new token from Google")
 	// ErrSignature: the signature is not one of the named key over this token.
@@ -55,7 +55,7 @@ var (
 
 // The reasons with status 403: a genuine credential of the wrong party.
 var (
-	// ErrIssuer: somebody else's token.
+	// ErrIssuer: another party issued the token.
 	ErrIssuer = problem.New(http.StatusForbidden,
 		"the token's issuer (iss) is not the one trusted here: https://accounts.google.com for a Google ID token, https://cloud.google.com/iap for an IAP assertion")
 	// ErrAudience: the token is for somebody else, or its audience is not one
@@ -65,7 +65,7 @@ var (
 		"the token's audience (aud) is not this service; get a token for exactly the audience that the service is configured with")
 	// ErrEmail: the token is of an account that the policy does not name.
 	ErrEmail = problem.New(http.StatusForbidden,
-		"the token's account (email) is not one that may call this service; use an allowed account, or have this one added")
+		"the token's account (email) is not one that may call this service; use an allowed account, or ask who runs this service to add this one")
 	// ErrEmailNotVerified: Google does not vouch for the e-mail address.
 	ErrEmailNotVerified = problem.New(http.StatusForbidden,
 		"the token's email is not verified (email_verified is not true); ask for a token that includes the verified email")
@@ -84,5 +84,5 @@ var (
 	// ErrPolicy: the caller of this package required nothing: no audience, no
 	// e-mail or no secret to compare with. Everything is refused then.
 	ErrPolicy = problem.New(http.StatusInternalServerError,
-		"the service does not say whom it trusts, so it refuses everyone; its operator has to configure it")
+		"the service is not configured to trust anyone, so it refuses everyone; set its audience and its e-mail addresses")
 )

@@ -105,10 +105,10 @@ func inspectHeader(rt *route, segment string) (keyID string, err error) {
 		return "", fmt.Errorf("%w: header: %w", ErrMalformed, err)
 	}
 	if members(header) != len(fields) {
-		return "", fmt.Errorf("%w: a header field is there twice", ErrMalformed)
+		return "", fmt.Errorf("%w: a header field occurs twice", ErrMalformed)
 	}
 	if lookAlike(fields, headerNames[:]) {
-		return "", fmt.Errorf("%w: a header field is spelt in another case", ErrMalformed)
+		return "", fmt.Errorf("%w: a header field has other upper and lower case", ErrMalformed)
 	}
 	for _, name := range foreignKeyNames {
 		if _, ok := fields[name]; ok {
@@ -124,14 +124,14 @@ func inspectHeader(rt *route, segment string) (keyID string, err error) {
 		return "", ErrAlgorithm
 	}
 	if keyID, _ = fields["kid"].(string); keyID == "" {
-		return "", fmt.Errorf("%w: the header names none", ErrKeyID)
+		return "", fmt.Errorf("%w: the header names no key", ErrKeyID)
 	}
 	return keyID, nil
 }
 
 // lookAlike reports whether a name differs from one of known only in case.
-// Go's JSON decoder, and so idtoken, takes either for the same field: a token
-// could say two things at once.
+// Go's JSON decoder, and so idtoken, reads both as the same field: a token
+// could state two values at once.
 func lookAlike(fields map[string]any, known []string) bool {
 	for name := range fields {
 		for _, k := range known {

@@ -36,10 +36,10 @@ const (
 	maxKeysSize = 1 << 20
 )
 
-// keyTransport is how idtoken gets at keys. idtoken keeps a parsed set for the
-// max-age it is told; what it lacks is here: one fetch at a time, a look at
-// the answer before the old set is given up, and the old set when there is no
-// new one. All failures are ErrKeysUnavailable.
+// keyTransport fetches Google's keys for idtoken. idtoken caches a parsed set for
+// the max-age in the answer; keyTransport adds what it lacks: one fetch at a time,
+// a check of the answer before it replaces the old set, and the old set when there
+// is no new one. All failures are ErrKeysUnavailable.
 type keyTransport struct {
 	base   http.RoundTripper
 	now    func() time.Time
@@ -85,8 +85,8 @@ func newKeyTransport(base http.RoundTripper, now func() time.Time) *keyTransport
 	return &keyTransport{base: base, now: now, sets: make(map[string]keySet)}
 }
 
-// RoundTrip answers with the keys at the request's address, and with how long
-// they may be kept before this transport wants to be asked again.
+// RoundTrip answers with the keys at the request's address. The max-age of the
+// answer ends when this transport fetches again.
 func (t *keyTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	url := r.URL.String()
 	set, now := t.set(url), t.now()
@@ -114,7 +114,7 @@ func (t *keyTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 			cause = set.failure
 		}
 		if cause == nil {
-			cause = errors.New("the last ones are too old")
+			cause = errors.New("the keys that were fetched last are too old")
 		}
 		return nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, cause)
 	}
@@ -146,7 +146,7 @@ func (t *keyTransport) set(url string) keySet {
 	return t.sets[url]
 }
 
-// refresh fetches the set again, unless that was done in the meantime.
+// refresh fetches the set again, unless another call has just done so.
 func (t *keyTransport) refresh(url string) {
 	set, start := t.set(url), t.now()
 	if start.Before(set.nextFetch()) {
@@ -188,7 +188,7 @@ func (t *keyTransport) fetch(ctx context.Context, url string, start time.Time) (
 		return keySet{}, fmt.Errorf("fetching %s: %w", url, err)
 	}
 	if len(body) > maxKeysSize {
-		return keySet{}, fmt.Errorf("fetching %s: the answer is over %d bytes", url, maxKeysSize)
+		return keySet{}, fmt.Errorf("fetching %s: the answer is longer than %d bytes", url, maxKeysSize)
 	}
 	ids, err := keyIDs(body)
 	if err != nil {
@@ -215,7 +215,7 @@ func keyIDs(body []byte) ([]string, error) {
 		} `json:"keys"`
 	}
 	if err := json.Unmarshal(body, &set); err != nil {
-		return nil, fmt.Errorf("the answer is no key set: %w", err)
+		return nil, fmt.Errorf("the answer is not a key set: %w", err)
 	}
 	var ids []string
 	for _, key := range set.Keys {
@@ -224,13 +224,13 @@ func keyIDs(body []byte) ([]string, error) {
 		}
 	}
 	if len(ids) == 0 {
-		return nil, errors.New("the answer holds no key with an ID")
+		return nil, errors.New("no key in the answer has an ID")
 	}
 	return ids, nil
 }
 
 // lifetime returns for how long an answer with these headers is fresh. It
-// reads what idtoken stumbles over: spaces, quotes, upper case, several
+// reads what idtoken does not: spaces, quotes, upper case, several
 // headers and values. The shortest max-age counts.
 func lifetime(header http.Header) time.Duration {
 	maxAge, said := longestMaxAge, false

@@ -10,10 +10,10 @@ import (
 
 // Secret checks that the request's query holds exactly one token parameter
 // and that it equals want. It fails with ErrSecret, or with ErrPolicy when
-// want is empty. They are compared by SameSecret.
+// want is empty. SameSecret compares them.
 //
-// A secret in an address ends up in the logs of everything on its way: it is
-// an addition to IDToken and no replacement for it.
+// A secret in an address ends up in the logs of everything on its way: use it
+// in addition to IDToken and never alone.
 func Secret(r *http.Request, want string) error {
 	if want == "" {
 		return fmt.Errorf("%w: the shared secret to compare with is empty", ErrPolicy)
@@ -25,7 +25,7 @@ func Secret(r *http.Request, want string) error {
 	}
 	tokens := query["token"]
 	if len(tokens) != 1 {
-		return fmt.Errorf("%w: %d token parameters", ErrSecret, len(tokens))
+		return fmt.Errorf("%w: the query has %d token parameters, not one", ErrSecret, len(tokens))
 	}
 	if !SameSecret(tokens[0], want) {
 		return ErrSecret

@@ -1,8 +1,8 @@
 // Package verify answers one question about a request: who sent it?
 //
-// It is google.golang.org/api/idtoken made whole. idtoken proves a token's
-// signature and expiry; this package adds what has to be refused before
-// (several credentials, other algorithms, other people's keys), what has to be
+// It completes google.golang.org/api/idtoken. idtoken proves a token's
+// signature and expiry; this package adds what must be refused before
+// (several credentials, other algorithms, other people's keys), what must be
 // compared after (issuer, issue time, audience, e-mail), a transport for
 // Google's keys that survives an outage, and a cache, because Google's clients
 // send the same token for up to an hour.
@@ -32,7 +32,7 @@ import (
 )
 
 const (
-	// MaxTokenSize is the largest token looked at, in bytes. Google's are
+	// MaxTokenSize is the length of the longest token that is read, in bytes. Google's are
 	// about one thousand.
 	MaxTokenSize = 8 << 10
 	// ClockSkew is how far ahead of this clock a token's iat and nbf may be.
@@ -46,10 +46,10 @@ const (
 	maxTime = 253402300799
 )
 
-// Options holds what is optional for New.
+// Options holds New's optional settings.
 type Options struct {
 	// Transport fetches the keys from Google's addresses; nil means a clone
-	// of http.DefaultTransport with time-outs. A local issuer puts its own
+	// of http.DefaultTransport with time-outs. A local issuer passes its own
 	// keys here.
 	Transport http.RoundTripper
 	// Now is the clock for iat, nbf, exp and the age of keys; nil means
@@ -120,7 +120,7 @@ func New(o *Options) (*Verifier, error) {
 	v.validator, err = idtoken.NewValidator(context.Background(),
 		option.WithHTTPClient(&http.Client{Transport: v.keys}))
 	if err != nil {
-		return nil, fmt.Errorf("verify: making the validator: %w", err)
+		return nil, fmt.Errorf("verify: cannot create the validator: %w", err)
 	}
 	v.google = route{
 		algorithm: "RS256",
@@ -138,7 +138,7 @@ func New(o *Options) (*Verifier, error) {
 	}
 	for _, rt := range []*route{&v.google, &v.iap} {
 		if rt.known, err = lru.New[[sha256.Size]byte, Claims](cacheSize); err != nil {
-			return nil, fmt.Errorf("verify: making the token cache: %w", err)
+			return nil, fmt.Errorf("verify: cannot create the token cache: %w", err)
 		}
 	}
 	return v, nil
@@ -152,7 +152,7 @@ func New(o *Options) (*Verifier, error) {
 // Errors are those of this package; a refused token's claims are not returned.
 func (v *Verifier) IDToken(r *http.Request, p Policy) (Claims, error) {
 	if p.Audience == "" || len(p.Emails) == 0 {
-		return Claims{}, fmt.Errorf("%w: no audience or no e-mail to compare with", ErrPolicy)
+		return Claims{}, fmt.Errorf("%w: the audience or the list of e-mails is empty", ErrPolicy)
 	}
 	// The server has made header names canonical; reading the map as it is
 	// costs no allocation and shows repeated headers.
@@ -173,7 +173,7 @@ func (v *Verifier) IDToken(r *http.Request, p Policy) (Claims, error) {
 // Errors are those of this package.
 func (v *Verifier) IAP(r *http.Request, audience string) (Claims, error) {
 	if audience == "" {
-		return Claims{}, fmt.Errorf("%w: no audience to compare with", ErrPolicy)
+		return Claims{}, fmt.Errorf("%w: the audience is empty", ErrPolicy)
 	}
 	values := r.Header["X-Goog-Iap-Jwt-Assertion"]
 	switch {
@@ -185,7 +185,7 @@ func (v *Verifier) IAP(r *http.Request, audience string) (Claims, error) {
 	return v.verify(r.Context(), &v.iap, values[0], Policy{Audience: audience})
 }
 
-// allows holds proven claims against a policy.
+// allows compares proven claims with a policy.
 func (rt *route) allows(c *Claims, p *Policy) error {
 	switch {
 	case c.Audience != p.Audience:
@@ -201,7 +201,7 @@ func (rt *route) allows(c *Claims, p *Policy) error {
 }
 
 // verify returns the claims of a token of this route that satisfies p. A token
-// that was proven before is only held against the clock and p.
+// that was proven before is only compared with the clock and p.
 func (v *Verifier) verify(ctx context.Context, rt *route, token string, p Policy) (Claims, error) {
 	if len(token) > MaxTokenSize {
 		return Claims{}, ErrTooLarge
@@ -222,7 +222,7 @@ func (v *Verifier) verify(ctx context.Context, rt *route, token string, p Policy
 	}
 	if !known {
 		// Only now: anyone can have Google sign tokens for other audiences,
-		// and they must not push out the tokens that are really used.
+		// and these must not evict the tokens that are used here.
 		rt.known.Add(id, c)
 	}
 	return c, nil
@@ -241,7 +241,7 @@ func digest(token string) (sum [sha256.Size]byte) {
 	return sum
 }
 
-// prove verifies a token as such: everything but whom it is from and for.
+// prove verifies a token except for whom it is from and for.
 func (v *Verifier) prove(ctx context.Context, rt *route, token string) (Claims, error) {
 	t, err := inspect(rt, token)
 	if err != nil {
@@ -263,7 +263,7 @@ func (v *Verifier) prove(ctx context.Context, rt *route, token string) (Claims, 
 // claims checks what a proven payload says about itself.
 func (v *Verifier) claims(rt *route, t inspected, p *idtoken.Payload) (Claims, error) {
 	if members(t.payload) != len(p.Claims) || lookAlike(p.Claims, claimNames[:]) {
-		return Claims{}, fmt.Errorf("%w: a claim is there twice, or spelt in another case", ErrMalformed)
+		return Claims{}, fmt.Errorf("%w: a claim occurs twice, or has other upper and lower case", ErrMalformed)
 	}
 	issuedAt, hasIssuedAt := p.Claims["iat"].(float64)
 	notBefore, _ := p.Claims["nbf"].(float64)
@@ -292,8 +292,8 @@ func (v *Verifier) claims(rt *route, t inspected, p *idtoken.Payload) (Claims, e
 	}, nil
 }
 
-// refusal says which of this package's errors idtoken's is. idtoken's own are
-// mere texts, so the token is looked at again.
+// refusal returns the error of this package for one of idtoken. idtoken's own
+// errors differ only in their text, so the token is read again.
 func (v *Verifier) refusal(rt *route, t inspected, token string, err error) error {
 	switch {
 	case errors.Is(err, ErrKeysUnavailable):
