@@ -5,12 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
-	"os"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,13 +22,13 @@ const syncTimeout = 10 * time.Minute
 
 // operator calls the function calendar.
 type operator struct {
-	url, token, format string
-	local              bool
-	port               int
+	url, token string
+	local      bool
+	port       int
 }
 
 func newCalendar() *cobra.Command {
-	var o operator
+	o := operator{port: 8080}
 	cmd := &cobra.Command{
 		Use:   "calendar",
 		Short: "Watch Google calendars, and see what is watched",
@@ -46,139 +44,137 @@ an account that is among its operators.`,
 		Example: `  pushinbox calendar watch --local demo
   pushinbox calendar list --local
   pushinbox calendar watch --url https://calendar-123.europe-west1.run.app --token "$TOKEN" rooms@example.com`,
-		Args: exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.PersistentFlags().BoolVar(&o.local, "local", false, "call the running pushinbox local")
-	cmd.PersistentFlags().IntVar(&o.port, "port", 8080, "the port of the running pushinbox local")
-	cmd.PersistentFlags().StringVar(&o.url, "url", "", "call the function deployed here")
-	cmd.PersistentFlags().StringVar(&o.token, "token", "", "an operator's Google ID token, for --url")
+	flags := cmd.PersistentFlags()
+	flags.BoolVar(&o.local, "local", false, "call the running pushinbox local")
+	portFlag(flags, &o.port, "the port of the running pushinbox local")
+	flags.StringVar(&o.url, "url", "", "call the function deployed here")
+	flags.StringVar(&o.token, "token", "", "an operator's Google ID token, for --url")
 	cmd.AddCommand(
-		o.command("watch CALENDAR", "Watch a calendar, and report what is in it",
+		operation(&o, "watch CALENDAR", "Watch a calendar, and report what is in it",
 			`  pushinbox calendar watch --local demo
   pushinbox calendar watch --local --format json demo | jq -r .expiration`,
-			exactly("CALENDAR"), o.watch),
-		o.command("stop CALENDAR", "Stop watching a calendar, and forget its events",
+			http.MethodPost, "/watch", syncTimeout, func(cmd *cobra.Command, c calendar.Channel) error {
+				return say(cmd, fmt.Sprintf("%s is watched; its channel %s ends %s", c.CalendarID, c.ID, moment(c.Expiration)))
+			}),
+		operation(&o, "stop CALENDAR", "Stop watching a calendar, and forget its events",
 			`  pushinbox calendar stop --local demo`,
-			exactly("CALENDAR"), o.stop),
-		o.command("renew", "Open new channels for calendars whose channel is past half of its life",
+			http.MethodPost, "/stop", syncTimeout, func(cmd *cobra.Command, s struct{ Stopped string }) error {
+				return say(cmd, s.Stopped+" is no longer watched")
+			}),
+		operation(&o, "renew", "Open new channels for calendars whose channel is past half of its life",
 			`  pushinbox calendar renew --local`,
-			exactly(), o.renew),
-		o.command("sync [CALENDAR]", "Report now what has changed, in one watched calendar or in all",
+			http.MethodPost, "/renew", syncTimeout, func(cmd *cobra.Command, l channelList) error {
+				if len(l.Channels) == 0 {
+					return say(cmd, "no channel had to be renewed")
+				}
+				var lines []string
+				for _, c := range l.Channels {
+					lines = append(lines, fmt.Sprintf("%s has a new channel %s, which ends %s", c.CalendarID, c.ID, moment(c.Expiration)))
+				}
+				return say(cmd, lines...)
+			}),
+		operation(&o, "sync [CALENDAR]", "Report now what has changed, in one watched calendar or in all",
 			`  pushinbox calendar sync --local
   pushinbox calendar sync --local demo`,
-			func(cmd *cobra.Command, args []string) error {
-				return exactly([]string{"CALENDAR"}[:min(len(args), 1)]...)(cmd, args)
-			}, o.sync),
-		o.command("list", "List what is watched: when it was last synced, and its channels",
+			http.MethodPost, "/sync", syncTimeout, func(cmd *cobra.Command, l resultList) error {
+				if len(l.Calendars) == 0 {
+					return say(cmd, "no calendar was synced: none is watched, or others are syncing them")
+				}
+				var lines []string
+				for _, r := range l.Calendars {
+					lines = append(lines, fmt.Sprintf("%s: %d added, %d updated, %d deleted", r.CalendarID, r.Added, r.Updated, r.Deleted))
+				}
+				return say(cmd, lines...)
+			}),
+		operation(&o, "list", "List what is watched: when it was last synced, and its channels",
 			`  pushinbox calendar list --local
   pushinbox calendar list --local --format json | jq -r '.channels[].calendarId'`,
-			exactly(), o.list),
+			http.MethodGet, "/channels", callTimeout, printChannels),
 	)
 	return cmd
 }
 
-// command returns the command of one thing that an operator does.
-func (o *operator) command(use, short, example string, args cobra.PositionalArgs, do func(context.Context, io.Writer, []string) error) *cobra.Command {
+// operation returns the command of one thing that an operator does: it calls the
+// function and prints the answer as it is, or with text.
+func operation[T any](o *operator, use, short, example, method, path string, timeout time.Duration, text func(*cobra.Command, T) error) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: use, Short: short, Example: example, Args: args,
+		Use: use, Short: short, Example: example,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.find(cmd.Context()); err != nil {
+			c, err := o.client(cmd.Context())
+			if err != nil {
 				return err
 			}
-			return do(cmd.Context(), cmd.OutOrStdout(), args)
+			c.timeout = timeout
+			target := path
+			if len(args) > 0 {
+				target += "?" + url.Values{"calendar": args}.Encode()
+			}
+			a, err := c.call(cmd.Context(), method, target, nil, nil)
+			if err != nil {
+				return err
+			}
+			var partly struct{ Failed failedCalendars }
+			var failed error
+			switch {
+			case a.ok():
+			case json.Unmarshal(a.body, &partly) == nil && len(partly.Failed) > 0:
+				failed = partly.Failed
+			default:
+				return errors.New(a.String())
+			}
+			if a.status == http.StatusNoContent && len(args) > 0 {
+				a.body, err = json.Marshal(map[string]string{"stopped": args[0]})
+				if err != nil {
+					return err
+				}
+				a.body = append(a.body, '\n')
+			}
+			var v T
+			if err := json.Unmarshal(a.body, &v); err != nil {
+				return fmt.Errorf("%s does not answer as the function calendar does: %w", c.base, err)
+			}
+			if wantsJSON(cmd) {
+				_, err = cmd.OutOrStdout().Write(a.body)
+			} else {
+				err = text(cmd, v)
+			}
+			return errors.Join(failed, err)
 		},
 	}
-	formatFlag(cmd, &o.format)
+	formatFlag(cmd)
 	return cmd
 }
 
-// find sets the address and the token to call with.
-func (o *operator) find(ctx context.Context) error {
+// client returns the client of the function that the flags name.
+func (o *operator) client(ctx context.Context) (*client, error) {
 	if o.local == (o.url != "") {
-		return usageError{errors.New("say which function to call: either --local or --url URL")}
+		return nil, usageError{errors.New("say which function to call: either --local or --url URL")}
 	}
+	address := o.url
 	if o.local {
-		o.url = fmt.Sprintf("http://127.0.0.1:%d/calendar", o.port)
+		address = fmt.Sprintf("http://127.0.0.1:%d/calendar", o.port)
 	}
-	u, err := url.Parse(o.url)
-	if err != nil || u.Host == "" {
-		return usageError{fmt.Errorf("--url %q is not a URL", o.url)}
+	c, err := newClient("url", address)
+	if err == nil {
+		err = c.authorize(ctx, o.token, "calendar", "OPERATOR", address)
 	}
-	if o.token != "" {
-		return nil
-	}
-	if !isLoopback(u.Host) {
-		return usageError{fmt.Errorf("no token for %s: give one with --token, such as $(gcloud auth print-identity-token --impersonate-service-account=OPERATOR --include-email --audiences=%s)", u.Host, o.url)}
-	}
-	o.token, err = localToken(ctx, u.Scheme+"://"+u.Host, url.Values{"for": {"calendar"}})
-	return err
+	return c, err
 }
 
-// call returns what the function answers, with an error beside it when it could
-// not do all.
-func (o *operator) call(ctx context.Context, timeout time.Duration, method, path, calendarID string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	target := strings.TrimSuffix(o.url, "/") + path
-	if calendarID != "" {
-		target += "?" + url.Values{"calendar": {calendarID}}.Encode()
-	}
-	req, err := http.NewRequestWithContext(ctx, method, target, nil)
-	if err != nil {
-		return nil, usageError{err}
-	}
-	req.Header.Set("Authorization", "Bearer "+o.token)
-	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	// A calendar of thousands of events takes its time.
-	patience := time.AfterFunc(2*time.Second, func() {
-		fmt.Fprintf(os.Stderr, "waiting for %s, at most %v\n", target, timeout)
-	})
-	defer patience.Stop()
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, notRunning(o.url, err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
-	if err != nil {
-		return nil, err
-	}
-	var partly struct {
-		Failed []struct {
-			CalendarID, Detail string
-			Status             int
-		}
-	}
-	switch {
-	case resp.StatusCode/100 == 2:
-		return body, nil
-	case json.Unmarshal(body, &partly) == nil && len(partly.Failed) > 0:
-		var each []string
-		for _, f := range partly.Failed {
-			each = append(each, fmt.Sprintf("%s: %d %s", f.CalendarID, f.Status, f.Detail))
-		}
-		return body, errors.New(strings.Join(each, "\n"))
-	}
-	return nil, errors.New(explain(resp.StatusCode, body))
+// failedCalendars are those for which the function could not do its work.
+type failedCalendars []struct {
+	CalendarID, Detail string
+	Status             int
 }
 
-// answer calls the function and prints what it answers as it is, or as text
-// does after decoding it.
-func answer[T any](ctx context.Context, o *operator, out io.Writer, timeout time.Duration, method, path, calendarID string, text func(T) error) error {
-	body, failed := o.call(ctx, timeout, method, path, calendarID)
-	if body == nil {
-		return failed
+// Error has a line for each calendar.
+func (f failedCalendars) Error() string {
+	var lines []string
+	for _, c := range f {
+		lines = append(lines, visible(fmt.Sprintf("%s: %d %s", c.CalendarID, c.Status, c.Detail)))
 	}
-	if o.format == "json" {
-		_, err := out.Write(body)
-		return errors.Join(failed, err)
-	}
-	var v T
-	if err := json.Unmarshal(body, &v); err != nil {
-		return fmt.Errorf("%s does not answer as the function calendar does: %w", o.url, err)
-	}
-	return errors.Join(failed, text(v))
+	return strings.Join(lines, "\n")
 }
 
 type channelList struct {
@@ -194,96 +190,40 @@ type resultList struct {
 	Calendars []calendar.Result `json:"calendars"`
 }
 
-func (o *operator) watch(ctx context.Context, out io.Writer, args []string) error {
-	return answer(ctx, o, out, syncTimeout, http.MethodPost, "/watch", args[0], func(c calendar.Channel) error {
-		_, err := fmt.Fprintf(out, "%s is watched; its channel %s ends %s\n", c.CalendarID, c.ID, moment(c.Expiration))
-		return err
-	})
-}
-
-func (o *operator) stop(ctx context.Context, out io.Writer, args []string) error {
-	if _, err := o.call(ctx, syncTimeout, http.MethodPost, "/stop", args[0]); err != nil {
-		return err
+func printChannels(cmd *cobra.Command, l channelList) error {
+	if len(l.Calendars) == 0 {
+		return say(cmd, "no calendar is watched")
 	}
-	if o.format == "json" {
-		return json.NewEncoder(out).Encode(map[string]string{"stopped": args[0]})
+	var rows [][]string
+	for _, c := range l.Calendars {
+		synced := "not yet"
+		if !c.SyncedAt.IsZero() {
+			synced = moment(c.SyncedAt)
+		}
+		if c.SyncOwed {
+			synced += ", owed"
+		}
+		open := 0
+		for _, ch := range l.Channels {
+			if ch.CalendarID != c.CalendarID {
+				continue
+			}
+			ends := moment(ch.Expiration)
+			switch {
+			case ch.ResourceID == "":
+				ends = "not confirmed by Google"
+			case !ch.Expiration.IsZero() && time.Now().After(ch.Expiration):
+				ends = "ended " + ends
+			default:
+				open++
+			}
+			rows = append(rows, []string{c.CalendarID, synced, ch.ID, ends, strconv.FormatBool(ch.Notified)})
+		}
+		if open == 0 {
+			rows = append(rows, []string{c.CalendarID, synced, "none: watch it again", "-", "-"})
+		}
 	}
-	_, err := fmt.Fprintf(out, "%s is no longer watched\n", args[0])
-	return err
-}
-
-func (o *operator) renew(ctx context.Context, out io.Writer, _ []string) error {
-	return answer(ctx, o, out, syncTimeout, http.MethodPost, "/renew", "", func(l channelList) error {
-		if len(l.Channels) == 0 {
-			_, err := fmt.Fprintln(out, "no channel had to be renewed")
-			return err
-		}
-		for _, c := range l.Channels {
-			if _, err := fmt.Fprintf(out, "%s has a new channel %s, which ends %s\n", c.CalendarID, c.ID, moment(c.Expiration)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-func (o *operator) sync(ctx context.Context, out io.Writer, args []string) error {
-	id := ""
-	if len(args) > 0 {
-		id = args[0]
-	}
-	return answer(ctx, o, out, syncTimeout, http.MethodPost, "/sync", id, func(l resultList) error {
-		if len(l.Calendars) == 0 {
-			_, err := fmt.Fprintln(out, "no calendar was synced: none is watched, or others are syncing them")
-			return err
-		}
-		for _, r := range l.Calendars {
-			if _, err := fmt.Fprintf(out, "%s: %d added, %d updated, %d deleted\n", r.CalendarID, r.Added, r.Updated, r.Deleted); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-func (o *operator) list(ctx context.Context, out io.Writer, _ []string) error {
-	return answer(ctx, o, out, callTimeout, http.MethodGet, "/channels", "", func(l channelList) error {
-		if len(l.Calendars) == 0 {
-			_, err := fmt.Fprintln(out, "no calendar is watched")
-			return err
-		}
-		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "CALENDAR\tSYNCED\tCHANNEL\tENDS\tNOTIFIED")
-		for _, c := range l.Calendars {
-			synced := "not yet"
-			if !c.SyncedAt.IsZero() {
-				synced = c.SyncedAt.UTC().Format(time.RFC3339)
-			}
-			if c.SyncOwed {
-				synced += ", owed"
-			}
-			open := 0
-			for _, ch := range l.Channels {
-				if ch.CalendarID != c.CalendarID {
-					continue
-				}
-				ends := moment(ch.Expiration)
-				switch {
-				case ch.ResourceID == "":
-					ends = "not confirmed by Google"
-				case !ch.Expiration.IsZero() && time.Now().After(ch.Expiration):
-					ends = "ended " + ends
-				default:
-					open++
-				}
-				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%t\n", c.CalendarID, synced, ch.ID, ends, ch.Notified)
-			}
-			if open == 0 {
-				fmt.Fprintf(table, "%s\t%s\tnone: watch it again\t-\t-\n", c.CalendarID, synced)
-			}
-		}
-		return table.Flush()
-	})
+	return table(cmd, "CALENDAR\tSYNCED\tCHANNEL\tENDS\tNOTIFIED", rows)
 }
 
 // moment writes the end of a channel, which may have none.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"example.com/pushinbox/local/stack"
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/problem"
 )
@@ -26,23 +27,22 @@ const tokenLife = 50 * time.Minute
 
 func newConsole() *cobra.Command {
 	var target, account string
-	var port int
+	port := 8081
 	cmd := &cobra.Command{
 		Use:   "console",
 		Short: "Open a deployed console in a browser on this machine",
 		Long: `Open a deployed console in a browser on this machine.
 
-The deployed console wants a Google ID token, which a browser does not send.
+The deployed console requires a Google ID token, which a browser does not send.
 This command listens on this machine only and adds one to what it passes on:
 gcloud's, for an account that is among the console's readers and that you may
-impersonate, such as Terraform's tester account. It takes requests from this
-machine's browsers only when no other site makes them.`,
+impersonate, such as Terraform's tester account. It refuses
+requests that another site has a browser on this machine send.`,
 		Example: `  pushinbox console --url "$(terraform -chdir=terraform output -raw console_url)" \
     --account "$(terraform -chdir=terraform output -raw tester_account)"`,
-		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			u, err := url.Parse(target)
-			if err != nil || u.Host == "" || u.Scheme != "https" && !isLoopback(u.Host) {
+			if err != nil || u.Host == "" || u.Scheme != "https" && !stack.IsLoopback(u.Host) {
 				return usageError{fmt.Errorf("--url %q is not the https address of a console", target)}
 			}
 			if account == "" {
@@ -69,7 +69,7 @@ machine's browsers only when no other site makes them.`,
 	}
 	cmd.Flags().StringVar(&target, "url", "", "the address of the deployed console")
 	cmd.Flags().StringVar(&account, "account", "", "the service account to read as")
-	cmd.Flags().IntVar(&port, "port", 8081, "the port to listen on, on 127.0.0.1; 0 takes a free one")
+	portFlag(cmd.Flags(), &port, "the port to listen on, on 127.0.0.1; 0 takes a free one")
 	return cmd
 }
 
@@ -90,10 +90,10 @@ func forward(target *url.URL, tokens *gcloudTokens) http.Handler {
 		},
 		ErrorLog: slog.NewLogLogger(slog.NewTextHandler(os.Stderr, nil), slog.LevelWarn),
 	}
-	return guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return stack.Guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		token, err := tokens.get(r.Context())
 		if err != nil {
-			httpapi.WriteError(w, problem.New(http.StatusBadGateway, err.Error()))
+			httpapi.WriteError(w, &problem.Error{Status: http.StatusBadGateway, Detail: err.Error()})
 			return
 		}
 		r.Header.Set("Authorization", "Bearer "+token)
@@ -101,19 +101,19 @@ func forward(target *url.URL, tokens *gcloudTokens) http.Handler {
 	}))
 }
 
-// gcloudTokens has gcloud make ID tokens, and keeps the last.
+// gcloudTokens has gcloud create ID tokens, and reuses the last one.
 type gcloudTokens struct {
 	account, audience string
 
-	mu    sync.Mutex
-	token string
-	made  time.Time
+	mu      sync.Mutex
+	token   string
+	created time.Time
 }
 
 func (g *gcloudTokens) get(ctx context.Context) (string, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if time.Since(g.made) < tokenLife {
+	if time.Since(g.created) < tokenLife {
 		return g.token, nil
 	}
 	cmd := exec.CommandContext(ctx, "gcloud", "auth", "print-identity-token", "--include-email",
@@ -124,9 +124,9 @@ func (g *gcloudTokens) get(ctx context.Context) (string, error) {
 		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 			said = strings.TrimSpace(string(exit.Stderr))
 		}
-		return "", fmt.Errorf("gcloud makes no token for %s: %s", g.account, said)
+		return "", fmt.Errorf("gcloud creates no token for %s: %s", g.account, said)
 	}
 	// By the wall clock: the other one stands still while a laptop sleeps.
-	g.token, g.made = strings.TrimSpace(string(out)), time.Now().Round(0)
+	g.token, g.created = strings.TrimSpace(string(out)), time.Now().Round(0)
 	return g.token, nil
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"example.com/pushinbox/local/stack"
 )
 
 // TestDeployedConsoleInABrowser puts pushinbox console in front of a console
@@ -22,7 +24,7 @@ func TestDeployedConsoleInABrowser(t *testing.T) {
 	bin := t.TempDir()
 	script := fmt.Sprintf("#!/bin/sh\ncase \"$*\" in\n*impersonate-service-account=stranger@p*) echo 'no permission' >&2; exit 1;;\n"+
 		"'auth print-identity-token --include-email --impersonate-service-account=%s --audiences=%s') exec curl -s '%s/local/token?for=console&aud=%s/';;\n"+
-		"*) echo \"called with $*\" >&2; exit 2;;\nesac\n", developer, l.base, l.base, l.base)
+		"*) echo \"called with $*\" >&2; exit 2;;\nesac\n", stack.Developer, l.base, l.base, l.base)
 	if err := os.WriteFile(filepath.Join(bin, "gcloud"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +37,7 @@ func TestDeployedConsoleInABrowser(t *testing.T) {
 		t.Errorf("without a token: %v %s", err, out)
 	}
 
-	cmd := console(developer)
+	cmd := console(stack.Developer)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +68,7 @@ func TestDeployedConsoleInABrowser(t *testing.T) {
 		status, b := do(t, r)
 		return status, string(b)
 	}
-	if status, body := ask(http.MethodGet, "/", "", "Accept", "text/html"); status != 200 || !strings.Contains(body, "Signed in as</span> <bdi>"+developer) {
+	if status, body := ask(http.MethodGet, "/", "", "Accept", "text/html"); status != 200 || !strings.Contains(body, "Signed in as</span> <bdi>"+stack.Developer) {
 		t.Errorf("the page: %d %s", status, body)
 	}
 	if status, body := ask(http.MethodPost, "/messages", "payload=hi", "Content-Type", "application/x-www-form-urlencoded", "Origin", base, "Sec-Fetch-Site", "same-origin"); status != 200 {

@@ -15,12 +15,12 @@ import (
 )
 
 func newLogs() *cobra.Command {
-	var format string
+	format := "classic"
 	cmd := &cobra.Command{
 		Use:   "logs [FILE...]",
 		Short: "Print the log of the function mns as Alibaba's sample endpoint does",
 		Long: `Print the log of the function mns as Alibaba's sample endpoint does: for each
-request a line of its access log, and for each notification that was kept an
+request a line of its access log, and for each notification that was stored an
 entry of its endpoint log. Times are UTC.
 
 The log is read from standard input or files, as the function writes it, a JSON
@@ -32,10 +32,9 @@ the inbox. A secret in a path reads ***.`,
 		Example: `  pushinbox logs .local/mns.log
   gcloud logging read 'resource.labels.service_name="mns"' --order=asc --format=json | pushinbox logs
   pushinbox logs --format json .local/mns.log | jq .notification.messageId`,
-		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, files []string) error {
 			write := writeClassic
-			if format == "json" {
+			if wantsJSON(cmd) {
 				write = writeJSON
 			}
 			if len(files) == 0 {
@@ -55,17 +54,11 @@ the inbox. A secret in a path reads ***.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", "classic", "how to print: classic, or json for the entries as they are")
-	cmd.PreRunE = func(*cobra.Command, []string) error {
-		if format != "classic" && format != "json" {
-			return usageError{fmt.Errorf("--format is %q; it must be classic or json", format)}
-		}
-		return nil
-	}
+	oneOf(cmd.Flags(), &format, "format", "how to print: classic, or json for the entries as they are", "classic", "json")
 	return cmd
 }
 
-// logEntry is what counts of a line that the function mns wrote.
+// logEntry is what is read of a line that the function mns wrote.
 type logEntry struct {
 	Time         time.Time        `json:"time"`
 	Access       *logAccess       `json:"access"`
@@ -107,8 +100,7 @@ type logNotification struct {
 // maxLogLine is the longest line that is read, in bytes.
 const maxLogLine = 16 << 20
 
-// readLog writes the entries that the function mns made, in their order, as they
-// come.
+// readLog writes the entries of the function mns in the order in which they come.
 func readLog(in io.Reader, out io.Writer, write func(io.Writer, json.RawMessage, logEntry) error) error {
 	one := func(raw json.RawMessage) error {
 		var e logEntry
@@ -132,7 +124,7 @@ func readLog(in io.Reader, out io.Writer, write func(io.Writer, json.RawMessage,
 		for d.More() {
 			var raw json.RawMessage
 			if err := d.Decode(&raw); err != nil {
-				return fmt.Errorf("this is no list of log entries: %w", err)
+				return fmt.Errorf("this is not a list of log entries: %w", err)
 			}
 			if err := one(raw); err != nil {
 				return err
@@ -211,8 +203,8 @@ func writeClassic(out io.Writer, _ json.RawMessage, e logEntry) error {
 	return err
 }
 
-// printable keeps what a sender made up from looking like more of the log, or
-// from moving a terminal's cursor.
+// printable replaces the characters by which a value from a sender could look
+// like more of the log, or move a terminal's cursor.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {

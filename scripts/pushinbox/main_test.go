@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/pushinbox/local/stack"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/publisher"
 	"example.com/pushinbox/testkit/emulator"
@@ -239,7 +241,7 @@ func mainPath(t *testing.T, more ...string) {
 			if diff := cmp.Diff(w.attributes, m.Attributes); diff != "" || m.OrderingKey != w.key {
 				t.Errorf("%s: ordering key %q, attributes %s", m.MessageID, m.OrderingKey, diff)
 			}
-			if m.Verified.Email != pushAccount || m.Verified.Audience == "" || !m.Verified.EmailVerified ||
+			if m.Verified.Email != stack.PushAccount || m.Verified.Audience == "" || !m.Verified.EmailVerified ||
 				m.Verified.Issuer != "https://accounts.google.com" || m.Verified.ExpiresAt.Sub(m.Verified.IssuedAt) != time.Hour {
 				t.Errorf("%s: claims %+v", m.MessageID, m.Verified)
 			}
@@ -333,7 +335,10 @@ func run(t *testing.T, input string, args ...string) (stdout, stderr string, cod
 // runIn is run with more in the environment.
 func runIn(t *testing.T, environment []string, input string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), command, args...)
+	// A call that should be refused and runs instead must not hang the tests.
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, command, args...)
 	cmd.Env = append(os.Environ(), environment...)
 	cmd.Stdin = strings.NewReader(input)
 	var out, errs bytes.Buffer
@@ -400,7 +405,10 @@ func TestWrongCalls(t *testing.T) {
 		"second_on_data":    {[]string{"local", "--port", "0", "--data", data}, exitFailed, "another pushinbox local uses " + data},
 		"data_is_a_file":    {[]string{"local", "--port", "0", "--data", file}, exitFailed, "choose another directory with --data"},
 		"data_is_damaged":   {[]string{"local", "--port", "0", "--data", broken}, exitFailed, "is not an inbox, or is damaged"},
-		"port_out_of_range": {[]string{"local", "--port", "70000", "--data", data}, exitFailed, "cannot listen on port 70000"},
+		"port_out_of_range": {[]string{"local", "--port", "70000", "--data", data}, exitUsage, `--port is "70000"; it must be 0 to 65535`},
+		"port_hex":          {[]string{"local", "--port", "0x", "--data", data}, exitUsage, `--port is "0x"; it must be 0 to 65535; see pushinbox local --help`},
+		"data_empty":        {[]string{"local", "--data="}, exitUsage, `--data is ""; it must name a directory`},
+		"ordering_text":     {[]string{"local", "--ordering=maybe"}, exitUsage, `--ordering is "maybe"; it must be true or false`},
 		"unknown_command":   {[]string{"lokal"}, exitUsage, `there is no command "lokal"`},
 		"unknown_flag":      {[]string{"local", "--prot", "1"}, exitUsage, "unknown flag: --prot; see pushinbox local --help"},
 		"attempts_low":      {[]string{"local", "--max-attempts", "4"}, exitUsage, "5 to 100"},

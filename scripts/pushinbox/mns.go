@@ -4,19 +4,19 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"example.com/pushinbox/local/mnsfake"
+	"example.com/pushinbox/local/stack"
 	"example.com/pushinbox/shared/mns"
 )
 
@@ -29,9 +29,9 @@ const (
 
 // mnsCaller makes the calls of one command.
 type mnsCaller struct {
-	endpoint, config, format string
-	client                   *mns.Client
-	out                      io.Writer
+	endpoint, config string
+	client           *mns.Client
+	cmd              *cobra.Command
 }
 
 func newMNS() *cobra.Command {
@@ -59,41 +59,39 @@ attributes; 4 there is no such topic or subscription.`,
   pushinbox mns subscribe MySampleTopic http://127.0.0.1:8080/mns
   pushinbox mns publish MySampleTopic "I am test message 0."
   pushinbox mns delete-topic MySampleTopic`,
-		Args: exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newCreateTopic(), newDeleteTopic(), newSubscribe(), newUnsubscribe(), newList(), newPublish())
 	return cmd
 }
 
 // newMNSCall returns a command that makes calls.
-func newMNSCall(use, short, example string, args cobra.PositionalArgs, run func(context.Context, *mnsCaller, []string) error) *cobra.Command {
+func newMNSCall(use, short, example string, run func(context.Context, *mnsCaller, []string) error) *cobra.Command {
 	var c mnsCaller
 	cmd := &cobra.Command{
-		Use: use, Short: short, Example: example, Args: args,
+		Use: use, Short: short, Example: example,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c.out = cmd.OutOrStdout()
+			c.cmd = cmd
 			if err := c.connect(); err != nil {
 				return err
 			}
 			return c.explain(run(cmd.Context(), &c, args), args[:min(len(args), 1)])
 		},
 	}
-	cmd.Flags().StringVar(&c.endpoint, "endpoint", "", "the address of MNS; "+defaultAddress+mnsPath+" if neither this nor --config has one")
+	cmd.Flags().StringVar(&c.endpoint, "endpoint", "", "the address of MNS; "+defaultAddress+stack.MNSPath+" if neither this nor --config has one")
 	cmd.Flags().StringVar(&c.config, "config", "", "a file with the AccessKey, in place of the environment")
-	formatFlag(cmd, &c.format)
+	formatFlag(cmd)
 	return cmd
 }
 
 func newCreateTopic() *cobra.Command {
 	var a mns.TopicAttributes
-	cmd := newMNSCall("create-topic TOPIC", "Make a topic", `  pushinbox mns create-topic MySampleTopic`, exactly("TOPIC"),
+	cmd := newMNSCall("create-topic TOPIC", "Make a topic", `  pushinbox mns create-topic MySampleTopic`,
 		func(ctx context.Context, c *mnsCaller, args []string) error {
 			created, err := c.client.CreateTopic(ctx, args[0], a)
 			if err != nil {
 				return err
 			}
-			return c.made("topic", args[0], created)
+			return c.created("topic", args[0], created)
 		})
 	cmd.Flags().IntVar(&a.MaxMessageSize, "max-size", 0, "the largest message, in bytes; 0 is MNS's default")
 	cmd.Flags().BoolVar(&a.Logging, "logging", false, "have MNS log the topic's messages")
@@ -101,33 +99,25 @@ func newCreateTopic() *cobra.Command {
 }
 
 func newDeleteTopic() *cobra.Command {
-	return newMNSCall("delete-topic TOPIC", "Delete a topic and its subscriptions", `  pushinbox mns delete-topic MySampleTopic`, exactly("TOPIC"),
+	return newMNSCall("delete-topic TOPIC", "Delete a topic and its subscriptions", `  pushinbox mns delete-topic MySampleTopic`,
 		func(ctx context.Context, c *mnsCaller, args []string) error {
 			if err := c.client.DeleteTopic(ctx, args[0]); err != nil {
 				return err
 			}
-			return c.print(map[string]string{"deleted": args[0]}, "topic %s is deleted\n", args[0])
+			return show(c.cmd, map[string]string{"deleted": args[0]}, "topic %s is deleted\n", args[0])
 		})
 }
 
 func newSubscribe() *cobra.Command {
 	var s mns.Subscription
-	var strategy, content string
 	cmd := newMNSCall("subscribe TOPIC URL", "Have a topic's messages pushed to an address",
 		`  pushinbox mns subscribe MySampleTopic http://127.0.0.1:8080/mns
   pushinbox mns subscribe --content-format JSON --tag red MySampleTopic https://mns-123.europe-west1.run.app/SECRET`,
-		exactly("TOPIC", "URL"),
 		func(ctx context.Context, c *mnsCaller, args []string) error {
 			s.Name = cmp.Or(s.Name, args[0]+"-Sub")
-			s.Endpoint, s.Strategy, s.Format = args[1], mns.Strategy(strategy), mns.Format(content)
+			s.Endpoint = args[1]
 			if u, err := url.Parse(s.Endpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-				return usageError{fmt.Errorf("%q is no http or https address to push to", s.Endpoint)}
-			}
-			if !slices.Contains([]mns.Strategy{"", mns.BackoffRetry, mns.ExponentialDecayRetry}, s.Strategy) {
-				return usageError{fmt.Errorf("--strategy is %q; it must be %s or %s", strategy, mns.BackoffRetry, mns.ExponentialDecayRetry)}
-			}
-			if !slices.Contains([]mns.Format{"", mns.XML, mns.JSON, mns.Simplified}, s.Format) {
-				return usageError{fmt.Errorf("--content-format is %q; it must be %s, %s or %s", content, mns.XML, mns.JSON, mns.Simplified)}
+				return usageError{fmt.Errorf("%q is not an http or https address to push to", s.Endpoint)}
 			}
 			created, err := c.client.Subscribe(ctx, args[0], s)
 			if errors.Is(err, mns.ErrSubscriptionExists) {
@@ -136,12 +126,13 @@ func newSubscribe() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.made("subscription", s.Name, created)
+			return c.created("subscription", s.Name, created)
 		})
 	cmd.Flags().StringVar(&s.Name, "name", "", "the subscription's name; TOPIC-Sub by default")
 	cmd.Flags().StringVar(&s.FilterTag, "tag", "", "push only messages with this tag")
-	cmd.Flags().StringVar(&strategy, "strategy", "", "how pushes are repeated: BACKOFF_RETRY (MNS's default) or EXPONENTIAL_DECAY_RETRY")
-	cmd.Flags().StringVar(&content, "content-format", "", "the form of pushes: XML (MNS's default), JSON or SIMPLIFIED")
+	oneOf(cmd.Flags(), &s.Strategy, "strategy", "how pushes are repeated: BACKOFF_RETRY (MNS's default) or EXPONENTIAL_DECAY_RETRY",
+		mns.BackoffRetry, mns.ExponentialDecayRetry)
+	oneOf(cmd.Flags(), &s.Format, "content-format", "the form of pushes: XML (MNS's default), JSON or SIMPLIFIED", mns.XML, mns.JSON, mns.Simplified)
 	return cmd
 }
 
@@ -149,9 +140,6 @@ func newUnsubscribe() *cobra.Command {
 	return newMNSCall("unsubscribe TOPIC [SUBSCRIPTION]", "End a subscription, TOPIC-Sub by default",
 		`  pushinbox mns unsubscribe MySampleTopic
   pushinbox mns unsubscribe MySampleTopic another`,
-		func(cmd *cobra.Command, args []string) error {
-			return exactly([]string{"TOPIC", "SUBSCRIPTION"}[:max(1, min(len(args), 2))]...)(cmd, args)
-		},
 		func(ctx context.Context, c *mnsCaller, args []string) error {
 			name := args[0] + "-Sub"
 			if len(args) > 1 {
@@ -164,7 +152,7 @@ func newUnsubscribe() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.print(map[string]string{"deleted": name}, "subscription %s is deleted\n", name)
+			return show(c.cmd, map[string]string{"deleted": name}, "subscription %s is deleted\n", name)
 		})
 }
 
@@ -187,9 +175,6 @@ func newList() *cobra.Command {
 	return newMNSCall("list [TOPIC]", "List the topics, or a topic's subscriptions",
 		`  pushinbox mns list
   pushinbox mns list --format json MySampleTopic | jq -r '.subscriptions[].endpoint'`,
-		func(cmd *cobra.Command, args []string) error {
-			return exactly([]string{"TOPIC"}[:min(len(args), 1)]...)(cmd, args)
-		},
 		func(ctx context.Context, c *mnsCaller, args []string) error {
 			if len(args) == 0 {
 				return c.listTopics(ctx)
@@ -200,48 +185,34 @@ func newList() *cobra.Command {
 
 func (c *mnsCaller) listTopics(ctx context.Context) error {
 	topics := []topicLine{}
+	var rows [][]string
 	for t, err := range c.client.ListTopics(ctx, "") {
 		if err != nil {
 			return err
 		}
 		topics = append(topics, topicLine{t.Name, t.Messages, t.MaxMessageSize})
+		rows = append(rows, []string{t.Name, strconv.Itoa(t.Messages), strconv.Itoa(t.MaxMessageSize)})
 	}
-	if c.format == "json" {
-		return json.NewEncoder(c.out).Encode(map[string]any{"topics": topics})
+	if wantsJSON(c.cmd) || len(topics) == 0 {
+		return show(c.cmd, map[string]any{"topics": topics}, "there is no topic\n")
 	}
-	if len(topics) == 0 {
-		_, err := fmt.Fprintln(c.out, "there is no topic")
-		return err
-	}
-	table := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "TOPIC\tMESSAGES\tMAX SIZE")
-	for _, t := range topics {
-		fmt.Fprintf(table, "%s\t%d\t%d\n", t.Name, t.Messages, t.MaxMessageSize)
-	}
-	return table.Flush()
+	return table(c.cmd, "TOPIC\tMESSAGES\tMAX SIZE", rows)
 }
 
 func (c *mnsCaller) listSubscriptions(ctx context.Context, topic string) error {
 	subscriptions := []subscriptionLine{}
+	var rows [][]string
 	for s, err := range c.client.ListSubscriptions(ctx, topic) {
 		if err != nil {
 			return err
 		}
 		subscriptions = append(subscriptions, subscriptionLine{s.Name, s.Endpoint, s.FilterTag, s.Strategy, s.Format})
+		rows = append(rows, []string{s.Name, s.Endpoint, cmp.Or(s.FilterTag, "-"), string(s.Strategy), string(s.Format)})
 	}
-	if c.format == "json" {
-		return json.NewEncoder(c.out).Encode(map[string]any{"subscriptions": subscriptions})
+	if wantsJSON(c.cmd) || len(subscriptions) == 0 {
+		return show(c.cmd, map[string]any{"subscriptions": subscriptions}, "%s has no subscription\n", topic)
 	}
-	if len(subscriptions) == 0 {
-		_, err := fmt.Fprintf(c.out, "%s has no subscription\n", topic)
-		return err
-	}
-	table := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "SUBSCRIPTION\tENDPOINT\tTAG\tSTRATEGY\tCONTENT")
-	for _, s := range subscriptions {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", s.Name, s.Endpoint, cmp.Or(s.FilterTag, "-"), s.Strategy, s.ContentFormat)
-	}
-	return table.Flush()
+	return table(c.cmd, "SUBSCRIPTION\tENDPOINT\tTAG\tSTRATEGY\tCONTENT", rows)
 }
 
 func newPublish() *cobra.Command {
@@ -250,16 +221,10 @@ func newPublish() *cobra.Command {
 	cmd := newMNSCall("publish TOPIC MESSAGE...", `Publish messages; "-" reads one from standard input`,
 		`  pushinbox mns publish MySampleTopic "I am test message 0." "I am test message 1."
   pushinbox mns publish --tag red --base64 MySampleTopic - < picture.png`,
-		func(cmd *cobra.Command, args []string) error {
-			if err := exactly(append([]string{"TOPIC", "MESSAGE"}, args[min(len(args), 2):]...)...)(cmd, args); err != nil {
-				return err
-			}
+		func(ctx context.Context, c *mnsCaller, args []string) error {
 			if first := slices.Index(args[1:], "-"); first >= 0 && slices.Contains(args[first+2:], "-") {
 				return usageError{errors.New(`a second "-" would have nothing to read; standard input is one message`)}
 			}
-			return nil
-		},
-		func(ctx context.Context, c *mnsCaller, args []string) error {
 			if encode {
 				m.Encoding = mns.Base64
 			}
@@ -275,7 +240,7 @@ func newPublish() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if err := c.print(map[string]string{"messageId": p.MessageID, "bodyMd5": p.BodyMD5}, "published %s, MD5 %s\n", p.MessageID, p.BodyMD5); err != nil {
+				if err := show(c.cmd, map[string]string{"messageId": p.MessageID, "bodyMd5": p.BodyMD5}, "published %s, MD5 %s\n", visible(p.MessageID), visible(p.BodyMD5)); err != nil {
 					return err
 				}
 			}
@@ -286,21 +251,13 @@ func newPublish() *cobra.Command {
 	return cmd
 }
 
-// made prints that something is there.
-func (c *mnsCaller) made(kind, name string, created bool) error {
-	text := "%s %s is there already, just like this\n"
+// created prints that something exists now.
+func (c *mnsCaller) created(kind, name string, created bool) error {
+	text := "%s %s exists already, with the same attributes\n"
 	if created {
-		text = "%s %s is made\n"
+		text = "%s %s is created\n"
 	}
-	return c.print(map[string]any{kind: name, "created": created}, text, kind, name)
-}
-
-func (c *mnsCaller) print(v any, text string, args ...any) error {
-	if c.format == "json" {
-		return json.NewEncoder(c.out).Encode(v)
-	}
-	_, err := fmt.Fprintf(c.out, text, args...)
-	return err
+	return show(c.cmd, map[string]any{kind: name, "created": created}, text, kind, name)
 }
 
 // explain says what to do about what can be expected to go wrong.
@@ -316,7 +273,7 @@ func (c *mnsCaller) explain(err error, topic []string) error {
 	case errors.As(err, &refused) && refused.Code == "TimeExpired":
 		return fmt.Errorf("this machine's clock is more than 15 minutes off: %w", err)
 	}
-	if u, _ := url.Parse(c.endpoint); isLoopback(u.Host) {
+	if u, _ := url.Parse(c.endpoint); stack.IsLoopback(u.Host) {
 		return notRunning(c.endpoint, err)
 	}
 	return err
@@ -344,13 +301,13 @@ func (c *mnsCaller) connect() error {
 		key = mns.Credentials{ID: values["AccessKeyId"], Secret: values["AccessKeySecret"], Token: values["SecurityToken"]}
 		endpoint, from = values["Endpoint"], c.config+" must have AccessKeyId and AccessKeySecret"
 	}
-	c.endpoint = cmp.Or(c.endpoint, endpoint, defaultAddress+mnsPath)
+	c.endpoint = cmp.Or(c.endpoint, endpoint, defaultAddress+stack.MNSPath)
 	u, err := url.Parse(c.endpoint)
 	if err != nil {
 		return usageError{fmt.Errorf("--endpoint %q is not a URL", c.endpoint)}
 	}
 	// The stand-in's key is no secret, and a real one is not shown to it unasked.
-	if c.config == "" && isLoopback(u.Host) {
+	if c.config == "" && stack.IsLoopback(u.Host) {
 		key = mns.Credentials{ID: mnsfake.AccessKeyID, Secret: mnsfake.AccessKeySecret}
 	}
 	if key.ID == "" || key.Secret == "" {

@@ -16,13 +16,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/pushinbox/local/stack"
 	"example.com/pushinbox/shared/inbox"
 )
 
 // must runs pushinbox mns on the stand-in of r, which prints want.
 func (r *running) must(t *testing.T, want string, args ...string) string {
 	t.Helper()
-	args = append(args[:1:1], append([]string{"--endpoint", r.base + mnsPath}, args[1:]...)...)
+	args = append(args[:1:1], append([]string{"--endpoint", r.base + stack.MNSPath}, args[1:]...)...)
 	out, errs, code := run(t, "", append([]string{"mns"}, args...)...)
 	if code != 0 || !strings.Contains(out, want) {
 		t.Fatalf("mns %v: exit %d, %s%s", args, code, out, errs)
@@ -57,12 +58,12 @@ func TestWalkthrough(t *testing.T) {
 			t.Parallel()
 			data := t.TempDir()
 			r := start(t, data)
-			r.must(t, "topic MySampleTopic is made", "create-topic", "MySampleTopic")
+			r.must(t, "topic MySampleTopic is created", "create-topic", "MySampleTopic")
 			subscribe := []string{"subscribe", "MySampleTopic", r.base + "/mns"}
 			if format != "" {
 				subscribe = append(subscribe, "--content-format", format)
 			}
-			r.must(t, "subscription MySampleTopic-Sub is made", subscribe...)
+			r.must(t, "subscription MySampleTopic-Sub is created", subscribe...)
 			out := r.must(t, "published ", "publish", "MySampleTopic", "I am test message 0.", "I am test message 1.", "I am test message 2.")
 			r.taken(t, 3)
 			want := map[string]string{}
@@ -87,7 +88,7 @@ func TestWalkthrough(t *testing.T) {
 			}
 			r.must(t, "topic MySampleTopic is deleted", "delete-topic", "MySampleTopic")
 
-			logs, errs, code := run(t, "", "logs", filepath.Join(data, mnsLog))
+			logs, errs, code := run(t, "", "logs", filepath.Join(data, stack.MNSLog))
 			if code != 0 || strings.Count(logs, "Notify Message Succeed!\n") != 3 || strings.Count(logs, `]"POST" "201" "/mns" "HTTP/1.1" "`) != 3 ||
 				strings.Contains(logs, "test message") {
 				t.Errorf("the logs are %s%s", logs, errs)
@@ -102,9 +103,9 @@ func TestSecretAndBase64(t *testing.T) {
 	const secret = "0123456789abcdef0123456789abcdef"
 	data := t.TempDir()
 	r := start(t, data, "MNS_SECRET="+secret, "MNS_BODY=base64")
-	r.must(t, "is made", "create-topic", "T")
-	r.must(t, "subscription with is made", "subscribe", "--name", "with", "T", r.base+"/mns/"+secret)
-	r.must(t, "subscription without is made", "subscribe", "--name", "without", "--tag", "red", "T", r.base+"/mns")
+	r.must(t, "is created", "create-topic", "T")
+	r.must(t, "subscription with is created", "subscribe", "--name", "with", "T", r.base+"/mns/"+secret)
+	r.must(t, "subscription without is created", "subscribe", "--name", "without", "--tag", "red", "T", r.base+"/mns")
 	r.must(t, "published", "publish", "--base64", "T", "\xff binary")
 	r.taken(t, 1)
 	if got := r.messagesOf(t, "mns"); len(got) != 1 || string(got[0].Data) != "\xff binary" {
@@ -119,7 +120,7 @@ func TestSecretAndBase64(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-r.done
-	logged, err := os.ReadFile(filepath.Join(data, mnsLog))
+	logged, err := os.ReadFile(filepath.Join(data, stack.MNSLog))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,8 +142,8 @@ func TestSecretAndBase64(t *testing.T) {
 func TestCtrlCUnderMNSLoad(t *testing.T) {
 	t.Parallel()
 	r := start(t, t.TempDir())
-	r.must(t, "is made", "create-topic", "T")
-	r.must(t, "is made", "subscribe", "T", r.base+"/mns")
+	r.must(t, "is created", "create-topic", "T")
+	r.must(t, "is created", "subscribe", "T", r.base+"/mns")
 	publish := []string{"publish", "T"}
 	for i := range 300 {
 		publish = append(publish, fmt.Sprint("message ", i))
@@ -151,7 +152,7 @@ func TestCtrlCUnderMNSLoad(t *testing.T) {
 	go func() {
 		defer close(done)
 		// Fails once the run has ended.
-		_ = exec.CommandContext(t.Context(), command, append([]string{"mns", publish[0], "--endpoint", r.base + mnsPath}, publish[1:]...)...).Run()
+		_ = exec.CommandContext(t.Context(), command, append([]string{"mns", publish[0], "--endpoint", r.base + stack.MNSPath}, publish[1:]...)...).Run()
 	}()
 	r.taken(t, 20)
 	if err := r.cmd.Process.Signal(syscall.SIGINT); err != nil {
@@ -182,7 +183,7 @@ func TestBadLocalSecret(t *testing.T) {
 func TestTopicCommands(t *testing.T) {
 	t.Parallel()
 	r := start(t, t.TempDir())
-	endpoint := r.base + mnsPath
+	endpoint := r.base + stack.MNSPath
 	for _, c := range []struct {
 		args   []string
 		code   int
@@ -198,16 +199,16 @@ func TestTopicCommands(t *testing.T) {
 		{[]string{"list", "T"}, exitAbsent, "", "there is no topic T"},
 		{[]string{"create-topic", "--format", "json", "T"}, 0, `{"created":true,"topic":"T"}` + "\n", ""},
 		{[]string{"create-topic", "--format", "json", "T"}, 0, `{"created":false,"topic":"T"}` + "\n", ""},
-		{[]string{"create-topic", "T"}, 0, "topic T is there already, just like this\n", ""},
+		{[]string{"create-topic", "T"}, 0, "topic T exists already, with the same attributes\n", ""},
 		{[]string{"create-topic", "--max-size", "2048", "T"}, exitExists, "", "topic T is there already, with other attributes"},
 		{[]string{"create-topic", "--max-size", "1", "U"}, exitFailed, "", "InvalidArgument"},
 		{[]string{"create-topic", "a/b"}, exitFailed, "", "is not a topic's name"},
 		{[]string{"list", "T"}, 0, "T has no subscription\n", ""},
 		{[]string{"unsubscribe", "T"}, exitAbsent, "", "T has no subscription T-Sub"},
-		{[]string{"subscribe", "--content-format", "JSON", "--strategy", "EXPONENTIAL_DECAY_RETRY", "--tag", "red", "T", r.base + "/mns"}, 0, "subscription T-Sub is made\n", ""},
-		{[]string{"subscribe", "--content-format", "JSON", "--strategy", "EXPONENTIAL_DECAY_RETRY", "--tag", "red", "T", r.base + "/mns"}, 0, "subscription T-Sub is there already, just like this\n", ""},
+		{[]string{"subscribe", "--content-format", "JSON", "--strategy", "EXPONENTIAL_DECAY_RETRY", "--tag", "red", "T", r.base + "/mns"}, 0, "subscription T-Sub is created\n", ""},
+		{[]string{"subscribe", "--content-format", "JSON", "--strategy", "EXPONENTIAL_DECAY_RETRY", "--tag", "red", "T", r.base + "/mns"}, 0, "subscription T-Sub exists already, with the same attributes\n", ""},
 		{[]string{"subscribe", "T", r.base + "/mns"}, exitExists, "", "T has a subscription T-Sub already, with other attributes; remove it with: pushinbox mns unsubscribe T T-Sub"},
-		{[]string{"subscribe", "--name", "other", "T", r.base + "/mns"}, 0, "subscription other is made\n", ""},
+		{[]string{"subscribe", "--name", "other", "T", r.base + "/mns"}, 0, "subscription other is created\n", ""},
 		{[]string{"list", "--format", "json"}, 0, `{"topics":[{"name":"T","messages":0,"maxMessageSize":65536}]}` + "\n", ""},
 		{[]string{"list", "--format", "json", "T"}, 0, `{"subscriptions":[{"name":"T-Sub","endpoint":"` + r.base + `/mns","filterTag":"red","strategy":"EXPONENTIAL_DECAY_RETRY","contentFormat":"JSON"},` +
 			`{"name":"other","endpoint":"` + r.base + `/mns","filterTag":"","strategy":"BACKOFF_RETRY","contentFormat":"XML"}]}` + "\n", ""},
@@ -223,7 +224,7 @@ func TestTopicCommands(t *testing.T) {
 		{[]string{"unsubscribe"}, exitUsage, "", "TOPIC is missing"},
 		{[]string{"unsubscribe", "T", "a", "b"}, exitUsage, "", `"b" is one argument too many`},
 		{[]string{"list", "T", "a"}, exitUsage, "", `"a" is one argument too many`},
-		{[]string{"subscribe", "T", "acs:mns:cn-hangzhou:1:queues/Q"}, exitUsage, "", "is no http or https address"},
+		{[]string{"subscribe", "T", "acs:mns:cn-hangzhou:1:queues/Q"}, exitUsage, "", "is not an http or https address"},
 		{[]string{"subscribe", "--content-format", "xml", "T", r.base}, exitUsage, "", `--content-format is "xml"; it must be XML, JSON or SIMPLIFIED`},
 		{[]string{"subscribe", "--strategy", "NEVER", "T", r.base}, exitUsage, "", `--strategy is "NEVER"; it must be`},
 		{[]string{"list", "--format", "yaml"}, exitUsage, "", `--format is "yaml"`},
@@ -241,7 +242,7 @@ func TestTopicCommands(t *testing.T) {
 func TestAccessKeys(t *testing.T) {
 	t.Parallel()
 	r := start(t, t.TempDir())
-	endpoint := r.base + mnsPath
+	endpoint := r.base + stack.MNSPath
 	dir := t.TempDir()
 	file := func(name, text string, mode fs.FileMode) string {
 		path := filepath.Join(dir, name)
@@ -299,7 +300,7 @@ func TestEnvironmentStaysFromLoopback(t *testing.T) {
 		"temporary": {envKeyID + "=LTAI-other", envKeySecret + "=hush-hush", envToken + "=hush-token"},
 		"half":      {envKeyID + "=LTAI-other"},
 	} {
-		_, errs, _ := runIn(t, environment, "", "mns", "list", "--endpoint", listener.URL+mnsPath)
+		_, errs, _ := runIn(t, environment, "", "mns", "list", "--endpoint", listener.URL+stack.MNSPath)
 		select {
 		case h := <-asked:
 			if !strings.HasPrefix(h.Get("Authorization"), "MNS local:") || h.Get("Security-Token") != "" {
@@ -408,7 +409,7 @@ func TestSendMNS(t *testing.T) {
 func TestOtherSitesGetNothingOfMNS(t *testing.T) {
 	t.Parallel()
 	r := start(t, t.TempDir())
-	for _, path := range []string{mnsPath + "/topics", signPath} {
+	for _, path := range []string{stack.MNSPath + "/topics", stack.SignPath} {
 		for name, value := range map[string]string{"Sec-Fetch-Site": "cross-site", "Origin": "http://127.0.0.1:1"} {
 			req, err := http.NewRequest(http.MethodPost, r.base+path, strings.NewReader(`{"target":"/mns","header":{},"body":""}`))
 			if err != nil {
@@ -421,7 +422,7 @@ func TestOtherSitesGetNothingOfMNS(t *testing.T) {
 		}
 	}
 	for _, body := range []string{"", "{}", `{"target":"mns","header":{}}`, `{"target":"/mns"}`} {
-		req, err := http.NewRequest(http.MethodPost, r.base+signPath, strings.NewReader(body))
+		req, err := http.NewRequest(http.MethodPost, r.base+stack.SignPath, strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -487,7 +488,7 @@ TopicName                     : MySampleTopic
 	}{
 		{"", []string{"--format", "text"}, exitUsage, `--format is "text"; it must be classic or json`},
 		{"", []string{file + "x"}, exitFailed, "no such file"},
-		{"[{", nil, exitFailed, "no list of log entries"},
+		{"[{", nil, exitFailed, "not a list of log entries"},
 		{"", nil, 0, ""},
 	} {
 		out, errs, code := run(t, c.in, append([]string{"logs"}, c.args...)...)

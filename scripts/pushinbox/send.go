@@ -9,21 +9,21 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"example.com/pushinbox/local/stack"
 )
 
 // errRefused is a push that was answered, but not acknowledged.
 var errRefused = errors.New("not acknowledged")
 
 func newSend() *cobra.Command {
-	var target, token, format string
+	var target, token string
 	cmd := &cobra.Command{
 		Use:   "send FILE",
 		Short: "Post a recorded push, signed, and print the answer",
@@ -34,42 +34,51 @@ line, the body. "-" reads it from standard input. The token comes from the
 "pushinbox local" that the URL points at; for any other URL give --token.
 
 A request with the header x-mns-version is a push of Alibaba MNS. That has a
-signature in place of a token, made anew by the "pushinbox local" that the URL
+signature in place of a token, which is renewed by the "pushinbox local" that the URL
 points at; to any other URL it goes as it was recorded.`,
 		Example: `  pushinbox send testdata/pubsub/sample_message.json
   pushinbox send testdata/mns/xml.http
   pushinbox send --token "$(pushinbox token --claim aud=wrong)" push.json
   pushinbox send --url https://receive-123.europe-west1.run.app/ --token "$TOKEN" push.json`,
-		Args: exactly("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			push, err := readPush(args[0])
 			if err != nil {
 				return err
 			}
-			if push.fromMNS() {
-				if token != "" {
-					return usageError{errors.New("a push of MNS has a signature, not a --token")}
-				}
-				if !cmd.Flags().Changed("url") {
-					target = defaultAddress + mnsFunction
-				}
-				if err := push.sign(cmd.Context(), target); err != nil {
-					return err
-				}
-				return push.send(cmd, target, format)
+			fromMNS := push.header.Get("X-Mns-Version") != ""
+			switch {
+			case fromMNS && token != "":
+				return usageError{errors.New("a push of MNS has a signature, not a --token")}
+			case fromMNS && !cmd.Flags().Changed("url"):
+				target = defaultAddress + stack.MNSFunction
 			}
-			if token == "" {
-				if token, err = tokenFor(cmd.Context(), target); err != nil {
-					return err
-				}
+			c, err := newClient("url", target)
+			if err != nil {
+				return err
 			}
-			push.header.Set("Authorization", "Bearer "+token)
-			return push.send(cmd, target, format)
+			if fromMNS {
+				err = push.sign(cmd.Context(), c)
+			} else {
+				err = c.authorize(cmd.Context(), token, "receive", "PUSH_ACCOUNT", "AUDIENCE")
+			}
+			if err != nil {
+				return err
+			}
+			a, err := c.call(cmd.Context(), http.MethodPost, "", push.header, push.body)
+			if err != nil {
+				return err
+			}
+			err = show(cmd, sendResult{push.name, target, a.status, a.took.Milliseconds(), a.detail()},
+				"--> %s\n<-- %s %s\n", visible(push.name), a, a.took.Round(time.Millisecond))
+			if err == nil && !a.ok() {
+				err = errRefused
+			}
+			return err
 		},
 	}
 	cmd.Flags().StringVar(&target, "url", defaultAddress+"/receive", "where to post it; a push of MNS goes to /mns by default")
 	cmd.Flags().StringVar(&token, "token", "", "the token to send, instead of one from pushinbox local")
-	formatFlag(cmd, &format)
+	formatFlag(cmd)
 	return cmd
 }
 
@@ -112,87 +121,26 @@ func readPush(file string) (*recordedPush, error) {
 	return &recordedPush{name, r.Header, body}, nil
 }
 
-// tokenFor asks the pushinbox local that target belongs to for a token.
-func tokenFor(ctx context.Context, target string) (string, error) {
-	u, err := url.Parse(target)
-	if err != nil || u.Host == "" {
-		return "", usageError{fmt.Errorf("--url %q is not a URL", target)}
-	}
-	if !isLoopback(u.Host) {
-		return "", usageError{fmt.Errorf("no token for %s: give one with --token, such as $(gcloud auth print-identity-token --impersonate-service-account=PUSH_ACCOUNT --include-email --audiences=AUDIENCE)", u.Host)}
-	}
-	return localToken(ctx, u.Scheme+"://"+u.Host, url.Values{"for": {"receive"}})
-}
-
-// fromMNS reports whether p was recorded from MNS.
-func (p *recordedPush) fromMNS() bool { return p.header.Get("X-Mns-Version") != "" }
-
-// sign has the pushinbox local that target belongs to sign a push of MNS.
-func (p *recordedPush) sign(ctx context.Context, target string) error {
-	u, err := url.Parse(target)
-	if err != nil || u.Host == "" {
-		return usageError{fmt.Errorf("--url %q is not a URL", target)}
-	}
-	if !isLoopback(u.Host) {
+// sign has the pushinbox local that c calls sign a push of MNS. For any other
+// address the push stays as it was recorded.
+func (p *recordedPush) sign(ctx context.Context, c *client) error {
+	if !c.isLocal() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	b, err := json.Marshal(pushToSign{u.RequestURI(), p.header, p.body})
+	b, err := json.Marshal(stack.PushToSign{Target: c.base.RequestURI(), Header: p.header, Body: p.body})
 	if err != nil {
 		return err
 	}
-	address := u.Scheme + "://" + u.Host
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address+signPath, bytes.NewReader(b))
-	if err != nil {
-		return usageError{err}
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return notRunning(address, err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	local := c.local()
+	a, err := local.call(ctx, http.MethodPost, stack.SignPath, nil, b)
 	if err != nil {
 		return err
 	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s gave no signature: %s", address, explain(resp.StatusCode, body))
+	if a.status != http.StatusOK {
+		return fmt.Errorf("%s gave no signature: %s", local.base, a)
 	}
 	p.header = nil
-	return json.Unmarshal(body, &p.header)
-}
-
-func (p *recordedPush) send(cmd *cobra.Command, target, format string) error {
-	ctx, cancel := context.WithTimeout(cmd.Context(), callTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(p.body))
-	if err != nil {
-		return usageError{err}
-	}
-	req.Header = p.header
-	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	start := time.Now()
-	resp, err := client.Do(req)
-	if err != nil {
-		return notRunning(target, err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return err
-	}
-	took := time.Since(start)
-	out := cmd.OutOrStdout()
-	if format == "json" {
-		err = json.NewEncoder(out).Encode(sendResult{p.name, target, resp.StatusCode, took.Milliseconds(), detail(body)})
-	} else {
-		_, err = fmt.Fprintf(out, "--> %s\n<-- %s %s\n", p.name, explain(resp.StatusCode, body), took.Round(time.Millisecond))
-	}
-	if err == nil && resp.StatusCode/100 != 2 {
-		err = errRefused
-	}
-	return err
+	return json.Unmarshal(a.body, &p.header)
 }
 
 type sendResult struct {
@@ -201,23 +149,4 @@ type sendResult struct {
 	Status     int    `json:"status"`
 	DurationMS int64  `json:"durationMs"`
 	Detail     string `json:"detail,omitempty"`
-}
-
-// explain returns a status with the detail of a problem+json body.
-func explain(status int, body []byte) string {
-	text := fmt.Sprintf("%d %s", status, http.StatusText(status))
-	if d := detail(body); d != "" {
-		text += ": " + d
-	}
-	return text
-}
-
-func detail(body []byte) string {
-	var problem struct {
-		Detail string `json:"detail"`
-	}
-	if json.Unmarshal(body, &problem) != nil {
-		return strings.TrimSpace(strings.ToValidUTF8(string(body[:min(len(body), 200)]), "?"))
-	}
-	return problem.Detail
 }

@@ -1,24 +1,12 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 )
-
-// defaultAddress is where `pushinbox local` listens when it is not told.
-const defaultAddress = "http://127.0.0.1:8080"
-
-// callTimeout bounds one call to a running inbox.
-const callTimeout = 30 * time.Second
 
 func newToken() *cobra.Command {
 	var address, audience string
@@ -29,13 +17,16 @@ func newToken() *cobra.Command {
 		Long: `Print a token signed by the running "pushinbox local", for curl.
 
 Every --claim sets the JWT claim of that name, so that a refusal can be tried
-by hand. A value that is JSON counts as such; an empty one leaves the claim out.`,
+by hand. A value that is JSON is taken as JSON; an empty one leaves the claim out.`,
 		Example: `  curl -H "Authorization: Bearer $(pushinbox token --for publish)" -d payload=Hello http://127.0.0.1:8080/publish
   pushinbox token --claim aud=https://example.com      # a wrong audience: 403
   pushinbox token --claim exp=1                        # expired: 401
   pushinbox token --claim email_verified=false         # not verified: 403`,
-		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := newClient("address", address)
+			if err != nil {
+				return err
+			}
 			values := url.Values{"for": {audience}}
 			for _, c := range claims {
 				name, value, ok := strings.Cut(c, "=")
@@ -44,11 +35,11 @@ by hand. A value that is JSON counts as such; an empty one leaves the claim out.
 				}
 				values.Set(name, value)
 			}
-			token, err := localToken(cmd.Context(), address, values)
+			token, err := c.localToken(cmd.Context(), values)
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), token)
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), visible(token))
 			return err
 		},
 	}
@@ -56,37 +47,4 @@ by hand. A value that is JSON counts as such; an empty one leaves the claim out.
 	cmd.Flags().StringVar(&audience, "for", "receive", "what the token opens: receive, publish, console or calendar")
 	cmd.Flags().StringArrayVar(&claims, "claim", nil, "set a claim, as name=value; can be repeated")
 	return cmd
-}
-
-// localToken asks the pushinbox local at address for a token with the given
-// claims.
-func localToken(ctx context.Context, address string, values url.Values) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(address, "/")+"/local/token?"+values.Encode(), nil)
-	if err != nil {
-		return "", usageError{err}
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return "", notRunning(address, err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return "", err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s gave no token: %s", address, explain(resp.StatusCode, body))
-	}
-	return strings.TrimSpace(string(body)), nil
-}
-
-// notRunning explains a connection that was refused, the common case.
-func notRunning(address string, err error) error {
-	op := (*net.OpError)(nil)
-	if u, bad := url.Parse(address); bad == nil && isLoopback(u.Host) && errors.As(err, &op) && op.Op == "dial" {
-		return fmt.Errorf("nothing answers at %s; start it with: go run ./scripts/pushinbox local", address)
-	}
-	return err
 }

@@ -14,7 +14,6 @@ import (
 const unknown = "unknown"
 
 func newVersion() *cobra.Command {
-	var format string
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print which build this is",
@@ -26,17 +25,16 @@ Go records the commit only in a program that "go build" or "go install" builds i
 a checkout. "go run" records none; the answer is then "unknown".`,
 		Example: `  pushinbox version
   pushinbox version --format json | jq -r .revision`,
-		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			info, _ := debug.ReadBuildInfo()
 			v := versionOf(info)
-			if format == "json" {
+			if wantsJSON(cmd) {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
 			}
 			return v.print(cmd.OutOrStdout())
 		},
 	}
-	formatFlag(cmd, &format)
+	formatFlag(cmd)
 	return cmd
 }
 

@@ -1,4 +1,4 @@
-package main
+package stack
 
 import (
 	"encoding/json"
@@ -18,9 +18,11 @@ import (
 
 // Who is who in a local run.
 const (
-	pushAccount     = "push@local.iam.gserviceaccount.com"
-	publishCaller   = "publisher@local.iam.gserviceaccount.com"
-	developer       = "developer@localhost"
+	// PushAccount signs the pushes.
+	PushAccount   = "push@local.iam.gserviceaccount.com"
+	publishCaller = "publisher@local.iam.gserviceaccount.com"
+	// Developer reads and operates everything.
+	Developer       = "developer@localhost"
 	iapAudience     = "/projects/0/global/backendServices/local"
 	iapHeader       = "X-Goog-Iap-Jwt-Assertion"
 	assertionMargin = time.Minute
@@ -28,11 +30,11 @@ const (
 	googleKeys = "https://www.googleapis.com/oauth2/v3/certs"
 )
 
-// fromHere lets a request through only when its Host is this machine and no
-// other site made the browser send it: anything that a local run gives away
-// without a credential would otherwise be any web page's to take.
+// fromHere refuses a request whose Host is not this machine or that another site
+// had the browser send. Any web page could otherwise use what a local run gives
+// without a credential.
 func fromHere(r *http.Request) error {
-	if !isLoopback(r.Host) {
+	if !IsLoopback(r.Host) {
 		return problem.New(http.StatusForbidden, "open this address as 127.0.0.1 or localhost")
 	}
 	switch site := r.Header.Get("Sec-Fetch-Site"); site {
@@ -48,9 +50,9 @@ func fromHere(r *http.Request) error {
 	return nil
 }
 
-// guarded lets only requests through that come from this machine and no other
-// site.
-func guarded(next http.Handler) http.Handler {
+// Guard refuses requests that do not come from this machine, or that another site
+// had the browser send, with 403.
+func Guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := fromHere(r); err != nil {
 			httpapi.WriteError(w, err)
@@ -60,8 +62,8 @@ func guarded(next http.Handler) http.Handler {
 	})
 }
 
-// isLoopback reports whether host, with or without a port, is this machine.
-func isLoopback(host string) bool {
+// IsLoopback reports whether host, with or without a port, is this machine.
+func IsLoopback(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
@@ -111,7 +113,7 @@ func (p *proxy) current() (string, error) {
 	}
 	expires := now.Add(10 * time.Minute)
 	assertion, err := p.issuer.IAPAssertion(map[string]any{
-		"aud": iapAudience, "email": developer, "sub": "accounts.google.com:1", "exp": expires.Unix(),
+		"aud": iapAudience, "email": Developer, "sub": "accounts.google.com:1", "exp": expires.Unix(),
 	})
 	if err != nil {
 		return "", err
@@ -124,12 +126,12 @@ func (p *proxy) current() (string, error) {
 // any claim set by the query parameter of its name.
 func tokens(issuer *pushfake.Issuer, base string) http.Handler {
 	defaults := map[string]map[string]any{
-		"receive":  {"aud": base + "/receive", "email": pushAccount},
+		"receive":  {"aud": base + "/receive", "email": PushAccount},
 		"publish":  {"aud": base + "/publish", "email": publishCaller},
-		"console":  {"aud": base + "/", "email": developer},
-		"calendar": {"aud": base + "/calendar", "email": developer},
+		"console":  {"aud": base + "/", "email": Developer},
+		"calendar": {"aud": base + "/calendar", "email": Developer},
 	}
-	return guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return Guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		values := r.URL.Query()
 		target := values.Get("for")
 		if target == "" {

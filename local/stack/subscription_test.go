@@ -1,9 +1,6 @@
-package main
+package stack
 
 import (
-	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"regexp"
 	"strconv"
@@ -58,15 +55,15 @@ func TestLocalDeliversAsTerraformMakesIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := pushSettings{
+	want := PushSettings{
 		AckDeadline: seconds(t, terraformDefault(t, variables, "ack_deadline_seconds")),
 		MinBackoff:  seconds(t, backoff[1]),
 		MaxBackoff:  seconds(t, backoff[2]),
 		MaxAttempts: attempts,
 		Ordering:    ordering,
 	}
-	if diff := cmp.Diff(want, terraformDefaults); diff != "" {
-		t.Errorf("terraform/variables.tf and terraformDefaults differ:\n%s", diff)
+	if diff := cmp.Diff(want, TerraformDefaults); diff != "" {
+		t.Errorf("terraform/variables.tf and TerraformDefaults differ:\n%s", diff)
 	}
 }
 
@@ -87,7 +84,7 @@ func TestCalendarSyncsAsTerraformMakesIt(t *testing.T) {
 		}
 		return seconds(t, found[0][1])
 	}
-	want := pushSettings{
+	want := PushSettings{
 		AckDeadline: number(`ack_deadline_seconds += (\d+)`),
 		MinBackoff:  number(`minimum_backoff += "(\d+)s"`),
 		MaxBackoff:  number(`maximum_backoff += "(\d+)s"`),
@@ -102,53 +99,13 @@ func TestCalendarSyncsAsTerraformMakesIt(t *testing.T) {
 
 func TestSettingsOfASubscription(t *testing.T) {
 	t.Parallel()
-	for _, p := range []pushSettings{terraformDefaults, calendarSync, {10 * time.Second, 0, time.Second, 5, true}} {
+	for _, p := range []PushSettings{TerraformDefaults, calendarSync, {10 * time.Second, 0, time.Second, 5, true}} {
 		sub := p.subscription("t", "s", signedPush("a"))
 		if diff := cmp.Diff(p, settingsOf(sub)); diff != "" {
 			t.Error(diff)
 		}
 		if again := settingsOf(sub).subscription("t", "s", signedPush("a")); !proto.Equal(sub, again) {
 			t.Errorf("%v, and %v", sub, again)
-		}
-	}
-}
-
-// TestBannerTellsTheSettingsInForce compares with README too, which shows a run
-// without flags.
-func TestBannerTellsTheSettingsInForce(t *testing.T) {
-	t.Parallel()
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	const defaults = "  pushes   ack deadline 60s, retries after 10s to 10m, dead letters after 100 attempts, ordering off"
-	if got := start(t, t.TempDir()).pushes; got != defaults || !strings.Contains(string(readme), "\n"+defaults+"\n") {
-		t.Errorf("without flags: %q, which README must show", got)
-	}
-	got := start(t, t.TempDir(), "--ack-deadline=90s", "--retry-backoff=0s,1m30s", "--max-attempts=5", "--ordering").pushes
-	if want := "  pushes   ack deadline 90s, retries after 0s to 1m30s, dead letters after 5 attempts, ordering on"; got != want {
-		t.Errorf("with flags: %q, want %q", got, want)
-	}
-}
-
-// TestDeadLettersAfterMaxAttempts runs on a Firestore that refuses every call,
-// so that each push fails at once.
-func TestDeadLettersAfterMaxAttempts(t *testing.T) {
-	t.Parallel()
-	firestore := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }))
-	firestore.Config.Protocols = new(http.Protocols)
-	firestore.Config.Protocols.SetUnencryptedHTTP2(true)
-	firestore.Start()
-	t.Cleanup(firestore.Close)
-	r := start(t, t.TempDir(), "FIRESTORE_EMULATOR_HOST="+firestore.Listener.Addr().String(), "--max-attempts=5", "--retry-backoff=10ms,20ms")
-	r.publish(t, "", "text/plain", "never stored")
-	for attempt := 1; attempt <= 5; attempt++ {
-		want := fmt.Sprintf(", attempt %d, again in ", attempt)
-		if attempt == 5 {
-			want = ", attempt 5 was the last: sent to the dead-letter topic"
-		}
-		if line := r.line(t, func(s string) bool { return strings.HasPrefix(s, "<-- ") }); !strings.HasPrefix(line, "<-- 503 ") || !strings.Contains(line, want) {
-			t.Errorf("attempt %d: %s", attempt, line)
 		}
 	}
 }

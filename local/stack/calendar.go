@@ -1,0 +1,156 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
+
+	gcal "google.golang.org/api/calendar/v3"
+	"google.golang.org/api/option"
+
+	calendarfunction "example.com/pushinbox/functions/calendar"
+	"example.com/pushinbox/local/boltstate"
+	"example.com/pushinbox/local/calendarfake"
+	"example.com/pushinbox/shared/calendar"
+	"example.com/pushinbox/shared/calendar/firestorestate"
+)
+
+const (
+	// demoCalendar exists from the beginning.
+	demoCalendar = "demo"
+	// googlePath is where the stand-in for Google Calendar is.
+	googlePath = "/local/calendar"
+	syncTopic  = "inbox-calendar-sync"
+	// safetyInterval is how often channels are renewed and calendars synced
+	// without a notification, as Cloud Scheduler does.
+	safetyInterval = 30 * time.Minute
+)
+
+// startCalendar mounts the function calendar with all that it needs: its state, a
+// stand-in for Google, and the topic through which notifications ask for syncs.
+func (s *Stack) startCalendar(ctx context.Context) error {
+	o := s.options
+	google, err := calendarfake.Open(filepath.Join(o.Data, "google-calendar.json"), &calendarfake.Options{Transport: plain{&http.Transport{}}})
+	if err != nil {
+		return dataError(o.Data, err)
+	}
+	google.AddCalendar(demoCalendar)
+	state, err := s.openCalendarState(ctx)
+	if err != nil {
+		return dataError(o.Data, err)
+	}
+	s.onClose("the calendars' state", state.Close)
+	service, err := gcal.NewService(ctx, option.WithEndpoint(s.URL+googlePath+"/"), option.WithHTTPClient(&http.Client{}))
+	if err != nil {
+		return err
+	}
+	engine, err := calendar.New(calendar.Options{
+		Service: service, State: state, Inbox: s.store, Address: notificationAddress(s.URL), Log: s.log("calendar"),
+	})
+	if err != nil {
+		return err
+	}
+	pushes := calendarSync
+	if o.PubSubEmulator != "" {
+		// For as long, a run that has ended keeps what it was about to pull from
+		// Google's emulator.
+		pushes.AckDeadline = 20 * time.Second
+	}
+	topic, _, err := s.startPubSub(ctx, syncTopic, syncTopic, s.URL+"/calendar/sync", s.URL+"/calendar", pushes, nil)
+	if err != nil {
+		return err
+	}
+	function, err := calendarfunction.New(calendarfunction.Config{
+		Project: o.Project, Address: notificationAddress(s.URL), Audience: s.URL + "/calendar",
+		Operators: []string{Developer, PushAccount}, SyncTopic: syncTopic,
+	}, s.verifier, engine, topic, s.log("calendar"))
+	if err != nil {
+		return err
+	}
+	s.mount("/calendar", function)
+	s.mountGoogle(google)
+	s.background("the notifications of calendars", google.Run)
+	s.background("the syncing of calendars", func(ctx context.Context) { s.syncCalendars(ctx, engine, state) })
+	return nil
+}
+
+func (s *Stack) openCalendarState(ctx context.Context) (calendar.State, error) {
+	o := s.options
+	if o.FirestoreEmulator != "" {
+		return firestorestate.Open(ctx, firestorestate.Config{
+			Project: o.Project, Database: o.Database, Collection: "calendars", EmulatorHost: o.FirestoreEmulator,
+		})
+	}
+	return boltstate.Open(filepath.Join(o.Data, "calendar.db"))
+}
+
+// syncCalendars renews channels and syncs now and then, until ctx ends.
+func (s *Stack) syncCalendars(ctx context.Context, engine *calendar.Engine, state calendar.State) {
+	err := endLeases(ctx, state)
+	for tick := time.Tick(safetyInterval); ; {
+		_, renewErr := engine.Renew(ctx)
+		_, syncErr := engine.SyncAll(ctx)
+		if err := errors.Join(err, renewErr, syncErr); err != nil && ctx.Err() == nil {
+			s.log("calendar").Error(err.Error())
+		}
+		err = nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick:
+		}
+	}
+}
+
+// endLeases ends the leases of a run that was killed during a sync, which would
+// keep its calendar waiting for a minute. There is no other run now.
+func endLeases(ctx context.Context, state calendar.State) error {
+	calendars, err := state.Calendars(ctx)
+	for _, c := range calendars {
+		err = errors.Join(err, state.UpdateCalendar(ctx, c.ID, func(stored *calendar.Calendar) (*calendar.Calendar, error) {
+			if stored != nil {
+				stored.LeaseUntil = time.Time{}
+			}
+			return stored, nil
+		}))
+	}
+	return err
+}
+
+// mountGoogle serves the stand-in by the API's own paths.
+func (s *Stack) mountGoogle(google *calendarfake.Server) {
+	at := func(pattern, prefix, path string) {
+		s.mux.Handle(pattern, Guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if id := r.PathValue("calendar"); id != "" {
+				google.AddCalendar(id)
+			}
+			r = r.Clone(r.Context())
+			r.URL.Path, r.URL.RawPath = path+strings.TrimPrefix(r.URL.Path, prefix), ""
+			google.ServeHTTP(w, r)
+		})))
+	}
+	at(googlePath+"/", googlePath, "")
+	// The first event creates its calendar.
+	at("POST "+googlePath+"/calendars/{calendar}/events", googlePath, "")
+	// For short, the events of the demo calendar.
+	at(googlePath+"/events", googlePath, "/calendars/"+demoCalendar)
+	at(googlePath+"/events/", googlePath, "/calendars/"+demoCalendar)
+}
+
+// notificationAddress is where the stand-in notifies, which like Google takes
+// https addresses only.
+func notificationAddress(base string) string {
+	return "https" + strings.TrimPrefix(base, "http") + "/calendar/notifications"
+}
+
+// plain sends requests to https addresses over http.
+type plain struct{ next http.RoundTripper }
+
+func (p plain) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.URL.Scheme = "http"
+	return p.next.RoundTrip(r)
+}

@@ -1,0 +1,375 @@
+// Package stack is all of Push Inbox on one machine, in one process: a Pub/Sub
+// that pushes signed, stand-ins for Google Calendar and Alibaba MNS, and the
+// functions, each built by the constructor that production uses. Only the keys
+// are those of a local issuer. It listens on 127.0.0.1 and is for development
+// and tests, never for production.
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"example.com/pushinbox/functions/console"
+	mnsfunction "example.com/pushinbox/functions/mns"
+	"example.com/pushinbox/functions/publish"
+	"example.com/pushinbox/functions/receive"
+	"example.com/pushinbox/local/boltinbox"
+	"example.com/pushinbox/local/mnsfake"
+	"example.com/pushinbox/local/pushfake"
+	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/inbox/firestoreinbox"
+	"example.com/pushinbox/shared/mns"
+	"example.com/pushinbox/shared/publisher"
+	"example.com/pushinbox/shared/verify"
+)
+
+// Settings are the environment variables that mean something in a local run.
+// The rest of production's settings has fixed values here.
+type Settings struct {
+	Project           string        `env:"GOOGLE_CLOUD_PROJECT" envDefault:"local"`
+	Topic             string        `env:"PUBSUB_TOPIC,notEmpty" envDefault:"inbox"`
+	Database          string        `env:"FIRESTORE_DATABASE,notEmpty" envDefault:"(default)"`
+	Collection        string        `env:"INBOX_COLLECTION,notEmpty" envDefault:"messages"`
+	Shards            int           `env:"INBOX_SHARDS" envDefault:"16"`
+	TTL               time.Duration `env:"INBOX_TTL" envDefault:"720h"`
+	VerificationToken string        `env:"PUBSUB_VERIFICATION_TOKEN"`
+	MNSSecret         string        `env:"MNS_SECRET"`
+	MNSBody           mns.Encoding  `env:"MNS_BODY" envDefault:"raw"`
+	PubSubEmulator    string        `env:"PUBSUB_EMULATOR_HOST"`
+	FirestoreEmulator string        `env:"FIRESTORE_EMULATOR_HOST"`
+}
+
+// Validate reports the values that the function mns refuses. The constructors
+// check the others.
+func (s Settings) Validate() error { return s.mns().Validate() }
+
+func (s Settings) mns() mnsfunction.Config {
+	return mnsfunction.Config{Project: s.Project, Owners: []string{mnsfake.Owner}, Secret: s.MNSSecret, Body: s.MNSBody}
+}
+
+// Options say what runs, and where its data is.
+type Options struct {
+	Settings
+	// Port is the port of the functions; 0 chooses a free one.
+	Port int
+	// Data is the directory of the files. It is created when it does not exist.
+	Data string
+	// Pushes are the settings of the inbox's push subscription.
+	Pushes PushSettings
+	// Log gets warnings and errors. Its attribute "in" names the part.
+	Log *slog.Logger
+	// OnDelivery is called, by several goroutines, after each push of Pub/Sub or
+	// MNS to the inbox; nil means that nobody wants to know.
+	OnDelivery func(pushfake.Delivery)
+}
+
+const (
+	// requestGrace is how long Close waits for requests that are under way.
+	requestGrace = 3 * time.Second
+	// closeLimit is how long Close waits for each part.
+	closeLimit = 10 * time.Second
+)
+
+// Stack is a local run. Its fields are set by Start.
+type Stack struct {
+	// URL is the address of the functions, http://127.0.0.1:PORT.
+	URL string
+	// PubSub and Inbox say, for people, where the Pub/Sub and the inbox are.
+	PubSub, Inbox string
+	// Pushes are the settings in force: those of the subscription where it
+	// existed before.
+	Pushes PushSettings
+
+	options  Options
+	mux      *http.ServeMux
+	issuer   *pushfake.Issuer
+	verifier *verify.Verifier
+	store    inbox.Inbox
+	failed   chan error
+	closers  []closer // in the order of starting
+}
+
+// closer ends a part.
+type closer struct {
+	part  string
+	close func() error
+}
+
+// Start starts everything. ctx bounds the starting only; Close ends what runs.
+func Start(ctx context.Context, o Options) (_ *Stack, err error) {
+	s := &Stack{options: o, mux: http.NewServeMux(), failed: make(chan error, 1)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	// The port comes first: it tells soonest that another run has it.
+	listener, err := s.listen("port", o.Port)
+	if err != nil {
+		return nil, err
+	}
+	s.URL = "http://" + listener.Addr().String()
+	if err := os.MkdirAll(o.Data, 0o700); err != nil {
+		return nil, dataError(o.Data, err)
+	}
+	if err := s.openInbox(ctx); err != nil {
+		return nil, err
+	}
+	if s.issuer, err = pushfake.NewIssuer(nil); err != nil {
+		return nil, err
+	}
+	if s.verifier, err = verify.New(&verify.Options{Transport: s.issuer.Transport()}); err != nil {
+		return nil, err
+	}
+	// The pushing starts after the server and ends before it, so that every push
+	// is answered. Until serve, connections wait.
+	serve := s.server(listener)
+	for _, start := range []func(context.Context) error{s.startInbox, s.startCalendar, s.startMNS} {
+		if err := start(ctx); err != nil {
+			return nil, err
+		}
+	}
+	s.mux.Handle("GET /local/token", tokens(s.issuer, s.URL))
+	s.mux.Handle("GET /local/certs", certs(s.issuer))
+	serve()
+	return s, nil
+}
+
+// Wait waits until ctx ends, or until the server fails, whose error it returns.
+func (s *Stack) Wait(ctx context.Context) error {
+	select {
+	case err := <-s.failed:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// Close ends every part, the last one first. It gives requests under way 3 s, and
+// returns the errors of all parts. A second call does nothing.
+func (s *Stack) Close() error {
+	var errs []error
+	for _, c := range slices.Backward(s.closers) {
+		done := make(chan error, 1)
+		go func() { done <- c.close() }()
+		select {
+		case err := <-done:
+			errs = append(errs, err)
+		case <-time.After(closeLimit):
+			errs = append(errs, fmt.Errorf("%s did not end within %v", c.part, closeLimit))
+		}
+	}
+	s.closers = nil
+	return errors.Join(errs...)
+}
+
+// onClose has Close call end before what was started earlier ends.
+func (s *Stack) onClose(part string, end func() error) {
+	s.closers = append(s.closers, closer{part, end})
+}
+
+// background runs f until Close cancels its context and waits for it.
+func (s *Stack) background(part string, f func(context.Context)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { f(ctx); close(done) }()
+	s.onClose(part, func() error { cancel(); <-done; return nil })
+}
+
+// listen listens on a port of 127.0.0.1 that the flag chooses.
+func (s *Stack) listen(flag string, port int) (net.Listener, error) {
+	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("port %d is taken; stop what listens there, or choose another with --%s", port, flag)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on port %d: %w; choose another with --%s", port, err, flag)
+	}
+	s.onClose("--"+flag, func() error { _ = listener.Close(); return nil }) // its server may have closed it
+	return listener, nil
+}
+
+// server returns what starts to serve the functions.
+func (s *Stack) server(listener net.Listener) (serve func()) {
+	serving, endServing := context.WithCancel(context.Background())
+	// silent has the connections over which nothing was asked yet. Browsers open
+	// some ahead of use, and Shutdown waits five seconds for each.
+	var silent sync.Map
+	server := &http.Server{
+		Handler: s.mux,
+		ConnState: func(c net.Conn, state http.ConnState) {
+			if state == http.StateNew {
+				silent.Store(c, nil)
+			} else {
+				silent.Delete(c)
+			}
+		},
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          slog.NewLogLogger(s.log("http").Handler(), slog.LevelWarn),
+		BaseContext:       func(net.Listener) context.Context { return serving },
+	}
+	server.RegisterOnShutdown(func() {
+		endServing() // live tails do not end by themselves
+		for c := range silent.Range {
+			_ = c.(net.Conn).Close()
+		}
+	})
+	s.onClose("the server of the functions", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), requestGrace)
+		defer cancel()
+		if server.Shutdown(ctx) != nil {
+			return errors.Join(fmt.Errorf("requests were still under way after %v and were cut off", requestGrace), server.Close())
+		}
+		return nil
+	})
+	return func() { go func() { s.failed <- server.Serve(listener) }() }
+}
+
+// log returns the logger of a part.
+func (s *Stack) log(part string) *slog.Logger { return s.options.Log.With("in", part) }
+
+// mount serves a function under path, which it does not see.
+func (s *Stack) mount(path string, function http.Handler) {
+	s.mux.Handle(path, http.StripPrefix(path, function))
+	s.mux.Handle(path+"/", http.StripPrefix(path, function))
+}
+
+func (s *Stack) openInbox(ctx context.Context) (err error) {
+	o := s.options
+	if o.FirestoreEmulator != "" {
+		s.Inbox = "Firestore's emulator at " + o.FirestoreEmulator + ", collection " + o.Collection
+		s.store, err = firestoreinbox.Open(ctx, firestoreinbox.Config{
+			Project: o.Project, Database: o.Database, Collection: o.Collection, Shards: o.Shards, TTL: o.TTL,
+			EmulatorHost: o.FirestoreEmulator,
+		})
+	} else {
+		s.Inbox = filepath.Join(o.Data, "inbox.db")
+		s.store, err = boltinbox.Open(s.Inbox, &boltinbox.Options{TTL: o.TTL})
+	}
+	if errors.Is(err, boltinbox.ErrLocked) {
+		return fmt.Errorf("another pushinbox local uses %s; stop it, or choose another directory with --data", o.Data)
+	}
+	if err != nil {
+		return dataError(o.Data, err)
+	}
+	s.onClose("the inbox", s.store.Close)
+	return nil
+}
+
+func dataError(dir string, err error) error {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EROFS) {
+		return fmt.Errorf("cannot keep messages in %s: %w; choose another directory with --data", dir, err)
+	}
+	return err
+}
+
+// startInbox starts the pushing to the inbox, and mounts the functions publish,
+// receive and console.
+func (s *Stack) startInbox(ctx context.Context) error {
+	o := s.options
+	endpoint := s.URL + "/receive/wrapped" // the path says the form of the pushes
+	if o.VerificationToken != "" {
+		endpoint += "?token=" + url.QueryEscape(o.VerificationToken)
+	}
+	topic, pushes, err := s.startPubSub(ctx, o.Topic, o.Topic+"-push", endpoint, s.URL+"/receive", o.Pushes, o.OnDelivery)
+	if err != nil {
+		return err
+	}
+	s.Pushes = pushes
+	publishing, err := publish.New(publish.Config{
+		Project: o.Project, Topic: o.Topic, Audience: s.URL + "/publish", Callers: []string{publishCaller},
+	}, s.verifier, topic, s.log("publish"))
+	if err != nil {
+		return err
+	}
+	receiving, err := receive.New(receive.Config{
+		Project: o.Project, Audience: s.URL + "/receive", ServiceAccount: PushAccount, VerificationToken: o.VerificationToken,
+		AckDeadline: pushes.AckDeadline,
+	}, s.verifier, s.store, s.log("receive"))
+	if err != nil {
+		return err
+	}
+	reading, err := console.New(console.Config{
+		Project: o.Project, Topic: o.Topic, Audience: s.URL + "/", IAPAudience: iapAudience,
+		Readers: []string{Developer}, Publishers: []string{Developer},
+	}, s.verifier, s.store, topic, s.log("console"))
+	if err != nil {
+		return err
+	}
+	s.mount("/publish", publishing)
+	s.mount("/receive", receiving)
+	s.mux.Handle("/", &proxy{issuer: s.issuer, next: reading})
+	return nil
+}
+
+// startPubSub starts a Pub/Sub with a topic and a subscription, whose messages it
+// pushes to endpoint, signed for audience. It returns the topic and the settings
+// in force.
+func (s *Stack) startPubSub(ctx context.Context, topic, subscription, endpoint, audience string, pushes PushSettings, delivered func(pushfake.Delivery)) (*publisher.Publisher, PushSettings, error) {
+	client, err := s.emulator(ctx)
+	if err != nil {
+		return nil, pushes, err
+	}
+	project := "projects/" + s.options.Project
+	server, err := pushfake.Start(ctx, endpoint, &pushfake.ServerOptions{
+		Client:       client,
+		Subscription: pushes.subscription(project+"/topics/"+topic, project+"/subscriptions/"+subscription, signedPush(audience)),
+		Dispatcher: pushfake.Options{
+			Issuer:     s.issuer,
+			OnDelivery: delivered,
+			OnError:    func(err error) { s.log("pubsub").Error(err.Error()) },
+		},
+	})
+	if err != nil {
+		if client != nil {
+			err = fmt.Errorf("Pub/Sub's emulator at %s: %w", s.options.PubSubEmulator, err)
+		}
+		return nil, pushes, err
+	}
+	s.onClose("the pushing of "+subscription, server.Close)
+	inForce, err := server.Client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: server.Subscription})
+	if err != nil {
+		return nil, pushes, err
+	}
+	publishing, err := publisher.New(server.Client, server.Topic)
+	return publishing, settingsOf(inForce), err
+}
+
+// emulator returns a client of Pub/Sub's emulator, or nil where there is none and
+// the Pub/Sub is in this process.
+func (s *Stack) emulator(ctx context.Context) (*pubsub.Client, error) {
+	host := s.options.PubSubEmulator
+	if host == "" {
+		s.PubSub = "in this process, in memory"
+		return nil, nil
+	}
+	s.PubSub = "Google's emulator at " + host
+	conn, err := grpc.NewClient(host, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, err
+	}
+	client, err := pubsub.NewClient(ctx, s.options.Project, option.WithGRPCConn(conn), option.WithTelemetryDisabled())
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	s.onClose("the client of Pub/Sub's emulator", client.Close)
+	return client, nil
+}

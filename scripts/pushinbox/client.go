@@ -1,0 +1,163 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"example.com/pushinbox/local/stack"
+)
+
+const (
+	// defaultAddress is where `pushinbox local` listens when it is not told.
+	defaultAddress = "http://127.0.0.1:8080"
+	// callTimeout bounds one call.
+	callTimeout = 30 * time.Second
+	// maxAnswer is how much of an answer is read, in bytes.
+	maxAnswer = 16 << 20
+)
+
+// client calls the running pushinbox local or a deployed function. It follows no
+// redirect, which would take the token elsewhere.
+type client struct {
+	base    *url.URL
+	token   string // sent as a bearer token unless it is empty
+	timeout time.Duration
+}
+
+// newClient returns a client for the address that a flag names.
+func newClient(flag, address string) (*client, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, usageError{fmt.Errorf("--%s %q is not a URL such as %s", flag, address, defaultAddress)}
+	}
+	return &client{base: u, timeout: callTimeout}, nil
+}
+
+// isLocal reports whether c calls this machine.
+func (c *client) isLocal() bool { return stack.IsLoopback(c.base.Host) }
+
+// local returns the client of the pushinbox local that c calls a part of.
+func (c *client) local() *client {
+	return &client{base: &url.URL{Scheme: c.base.Scheme, Host: c.base.Host}, timeout: callTimeout}
+}
+
+// answer is what was answered to a call.
+type answer struct {
+	status int
+	body   []byte
+	took   time.Duration
+}
+
+// call makes one request to path below the client's address, the address itself
+// when path is empty.
+func (c *client) call(ctx context.Context, method, path string, header http.Header, body []byte) (*answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	target := c.base.String()
+	if path != "" {
+		target = strings.TrimSuffix(target, "/") + path
+	}
+	r, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(body))
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if header != nil {
+		r.Header = header
+	}
+	if c.token != "" {
+		r.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	if c.timeout > callTimeout {
+		patience := time.AfterFunc(2*time.Second, func() {
+			fmt.Fprintf(os.Stderr, "waiting for %s, at most %v\n", target, c.timeout)
+		})
+		defer patience.Stop()
+	}
+	start := time.Now()
+	noRedirects := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := noRedirects.Do(r)
+	if err != nil {
+		return nil, notRunning(c.base.String(), err)
+	}
+	defer resp.Body.Close()
+	a := &answer{status: resp.StatusCode}
+	a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err == nil && len(a.body) > maxAnswer {
+		err = fmt.Errorf("it is over %d bytes", maxAnswer)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer of %s: %w", target, err)
+	}
+	a.took = time.Since(start)
+	return a, nil
+}
+
+// localToken returns a token that the pushinbox local at c's address signs, with
+// the given claims.
+func (c *client) localToken(ctx context.Context, claims url.Values) (string, error) {
+	a, err := c.call(ctx, http.MethodGet, "/local/token?"+claims.Encode(), nil, nil)
+	if err != nil {
+		return "", err
+	}
+	if a.status != http.StatusOK {
+		return "", fmt.Errorf("%s gave no token: %s", c.base, a)
+	}
+	return strings.TrimSpace(string(a.body)), nil
+}
+
+// authorize sets the token to call with: the given one, or one of pushinbox local
+// for the function. account and audience are what a deployed function expects in
+// it, for the error.
+func (c *client) authorize(ctx context.Context, token, function, account, audience string) (err error) {
+	switch c.token = token; {
+	case token != "":
+	case !c.isLocal():
+		err = usageError{fmt.Errorf("no token for %s: give one with --token, such as $(gcloud auth print-identity-token --impersonate-service-account=%s --include-email --audiences=%s)", c.base.Host, account, audience)}
+	default:
+		c.token, err = c.local().localToken(ctx, url.Values{"for": {function}})
+	}
+	return err
+}
+
+// ok reports whether the answer is a success.
+func (a *answer) ok() bool { return a.status/100 == 2 }
+
+// String returns the status with the detail, fit for a terminal.
+func (a *answer) String() string {
+	text := fmt.Sprintf("%d %s", a.status, http.StatusText(a.status))
+	if d := a.detail(); d != "" {
+		text += ": " + d
+	}
+	return text
+}
+
+// detail returns the detail of a problem+json body, or the beginning of another
+// one, fit for a terminal.
+func (a *answer) detail() string {
+	var problem struct {
+		Detail string `json:"detail"`
+	}
+	if json.Unmarshal(a.body, &problem) != nil {
+		problem.Detail = strings.TrimSpace(strings.ToValidUTF8(string(a.body[:min(len(a.body), 200)]), "?"))
+	}
+	return visible(problem.Detail)
+}
+
+// notRunning explains that nothing listens on this machine, the common case.
+func notRunning(address string, err error) error {
+	op := (*net.OpError)(nil)
+	if u, bad := url.Parse(address); bad == nil && stack.IsLoopback(u.Host) && errors.As(err, &op) && op.Op == "dial" {
+		return fmt.Errorf("nothing answers at %s; start it with: go run ./scripts/pushinbox local", address)
+	}
+	return err
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// usageError is an error in how the command was called.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// positional refuses other arguments than cmd.Use names, and says which is
+// missing: "use TOPIC [NAME]" needs one or two, "use FILE..." any number from one.
+func positional(cmd *cobra.Command, args []string) error {
+	names := strings.Fields(cmd.Use)[1:]
+	for i, name := range names {
+		if i >= len(args) && !strings.HasPrefix(name, "[") {
+			return usageError{fmt.Errorf("%s is missing; see %s --help", strings.TrimSuffix(name, "..."), cmd.CommandPath())}
+		}
+	}
+	switch {
+	case len(args) <= len(names) || strings.Contains(cmd.Use, "..."):
+		return nil
+	case cmd.HasSubCommands():
+		return usageError{fmt.Errorf("there is no command %q; see %s --help", args[0], cmd.CommandPath())}
+	}
+	return usageError{fmt.Errorf("%q is one argument too many; see %s --help", args[len(names)], cmd.CommandPath())}
+}
+
+// flagError says in words for people what is wrong with a flag.
+func flagError(cmd *cobra.Command, err error) error {
+	if invalid := (*pflag.InvalidValueError)(nil); errors.As(err, &invalid) {
+		flag, cause := invalid.GetFlag(), invalid.Unwrap()
+		switch flag.Value.Type() {
+		case "bool":
+			cause = errors.New("it must be true or false")
+		case "int":
+			cause = errors.New("it must be a whole number")
+		}
+		err = fmt.Errorf("--%s is %q; %w", flag.Name, invalid.GetValue(), cause)
+	}
+	return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+}
+
+// checkedValue is the value of a flag that is checked when it is set.
+type checkedValue struct {
+	text, kind string
+	set        func(string) error
+}
+
+// String, Set and Type make it a pflag.Value.
+func (v *checkedValue) String() string { return v.text }
+
+func (v *checkedValue) Set(s string) error { v.text = s; return v.set(s) }
+
+func (v *checkedValue) Type() string { return v.kind }
+
+// checked adds a flag with the default value text. set sets it, or says what is
+// allowed.
+func checked(flags *pflag.FlagSet, name, text, kind, usage string, set func(string) error) {
+	flags.Var(&checkedValue{text, kind, set}, name, usage)
+}
+
+// oneOf adds a flag that is one of the allowed values.
+func oneOf[T ~string](flags *pflag.FlagSet, target *T, name, usage string, allowed ...T) {
+	checked(flags, name, string(*target), "string", usage, func(s string) error {
+		words := make([]string, len(allowed))
+		for i, a := range allowed {
+			if words[i] = string(a); words[i] == s {
+				*target = a
+				return nil
+			}
+		}
+		last := len(words) - 1
+		return fmt.Errorf("it must be %s or %s", strings.Join(words[:last], ", "), words[last])
+	})
+}
+
+// portFlag adds --port.
+func portFlag(flags *pflag.FlagSet, port *int, usage string) {
+	checked(flags, "port", strconv.Itoa(*port), "PORT", usage, func(s string) (err error) {
+		if *port, err = strconv.Atoi(s); err != nil || *port < 0 || *port > 65535 {
+			return errors.New("it must be 0 to 65535")
+		}
+		return nil
+	})
+}
+
+// formatFlag adds --format, text or json.
+func formatFlag(cmd *cobra.Command) {
+	format := "text"
+	oneOf(cmd.Flags(), &format, "format", "how to print: text or json", "text", "json")
+}
+
+// wantsJSON reports whether --format is json.
+func wantsJSON(cmd *cobra.Command) bool { return cmd.Flag("format").Value.String() == "json" }
+
+// show prints v as JSON in one line, or the text, as --format says.
+func show(cmd *cobra.Command, v any, text string, args ...any) error {
+	if wantsJSON(cmd) {
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
+	}
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), text, args...)
+	return err
+}
+
+// say prints lines, fit for a terminal.
+func say(cmd *cobra.Command, lines ...string) error {
+	for _, line := range lines {
+		if _, err := fmt.Fprintln(cmd.OutOrStdout(), visible(line)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// table prints rows below a header, in columns.
+func table(cmd *cobra.Command, header string, rows [][]string) error {
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, header)
+	for _, row := range rows {
+		for i, cell := range row {
+			row[i] = visible(cell)
+		}
+		fmt.Fprintln(w, strings.Join(row, "\t"))
+	}
+	return w.Flush()
+}
+
+// visible writes out the characters of s that do not print, such as those that
+// move a terminal's cursor: \x1b.
+func visible(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if strconv.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
+}
