@@ -53,11 +53,11 @@ func (s *Stack) startCalendar(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pushes := calendarSync
+	pushes := calendarSync()
 	if o.PubSubEmulator != "" {
 		// For as long, a run that has ended keeps what it was about to pull from
 		// Google's emulator.
-		pushes.AckDeadline = 20 * time.Second
+		pushes.AckDeadlineSeconds = 20
 	}
 	topic, _, err := s.startPubSub(ctx, syncTopic, syncTopic, s.URL+"/calendar/sync", s.URL+"/calendar", pushes, nil)
 	if err != nil {

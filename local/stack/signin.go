@@ -3,13 +3,11 @@ package stack
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"net/url"
-	"sync"
-	"time"
 
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/httpapi"
@@ -22,43 +20,31 @@ const (
 	PushAccount   = "push@local.iam.gserviceaccount.com"
 	publishCaller = "publisher@local.iam.gserviceaccount.com"
 	// Developer reads and operates everything.
-	Developer       = "developer@localhost"
-	iapAudience     = "/projects/0/global/backendServices/local"
-	iapHeader       = "X-Goog-Iap-Jwt-Assertion"
-	assertionMargin = time.Minute
-	// googleKeys is where Google serves the keys of its ID tokens.
-	googleKeys = "https://www.googleapis.com/oauth2/v3/certs"
+	Developer   = "developer@localhost"
+	iapAudience = "/projects/0/global/backendServices/local"
+	iapHeader   = "X-Goog-Iap-Jwt-Assertion"
 )
 
-// fromHere refuses a request whose Host is not this machine or that another site
-// had the browser send. Any web page could otherwise use what a local run gives
-// without a credential.
-func fromHere(r *http.Request) error {
-	if !IsLoopback(r.Host) {
-		return problem.New(http.StatusForbidden, "open this address as 127.0.0.1 or localhost")
-	}
-	switch site := r.Header.Get("Sec-Fetch-Site"); site {
-	case "", "same-origin", "none":
-	default:
-		return problem.New(http.StatusForbidden, "the request comes from another site; if you followed a link, type its address instead")
-	}
-	if origin := r.Header.Get("Origin"); origin != "" {
-		if u, err := url.Parse(origin); err != nil || u.Host != r.Host {
-			return problem.New(http.StatusForbidden, "the request comes from another site")
-		}
-	}
-	return nil
-}
-
-// Guard refuses requests that do not come from this machine, or that another site
-// had the browser send, with 403.
+// Guard refuses with 403 a request whose Host is not this machine or that another
+// site had the browser send. Any web page could otherwise use what a local run
+// gives without a credential.
 func Guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := fromHere(r); err != nil {
-			httpapi.WriteError(w, err)
+		site, origin := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Origin")
+		u, err := url.Parse(origin)
+		detail := ""
+		switch {
+		case !IsLoopback(r.Host):
+			detail = "open this address as 127.0.0.1 or localhost"
+		case site != "" && site != "same-origin" && site != "none":
+			detail = "the request comes from another site; if you followed a link, type its address instead"
+		case origin != "" && (err != nil || u.Host != r.Host):
+			detail = "the request comes from another site"
+		default:
+			next.ServeHTTP(w, r)
 			return
 		}
-		next.ServeHTTP(w, r)
+		httpapi.WriteError(w, problem.New(http.StatusForbidden, detail))
 	})
 }
 
@@ -74,52 +60,27 @@ func IsLoopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// proxy stands where the Identity-Aware Proxy is in production: it signs the
-// developer in. A request that brings its own ID token goes through as it is,
-// so that the console's other way in can be tried.
-type proxy struct {
-	issuer *pushfake.Issuer
-	next   http.Handler
-
-	mu        sync.Mutex
-	assertion string
-	expires   time.Time
-}
-
-func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	r.Header.Del(iapHeader)
-	if r.Header.Get("Authorization") == "" {
-		if err := fromHere(r); err != nil {
-			httpapi.WriteError(w, err)
-			return
-		}
-		assertion, err := p.current()
+// signIn does what the Identity-Aware Proxy does in production: it signs the
+// developer in. A request that brings its own ID token goes through as it is, so
+// that the console's other way in can be tried.
+func signIn(issuer *pushfake.Issuer, console http.Handler) http.Handler {
+	signed := Guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		assertion, err := issuer.IAPAssertion(map[string]any{"aud": iapAudience, "email": Developer, "sub": "accounts.google.com:1"})
 		if err != nil {
 			httpapi.WriteError(w, err)
 			return
 		}
 		r.Header.Set(iapHeader, assertion)
-	}
-	p.next.ServeHTTP(w, r)
-}
-
-// current returns an assertion that is not about to expire.
-func (p *proxy) current() (string, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now := time.Now().Round(0) // the wall clock, which goes on while a laptop sleeps
-	if now.Add(assertionMargin).Before(p.expires) {
-		return p.assertion, nil
-	}
-	expires := now.Add(10 * time.Minute)
-	assertion, err := p.issuer.IAPAssertion(map[string]any{
-		"aud": iapAudience, "email": Developer, "sub": "accounts.google.com:1", "exp": expires.Unix(),
+		console.ServeHTTP(w, r)
+	}))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Del(iapHeader)
+		if r.Header.Get("Authorization") != "" {
+			console.ServeHTTP(w, r)
+		} else {
+			signed.ServeHTTP(w, r)
+		}
 	})
-	if err != nil {
-		return "", err
-	}
-	p.assertion, p.expires = assertion, expires
-	return assertion, nil
 }
 
 // tokens serves GET /local/token: an ID token for one of the functions, with
@@ -160,21 +121,13 @@ func tokens(issuer *pushfake.Issuer, base string) http.Handler {
 
 // certs serves GET /local/certs: the public keys of the tokens, for code in
 // other languages that verifies them.
-func certs(issuer *pushfake.Issuer) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, googleKeys, nil)
-		if err != nil {
-			httpapi.WriteError(w, err)
-			return
-		}
-		resp, err := issuer.Transport().RoundTrip(req)
-		if err != nil {
-			httpapi.WriteError(w, err)
-			return
-		}
-		defer resp.Body.Close()
-		w.Header().Set("Content-Type", resp.Header.Get("Content-Type"))
-		_, _ = io.Copy(w, resp.Body)
+func certs(issuer *pushfake.Issuer) http.Handler {
+	return &httputil.ReverseProxy{
+		Transport: issuer.Transport(),
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "https", Host: "www.googleapis.com"})
+			r.Out.Host, r.Out.URL.Path = "", "/oauth2/v3/certs" // where Google serves its own
+		},
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
 
 	"example.com/pushinbox/functions/console"
 	mnsfunction "example.com/pushinbox/functions/mns"
@@ -72,8 +73,9 @@ type Options struct {
 	Port int
 	// Data is the directory of the files. It is created when it does not exist.
 	Data string
-	// Pushes are the settings of the inbox's push subscription.
-	Pushes PushSettings
+	// Pushes has the settings of the inbox's push subscription; names, topic and
+	// push configuration are filled in.
+	Pushes *pubsubpb.Subscription
 	// Log gets warnings and errors. Its attribute "in" names the part.
 	Log *slog.Logger
 	// OnDelivery is called, by several goroutines, after each push of Pub/Sub or
@@ -94,9 +96,8 @@ type Stack struct {
 	URL string
 	// PubSub and Inbox say, for people, where the Pub/Sub and the inbox are.
 	PubSub, Inbox string
-	// Pushes are the settings in force: those of the subscription where it
-	// existed before.
-	Pushes PushSettings
+	// Pushes is the inbox's push subscription as it is in force.
+	Pushes *pubsubpb.Subscription
 
 	options  Options
 	mux      *http.ServeMux
@@ -130,13 +131,13 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	if err := os.MkdirAll(o.Data, 0o700); err != nil {
 		return nil, dataError(o.Data, err)
 	}
-	if err := s.openInbox(ctx); err != nil {
-		return nil, err
-	}
 	if s.issuer, err = pushfake.NewIssuer(nil); err != nil {
 		return nil, err
 	}
 	if s.verifier, err = verify.New(&verify.Options{Transport: s.issuer.Transport()}); err != nil {
+		return nil, err
+	}
+	if err := s.openInbox(ctx); err != nil {
 		return nil, err
 	}
 	// The pushing starts after the server and ends before it, so that every push
@@ -294,44 +295,43 @@ func (s *Stack) startInbox(ctx context.Context) error {
 		return err
 	}
 	s.Pushes = pushes
-	publishing, err := publish.New(publish.Config{
+	publishing, err1 := publish.New(publish.Config{
 		Project: o.Project, Topic: o.Topic, Audience: s.URL + "/publish", Callers: []string{publishCaller},
 	}, s.verifier, topic, s.log("publish"))
-	if err != nil {
-		return err
-	}
-	receiving, err := receive.New(receive.Config{
+	receiving, err2 := receive.New(receive.Config{
 		Project: o.Project, Audience: s.URL + "/receive", ServiceAccount: PushAccount, VerificationToken: o.VerificationToken,
-		AckDeadline: pushes.AckDeadline,
+		AckDeadline: time.Duration(pushes.AckDeadlineSeconds) * time.Second,
 	}, s.verifier, s.store, s.log("receive"))
-	if err != nil {
-		return err
-	}
-	reading, err := console.New(console.Config{
+	reading, err3 := console.New(console.Config{
 		Project: o.Project, Topic: o.Topic, Audience: s.URL + "/", IAPAudience: iapAudience,
 		Readers: []string{Developer}, Publishers: []string{Developer},
 	}, s.verifier, s.store, topic, s.log("console"))
-	if err != nil {
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
 	s.mount("/publish", publishing)
 	s.mount("/receive", receiving)
-	s.mux.Handle("/", &proxy{issuer: s.issuer, next: reading})
+	s.mux.Handle("/", signIn(s.issuer, reading))
 	return nil
 }
 
-// startPubSub starts a Pub/Sub with a topic and a subscription, whose messages it
-// pushes to endpoint, signed for audience. It returns the topic and the settings
-// in force.
-func (s *Stack) startPubSub(ctx context.Context, topic, subscription, endpoint, audience string, pushes PushSettings, delivered func(pushfake.Delivery)) (*publisher.Publisher, PushSettings, error) {
+// startPubSub starts a Pub/Sub with a topic and a subscription with the given
+// settings, whose messages it pushes to endpoint, signed for audience. It returns
+// the topic and the subscription in force.
+func (s *Stack) startPubSub(ctx context.Context, topic, name, endpoint, audience string, settings *pubsubpb.Subscription, delivered func(pushfake.Delivery)) (*publisher.Publisher, *pubsubpb.Subscription, error) {
 	client, err := s.emulator(ctx)
 	if err != nil {
-		return nil, pushes, err
+		return nil, nil, err
 	}
 	project := "projects/" + s.options.Project
+	sub := proto.CloneOf(settings)
+	sub.Topic, sub.Name = project+"/topics/"+topic, project+"/subscriptions/"+name
+	sub.PushConfig = &pubsubpb.PushConfig{AuthenticationMethod: &pubsubpb.PushConfig_OidcToken_{
+		OidcToken: &pubsubpb.PushConfig_OidcToken{ServiceAccountEmail: PushAccount, Audience: audience},
+	}}
 	server, err := pushfake.Start(ctx, endpoint, &pushfake.ServerOptions{
 		Client:       client,
-		Subscription: pushes.subscription(project+"/topics/"+topic, project+"/subscriptions/"+subscription, signedPush(audience)),
+		Subscription: sub,
 		Dispatcher: pushfake.Options{
 			Issuer:     s.issuer,
 			OnDelivery: delivered,
@@ -342,15 +342,12 @@ func (s *Stack) startPubSub(ctx context.Context, topic, subscription, endpoint, 
 		if client != nil {
 			err = fmt.Errorf("Pub/Sub's emulator at %s: %w", s.options.PubSubEmulator, err)
 		}
-		return nil, pushes, err
+		return nil, nil, err
 	}
-	s.onClose("the pushing of "+subscription, server.Close)
-	inForce, err := server.Client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: server.Subscription})
-	if err != nil {
-		return nil, pushes, err
-	}
-	publishing, err := publisher.New(server.Client, server.Topic)
-	return publishing, settingsOf(inForce), err
+	s.onClose("the pushing of "+name, server.Close)
+	inForce, err1 := server.Client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: server.Subscription})
+	publishing, err2 := publisher.New(server.Client, server.Topic)
+	return publishing, inForce, errors.Join(err1, err2)
 }
 
 // emulator returns a client of Pub/Sub's emulator, or nil where there is none and

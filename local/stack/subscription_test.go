@@ -8,8 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
 )
 
 // terraformDefault returns what stands after "default =" in the block of a
@@ -55,14 +56,13 @@ func TestLocalDeliversAsTerraformMakesIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := PushSettings{
-		AckDeadline: seconds(t, terraformDefault(t, variables, "ack_deadline_seconds")),
-		MinBackoff:  seconds(t, backoff[1]),
-		MaxBackoff:  seconds(t, backoff[2]),
-		MaxAttempts: attempts,
-		Ordering:    ordering,
+	want := &pubsubpb.Subscription{
+		AckDeadlineSeconds:    int32(seconds(t, terraformDefault(t, variables, "ack_deadline_seconds")).Seconds()),
+		RetryPolicy:           RetryPolicy(seconds(t, backoff[1]), seconds(t, backoff[2])),
+		DeadLetterPolicy:      &pubsubpb.DeadLetterPolicy{MaxDeliveryAttempts: int32(attempts)},
+		EnableMessageOrdering: ordering,
 	}
-	if diff := cmp.Diff(want, TerraformDefaults); diff != "" {
+	if diff := cmp.Diff(want, TerraformDefaults(), protocmp.Transform()); diff != "" {
 		t.Errorf("terraform/variables.tf and TerraformDefaults differ:\n%s", diff)
 	}
 }
@@ -84,28 +84,14 @@ func TestCalendarSyncsAsTerraformMakesIt(t *testing.T) {
 		}
 		return seconds(t, found[0][1])
 	}
-	want := PushSettings{
-		AckDeadline: number(`ack_deadline_seconds += (\d+)`),
-		MinBackoff:  number(`minimum_backoff += "(\d+)s"`),
-		MaxBackoff:  number(`maximum_backoff += "(\d+)s"`),
+	want := &pubsubpb.Subscription{
+		AckDeadlineSeconds: int32(number(`ack_deadline_seconds += (\d+)`).Seconds()),
+		RetryPolicy:        RetryPolicy(number(`minimum_backoff += "(\d+)s"`), number(`maximum_backoff += "(\d+)s"`)),
 	}
 	if strings.Contains(block[1], "dead_letter_policy") || strings.Contains(block[1], "enable_message_ordering") {
 		t.Error("terraform/calendar.tf sets what calendarSync leaves out")
 	}
-	if diff := cmp.Diff(want, calendarSync); diff != "" {
+	if diff := cmp.Diff(want, calendarSync(), protocmp.Transform()); diff != "" {
 		t.Errorf("terraform/calendar.tf and calendarSync differ:\n%s", diff)
-	}
-}
-
-func TestSettingsOfASubscription(t *testing.T) {
-	t.Parallel()
-	for _, p := range []PushSettings{TerraformDefaults, calendarSync, {10 * time.Second, 0, time.Second, 5, true}} {
-		sub := p.subscription("t", "s", signedPush("a"))
-		if diff := cmp.Diff(p, settingsOf(sub)); diff != "" {
-			t.Error(diff)
-		}
-		if again := settingsOf(sub).subscription("t", "s", signedPush("a")); !proto.Equal(sub, again) {
-			t.Errorf("%v, and %v", sub, again)
-		}
 	}
 }

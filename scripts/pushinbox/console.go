@@ -12,10 +12,10 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/oauth2"
 
 	"example.com/pushinbox/local/stack"
 	"example.com/pushinbox/shared/httpapi"
@@ -48,9 +48,10 @@ requests that another site has a browser on this machine send.`,
 			if account == "" {
 				return usageError{errors.New("--account is missing: the account to read as")}
 			}
-			tokens := &gcloudTokens{account: account, audience: strings.TrimSuffix(target, "/")}
 			// A refusal is told now, and not in the browser.
-			if _, err := tokens.get(cmd.Context()); err != nil {
+			tokens := gcloud{cmd.Context(), account, strings.TrimSuffix(target, "/")}
+			token, err := tokens.Token()
+			if err != nil {
 				return err
 			}
 			listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
@@ -58,7 +59,7 @@ requests that another site has a browser on this machine send.`,
 				return fmt.Errorf("cannot listen on port %d: %w; choose another with --port", port, err)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is at http://%s/, as %s. Ctrl-C stops it.\n", u.Host, listener.Addr(), account)
-			server := &http.Server{Handler: forward(u, tokens), ReadHeaderTimeout: 10 * time.Second}
+			server := &http.Server{Handler: forward(u, oauth2.ReuseTokenSource(token, tokens)), ReadHeaderTimeout: 10 * time.Second}
 			stop := context.AfterFunc(cmd.Context(), func() { _ = server.Close() })
 			defer stop()
 			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
@@ -74,8 +75,9 @@ requests that another site has a browser on this machine send.`,
 }
 
 // forward passes requests from this machine on to a console, with a token.
-func forward(target *url.URL, tokens *gcloudTokens) http.Handler {
-	proxy := &httputil.ReverseProxy{
+func forward(target *url.URL, tokens oauth2.TokenSource) http.Handler {
+	return stack.Guard(&httputil.ReverseProxy{
+		Transport: &oauth2.Transport{Source: tokens},
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
 			r.Out.Host = target.Host
@@ -86,47 +88,31 @@ func forward(target *url.URL, tokens *gcloudTokens) http.Handler {
 			}
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			httpapi.WriteError(w, &problem.Error{Status: http.StatusBadGateway, Detail: "the console at " + target.Host + " cannot be reached", Cause: err})
+			if !errors.As(err, new(*problem.Error)) {
+				err = &problem.Error{Status: http.StatusBadGateway, Detail: "the console at " + target.Host + " cannot be reached", Cause: err}
+			}
+			httpapi.WriteError(w, err)
 		},
 		ErrorLog: slog.NewLogLogger(slog.NewTextHandler(os.Stderr, nil), slog.LevelWarn),
-	}
-	return stack.Guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		token, err := tokens.get(r.Context())
-		if err != nil {
-			httpapi.WriteError(w, &problem.Error{Status: http.StatusBadGateway, Detail: err.Error()})
-			return
-		}
-		r.Header.Set("Authorization", "Bearer "+token)
-		proxy.ServeHTTP(w, r)
-	}))
+	})
 }
 
-// gcloudTokens has gcloud create ID tokens, and reuses the last one.
-type gcloudTokens struct {
+// gcloud has gcloud create ID tokens for an account.
+type gcloud struct {
+	ctx               context.Context
 	account, audience string
-
-	mu      sync.Mutex
-	token   string
-	created time.Time
 }
 
-func (g *gcloudTokens) get(ctx context.Context) (string, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if time.Since(g.created) < tokenLife {
-		return g.token, nil
-	}
-	cmd := exec.CommandContext(ctx, "gcloud", "auth", "print-identity-token", "--include-email",
-		"--impersonate-service-account="+g.account, "--audiences="+g.audience)
-	out, err := cmd.Output()
+// Token makes gcloud an oauth2.TokenSource.
+func (g gcloud) Token() (*oauth2.Token, error) {
+	out, err := exec.CommandContext(g.ctx, "gcloud", "auth", "print-identity-token", "--include-email",
+		"--impersonate-service-account="+g.account, "--audiences="+g.audience).Output()
 	if err != nil {
 		said := err.Error()
 		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 			said = strings.TrimSpace(string(exit.Stderr))
 		}
-		return "", fmt.Errorf("gcloud creates no token for %s: %s", g.account, said)
+		return nil, problem.New(http.StatusBadGateway, "gcloud creates no token for "+g.account+": "+said)
 	}
-	// By the wall clock: the other one stands still while a laptop sleeps.
-	g.token, g.created = strings.TrimSpace(string(out)), time.Now().Round(0)
-	return g.token, nil
+	return &oauth2.Token{AccessToken: strings.TrimSpace(string(out)), Expiry: time.Now().Add(tokenLife)}, nil
 }

@@ -12,7 +12,9 @@ import (
 	"sync"
 	"time"
 
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/local/stack"
@@ -20,7 +22,7 @@ import (
 )
 
 func newLocal() *cobra.Command {
-	o := stack.Options{Port: 8080, Data: ".local", Pushes: stack.TerraformDefaults}
+	o := stack.Options{Port: 8080, Data: ".local", Pushes: stack.TerraformDefaults()}
 	var quiet bool
 	cmd := &cobra.Command{
 		Use:   "local",
@@ -79,41 +81,43 @@ A subscription that exists in Pub/Sub's emulator stays as it is.`,
 		}
 		return nil
 	})
-	pushFlags(cmd, &o.Pushes)
+	pushFlags(cmd.Flags(), o.Pushes)
 	cmd.Flags().BoolVar(&quiet, "quiet", false, "print no line for each delivery")
 	formatFlag(cmd)
 	return cmd
 }
 
-// pushFlags lets a call choose how messages are pushed. Each refusal says what is
-// allowed.
-func pushFlags(cmd *cobra.Command, p *stack.PushSettings) {
-	checked(cmd.Flags(), "max-attempts", strconv.Itoa(p.MaxAttempts), "N",
-		"after how many failed pushes a message is a dead letter, 5 to 100", func(s string) (err error) {
-			if p.MaxAttempts, err = strconv.Atoi(s); err != nil || p.MaxAttempts < 5 || p.MaxAttempts > 100 {
-				return errors.New("it must be 5 to 100, Pub/Sub's limits")
-			}
-			return nil
-		})
-	checked(cmd.Flags(), "retry-backoff", stack.Short(p.MinBackoff)+","+stack.Short(p.MaxBackoff), "MIN,MAX",
-		"how long after a failed push a message is pushed again, at first and at most, 0s to 600s", func(s string) error {
-			first, second, _ := strings.Cut(s, ",")
-			least, err := time.ParseDuration(first)
-			most, err2 := time.ParseDuration(second)
-			if errors.Join(err, err2) != nil || least < 0 || most > 600*time.Second || least > most {
-				return errors.New("it must be two durations of 0s to 600s, Pub/Sub's limits, the lower one first, such as 1s,5s")
-			}
-			p.MinBackoff, p.MaxBackoff = least, most
-			return nil
-		})
-	checked(cmd.Flags(), "ack-deadline", fmt.Sprintf("%ds", p.AckDeadline/time.Second), "DURATION",
-		"how long an answer to a push may take, 10s to 600s", func(s string) (err error) {
-			if p.AckDeadline, err = time.ParseDuration(s); err != nil || p.AckDeadline < 10*time.Second || p.AckDeadline > 600*time.Second || p.AckDeadline%time.Second != 0 {
-				return errors.New("it must be 10s to 600s in whole seconds, Pub/Sub's limits")
-			}
-			return nil
-		})
-	cmd.Flags().BoolVar(&p.Ordering, "ordering", p.Ordering, "push the messages of an ordering key one at a time and in order")
+// pushFlags adds the flags that choose the settings of sub, which has the defaults.
+// Each refusal says what is allowed.
+func pushFlags(flags *pflag.FlagSet, sub *pubsubpb.Subscription) {
+	checked(flags, "max-attempts", fmt.Sprint(sub.DeadLetterPolicy.MaxDeliveryAttempts), "N", "after how many failed pushes a message is a dead letter, 5 to 100", func(s string) error {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 5 || n > 100 {
+			return errors.New("it must be 5 to 100, Pub/Sub's limits")
+		}
+		sub.DeadLetterPolicy.MaxDeliveryAttempts = int32(n)
+		return nil
+	})
+	backoff := fmt.Sprintf("%v,%v", sub.RetryPolicy.MinimumBackoff.AsDuration(), sub.RetryPolicy.MaximumBackoff.AsDuration())
+	checked(flags, "retry-backoff", backoff, "MIN,MAX", "how long after a failed push a message is pushed again, at first and at most, 0s to 600s", func(s string) error {
+		first, second, _ := strings.Cut(s, ",")
+		least, err := time.ParseDuration(first)
+		most, err2 := time.ParseDuration(second)
+		if errors.Join(err, err2) != nil || least < 0 || most > 600*time.Second || least > most {
+			return errors.New("it must be two durations of 0s to 600s, Pub/Sub's limits, the lower one first, such as 1s,5s")
+		}
+		sub.RetryPolicy = stack.RetryPolicy(least, most)
+		return nil
+	})
+	checked(flags, "ack-deadline", fmt.Sprintf("%ds", sub.AckDeadlineSeconds), "DURATION", "how long an answer to a push may take, 10s to 600s", func(s string) error {
+		d, err := time.ParseDuration(s)
+		if err != nil || d < 10*time.Second || d > 600*time.Second || d%time.Second != 0 {
+			return errors.New("it must be 10s to 600s in whole seconds, Pub/Sub's limits")
+		}
+		sub.AckDeadlineSeconds = int32(d / time.Second)
+		return nil
+	})
+	flags.BoolVar(&sub.EnableMessageOrdering, "ordering", false, "push the messages of an ordering key one at a time and in order")
 }
 
 // shorten leaves out what a person in front of a terminal knows already. It
@@ -156,7 +160,7 @@ Try it:
   curl -H "Authorization: Bearer $(curl -s '%[1]s/local/token?for=publish')" \
     -H 'Content-Type: text/plain' -d 'Hello again' '%[1]s/publish?attribute.kind=greeting'
 
-`, s.URL, stack.Developer, stack.PushAccount, s.PubSub, o.Project, o.Topic, s.Inbox, s.Pushes)
+`, s.URL, stack.Developer, stack.PushAccount, s.PubSub, o.Project, o.Topic, s.Inbox, stack.Describe(s.Pushes))
 }
 
 // delivered prints a delivery.

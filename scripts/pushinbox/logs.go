@@ -72,10 +72,7 @@ type logEntry struct {
 
 	// Cloud Logging moves some of it out, and the rest in here.
 	Timestamp   time.Time `json:"timestamp"`
-	JSONPayload *struct {
-		Access       *logAccess       `json:"access"`
-		Notification *logNotification `json:"notification"`
-	} `json:"jsonPayload"`
+	JSONPayload *logEntry `json:"jsonPayload"`
 }
 
 type logAccess struct {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net/url"
 	"os"
 	"slices"
@@ -37,8 +38,8 @@ type mnsCaller struct {
 func newMNS() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "mns",
-		Short: "Make topics of Alibaba MNS, subscribe an endpoint, publish",
-		Long: `Make topics of Alibaba MNS (SMQ), subscribe an endpoint, publish.
+		Short: "Create topics of Alibaba MNS, subscribe an endpoint, publish",
+		Long: `Create topics of Alibaba MNS (SMQ), subscribe an endpoint, publish.
 
 Without --endpoint it is the stand-in of the running "pushinbox local" that is
 called. Neither it nor anything else on this machine is shown the AccessKey in
@@ -52,9 +53,9 @@ or from a file, --config FILE, that nobody else may read:
   SecurityToken = ...
   Endpoint = https://ACCOUNT.mns.REGION.aliyuncs.com
 
-Exit codes: 0 done, or there already just as asked for; 1 failed or refused;
-2 wrong call; 3 the topic or subscription is there already, with other
-attributes; 4 there is no such topic or subscription.`,
+Exit codes: 0 done, or it exists with the same attributes; 1 failed or refused;
+2 wrong call; 3 the topic or subscription exists with other attributes; 4 there
+is no such topic or subscription.`,
 		Example: `  pushinbox mns create-topic MySampleTopic
   pushinbox mns subscribe MySampleTopic http://127.0.0.1:8080/mns
   pushinbox mns publish MySampleTopic "I am test message 0."
@@ -74,7 +75,11 @@ func newMNSCall(use, short, example string, run func(context.Context, *mnsCaller
 			if err := c.connect(); err != nil {
 				return err
 			}
-			return c.explain(run(cmd.Context(), &c, args), args[:min(len(args), 1)])
+			err := c.explain(run(cmd.Context(), &c, args), args[:min(len(args), 1)])
+			if err != nil {
+				return explained{visible(err.Error()), err}
+			}
+			return nil
 		},
 	}
 	cmd.Flags().StringVar(&c.endpoint, "endpoint", "", "the address of MNS; "+defaultAddress+stack.MNSPath+" if neither this nor --config has one")
@@ -85,13 +90,10 @@ func newMNSCall(use, short, example string, run func(context.Context, *mnsCaller
 
 func newCreateTopic() *cobra.Command {
 	var a mns.TopicAttributes
-	cmd := newMNSCall("create-topic TOPIC", "Make a topic", `  pushinbox mns create-topic MySampleTopic`,
+	cmd := newMNSCall("create-topic TOPIC", "Create a topic", `  pushinbox mns create-topic MySampleTopic`,
 		func(ctx context.Context, c *mnsCaller, args []string) error {
 			created, err := c.client.CreateTopic(ctx, args[0], a)
-			if err != nil {
-				return err
-			}
-			return c.created("topic", args[0], created)
+			return c.created(err, "topic", args[0], created)
 		})
 	cmd.Flags().IntVar(&a.MaxMessageSize, "max-size", 0, "the largest message, in bytes; 0 is MNS's default")
 	cmd.Flags().BoolVar(&a.Logging, "logging", false, "have MNS log the topic's messages")
@@ -101,10 +103,7 @@ func newCreateTopic() *cobra.Command {
 func newDeleteTopic() *cobra.Command {
 	return newMNSCall("delete-topic TOPIC", "Delete a topic and its subscriptions", `  pushinbox mns delete-topic MySampleTopic`,
 		func(ctx context.Context, c *mnsCaller, args []string) error {
-			if err := c.client.DeleteTopic(ctx, args[0]); err != nil {
-				return err
-			}
-			return show(c.cmd, map[string]string{"deleted": args[0]}, "topic %s is deleted\n", args[0])
+			return c.show(c.client.DeleteTopic(ctx, args[0]), map[string]string{"deleted": args[0]}, "topic %s is deleted\n", args[0])
 		})
 }
 
@@ -114,8 +113,7 @@ func newSubscribe() *cobra.Command {
 		`  pushinbox mns subscribe MySampleTopic http://127.0.0.1:8080/mns
   pushinbox mns subscribe --content-format JSON --tag red MySampleTopic https://mns-123.europe-west1.run.app/SECRET`,
 		func(ctx context.Context, c *mnsCaller, args []string) error {
-			s.Name = cmp.Or(s.Name, args[0]+"-Sub")
-			s.Endpoint = args[1]
+			s.Name, s.Endpoint = cmp.Or(s.Name, args[0]+"-Sub"), args[1]
 			if u, err := url.Parse(s.Endpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 				return usageError{fmt.Errorf("%q is not an http or https address to push to", s.Endpoint)}
 			}
@@ -123,10 +121,7 @@ func newSubscribe() *cobra.Command {
 			if errors.Is(err, mns.ErrSubscriptionExists) {
 				return explained{fmt.Sprintf("%s has a subscription %s already, with other attributes; remove it with: pushinbox mns unsubscribe %[1]s %[2]s", args[0], s.Name), err}
 			}
-			if err != nil {
-				return err
-			}
-			return c.created("subscription", s.Name, created)
+			return c.created(err, "subscription", s.Name, created)
 		})
 	cmd.Flags().StringVar(&s.Name, "name", "", "the subscription's name; TOPIC-Sub by default")
 	cmd.Flags().StringVar(&s.FilterTag, "tag", "", "push only messages with this tag")
@@ -149,26 +144,8 @@ func newUnsubscribe() *cobra.Command {
 			if errors.Is(err, mns.ErrSubscriptionMissing) {
 				return explained{fmt.Sprintf("%s has no subscription %s; see pushinbox mns list %[1]s", args[0], name), err}
 			}
-			if err != nil {
-				return err
-			}
-			return show(c.cmd, map[string]string{"deleted": name}, "subscription %s is deleted\n", name)
+			return c.show(err, map[string]string{"deleted": name}, "subscription %s is deleted\n", name)
 		})
-}
-
-// topicLine and subscriptionLine are what lists show.
-type topicLine struct {
-	Name           string `json:"name"`
-	Messages       int    `json:"messages"`
-	MaxMessageSize int    `json:"maxMessageSize"`
-}
-
-type subscriptionLine struct {
-	Name          string       `json:"name"`
-	Endpoint      string       `json:"endpoint"`
-	FilterTag     string       `json:"filterTag"`
-	Strategy      mns.Strategy `json:"strategy"`
-	ContentFormat mns.Format   `json:"contentFormat"`
 }
 
 func newList() *cobra.Command {
@@ -176,43 +153,43 @@ func newList() *cobra.Command {
 		`  pushinbox mns list
   pushinbox mns list --format json MySampleTopic | jq -r '.subscriptions[].endpoint'`,
 		func(ctx context.Context, c *mnsCaller, args []string) error {
-			if len(args) == 0 {
-				return c.listTopics(ctx)
+			if len(args) > 0 {
+				return list(c, c.client.ListSubscriptions(ctx, args[0]), "subscriptions", visible(args[0])+" has no subscription",
+					"SUBSCRIPTION\tENDPOINT\tTAG\tSTRATEGY\tCONTENT", func(s mns.Subscription) (any, []string) {
+						return struct {
+							Name          string       `json:"name"`
+							Endpoint      string       `json:"endpoint"`
+							FilterTag     string       `json:"filterTag"`
+							Strategy      mns.Strategy `json:"strategy"`
+							ContentFormat mns.Format   `json:"contentFormat"`
+						}{s.Name, s.Endpoint, s.FilterTag, s.Strategy, s.Format}, []string{s.Name, s.Endpoint, cmp.Or(s.FilterTag, "-"), string(s.Strategy), string(s.Format)}
+					})
 			}
-			return c.listSubscriptions(ctx, args[0])
+			return list(c, c.client.ListTopics(ctx, ""), "topics", "there is no topic", "TOPIC\tMESSAGES\tMAX SIZE", func(t mns.Topic) (any, []string) {
+				return struct {
+					Name           string `json:"name"`
+					Messages       int    `json:"messages"`
+					MaxMessageSize int    `json:"maxMessageSize"`
+				}{t.Name, t.Messages, t.MaxMessageSize}, []string{t.Name, strconv.Itoa(t.Messages), strconv.Itoa(t.MaxMessageSize)}
+			})
 		})
 }
 
-func (c *mnsCaller) listTopics(ctx context.Context) error {
-	topics := []topicLine{}
-	var rows [][]string
-	for t, err := range c.client.ListTopics(ctx, "") {
+// list prints what a call lists, each with its JSON and its row below header, or
+// none.
+func list[T any](c *mnsCaller, listed iter.Seq2[T, error], name, none, header string, line func(T) (any, []string)) error {
+	all, rows := []any{}, [][]string{}
+	for v, err := range listed {
 		if err != nil {
 			return err
 		}
-		topics = append(topics, topicLine{t.Name, t.Messages, t.MaxMessageSize})
-		rows = append(rows, []string{t.Name, strconv.Itoa(t.Messages), strconv.Itoa(t.MaxMessageSize)})
+		object, row := line(v)
+		all, rows = append(all, object), append(rows, row)
 	}
-	if wantsJSON(c.cmd) || len(topics) == 0 {
-		return show(c.cmd, map[string]any{"topics": topics}, "there is no topic\n")
+	if wantsJSON(c.cmd) || len(rows) == 0 {
+		return show(c.cmd, map[string]any{name: all}, "%s\n", none)
 	}
-	return table(c.cmd, "TOPIC\tMESSAGES\tMAX SIZE", rows)
-}
-
-func (c *mnsCaller) listSubscriptions(ctx context.Context, topic string) error {
-	subscriptions := []subscriptionLine{}
-	var rows [][]string
-	for s, err := range c.client.ListSubscriptions(ctx, topic) {
-		if err != nil {
-			return err
-		}
-		subscriptions = append(subscriptions, subscriptionLine{s.Name, s.Endpoint, s.FilterTag, s.Strategy, s.Format})
-		rows = append(rows, []string{s.Name, s.Endpoint, cmp.Or(s.FilterTag, "-"), string(s.Strategy), string(s.Format)})
-	}
-	if wantsJSON(c.cmd) || len(subscriptions) == 0 {
-		return show(c.cmd, map[string]any{"subscriptions": subscriptions}, "%s has no subscription\n", topic)
-	}
-	return table(c.cmd, "SUBSCRIPTION\tENDPOINT\tTAG\tSTRATEGY\tCONTENT", rows)
+	return table(c.cmd, header, rows)
 }
 
 func newPublish() *cobra.Command {
@@ -221,7 +198,7 @@ func newPublish() *cobra.Command {
 	cmd := newMNSCall("publish TOPIC MESSAGE...", `Publish messages; "-" reads one from standard input`,
 		`  pushinbox mns publish MySampleTopic "I am test message 0." "I am test message 1."
   pushinbox mns publish --tag red --base64 MySampleTopic - < picture.png`,
-		func(ctx context.Context, c *mnsCaller, args []string) error {
+		func(ctx context.Context, c *mnsCaller, args []string) (err error) {
 			if first := slices.Index(args[1:], "-"); first >= 0 && slices.Contains(args[first+2:], "-") {
 				return usageError{errors.New(`a second "-" would have nothing to read; standard input is one message`)}
 			}
@@ -231,16 +208,13 @@ func newPublish() *cobra.Command {
 			for _, text := range args[1:] {
 				m.Body = []byte(text)
 				if text == "-" {
-					var err error
 					if m.Body, err = io.ReadAll(os.Stdin); err != nil {
 						return err
 					}
 				}
 				p, err := c.client.Publish(ctx, args[0], m)
-				if err != nil {
-					return err
-				}
-				if err := show(c.cmd, map[string]string{"messageId": p.MessageID, "bodyMd5": p.BodyMD5}, "published %s, MD5 %s\n", visible(p.MessageID), visible(p.BodyMD5)); err != nil {
+				if err := c.show(err, map[string]string{"messageId": p.MessageID, "bodyMd5": p.BodyMD5},
+					"published %s, MD5 %s\n", visible(p.MessageID), visible(p.BodyMD5)); err != nil {
 					return err
 				}
 			}
@@ -251,13 +225,21 @@ func newPublish() *cobra.Command {
 	return cmd
 }
 
-// created prints that something exists now.
-func (c *mnsCaller) created(kind, name string, created bool) error {
+// show prints what was done unless it failed, which it returns.
+func (c *mnsCaller) show(err error, v any, text string, args ...any) error {
+	if err != nil {
+		return err
+	}
+	return show(c.cmd, v, text, args...)
+}
+
+// created prints that something exists now, unless creating it failed.
+func (c *mnsCaller) created(err error, kind, name string, created bool) error {
 	text := "%s %s exists already, with the same attributes\n"
 	if created {
 		text = "%s %s is created\n"
 	}
-	return show(c.cmd, map[string]any{kind: name, "created": created}, text, kind, name)
+	return c.show(err, map[string]any{kind: name, "created": created}, text, kind, name)
 }
 
 // explain says what to do about what can be expected to go wrong.
@@ -265,7 +247,7 @@ func (c *mnsCaller) explain(err error, topic []string) error {
 	var refused *mns.APIError
 	switch {
 	case errors.Is(err, mns.ErrTopicExists) && len(topic) > 0:
-		return explained{fmt.Sprintf("topic %s is there already, with other attributes", topic[0]), err}
+		return explained{fmt.Sprintf("topic %s exists already, with other attributes", topic[0]), err}
 	case errors.Is(err, mns.ErrTopicMissing) && len(topic) > 0:
 		return explained{fmt.Sprintf("there is no topic %s; pushinbox mns list shows those there are", topic[0]), err}
 	case errors.As(err, &refused) && (refused.Code == "InvalidAccessKeyId" || refused.Code == "SignatureDoesNotMatch"):

@@ -200,7 +200,7 @@ func TestTopicCommands(t *testing.T) {
 		{[]string{"create-topic", "--format", "json", "T"}, 0, `{"created":true,"topic":"T"}` + "\n", ""},
 		{[]string{"create-topic", "--format", "json", "T"}, 0, `{"created":false,"topic":"T"}` + "\n", ""},
 		{[]string{"create-topic", "T"}, 0, "topic T exists already, with the same attributes\n", ""},
-		{[]string{"create-topic", "--max-size", "2048", "T"}, exitExists, "", "topic T is there already, with other attributes"},
+		{[]string{"create-topic", "--max-size", "2048", "T"}, exitExists, "", "topic T exists already, with other attributes"},
 		{[]string{"create-topic", "--max-size", "1", "U"}, exitFailed, "", "InvalidArgument"},
 		{[]string{"create-topic", "a/b"}, exitFailed, "", "is not a topic's name"},
 		{[]string{"list", "T"}, 0, "T has no subscription\n", ""},

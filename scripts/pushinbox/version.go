@@ -1,9 +1,7 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
-	"io"
 	"runtime"
 	"runtime/debug"
 
@@ -28,10 +26,7 @@ a checkout. "go run" records none; the answer is then "unknown".`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			info, _ := debug.ReadBuildInfo()
 			v := versionOf(info)
-			if wantsJSON(cmd) {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
-			}
-			return v.print(cmd.OutOrStdout())
+			return show(cmd, v, "%s", v)
 		},
 	}
 	formatFlag(cmd)
@@ -81,16 +76,12 @@ func versionOf(info *debug.BuildInfo) version {
 	return v
 }
 
-func (v version) print(out io.Writer) error {
+// String returns all of it, in lines.
+func (v version) String() string {
 	modified := unknown
-	switch {
-	case v.Modified == nil:
-	case *v.Modified:
-		modified = "yes"
-	default:
-		modified = "no"
+	if v.Modified != nil {
+		modified = map[bool]string{true: "yes", false: "no"}[*v.Modified]
 	}
-	_, err := fmt.Fprintf(out, "pushinbox %s\nrevision  %s\ntime      %s\nmodified  %s\ngo        %s\nplatform  %s/%s\n",
+	return fmt.Sprintf("pushinbox %s\nrevision  %s\ntime      %s\nmodified  %s\ngo        %s\nplatform  %s/%s\n",
 		v.Version, v.Revision, v.Time, modified, v.Go, v.OS, v.Arch)
-	return err
 }

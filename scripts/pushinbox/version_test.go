@@ -40,9 +40,8 @@ func TestVersionOf(t *testing.T) {
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Error(diff)
 			}
-			var text strings.Builder
-			if err := got.print(&text); err != nil || !strings.Contains(text.String(), tt.text) {
-				t.Errorf("%v, printed %s", err, text.String())
+			if text := got.String(); !strings.Contains(text, tt.text) {
+				t.Errorf("printed %s", text)
 			}
 		})
 	}
