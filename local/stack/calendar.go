@@ -38,7 +38,14 @@ func (s *Stack) startCalendar(ctx context.Context) error {
 		return dataError(o.Data, err)
 	}
 	google.AddCalendar(demoCalendar)
-	state, err := s.openCalendarState(ctx)
+	var state calendar.State
+	if o.FirestoreEmulator != "" {
+		state, err = firestorestate.Open(ctx, firestorestate.Config{
+			Project: o.Project, Database: o.Database, Collection: "calendars", EmulatorHost: o.FirestoreEmulator,
+		})
+	} else {
+		state, err = boltstate.Open(filepath.Join(o.Data, "calendar.db"))
+	}
 	if err != nil {
 		return dataError(o.Data, err)
 	}
@@ -55,8 +62,8 @@ func (s *Stack) startCalendar(ctx context.Context) error {
 	}
 	pushes := calendarSync()
 	if o.PubSubEmulator != "" {
-		// For as long, a run that has ended keeps what it was about to pull from
-		// Google's emulator.
+		// Google's emulator gives a message that an ended run had pulled to nobody
+		// else until the ack deadline.
 		pushes.AckDeadlineSeconds = 20
 	}
 	topic, _, err := s.startPubSub(ctx, syncTopic, syncTopic, s.URL+"/calendar/sync", s.URL+"/calendar", pushes, nil)
@@ -75,16 +82,6 @@ func (s *Stack) startCalendar(ctx context.Context) error {
 	s.background("the notifications of calendars", google.Run)
 	s.background("the syncing of calendars", func(ctx context.Context) { s.syncCalendars(ctx, engine, state) })
 	return nil
-}
-
-func (s *Stack) openCalendarState(ctx context.Context) (calendar.State, error) {
-	o := s.options
-	if o.FirestoreEmulator != "" {
-		return firestorestate.Open(ctx, firestorestate.Config{
-			Project: o.Project, Database: o.Database, Collection: "calendars", EmulatorHost: o.FirestoreEmulator,
-		})
-	}
-	return boltstate.Open(filepath.Join(o.Data, "calendar.db"))
 }
 
 // syncCalendars renews channels and syncs now and then, until ctx ends.

@@ -65,27 +65,17 @@ an account that is among its operators.`,
 		operation(&o, "renew", "Open new channels for calendars whose channel is past half of its life",
 			`  pushinbox calendar renew --local`,
 			http.MethodPost, "/renew", syncTimeout, func(cmd *cobra.Command, l channelList) error {
-				if len(l.Channels) == 0 {
-					return say(cmd, "no channel had to be renewed")
-				}
-				var lines []string
-				for _, c := range l.Channels {
-					lines = append(lines, fmt.Sprintf("%s has a new channel %s, which ends %s", c.CalendarID, c.ID, moment(c.Expiration)))
-				}
-				return say(cmd, lines...)
+				return sayEach(cmd, l.Channels, "no channel had to be renewed", func(c calendar.Channel) string {
+					return fmt.Sprintf("%s has a new channel %s, which ends %s", c.CalendarID, c.ID, moment(c.Expiration))
+				})
 			}),
 		operation(&o, "sync [CALENDAR]", "Report now what has changed, in one watched calendar or in all",
 			`  pushinbox calendar sync --local
   pushinbox calendar sync --local demo`,
-			http.MethodPost, "/sync", syncTimeout, func(cmd *cobra.Command, l resultList) error {
-				if len(l.Calendars) == 0 {
-					return say(cmd, "no calendar was synced: none is watched, or others are syncing them")
-				}
-				var lines []string
-				for _, r := range l.Calendars {
-					lines = append(lines, fmt.Sprintf("%s: %d added, %d updated, %d deleted", r.CalendarID, r.Added, r.Updated, r.Deleted))
-				}
-				return say(cmd, lines...)
+			http.MethodPost, "/sync", syncTimeout, func(cmd *cobra.Command, l struct{ Calendars []calendar.Result }) error {
+				return sayEach(cmd, l.Calendars, "no calendar was synced: none is watched, or others are syncing them", func(r calendar.Result) string {
+					return fmt.Sprintf("%s: %d added, %d updated, %d deleted", r.CalendarID, r.Added, r.Updated, r.Deleted)
+				})
 			}),
 		operation(&o, "list", "List what is watched: when it was last synced, and its channels",
 			`  pushinbox calendar list --local
@@ -124,18 +114,14 @@ func operation[T any](o *operator, use, short, example, method, path string, tim
 				return errors.New(a.String())
 			}
 			if a.status == http.StatusNoContent && len(args) > 0 {
-				a.body, err = json.Marshal(map[string]string{"stopped": args[0]})
-				if err != nil {
-					return err
-				}
-				a.body = append(a.body, '\n')
+				a.body, _ = json.Marshal(map[string]string{"stopped": args[0]}) // cannot fail
 			}
 			var v T
 			if err := json.Unmarshal(a.body, &v); err != nil {
 				return fmt.Errorf("%s does not answer as the function calendar does: %w", c.base, err)
 			}
 			if wantsJSON(cmd) {
-				_, err = cmd.OutOrStdout().Write(a.body)
+				err = show(cmd, json.RawMessage(a.body), "")
 			} else {
 				err = text(cmd, v)
 			}
@@ -178,16 +164,12 @@ func (f failedCalendars) Error() string {
 }
 
 type channelList struct {
-	Channels  []calendar.Channel `json:"channels"`
+	Channels  []calendar.Channel
 	Calendars []struct {
-		CalendarID string    `json:"calendarId"`
-		SyncedAt   time.Time `json:"syncedAt"`
-		SyncOwed   bool      `json:"syncOwed"`
-	} `json:"calendars"`
-}
-
-type resultList struct {
-	Calendars []calendar.Result `json:"calendars"`
+		CalendarID string
+		SyncedAt   time.Time
+		SyncOwed   bool
+	}
 }
 
 func printChannels(cmd *cobra.Command, l channelList) error {

@@ -27,6 +27,7 @@ func TestAnswersDoNotReachTheTerminalRaw(t *testing.T) {
 		"refused_calendar": {403, `{"detail":"` + escape + `"}`, []string{"calendar", "list", "--token", "x", "--url"}},
 		"failed_calendar":  {502, `{"failed":[{"calendarId":"` + escape + `","detail":"` + escape + `"}]}`, []string{"calendar", "sync", "--token", "x", "--url"}},
 		"calendar":         {200, `{"calendars":[{"calendarId":"` + escape + `"}]}`, []string{"calendar", "list", "--token", "x", "--url"}},
+		"calendar_as_json": {200, `{"calendars":[{"calendarId":"` + strings.ReplaceAll(escape, `\u009b`, "\u009b") + `"}]}`, []string{"calendar", "list", "--format", "json", "--token", "x", "--url"}},
 		"watched_calendar": {200, `{"calendarId":"` + escape + `"}`, []string{"calendar", "watch", "c", "--token", "x", "--url"}},
 		"refused_topics":   {403, "<Error><Code>A</Code><Message>&#13;&#10;forged&#155;</Message></Error>", []string{"mns", "list", "--endpoint"}},
 	} {

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -106,16 +108,36 @@ func wantsJSON(cmd *cobra.Command) bool { return cmd.Flag("format").Value.String
 // show prints v as JSON in one line, or the text, as --format says.
 func show(cmd *cobra.Command, v any, text string, args ...any) error {
 	if wantsJSON(cmd) {
-		return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
+		b, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
+		// JSON may have DEL and C1 as they are, and a terminal obeys C1.
+		for _, r := range string(b) {
+			if unicode.IsControl(r) {
+				b = bytes.ReplaceAll(b, []byte(string(r)), fmt.Appendf(nil, `\u%04x`, r))
+			}
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", b)
+		return err
 	}
 	_, err := fmt.Fprintf(cmd.OutOrStdout(), text, args...)
 	return err
 }
 
-// say prints lines, fit for a terminal.
-func say(cmd *cobra.Command, lines ...string) error {
-	for _, line := range lines {
-		if _, err := fmt.Fprintln(cmd.OutOrStdout(), visible(line)); err != nil {
+// say prints a line, fit for a terminal.
+func say(cmd *cobra.Command, line string) error {
+	_, err := fmt.Fprintln(cmd.OutOrStdout(), visible(line))
+	return err
+}
+
+// sayEach prints a line for each of all, or none when there are none.
+func sayEach[T any](cmd *cobra.Command, all []T, none string, line func(T) string) error {
+	if len(all) == 0 {
+		return say(cmd, none)
+	}
+	for _, v := range all {
+		if err := say(cmd, line(v)); err != nil {
 			return err
 		}
 	}

@@ -114,15 +114,11 @@ func readLog(in io.Reader, out io.Writer, write func(io.Writer, json.RawMessage,
 	}
 	buffered := bufio.NewReader(in)
 	if isArray(buffered) {
-		d := json.NewDecoder(buffered)
-		if _, err := d.Token(); err != nil {
-			return err
+		var entries []json.RawMessage
+		if err := json.NewDecoder(buffered).Decode(&entries); err != nil {
+			return fmt.Errorf("this is not a list of log entries: %w", err)
 		}
-		for d.More() {
-			var raw json.RawMessage
-			if err := d.Decode(&raw); err != nil {
-				return fmt.Errorf("this is not a list of log entries: %w", err)
-			}
+		for _, raw := range entries {
 			if err := one(raw); err != nil {
 				return err
 			}

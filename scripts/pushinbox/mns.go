@@ -249,7 +249,7 @@ func (c *mnsCaller) explain(err error, topic []string) error {
 	case errors.Is(err, mns.ErrTopicExists) && len(topic) > 0:
 		return explained{fmt.Sprintf("topic %s exists already, with other attributes", topic[0]), err}
 	case errors.Is(err, mns.ErrTopicMissing) && len(topic) > 0:
-		return explained{fmt.Sprintf("there is no topic %s; pushinbox mns list shows those there are", topic[0]), err}
+		return explained{fmt.Sprintf("there is no topic %s; pushinbox mns list shows those that exist", topic[0]), err}
 	case errors.As(err, &refused) && (refused.Code == "InvalidAccessKeyId" || refused.Code == "SignatureDoesNotMatch"):
 		return fmt.Errorf("%s does not know the AccessKey: %w", c.endpoint, err)
 	case errors.As(err, &refused) && refused.Code == "TimeExpired":
@@ -288,7 +288,7 @@ func (c *mnsCaller) connect() error {
 	if err != nil {
 		return usageError{fmt.Errorf("--endpoint %q is not a URL", c.endpoint)}
 	}
-	// The stand-in's key is no secret, and a real one is not shown to it unasked.
+	// The stand-in's key is not a secret, and a real one is not sent to it unasked.
 	if c.config == "" && stack.IsLoopback(u.Host) {
 		key = mns.Credentials{ID: mnsfake.AccessKeyID, Secret: mnsfake.AccessKeySecret}
 	}
