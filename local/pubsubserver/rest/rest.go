@@ -1,0 +1,202 @@
+// Package rest answers Pub/Sub's gRPC and REST on one port.
+//
+// A connection belongs to gRPC when it begins with the preface of HTTP/2, and
+// grpc-go then serves it with its own transport; every other one is HTTP/1.1
+// and belongs to REST. The routes of REST are generated from the descriptors
+// in pubsubpb and iampb and call the services in process, so that gRPC's
+// interceptors do not see them.
+//
+// A web page can reach a port on loopback too. So every request is refused
+// that names a Host other than this machine, carries an Origin, or that a
+// browser sends across sites.
+//
+// Two things differ from production on purpose. What is UNIMPLEMENTED is
+// answered 400 and not 501, because Google's clients repeat a request that was
+// answered 5xx, gcloud for half a minute. And the system parameters "fields"
+// and "prettyPrint" change nothing: an answer is always whole and on one line.
+package rest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"cloud.google.com/go/iam/apiv1/iampb"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+//go:generate go run ./gen
+
+// Limits of what one request may cost.
+const (
+	// MaxSize is the size in bytes of the largest request, by gRPC or REST.
+	MaxSize = 20 << 20
+
+	maxHeaderSize = 64 << 10
+	headerTimeout = 10 * time.Second
+	bodyTimeout   = time.Minute
+	idleTimeout   = 2 * time.Minute
+	// grace is how long requests in flight may take after Serve's context has
+	// ended.
+	grace = 2 * time.Second
+)
+
+// Services are what is served.
+type Services struct {
+	Publisher  pubsubpb.PublisherServer
+	Subscriber pubsubpb.SubscriberServer
+	// Policies keeps IAM policies; nil means in memory, until Serve returns.
+	Policies Policies
+}
+
+// Options are optional.
+type Options struct {
+	// Hosts are host names or addresses, without a port, that a request's Host
+	// may name besides those of loopback.
+	Hosts []string
+}
+
+// Serve answers on l until ctx ends, then lets requests in flight end for at
+// most two seconds, and returns nil. It fails when l does. It closes l in any
+// case.
+func Serve(ctx context.Context, l net.Listener, s Services, o *Options) error {
+	defer l.Close()
+	if s.Publisher == nil || s.Subscriber == nil {
+		return errors.New("rest: a publisher and a subscriber server are required")
+	}
+	if s.Policies == nil {
+		s.Policies = newMemoryPolicies(s)
+	}
+	if o == nil {
+		o = &Options{}
+	}
+	g := guard{hosts: o.Hosts}
+	handler, err := newHandler(s, g)
+	if err != nil {
+		return fmt.Errorf("rest: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+
+	split := newSplitter(l)
+	grpcServer := newGRPC(s, g)
+	httpServer := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderSize,
+	}
+	stopped := make(chan error, 3)
+	for _, serve := range []func() error{
+		split.run,
+		func() error { return grpcServer.Serve(split.grpc) },
+		func() error { return httpServer.Serve(split.http) },
+	} {
+		go func() {
+			err := serve()
+			cancel(err) // one that ends ends the others; after ctx has ended this changes nothing
+			stopped <- err
+		}()
+	}
+	<-ctx.Done()
+	split.close()
+
+	timeout, done := context.WithTimeout(context.Background(), grace)
+	defer done()
+	force := context.AfterFunc(timeout, grpcServer.Stop)
+	go func() {
+		if httpServer.Shutdown(timeout) != nil {
+			_ = httpServer.Close() // its listener is closed already
+		}
+		stopped <- nil
+	}()
+	grpcServer.GracefulStop()
+	force()
+	for range cap(stopped) + 1 {
+		<-stopped
+	}
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
+		return fmt.Errorf("rest: %w", cause)
+	}
+	return nil
+}
+
+func newGRPC(s Services, g guard) *grpc.Server {
+	server := grpc.NewServer(
+		grpc.MaxRecvMsgSize(MaxSize),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.UnaryInterceptor(func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+			if err := g.checkCall(ctx); err != nil {
+				return nil, err
+			}
+			return handle(ctx, request)
+		}),
+		grpc.StreamInterceptor(func(server any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+			if err := g.checkCall(stream.Context()); err != nil {
+				return err
+			}
+			return handle(server, stream)
+		}),
+	)
+	pubsubpb.RegisterPublisherServer(server, s.Publisher)
+	pubsubpb.RegisterSubscriberServer(server, s.Subscriber)
+	pubsubpb.RegisterSchemaServiceServer(server, pubsubpb.UnimplementedSchemaServiceServer{})
+	iampb.RegisterIAMPolicyServer(server, policyServer{s.Policies})
+	return server
+}
+
+// guard refuses requests that a web page may have sent.
+type guard struct {
+	hosts []string
+}
+
+// check returns a PERMISSION_DENIED error for a foreign host, any origin, and a
+// request that a browser sent from another site.
+func (g guard) check(host, origin, site string) error {
+	switch {
+	case !g.local(host):
+		return status.Errorf(codes.PermissionDenied, "the request is for the host %q, which is not this machine; use 127.0.0.1 or localhost", host)
+	case origin != "":
+		return status.Errorf(codes.PermissionDenied, "requests of web pages are refused, and this one has the Origin %q", origin)
+	case site != "" && site != "none" && site != "same-origin":
+		return status.Errorf(codes.PermissionDenied, "requests of other web sites are refused, and this one has the Sec-Fetch-Site %q", site)
+	}
+	return nil
+}
+
+// checkCall is check for a gRPC call.
+func (g guard) checkCall(ctx context.Context) error {
+	first := func(key string) string {
+		if values := metadata.ValueFromIncomingContext(ctx, key); len(values) > 0 {
+			return values[0]
+		}
+		return ""
+	}
+	return g.check(first(":authority"), first("origin"), first("sec-fetch-site"))
+}
+
+// local reports whether a Host header names this machine.
+func (g guard) local(hostport string) bool {
+	host, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		host = hostport
+	}
+	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
+		return true
+	}
+	return slices.ContainsFunc(g.hosts, func(h string) bool { return strings.EqualFold(h, host) })
+}
