@@ -347,7 +347,7 @@ var pullRows = []Row{
 		},
 	},
 	{
-		Name: "retention_drops", Behaviour: "messages older than the retention", Documented: "are dropped", Want: "first old, later nothing", needClock: true,
+		Name: "retention_drops", Behaviour: "messages older than the retention", Documented: "are dropped", Want: "first old, later nothing", NeedsClock: true,
 		observe: func(w *world) string {
 			topic := w.topic()
 			sub := w.subscribe(topic, func(s *pubsubpb.Subscription) { s.MessageRetentionDuration = seconds(600) })
@@ -359,7 +359,7 @@ var pullRows = []Row{
 		},
 	},
 	{
-		Name: "kept_seven_days", Behaviour: "messages that nobody fetched for six days", Documented: "are kept for the retention, 7 days unless set", Want: "a b c", needClock: true,
+		Name: "kept_seven_days", Behaviour: "messages that nobody fetched for six days", Documented: "are kept for the retention, 7 days unless set", Want: "a b c", NeedsClock: true,
 		observe: func(w *world) string {
 			topic := w.topic()
 			sub := w.subscribe(topic)
@@ -627,7 +627,7 @@ var seekRows = []Row{
 		},
 	},
 	{
-		Name: "snapshot_expires", Behaviour: "a snapshot after its expire_time", Documented: "is deleted", Want: "NOT_FOUND", needClock: true,
+		Name: "snapshot_expires", Behaviour: "a snapshot after its expire_time", Documented: "is deleted", Want: "NOT_FOUND", NeedsClock: true,
 		observe: func(w *world) string {
 			s := w.snapshot(w.subscribe(w.topic()))
 			w.advance(7*day + time.Hour)

@@ -47,9 +47,11 @@ type Row struct {
 	Behaviour, Documented string
 	// Want is what the suite observes on a local server as it should be.
 	Want string
+	// NeedsClock says that it would take longer than a minute without
+	// Target.Advance.
+	NeedsClock bool
 
-	observe   func(*world) string
-	needClock bool
+	observe func(*world) string
 }
 
 // Rows returns all rows, in the order of the table.
@@ -84,7 +86,7 @@ func Run(t *testing.T, target func(t *testing.T) Target) {
 	running := make(chan struct{}, maxRows)
 	for i, row := range rows {
 		targets[i] = target(t)
-		if row.needClock && targets[i].Advance == nil {
+		if row.NeedsClock && targets[i].Advance == nil {
 			continue
 		}
 		all.Add(1)
@@ -101,7 +103,7 @@ func Run(t *testing.T, target func(t *testing.T) Target) {
 		t.Run(row.Name, func(t *testing.T) {
 			want, known := targets[i].Differences[row.Name]
 			switch {
-			case row.needClock && targets[i].Advance == nil:
+			case row.NeedsClock && targets[i].Advance == nil:
 				t.Skip("needs a target with a clock that can be moved")
 			case known && want == row.Want:
 				t.Error("the known difference is none")

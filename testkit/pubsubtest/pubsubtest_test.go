@@ -1,7 +1,14 @@
 package pubsubtest_test
 
 import (
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -19,4 +26,64 @@ func TestEmulator(t *testing.T) {
 	t.Cleanup(func() { conn.Close() })
 	target := pubsubtest.Target{Conn: conn, Project: emulator.Project(), Differences: pubsubtest.Emulator}
 	pubsubtest.Run(t, func(*testing.T) pubsubtest.Target { return target })
+}
+
+var update = flag.Bool("update", false, "write the suite's table in docs/fidelity.md")
+
+// TestFidelityPage holds the page's table against the rows.
+func TestFidelityPage(t *testing.T) {
+	t.Parallel()
+	const page, begin, end = "../../docs/fidelity.md", "<!-- rows: begin -->\n", "<!-- rows: end -->"
+	content, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(content), begin)
+	got, after, found := strings.Cut(rest, end)
+	if !ok || !found {
+		t.Fatalf("%s has no place for the rows", page)
+	}
+	if want := table(); got != want {
+		if !*update {
+			t.Fatalf("%s is not of these rows; run this test with -update\n%s", page, cmp.Diff(want, got))
+		}
+		if err := os.WriteFile(page, []byte(before+begin+want+end+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func table() string {
+	var b strings.Builder
+	b.WriteString("| Behaviour | As documented | Ours | Google's emulator |\n| --- | --- | --- | --- |\n")
+	for _, row := range pubsubtest.Rows() {
+		theirs, differs := pubsubtest.Emulator[row.Name]
+		switch {
+		case row.NeedsClock:
+			theirs = "not tried: its clock cannot be moved"
+		case !differs:
+			theirs = "as ours"
+		}
+		fmt.Fprintf(&b, "| %s | %s | suite: %s | %s |\n", row.Behaviour, row.Documented, row.Name, theirs)
+	}
+	return b.String()
+}
+
+func TestRows(t *testing.T) {
+	t.Parallel()
+	names := make(map[string]bool)
+	for _, row := range pubsubtest.Rows() {
+		if !regexp.MustCompile(`^[a-z0-9_]+$`).MatchString(row.Name) || names[row.Name] {
+			t.Errorf("%q is not a name in snake_case, or not the only row of it", row.Name)
+		}
+		names[row.Name] = true
+		if row.Behaviour == "" || row.Documented == "" || row.Want == "" {
+			t.Errorf("%s is not complete", row.Name)
+		}
+	}
+	for name := range pubsubtest.Emulator {
+		if !names[name] {
+			t.Errorf("%s is a difference of the emulator and no row", name)
+		}
+	}
 }

@@ -405,7 +405,7 @@ var resourceRows = []Row{
 		},
 	},
 	{
-		Name: "subscription_expires", Behaviour: "a subscription without activity", Documented: "is deleted after its ttl", Want: "OK, later NOT_FOUND", needClock: true,
+		Name: "subscription_expires", Behaviour: "a subscription without activity", Documented: "is deleted after its ttl", Want: "OK, later NOT_FOUND", NeedsClock: true,
 		observe: func(w *world) string {
 			sub := w.subscribe(w.topic(), func(s *pubsubpb.Subscription) {
 				s.ExpirationPolicy = &pubsubpb.ExpirationPolicy{Ttl: durationpb.New(day)}
