@@ -32,7 +32,7 @@ type policyServer struct {
 
 // noPolicy is the policy of a resource for which none was set, with the etag
 // that it has in production.
-func noPolicy() *iampb.Policy { return &iampb.Policy{Etag: []byte{0x00, 0x10, 0x01}} }
+func noPolicy() *iampb.Policy { return &iampb.Policy{Etag: []byte{0x00, 0x20, 0x01}} }
 
 // GetIamPolicy returns the policy.
 func (s policyServer) GetIamPolicy(ctx context.Context, r *iampb.GetIamPolicyRequest) (*iampb.Policy, error) {

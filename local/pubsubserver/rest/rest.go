@@ -80,13 +80,14 @@ func Serve(ctx context.Context, l net.Listener, s Services, o *Options) error {
 	if o == nil {
 		o = &Options{}
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s.Subscriber = ending{s.Subscriber, ctx}
 	g := guard{hosts: o.Hosts}
 	handler, err := newHandler(s, g)
 	if err != nil {
 		return fmt.Errorf("rest: %w", err)
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 
 	split := newSplitter(l)
 	grpcServer := newGRPC(s, g)
@@ -154,6 +155,50 @@ func newGRPC(s Services, g guard) *grpc.Server {
 	iampb.RegisterIAMPolicyServer(server, policyServer{s.Policies})
 	return server
 }
+
+// ending is a subscriber server whose pulls end when ctx does: they wait, and
+// would hold up the end of Serve.
+type ending struct {
+	pubsubpb.SubscriberServer
+	ctx context.Context
+}
+
+// Pull ends with UNAVAILABLE when Serve does.
+func (e ending) Pull(ctx context.Context, r *pubsubpb.PullRequest) (*pubsubpb.PullResponse, error) {
+	ctx, stop := e.until(ctx)
+	defer stop()
+	answer, err := e.SubscriberServer.Pull(ctx, r)
+	return answer, e.explain(err)
+}
+
+// StreamingPull ends with UNAVAILABLE when Serve does.
+func (e ending) StreamingPull(stream pubsubpb.Subscriber_StreamingPullServer) error {
+	ctx, stop := e.until(stream.Context())
+	defer stop()
+	return e.explain(e.SubscriberServer.StreamingPull(endingStream{stream, ctx}))
+}
+
+func (e ending) until(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(e.ctx, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+// explain tells clients to come again.
+func (e ending) explain(err error) error {
+	if err != nil && e.ctx.Err() != nil {
+		return status.Error(codes.Unavailable, "Pub/Sub is being stopped")
+	}
+	return err
+}
+
+type endingStream struct {
+	pubsubpb.Subscriber_StreamingPullServer
+	ctx context.Context
+}
+
+// Context ends with Serve.
+func (s endingStream) Context() context.Context { return s.ctx }
 
 // guard refuses requests that a web page may have sent.
 type guard struct {

@@ -372,10 +372,16 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
-// slow is a subscriber whose Pull waits for its context.
+// slow is a subscriber that waits for the contexts of its calls.
 type slow struct {
 	pubsubpb.UnimplementedSubscriberServer
 	began chan struct{}
+}
+
+func (s slow) StreamingPull(stream pubsubpb.Subscriber_StreamingPullServer) error {
+	s.began <- struct{}{}
+	<-stream.Context().Done()
+	return stream.Context().Err()
 }
 
 func (s slow) Pull(ctx context.Context, _ *pubsubpb.PullRequest) (*pubsubpb.PullResponse, error) {
@@ -386,7 +392,7 @@ func (s slow) Pull(ctx context.Context, _ *pubsubpb.PullRequest) (*pubsubpb.Pull
 
 func TestServeEndsWithCallsInFlight(t *testing.T) {
 	t.Parallel()
-	s := slow{began: make(chan struct{}, 2)}
+	s := slow{began: make(chan struct{}, 3)}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -397,18 +403,35 @@ func TestServeEndsWithCallsInFlight(t *testing.T) {
 		done <- Serve(ctx, l, Services{Publisher: pubsubpb.UnimplementedPublisherServer{}, Subscriber: s}, nil)
 	}()
 	host := l.Addr().String()
-	go pubsubpb.NewSubscriberClient(dial(t, host)).Pull(context.Background(), &pubsubpb.PullRequest{Subscription: "projects/p/subscriptions/s"})
-	go http.Post("http://"+host+"/v1/projects/p/subscriptions/s:pull", "application/json", strings.NewReader("{}"))
-	<-s.began
-	<-s.began
-	cancel()
-	select {
-	case err := <-done:
-		if err != nil {
-			t.Errorf("Serve returned %v, want nil", err)
+	client := pubsubpb.NewSubscriberClient(dial(t, host))
+	codesOf := make(chan codes.Code, 2)
+	go func() {
+		_, err := client.Pull(context.Background(), &pubsubpb.PullRequest{Subscription: "projects/p/subscriptions/s"})
+		codesOf <- status.Code(err)
+	}()
+	go func() {
+		stream, err := client.StreamingPull(context.Background())
+		if err == nil {
+			_, err = stream.Recv()
 		}
-	case <-time.After(20 * time.Second):
-		t.Fatal("Serve did not end")
+		codesOf <- status.Code(err)
+	}()
+	go http.Post("http://"+host+"/v1/projects/p/subscriptions/s:pull", "application/json", strings.NewReader("{}"))
+	for range 3 {
+		<-s.began
+	}
+	begun := time.Now()
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Serve returned %v, want nil", err)
+	}
+	if took := time.Since(begun); took >= grace {
+		t.Errorf("pulls held up the end for %s", took)
+	}
+	for range 2 {
+		if c := <-codesOf; c != codes.Unavailable {
+			t.Errorf("a pull ended with %v, want UNAVAILABLE", c)
+		}
 	}
 	if conn, err := net.DialTimeout("tcp", host, time.Second); err == nil {
 		conn.Close()
@@ -565,12 +588,21 @@ func TestSplitBounded(t *testing.T) {
 	})
 }
 
+// need skips the test without a program, or fails it when CI is set.
+func need(t *testing.T, program string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatalf("%s is not installed", program)
+		}
+		t.Skipf("%s is not installed", program)
+	}
+}
+
 // TestGcloud runs Google's command line, unmodified, where it is installed.
 func TestGcloud(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("gcloud"); err != nil {
-		t.Skip("gcloud is not installed")
-	}
+	need(t, "gcloud")
 	services := fake(t)
 	host := start(t, services, nil)
 	run := func(args ...string) (string, error) {
@@ -602,6 +634,62 @@ func TestGcloud(t *testing.T) {
 		}
 		if took := time.Since(begun); test.fail && took > 25*time.Second {
 			t.Errorf("gcloud pubsub %s took %s, it repeats the request", test.args, took)
+		}
+	}
+}
+
+// TestNode runs Google's libraries for Node, unmodified, where npm can bring
+// them: googleapis over REST, @google-cloud/pubsub over gRPC.
+func TestNode(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("npm takes half a minute")
+	}
+	need(t, "npm")
+	dir := t.TempDir()
+	npm := exec.CommandContext(t.Context(), "npm", "install", "--silent", "--no-audit", "--no-fund", "--prefer-offline", "googleapis@188.0.0", "@google-cloud/pubsub@5.3.1")
+	npm.Dir = dir
+	if out, err := npm.CombinedOutput(); err != nil {
+		t.Skipf("npm cannot bring Google's libraries: %v\n%s", err, out)
+	}
+	host := start(t, fake(t), nil)
+	for name, script := range map[string]string{
+		"googleapis": `
+const assert = require('node:assert');
+const {google} = require('googleapis');
+(async () => {
+  const {topics, subscriptions, schemas} = google.pubsub({version: 'v1', rootUrl: 'http://' + process.argv[1] + '/'}).projects;
+  const topic = 'projects/p/topics/rest', subscription = 'projects/p/subscriptions/rest';
+  await topics.create({name: topic, requestBody: {labels: {a: 'b'}}});
+  await subscriptions.create({name: subscription, requestBody: {topic}});
+  await topics.publish({topic, requestBody: {messages: [{data: 'aGk='}]}});
+  const pulled = (await subscriptions.pull({subscription, requestBody: {maxMessages: 1}})).data.receivedMessages;
+  assert.equal(pulled[0].message.data, 'aGk=');
+  await subscriptions.acknowledge({subscription, requestBody: {ackIds: [pulled[0].ackId]}});
+  assert.equal((await topics.list({project: 'projects/p', pageSize: 10})).data.topics[0].labels.a, 'b');
+  assert.equal((await topics.getIamPolicy({resource: topic, 'options.requestedPolicyVersion': 3})).data.etag, 'ACAB');
+  await assert.rejects(topics.get({topic: topic + '2'}), {code: 404});
+  await assert.rejects(schemas.list({parent: 'projects/p'}), /ListSchemas not implemented/);
+})();`,
+		"pubsub": `
+const assert = require('node:assert');
+const {PubSub} = require('@google-cloud/pubsub');
+(async () => {
+  const pubsub = new PubSub({projectId: 'p'});
+  const [topic] = await pubsub.createTopic('grpc');
+  const [subscription] = await topic.createSubscription('grpc');
+  const got = new Promise(resolve => subscription.on('message', m => { m.ack(); resolve(m.data.toString()); }));
+  await topic.publishMessage({data: Buffer.from('hello')});
+  assert.equal(await got, 'hello');
+  await subscription.close();
+  await pubsub.close();
+})();`,
+	} {
+		node := exec.CommandContext(t.Context(), "node", "-e", script, host)
+		node.Dir = dir
+		node.Env = append(os.Environ(), "PUBSUB_EMULATOR_HOST="+host)
+		if out, err := node.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out)
 		}
 	}
 }
