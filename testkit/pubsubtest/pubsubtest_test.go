@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -86,4 +88,31 @@ func TestRows(t *testing.T) {
 			t.Errorf("%s is a difference of the emulator and no row", name)
 		}
 	}
+}
+
+func TestClock(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var c pubsubtest.Clock
+		begun := c.Now()
+		rang := make(chan string, 9)
+		c.At(begun.Add(time.Hour), func() { rang <- "hour" })
+		c.At(begun.Add(time.Second), func() { rang <- "second" })
+		stop := c.At(begun.Add(time.Minute), func() { rang <- "stopped" })
+		if !stop() || stop() {
+			t.Error("stop reports that it cancelled at the second time, or not at the first")
+		}
+		if got := <-rang; got != "second" || c.Now().Sub(begun) != time.Second {
+			t.Errorf("%s rang at %s", got, c.Now().Sub(begun))
+		}
+		real := time.Now()
+		c.Advance(2 * time.Hour)
+		if got := <-rang; got != "hour" || time.Since(real) != 0 || c.Now().Sub(begun) != 2*time.Hour+time.Second {
+			t.Errorf("%s rang %s later, at %s", got, time.Since(real), c.Now().Sub(begun))
+		}
+		synctest.Wait()
+		if len(rang) > 0 {
+			t.Errorf("%s rang too", <-rang)
+		}
+	})
 }

@@ -153,7 +153,7 @@ var pushRows = []Row{
 				w.subscribe(topic, pushTo(e.URL))
 				w.texts(topic, "a")
 				w.until(5*time.Second, func() bool { return e.count() >= 3 || followed.count() > 0 })
-				how := "not followed"
+				how := yes(e.count() >= 3, "not followed", "never answered")
 				if followed.count() > 0 {
 					how = "followed by " + followed.at(0).method
 				}
@@ -235,6 +235,7 @@ var pushRows = []Row{
 				w.texts(topic, fmt.Sprint(i))
 				w.until(200*time.Millisecond, func() bool { return false })
 			}
+			e.wait(w, 1)
 			return yes(e.count() < 30, "under 30 pushes in 8 s", "a push of each at least")
 		},
 	},
