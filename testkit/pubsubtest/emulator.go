@@ -52,4 +52,6 @@ var Emulator = map[string]string{
 	"bigquery":                     "OK",
 	"cloud_storage":                "OK",
 	"ingestion":                    "INVALID_ARGUMENT",
+	"push_retry_policy":            "before 3 s",
+	"push_detach":                  "UNIMPLEMENTED, a push of b",
 }

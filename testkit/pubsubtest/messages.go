@@ -244,6 +244,17 @@ var pullRows = []Row{
 		},
 	},
 	{
+		Name: "delivery_attempt_by_expiry", Behaviour: "delivery_attempt after a deadline that passed", Documented: "counts it, as a refusal", Want: "1 2",
+		observe: func(w *world) string {
+			topic, dead := w.topic(), w.topic()
+			sub := w.subscribe(topic, func(s *pubsubpb.Subscription) { s.DeadLetterPolicy = deadLetters(dead, 10) })
+			w.texts(topic, "a")
+			first := w.one(sub)
+			w.expire()
+			return fmt.Sprintf("%d %d", first.DeliveryAttempt, w.one(sub).DeliveryAttempt)
+		},
+	},
+	{
 		Name: "delivery_attempts_apart", Behaviour: "attempts of two subscriptions of a topic", Documented: "are counted for each subscription", Want: "1 2, other 1",
 		observe: func(w *world) string {
 			topic, dead := w.topic(), w.topic()

@@ -240,6 +240,71 @@ var pushRows = []Row{
 		},
 	},
 	{
+		Name: "push_retry_policy", Behaviour: "a refused push with a retry policy of 3 seconds", Documented: "comes again after the larger of that and the push backoff", Want: "not before 3 s",
+		observe: func(w *world) string {
+			e := w.endpoint(func(n int, _ *request) int { return yes(n < 2, 500, 204) })
+			topic := w.topic()
+			w.subscribe(topic, pushTo(e.URL), func(s *pubsubpb.Subscription) {
+				s.RetryPolicy = &pubsubpb.RetryPolicy{MinimumBackoff: seconds(3), MaximumBackoff: seconds(10)}
+			})
+			w.texts(topic, "a")
+			e.wait(w, 2)
+			return yes(e.at(1).at.Sub(e.at(0).at) > 2900*time.Millisecond, "not before 3 s", "before 3 s")
+		},
+	},
+	{
+		Name: "push_detach", Behaviour: "DetachSubscription of a push subscription", Documented: "stops the pushes", Want: "OK, no push of b",
+		observe: func(w *world) string {
+			e := w.endpoint(func(int, *request) int { return 204 })
+			topic := w.topic()
+			sub := w.subscribe(topic, pushTo(e.URL))
+			w.texts(topic, "a")
+			e.wait(w, 1)
+			_, err := w.publisher.DetachSubscription(w.ctx, &pubsubpb.DetachSubscriptionRequest{Subscription: sub})
+			w.until(300*time.Millisecond, func() bool { return false })
+			w.texts(topic, "b")
+			pushed := w.until(pause, func() bool { return e.count() > 1 })
+			return codeOf(err) + yes(pushed, ", a push of b", ", no push of b")
+		},
+	},
+	{
+		Name: "push_down_for_days", Behaviour: "an endpoint that refuses everything for six days", Documented: "gets its messages when it is up again", Want: "a b c", NeedsClock: true,
+		observe: func(w *world) string {
+			up := make(chan struct{})
+			e := w.endpoint(func(int, *request) int {
+				select {
+				case <-up:
+					return 204
+				default:
+					return 500
+				}
+			})
+			topic := w.topic()
+			w.subscribe(topic, pushTo(e.URL))
+			w.texts(topic, "a", "b", "c")
+			e.wait(w, 2)
+			for range 6 {
+				w.advance(day)
+				w.until(300*time.Millisecond, func() bool { return false })
+			}
+			close(up)
+			n := e.count()
+			arrived := func() []string {
+				var all []string
+				for i := n; i < e.count(); i++ {
+					all = append(all, e.at(i).data())
+				}
+				slices.Sort(all)
+				return slices.Compact(all)
+			}
+			w.until(patience, func() bool {
+				w.advance(10 * time.Second)
+				return len(arrived()) == 3
+			})
+			return strings.Join(arrived(), " ")
+		},
+	},
+	{
 		Name: "push_window", Behaviour: "pushes at a time", Documented: "few at first, more while they are acknowledged", Want: "at most 9 at first, over 10 later",
 		observe: func(w *world) string {
 			var mu sync.Mutex

@@ -172,6 +172,22 @@ var resourceRows = []Row{
 		},
 	},
 	{
+		Name: "update_clears", Behaviour: "a mask that names what the request leaves out", Documented: "sets it back to its default", Want: "retry policy none, dead-letter policy none, retention 168h0m0s",
+		observe: func(w *world) string {
+			dead := w.topic()
+			sub := w.subscribe(w.topic(), func(s *pubsubpb.Subscription) {
+				s.RetryPolicy = &pubsubpb.RetryPolicy{MinimumBackoff: seconds(1)}
+				s.DeadLetterPolicy = deadLetters(dead, 7)
+				s.MessageRetentionDuration = seconds(600)
+			})
+			_, err := w.updateSubscription(&pubsubpb.Subscription{Name: sub}, "retry_policy", "dead_letter_policy", "message_retention_duration")
+			must("UpdateSubscription", err)
+			s := w.get(sub)
+			return fmt.Sprintf("retry policy %s, dead-letter policy %s, retention %s", yes(s.RetryPolicy == nil, "none", "kept"),
+				yes(s.DeadLetterPolicy == nil, "none", "kept"), s.MessageRetentionDuration.AsDuration())
+		},
+	},
+	{
 		Name: "list_pages", Behaviour: "lists in pages", Want: "2+2+1, all of them, bad token INVALID_ARGUMENT",
 		Documented: "page_size at a time, next_page_token until the last page",
 		observe: func(w *world) string {
