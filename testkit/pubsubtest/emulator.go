@@ -52,6 +52,7 @@ var Emulator = map[string]string{
 	"bigquery":                     "OK",
 	"cloud_storage":                "OK",
 	"ingestion":                    "INVALID_ARGUMENT",
+	"push_backoff_example":         "one in less than 300 ms",
 	"push_retry_policy":            "before 3 s",
 	"push_detach":                  "UNIMPLEMENTED, a push of b",
 }

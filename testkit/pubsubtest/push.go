@@ -240,6 +240,37 @@ var pushRows = []Row{
 		},
 	},
 	{
+		Name: "push_backoff_example", Behaviour: "5 messages a second, one of them refused once", Documented: "about one delivery in 500 ms", Want: "one in 300 to 800 ms",
+		observe: func(w *world) string {
+			e := w.endpoint(func(_ int, r *request) int {
+				return yes(strings.HasSuffix(r.data(), "of five") && r.nth == 1, 500, 204)
+			})
+			topic := w.topic()
+			w.subscribe(topic, pushTo(e.URL))
+			const half = 75 // messages in 15 s
+			counted := 0    // in the second half, when the backoff is what it stays
+			for i := range 2 * half {
+				if i == half {
+					counted = e.count()
+				}
+				w.texts(topic, fmt.Sprintf("%d%s", i, yes(i%5 == 0, " of five", "")))
+				w.until(200*time.Millisecond, func() bool { return false })
+			}
+			counted = e.count() - counted
+			if counted == 0 {
+				return "none in 15 s"
+			}
+			each := 15 * time.Second / time.Duration(counted)
+			switch {
+			case each < 300*time.Millisecond:
+				return "one in less than 300 ms"
+			case each > 800*time.Millisecond:
+				return "one in more than 800 ms"
+			}
+			return "one in 300 to 800 ms"
+		},
+	},
+	{
 		Name: "push_retry_policy", Behaviour: "a refused push with a retry policy of 3 seconds", Documented: "comes again after the larger of that and the push backoff", Want: "not before 3 s",
 		observe: func(w *world) string {
 			e := w.endpoint(func(n int, _ *request) int { return yes(n < 2, 500, 204) })
