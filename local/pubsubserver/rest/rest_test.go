@@ -195,7 +195,8 @@ func TestErrors(t *testing.T) {
 		{name: "system_parameters", verb: "GET", path: topic + "?alt=json&key=k&prettyPrint=false&fields=name&$.xgafv=2&$alt=json&access_token=x&oauth_token=x&quotaUser=q&uploadType=u&upload_protocol=r", status: 200},
 		{name: "alt_media", verb: "GET", path: topic + "?alt=media", status: 400, code: "INVALID_ARGUMENT", part: `alt="media"`},
 		{name: "dollar_alt_proto", verb: "GET", path: topic + "?$alt=proto", status: 400, code: "INVALID_ARGUMENT", part: "proto"},
-		{name: "callback", verb: "GET", path: topic + "?callback=f", status: 400, code: "INVALID_ARGUMENT", part: `"callback"`},
+		{name: "callback", verb: "GET", path: topic + "?callback=f", status: 400, code: "INVALID_ARGUMENT", part: "JSONP"},
+		{name: "dollar_callback", verb: "GET", path: topic + "?$callback=f", status: 400, code: "INVALID_ARGUMENT", part: "JSONP"},
 		{name: "bad_query", verb: "GET", path: topic + "?%zz", status: 400, code: "INVALID_ARGUMENT", part: "query"},
 		{name: "page_size", verb: "GET", path: "/v1/projects/p/topics?pageSize=1&page_token=", status: 200},
 		{name: "bad_page_size", verb: "GET", path: "/v1/projects/p/topics?pageSize=one", status: 400, code: "INVALID_ARGUMENT", part: "one"},
@@ -273,6 +274,10 @@ func TestOnePort(t *testing.T) {
 	_, err = pubsubpb.NewSchemaServiceClient(conn).GetSchema(ctx, &pubsubpb.GetSchemaRequest{Name: "projects/p/schemas/s"})
 	if status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), "GetSchema") {
 		t.Errorf("GetSchema: %v, want UNIMPLEMENTED by name", err)
+	}
+	large := []*pubsubpb.PubsubMessage{{Data: make([]byte, 9_000_000)}}
+	if _, err := publisher.Publish(ctx, &pubsubpb.PublishRequest{Topic: "projects/p/topics/t", Messages: large}); err != nil {
+		t.Errorf("publishing 9 MB: %v", err)
 	}
 	foreign := dial(t, host, grpc.WithAuthority("evil.test"))
 	_, err = pubsubpb.NewPublisherClient(foreign).GetTopic(ctx, &pubsubpb.GetTopicRequest{Topic: "projects/p/topics/t"})
