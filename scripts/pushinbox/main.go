@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"example.com/pushinbox/shared/mns"
+	"example.com/pushinbox/mnsclient"
 )
 
 // The exit codes of the command.
@@ -41,9 +41,9 @@ func exitCode(err error) int {
 	switch {
 	case errors.As(err, new(usageError)):
 		return exitUsage
-	case errors.Is(err, mns.ErrTopicExists), errors.Is(err, mns.ErrSubscriptionExists):
+	case errors.Is(err, mnsclient.ErrTopicExists), errors.Is(err, mnsclient.ErrSubscriptionExists):
 		return exitExists
-	case errors.Is(err, mns.ErrTopicMissing), errors.Is(err, mns.ErrSubscriptionMissing):
+	case errors.Is(err, mnsclient.ErrTopicMissing), errors.Is(err, mnsclient.ErrSubscriptionMissing):
 		return exitAbsent
 	}
 	return exitFailed

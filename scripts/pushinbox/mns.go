@@ -18,6 +18,7 @@ import (
 
 	"example.com/pushinbox/local/mnsfake"
 	"example.com/pushinbox/local/stack"
+	"example.com/pushinbox/mnsclient"
 	"example.com/pushinbox/shared/mns"
 )
 
@@ -31,7 +32,7 @@ const (
 // mnsCaller makes the calls of one command.
 type mnsCaller struct {
 	endpoint, config string
-	client           *mns.Client
+	client           *mnsclient.Client
 	cmd              *cobra.Command
 }
 
@@ -89,7 +90,7 @@ func newMNSCall(use, short, example string, run func(context.Context, *mnsCaller
 }
 
 func newCreateTopic() *cobra.Command {
-	var a mns.TopicAttributes
+	var a mnsclient.TopicAttributes
 	cmd := newMNSCall("create-topic TOPIC", "Create a topic", `  pushinbox mns create-topic MySampleTopic`,
 		func(ctx context.Context, c *mnsCaller, args []string) error {
 			created, err := c.client.CreateTopic(ctx, args[0], a)
@@ -108,7 +109,7 @@ func newDeleteTopic() *cobra.Command {
 }
 
 func newSubscribe() *cobra.Command {
-	var s mns.Subscription
+	var s mnsclient.Subscription
 	cmd := newMNSCall("subscribe TOPIC URL", "Have a topic's messages pushed to an address",
 		`  pushinbox mns subscribe MySampleTopic http://127.0.0.1:8080/mns
   pushinbox mns subscribe --content-format JSON --tag red MySampleTopic https://mns-123.europe-west1.run.app/SECRET`,
@@ -118,7 +119,7 @@ func newSubscribe() *cobra.Command {
 				return usageError{fmt.Errorf("%q is not an http or https address to push to", s.Endpoint)}
 			}
 			created, err := c.client.Subscribe(ctx, args[0], s)
-			if errors.Is(err, mns.ErrSubscriptionExists) {
+			if errors.Is(err, mnsclient.ErrSubscriptionExists) {
 				return explained{fmt.Sprintf("%s has a subscription %s already, with other attributes; remove it with: pushinbox mns unsubscribe %[1]s %[2]s", args[0], s.Name), err}
 			}
 			return c.created(err, "subscription", s.Name, created)
@@ -126,7 +127,7 @@ func newSubscribe() *cobra.Command {
 	cmd.Flags().StringVar(&s.Name, "name", "", "the subscription's name; TOPIC-Sub by default")
 	cmd.Flags().StringVar(&s.FilterTag, "tag", "", "push only messages with this tag")
 	oneOf(cmd.Flags(), &s.Strategy, "strategy", "how pushes are repeated: BACKOFF_RETRY (MNS's default) or EXPONENTIAL_DECAY_RETRY",
-		mns.BackoffRetry, mns.ExponentialDecayRetry)
+		mnsclient.BackoffRetry, mnsclient.ExponentialDecayRetry)
 	oneOf(cmd.Flags(), &s.Format, "content-format", "the form of pushes: XML (MNS's default), JSON or SIMPLIFIED", mns.XML, mns.JSON, mns.Simplified)
 	return cmd
 }
@@ -141,7 +142,7 @@ func newUnsubscribe() *cobra.Command {
 				name = args[1]
 			}
 			err := c.client.Unsubscribe(ctx, args[0], name)
-			if errors.Is(err, mns.ErrSubscriptionMissing) {
+			if errors.Is(err, mnsclient.ErrSubscriptionMissing) {
 				return explained{fmt.Sprintf("%s has no subscription %s; see pushinbox mns list %[1]s", args[0], name), err}
 			}
 			return c.show(err, map[string]string{"deleted": name}, "subscription %s is deleted\n", name)
@@ -155,17 +156,17 @@ func newList() *cobra.Command {
 		func(ctx context.Context, c *mnsCaller, args []string) error {
 			if len(args) > 0 {
 				return list(c, c.client.ListSubscriptions(ctx, args[0]), "subscriptions", visible(args[0])+" has no subscription",
-					"SUBSCRIPTION\tENDPOINT\tTAG\tSTRATEGY\tCONTENT", func(s mns.Subscription) (any, []string) {
+					"SUBSCRIPTION\tENDPOINT\tTAG\tSTRATEGY\tCONTENT", func(s mnsclient.Subscription) (any, []string) {
 						return struct {
-							Name          string       `json:"name"`
-							Endpoint      string       `json:"endpoint"`
-							FilterTag     string       `json:"filterTag"`
-							Strategy      mns.Strategy `json:"strategy"`
-							ContentFormat mns.Format   `json:"contentFormat"`
+							Name          string             `json:"name"`
+							Endpoint      string             `json:"endpoint"`
+							FilterTag     string             `json:"filterTag"`
+							Strategy      mnsclient.Strategy `json:"strategy"`
+							ContentFormat mns.Format         `json:"contentFormat"`
 						}{s.Name, s.Endpoint, s.FilterTag, s.Strategy, s.Format}, []string{s.Name, s.Endpoint, cmp.Or(s.FilterTag, "-"), string(s.Strategy), string(s.Format)}
 					})
 			}
-			return list(c, c.client.ListTopics(ctx, ""), "topics", "there is no topic", "TOPIC\tMESSAGES\tMAX SIZE", func(t mns.Topic) (any, []string) {
+			return list(c, c.client.ListTopics(ctx, ""), "topics", "there is no topic", "TOPIC\tMESSAGES\tMAX SIZE", func(t mnsclient.Topic) (any, []string) {
 				return struct {
 					Name           string `json:"name"`
 					Messages       int    `json:"messages"`
@@ -193,7 +194,7 @@ func list[T any](c *mnsCaller, listed iter.Seq2[T, error], name, none, header st
 }
 
 func newPublish() *cobra.Command {
-	var m mns.Message
+	var m mnsclient.Message
 	var encode bool
 	cmd := newMNSCall("publish TOPIC MESSAGE...", `Publish messages; "-" reads one from standard input`,
 		`  pushinbox mns publish MySampleTopic "I am test message 0." "I am test message 1."
@@ -244,11 +245,11 @@ func (c *mnsCaller) created(err error, kind, name string, created bool) error {
 
 // explain says what to do about what can be expected to go wrong.
 func (c *mnsCaller) explain(err error, topic []string) error {
-	var refused *mns.APIError
+	var refused *mnsclient.APIError
 	switch {
-	case errors.Is(err, mns.ErrTopicExists) && len(topic) > 0:
+	case errors.Is(err, mnsclient.ErrTopicExists) && len(topic) > 0:
 		return explained{fmt.Sprintf("topic %s exists already, with other attributes", topic[0]), err}
-	case errors.Is(err, mns.ErrTopicMissing) && len(topic) > 0:
+	case errors.Is(err, mnsclient.ErrTopicMissing) && len(topic) > 0:
 		return explained{fmt.Sprintf("there is no topic %s; pushinbox mns list shows those that exist", topic[0]), err}
 	case errors.As(err, &refused) && (refused.Code == "InvalidAccessKeyId" || refused.Code == "SignatureDoesNotMatch"):
 		return fmt.Errorf("%s does not know the AccessKey: %w", c.endpoint, err)
@@ -272,7 +273,7 @@ func (e explained) Unwrap() error { return e.error }
 
 // connect finds the endpoint and the AccessKey.
 func (c *mnsCaller) connect() error {
-	key := mns.Credentials{ID: os.Getenv(envKeyID), Secret: os.Getenv(envKeySecret), Token: os.Getenv(envToken)}
+	key := mnsclient.Credentials{ID: os.Getenv(envKeyID), Secret: os.Getenv(envKeySecret), Token: os.Getenv(envToken)}
 	endpoint := ""
 	from := "set " + envKeyID + " and " + envKeySecret + ", or give --config FILE"
 	if c.config != "" {
@@ -280,7 +281,7 @@ func (c *mnsCaller) connect() error {
 		if err != nil {
 			return err
 		}
-		key = mns.Credentials{ID: values["AccessKeyId"], Secret: values["AccessKeySecret"], Token: values["SecurityToken"]}
+		key = mnsclient.Credentials{ID: values["AccessKeyId"], Secret: values["AccessKeySecret"], Token: values["SecurityToken"]}
 		endpoint, from = values["Endpoint"], c.config+" must have AccessKeyId and AccessKeySecret"
 	}
 	c.endpoint = cmp.Or(c.endpoint, endpoint, defaultAddress+stack.MNSPath)
@@ -290,12 +291,12 @@ func (c *mnsCaller) connect() error {
 	}
 	// The stand-in's key is not a secret, and a real one is not sent to it unasked.
 	if c.config == "" && stack.IsLoopback(u.Host) {
-		key = mns.Credentials{ID: mnsfake.AccessKeyID, Secret: mnsfake.AccessKeySecret}
+		key = mnsclient.Credentials{ID: mnsfake.AccessKeyID, Secret: mnsfake.AccessKeySecret}
 	}
 	if key.ID == "" || key.Secret == "" {
 		return usageError{fmt.Errorf("the AccessKey is missing: %s", from)}
 	}
-	if c.client, err = mns.NewClient(c.endpoint, key, nil); err != nil {
+	if c.client, err = mnsclient.NewClient(c.endpoint, key, nil); err != nil {
 		return usageError{err}
 	}
 	return nil

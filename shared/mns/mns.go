@@ -1,6 +1,6 @@
-// Package mns is what is particular to Alibaba Cloud's MNS, now called SMQ: who
-// sent this push (Verifier, Endpoint and Policy), what did it push (Decode), and
-// a Client for the calls around a topic.
+// Package mns verifies and decodes pushes of Alibaba Cloud's MNS, now called SMQ:
+// who sent this push (Verifier, Endpoint and Policy), and what did it push
+// (Decode).
 //
 // # What a good signature proves
 //
@@ -19,8 +19,9 @@ import "net/http"
 // every byte of it escaped in six, and as much again to spare.
 const MaxBodySize = 1 << 20
 
-// version is the API version of calls and pushes.
-const version = "2015-06-06"
+// APIVersion is the version of MNS's API in the x-mns-version header of calls and
+// pushes.
+const APIVersion = "2015-06-06"
 
 // Error is a reason to refuse a request, with the HTTP status its sender should
 // see. Tell them apart with errors.Is.

@@ -99,7 +99,7 @@ func (v *Verifier) Verify(r *http.Request, body []byte) (Signer, error) {
 	if err != nil {
 		return Signer{}, err
 	}
-	if !certificate.signed(signedText(r.Method, r.Header, r.RequestURI), p.signature) {
+	if !certificate.signed(SignedText(r.Method, r.Header, r.RequestURI), p.signature) {
 		return Signer{}, ErrSignature
 	}
 	return Signer{
@@ -179,10 +179,11 @@ func checkDigest(header string, body []byte) error {
 	return nil
 }
 
-// signedText is what MNS signs of a request in either direction: method,
-// Content-MD5, Content-Type and Date, the x-mns-* headers in order, and the request
-// target as sent, a line each. A missing header is an empty line.
-func signedText(method string, h http.Header, target string) string {
+// SignedText returns the text that the signature of a call or of a push covers:
+// the method, Content-MD5, Content-Type and Date, the x-mns-* headers sorted by
+// line, and the request target as sent, one line each. A missing header is an empty
+// line.
+func SignedText(method string, h http.Header, target string) string {
 	var lines []string
 	for name, values := range h {
 		if strings.HasPrefix(name, headerPrefix) {

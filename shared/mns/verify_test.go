@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/pushinbox/local/mnsfake"
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/mns"
@@ -722,5 +724,36 @@ func BenchmarkVerify(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// What the stand-in signs, this package verifies: two readings of the same facts.
+func TestVerifyStandIn(t *testing.T) {
+	t.Parallel()
+	for _, bits := range []int{512, 1024, 2048} {
+		for _, digest := range []mnsfake.Digest{mnsfake.DigestAsSeen, mnsfake.DigestHex, mnsfake.DigestBase64Hex, mnsfake.DigestBase64} {
+			signer, err := mnsfake.NewSigner(&mnsfake.SignerOptions{KeyBits: bits, Digest: digest})
+			if err != nil {
+				t.Fatal(err)
+			}
+			v := newVerifier(t, signer.Transport())
+			body := []byte("I am test message 0.")
+			r, err := http.NewRequest(http.MethodPost, "https://mns.example/a?b=c", bytes.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header = simplifiedHeader()
+			signer.Sign(r.Header, http.MethodPost, "/a?b=c", body, time.Now())
+			got, err := received(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s, err := v.Verify(got, body); err != nil || s.KeyBits != bits {
+				t.Errorf("%d bits: %+v, %v", bits, s, err)
+			}
+			if !slices.Equal(got.Header["X-Mns-Message-Id"], r.Header["X-Mns-Message-Id"]) {
+				t.Error("the request was changed")
+			}
+		}
 	}
 }

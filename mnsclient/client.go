@@ -1,4 +1,7 @@
-package mns
+// Package mnsclient calls Alibaba Cloud's MNS (SMQ) to create and delete topics
+// and subscriptions, to list them and to publish. Only the command line uses it:
+// no function calls MNS.
+package mnsclient
 
 import (
 	"bytes"
@@ -20,6 +23,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"example.com/pushinbox/shared/mns"
 )
 
 const (
@@ -29,6 +34,8 @@ const (
 	maxAnswer = 1 << 20
 	// pageSize is how many topics or subscriptions are listed at once.
 	pageSize = 100
+	// maxName is the longest name of a topic or subscription, in characters.
+	maxName = 256
 	// namespace is that of all of MNS's XML.
 	namespace   = "http://mns.aliyuncs.com/doc/v1/"
 	contentType = "text/xml;charset=UTF-8"
@@ -37,10 +44,10 @@ const (
 // What a call can fail with that a caller may want to take for success. Ask with
 // errors.Is; the error itself is an *APIError.
 var (
-	ErrTopicExists         = errors.New("mns: the topic exists already, with other attributes")
-	ErrTopicMissing        = errors.New("mns: the topic does not exist")
-	ErrSubscriptionExists  = errors.New("mns: the subscription exists already, with other attributes")
-	ErrSubscriptionMissing = errors.New("mns: the subscription does not exist")
+	ErrTopicExists         = errors.New("mnsclient: the topic exists already, with other attributes")
+	ErrTopicMissing        = errors.New("mnsclient: the topic does not exist")
+	ErrSubscriptionExists  = errors.New("mnsclient: the subscription exists already, with other attributes")
+	ErrSubscriptionMissing = errors.New("mnsclient: the subscription does not exist")
 )
 
 // APIError is a refusal of MNS.
@@ -58,9 +65,9 @@ type APIError struct {
 // Error returns all of it in one line.
 func (e *APIError) Error() string {
 	if e.Code == "" {
-		return fmt.Sprintf("mns: the endpoint answered %d, not as MNS does", e.Status)
+		return fmt.Sprintf("mnsclient: the endpoint answered %d, not as MNS does", e.Status)
 	}
-	return fmt.Sprintf("mns: %s: %q (status %d, request %s)", e.Code, e.Message, e.Status, e.RequestID)
+	return fmt.Sprintf("mnsclient: %s: %q (status %d, request %s)", e.Code, e.Message, e.Status, e.RequestID)
 }
 
 // Is reports whether target is the Err variable for e's code.
@@ -87,7 +94,7 @@ type Credentials struct {
 }
 
 // String hides the secret and the token from logs.
-func (c Credentials) String() string { return "mns.Credentials(" + c.ID + ")" }
+func (c Credentials) String() string { return "mnsclient.Credentials(" + c.ID + ")" }
 
 // GoString does the same for %#v.
 func (c Credentials) GoString() string { return c.String() }
@@ -117,13 +124,13 @@ func NewClient(endpoint string, c Credentials, o *ClientOptions) (*Client, error
 	u, err := url.Parse(endpoint)
 	switch {
 	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return nil, errors.New("mns: the endpoint is not a URL such as https://ACCOUNT.mns.REGION.aliyuncs.com")
+		return nil, errors.New("mnsclient: the endpoint is not a URL such as https://ACCOUNT.mns.REGION.aliyuncs.com")
 	case u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())):
-		return nil, errors.New("mns: the endpoint is not https")
+		return nil, errors.New("mnsclient: the endpoint is not https")
 	case c.ID == "" || c.Secret == "":
-		return nil, errors.New("mns: the AccessKey ID and its secret are required")
+		return nil, errors.New("mnsclient: the AccessKey ID and its secret are required")
 	case strings.ContainsFunc(c.ID+c.Token, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
-		return nil, errors.New("mns: the AccessKey ID or the security token has characters that neither can have")
+		return nil, errors.New("mnsclient: the AccessKey ID or the security token has characters that neither can have")
 	}
 	if o == nil {
 		o = &ClientOptions{}
@@ -142,59 +149,24 @@ func isLoopback(host string) bool {
 	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
-// TopicAttributes are what can be set of a topic.
+// TopicAttributes are the attributes of a topic that a caller chooses.
 type TopicAttributes struct {
 	// MaxMessageSize is the largest message, in bytes; 0 means MNS's default.
 	MaxMessageSize int
-	// Logging has MNS write a log of the topic's messages.
+	// Logging makes MNS write a log of the topic's messages.
 	Logging bool
 }
 
-// Topic is a topic as MNS describes it.
+// Topic is a topic in a list.
 type Topic struct {
-	TopicAttributes
 	Name string
-	// Messages is how many messages MNS holds at the moment.
+	// Messages is the number of messages that MNS holds at the moment.
 	Messages int
-	// Retention is how long MNS keeps a message that it cannot deliver.
-	Retention         time.Duration
-	Created, Modified time.Time
+	// MaxMessageSize is the largest message, in bytes.
+	MaxMessageSize int
 }
 
-// topicXML is a topic in either direction. MNS writes the flag as True or False.
-type topicXML struct {
-	XMLName                xml.Name `xml:"Topic"`
-	Namespace              string   `xml:"xmlns,attr,omitempty"`
-	TopicURL               string   `xml:",omitempty"`
-	TopicName              string   `xml:",omitempty"`
-	MaximumMessageSize     int      `xml:",omitempty"`
-	LoggingEnabled         string   `xml:",omitempty"`
-	MessageCount           int      `xml:",omitempty"`
-	MessageRetentionPeriod int64    `xml:",omitempty"`
-	CreateTime             int64    `xml:",omitempty"`
-	LastModifyTime         int64    `xml:",omitempty"`
-}
-
-func (a TopicAttributes) xml() any {
-	logging := "False"
-	if a.Logging {
-		logging = "True"
-	}
-	return topicXML{Namespace: namespace, MaximumMessageSize: a.MaxMessageSize, LoggingEnabled: logging}
-}
-
-func (t topicXML) topic() Topic {
-	return Topic{
-		TopicAttributes: TopicAttributes{t.MaximumMessageSize, strings.EqualFold(t.LoggingEnabled, "true")},
-		Name:            nameOf(t.TopicName, t.TopicURL),
-		Messages:        t.MessageCount,
-		Retention:       time.Duration(t.MessageRetentionPeriod) * time.Second,
-		Created:         unix(t.CreateTime),
-		Modified:        unix(t.LastModifyTime),
-	}
-}
-
-// nameOf returns the name or, in lists without attributes, the last part of the
+// nameOf returns name or, where a list has no attributes, the last part of the
 // address.
 func nameOf(name, address string) string {
 	if name == "" {
@@ -203,43 +175,25 @@ func nameOf(name, address string) string {
 	return name
 }
 
-func unix(seconds int64) time.Time {
-	if seconds == 0 {
-		return time.Time{}
-	}
-	return time.Unix(seconds, 0).UTC()
-}
-
-// CreateTopic makes a topic, and reports whether it was not there before with the
-// same attributes. With others it fails with ErrTopicExists.
+// CreateTopic creates a topic and reports whether it is new. It is not when a
+// topic with the same name and attributes exists; one with other attributes is
+// ErrTopicExists.
 func (c *Client) CreateTopic(ctx context.Context, topic string, a TopicAttributes) (created bool, err error) {
 	path, err := topicPath(topic)
 	if err != nil {
 		return false, err
 	}
-	status, err := c.call(ctx, call{method: http.MethodPut, path: path, body: a.xml()})
+	logging := "False"
+	if a.Logging {
+		logging = "True"
+	}
+	status, err := c.call(ctx, call{method: http.MethodPut, path: path, body: struct {
+		XMLName            xml.Name `xml:"Topic"`
+		Namespace          string   `xml:"xmlns,attr"`
+		MaximumMessageSize int      `xml:",omitempty"`
+		LoggingEnabled     string
+	}{Namespace: namespace, MaximumMessageSize: a.MaxMessageSize, LoggingEnabled: logging}})
 	return status == http.StatusCreated, err
-}
-
-// SetTopicAttributes changes a topic, or fails with ErrTopicMissing.
-func (c *Client) SetTopicAttributes(ctx context.Context, topic string, a TopicAttributes) error {
-	path, err := topicPath(topic)
-	if err != nil {
-		return err
-	}
-	_, err = c.call(ctx, call{method: http.MethodPut, path: path + "?metaoverride=true", body: a.xml()})
-	return err
-}
-
-// TopicAttributes describes a topic, or fails with ErrTopicMissing.
-func (c *Client) TopicAttributes(ctx context.Context, topic string) (Topic, error) {
-	path, err := topicPath(topic)
-	if err != nil {
-		return Topic{}, err
-	}
-	var t topicXML
-	_, err = c.call(ctx, call{method: http.MethodGet, path: path, answer: &t})
-	return t.topic(), err
 }
 
 // DeleteTopic deletes a topic with its subscriptions, or fails with
@@ -259,14 +213,17 @@ func (c *Client) ListTopics(ctx context.Context, prefix string) iter.Seq2[Topic,
 	return func(yield func(Topic, error) bool) {
 		page := func(marker string) ([]Topic, string, error) {
 			var list struct {
-				XMLName    xml.Name   `xml:"Topics"`
-				Topics     []topicXML `xml:"Topic"`
+				XMLName xml.Name `xml:"Topics"`
+				Topics  []struct {
+					TopicURL, TopicName              string
+					MessageCount, MaximumMessageSize int
+				} `xml:"Topic"`
 				NextMarker string
 			}
 			_, err := c.call(ctx, call{method: http.MethodGet, path: "topics", header: paging(marker, prefix), answer: &list})
 			var topics []Topic
 			for _, t := range list.Topics {
-				topics = append(topics, t.topic())
+				topics = append(topics, Topic{nameOf(t.TopicName, t.TopicURL), t.MessageCount, t.MaximumMessageSize})
 			}
 			return topics, list.NextMarker, err
 		}
@@ -296,22 +253,18 @@ type Subscription struct {
 	FilterTag string
 	// Strategy and Format are MNS's defaults when empty: BackoffRetry and XML.
 	Strategy Strategy
-	Format   Format
-	// Created and Modified are set by MNS.
-	Created, Modified time.Time
+	Format   mns.Format
 }
 
 type subscriptionXML struct {
-	XMLName             xml.Name `xml:"Subscription"`
-	Namespace           string   `xml:"xmlns,attr,omitempty"`
-	SubscriptionURL     string   `xml:",omitempty"`
-	SubscriptionName    string   `xml:",omitempty"`
-	Endpoint            string   `xml:",omitempty"`
-	FilterTag           string   `xml:",omitempty"`
-	NotifyStrategy      Strategy `xml:",omitempty"`
-	NotifyContentFormat Format   `xml:",omitempty"`
-	CreateTime          int64    `xml:",omitempty"`
-	LastModifyTime      int64    `xml:",omitempty"`
+	XMLName             xml.Name   `xml:"Subscription"`
+	Namespace           string     `xml:"xmlns,attr,omitempty"`
+	SubscriptionURL     string     `xml:",omitempty"`
+	SubscriptionName    string     `xml:",omitempty"`
+	Endpoint            string     `xml:",omitempty"`
+	FilterTag           string     `xml:",omitempty"`
+	NotifyStrategy      Strategy   `xml:",omitempty"`
+	NotifyContentFormat mns.Format `xml:",omitempty"`
 }
 
 // Subscribe makes the subscription s of a topic, and reports whether it was not
@@ -360,8 +313,7 @@ func (c *Client) ListSubscriptions(ctx context.Context, topic string) iter.Seq2[
 			var subscriptions []Subscription
 			for _, s := range list.Subscriptions {
 				subscriptions = append(subscriptions, Subscription{
-					nameOf(s.SubscriptionName, s.SubscriptionURL), s.Endpoint, s.FilterTag,
-					s.NotifyStrategy, s.NotifyContentFormat, unix(s.CreateTime), unix(s.LastModifyTime),
+					nameOf(s.SubscriptionName, s.SubscriptionURL), s.Endpoint, s.FilterTag, s.NotifyStrategy, s.NotifyContentFormat,
 				})
 			}
 			return subscriptions, list.NextMarker, err
@@ -377,7 +329,7 @@ type Message struct {
 	Tag string
 	// Encoding is how the body travels. Raw takes text only, and of that nothing
 	// that XML cannot hold; Base64 takes anything.
-	Encoding Encoding
+	Encoding mns.Encoding
 }
 
 // Published is MNS's receipt of a message.
@@ -396,11 +348,11 @@ func (c *Client) Publish(ctx context.Context, topic string, m Message) (Publishe
 		return Published{}, err
 	}
 	body := string(m.Body)
-	if m.Encoding == Base64 {
+	if m.Encoding == mns.Base64 {
 		body = base64.StdEncoding.EncodeToString(m.Body)
 	}
 	if !isXMLText(body) || !isXMLText(m.Tag) {
-		return Published{}, errors.New("mns: the message has bytes that cannot travel as text; publish it in base64")
+		return Published{}, errors.New("mnsclient: the message has bytes that cannot travel as text; publish it in base64")
 	}
 	var receipt struct {
 		XMLName        xml.Name `xml:"Message"`
@@ -413,8 +365,8 @@ func (c *Client) Publish(ctx context.Context, topic string, m Message) (Publishe
 		MessageBody string
 		MessageTag  string `xml:",omitempty"`
 	}{Namespace: namespace, MessageBody: body, MessageTag: m.Tag}, answer: &receipt})
-	if err == nil && !strings.EqualFold(receipt.MessageBodyMD5, md5Hex(body)) {
-		err = errors.New("mns: MNS took another body than was sent")
+	if err == nil && !strings.EqualFold(receipt.MessageBodyMD5, md5Hex([]byte(body))) {
+		err = errors.New("mnsclient: the MD5 in MNS's answer is not that of the message; publishing again may publish it twice")
 	}
 	return Published{receipt.MessageId, receipt.MessageBodyMD5}, err
 }
@@ -461,7 +413,7 @@ func pages[T any](page func(marker string) ([]T, string, error), yield func(T, e
 
 func topicPath(topic string) (string, error) {
 	if !isName(topic) {
-		return "", fmt.Errorf("mns: %q is not a topic's name, which is letters, digits and hyphens, %d at most", topic, maxName)
+		return "", fmt.Errorf("mnsclient: %q is not a topic's name, which is letters, digits and hyphens, %d at most", topic, maxName)
 	}
 	return "topics/" + topic, nil
 }
@@ -469,7 +421,7 @@ func topicPath(topic string) (string, error) {
 func subscriptionPath(topic, subscription string) (string, error) {
 	path, err := topicPath(topic)
 	if err == nil && !isName(subscription) {
-		err = fmt.Errorf("mns: %q is not a subscription's name, which is letters, digits and hyphens, %d at most", subscription, maxName)
+		err = fmt.Errorf("mnsclient: %q is not a subscription's name, which is letters, digits and hyphens, %d at most", subscription, maxName)
 	}
 	return path + "/subscriptions/" + subscription, err
 }
@@ -501,22 +453,22 @@ func (c *Client) call(ctx context.Context, a call) (int, error) {
 	}
 	resp, err := c.transport.RoundTrip(r) // follows no redirects
 	if err != nil {
-		return 0, fmt.Errorf("mns: %s %s: %w", a.method, a.path, err)
+		return 0, fmt.Errorf("mnsclient: %s %s: %w", a.method, a.path, err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
-		return 0, fmt.Errorf("mns: reading the answer: %w", err)
+		return 0, fmt.Errorf("mnsclient: reading the answer: %w", err)
 	}
 	if len(body) > maxAnswer {
-		return 0, fmt.Errorf("mns: the answer is over %d bytes", maxAnswer)
+		return 0, fmt.Errorf("mnsclient: the answer is over %d bytes", maxAnswer)
 	}
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return 0, refusal(resp.StatusCode, body)
 	}
 	if a.answer != nil {
 		if err := xml.Unmarshal(body, a.answer); err != nil {
-			return 0, fmt.Errorf("mns: the answer cannot be read: %w", err)
+			return 0, fmt.Errorf("mnsclient: the answer cannot be read: %w", err)
 		}
 	}
 	return resp.StatusCode, nil
@@ -541,30 +493,34 @@ func (c *Client) request(ctx context.Context, a call) (*http.Request, error) {
 	if a.body != nil {
 		var err error
 		if body, err = xml.Marshal(a.body); err != nil {
-			return nil, fmt.Errorf("mns: %w", err)
+			return nil, fmt.Errorf("mnsclient: %w", err)
 		}
 		body = append([]byte(xml.Header), body...)
 	}
 	r, err := http.NewRequestWithContext(ctx, a.method, c.endpoint.String()+a.path, bytes.NewReader(body))
 	if err != nil {
-		return nil, fmt.Errorf("mns: %w", err)
+		return nil, fmt.Errorf("mnsclient: %w", err)
 	}
 	for name, values := range a.header {
 		r.Header[name] = values
 	}
 	r.Header.Set("Date", c.now().UTC().Format(http.TimeFormat))
-	r.Header.Set("X-Mns-Version", version)
+	r.Header.Set("X-Mns-Version", mns.APIVersion)
 	if body != nil {
 		// Calls have the base64 of the hex digits here, not of the digest itself.
-		sum := md5.Sum(body)
-		r.Header.Set("Content-Md5", base64.StdEncoding.EncodeToString([]byte(hex.EncodeToString(sum[:]))))
+		r.Header.Set("Content-Md5", base64.StdEncoding.EncodeToString([]byte(md5Hex(body))))
 		r.Header.Set("Content-Type", contentType)
 	}
 	if c.credentials.Token != "" {
 		r.Header.Set("Security-Token", c.credentials.Token)
 	}
 	mac := hmac.New(sha1.New, []byte(c.credentials.Secret))
-	mac.Write([]byte(signedText(r.Method, r.Header, r.URL.RequestURI())))
+	mac.Write([]byte(mns.SignedText(r.Method, r.Header, r.URL.RequestURI())))
 	r.Header.Set("Authorization", "MNS "+c.credentials.ID+":"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
 	return r, nil
+}
+
+func md5Hex(b []byte) string {
+	sum := md5.Sum(b)
+	return hex.EncodeToString(sum[:])
 }
