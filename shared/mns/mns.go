@@ -13,7 +13,11 @@
 // certificates fetched.
 package mns
 
-import "net/http"
+import (
+	"net/http"
+
+	"example.com/pushinbox/shared/problem"
+)
 
 // MaxBodySize is the largest body a push can have, in bytes: 64 KiB of message,
 // every byte of it escaped in six, and as much again to spare.
@@ -23,46 +27,34 @@ const MaxBodySize = 1 << 20
 // pushes.
 const APIVersion = "2015-06-06"
 
-// Error is a reason to refuse a request, with the HTTP status its sender should
-// see. Tell them apart with errors.Is.
-type Error struct {
-	status int
-	detail string
-}
-
-// Error returns the fixed description. It holds nothing of the request.
-func (e *Error) Error() string { return "mns: " + e.detail }
-
-// HTTPStatus returns the status for the sender and a detail that is safe to show.
-func (e *Error) HTTPStatus() (status int, detail string) { return e.status, e.detail }
-
-// The reasons to refuse a push. MNS expects 403 for everything that is wrong with
-// a signature.
+// Reasons to refuse a push; tell them apart with errors.Is. MNS documents 403 for
+// everything that is wrong with a signature.
 var (
-	// ErrHeaders: a header that a push has once is missing or there twice, or
-	// cannot be one of MNS.
-	ErrHeaders error = &Error{http.StatusForbidden, "the request does not have the headers of a signed MNS push, each of them once"}
-	// ErrDate: the signed Date is more than MaxAge away from now.
-	ErrDate error = &Error{http.StatusForbidden, "the request's Date is more than 15 minutes from now"}
-	// ErrDigest: Content-MD5 is not the MD5 of the body.
-	ErrDigest error = &Error{http.StatusForbidden, "the request's Content-MD5 is not the MD5 of its body"}
-	// ErrCertificateURL: the certificate is not at one of MNS's addresses.
-	ErrCertificateURL error = &Error{http.StatusForbidden, "the signing certificate's address is not one of MNS"}
-	// ErrCertificate: there is no certificate at the address, none with a usable
-	// RSA key, or none of those that are pinned.
-	ErrCertificate error = &Error{http.StatusForbidden, "there is no usable signing certificate at the address that the request names"}
-	// ErrSignature: the signature is not one of the certificate's key over this
-	// request.
-	ErrSignature error = &Error{http.StatusForbidden, "the request's signature is not valid"}
-	// ErrSecret: the request's address does not hold the endpoint's secret.
-	ErrSecret error = &Error{http.StatusForbidden, "the endpoint's secret is missing or wrong; it is the last segment of the path, or ?token= once"}
-	// ErrForeign: MNS sent it, for a topic or subscription that is not one of ours.
-	ErrForeign error = &Error{http.StatusForbidden, "this topic or subscription may not push here"}
-	// ErrMalformed: MNS sent it, and it cannot be read.
-	ErrMalformed error = &Error{http.StatusBadRequest, "the body is not an MNS notification in XML, JSON or SIMPLIFIED form, with the MD5 it says"}
-	// ErrUnavailable: the certificate cannot be fetched at the moment. The push
-	// may be fine; it should be sent again.
-	ErrUnavailable error = &Error{http.StatusServiceUnavailable, "the signing certificate cannot be fetched at the moment; try again"}
-	// ErrPolicy: the caller of this package named no owner.
-	ErrPolicy error = &Error{http.StatusInternalServerError, "the service does not say whose topics may push here, so it refuses all; its operator has to configure it"}
+	// ErrHeaders means that a header that a push has once is missing, repeated or
+	// not a valid one of MNS.
+	ErrHeaders error = problem.New(http.StatusForbidden, "the request does not have the headers of a signed MNS push, each of them once")
+	// ErrDate means that the signed Date is more than MaxAge away from now.
+	ErrDate error = problem.New(http.StatusForbidden, "the request's Date is more than 15 minutes from now")
+	// ErrDigest means that Content-MD5 is not the MD5 of the body.
+	ErrDigest error = problem.New(http.StatusForbidden, "the request's Content-MD5 is not the MD5 of its body")
+	// ErrCertificateURL means that the certificate's address is not one of MNS's.
+	ErrCertificateURL error = problem.New(http.StatusForbidden, "the signing certificate's address is not one of MNS")
+	// ErrCertificate means that the address has no certificate with a usable RSA
+	// key, or that the certificate is not pinned.
+	ErrCertificate error = problem.New(http.StatusForbidden, "there is no usable signing certificate at the address that the request names")
+	// ErrSignature means that the certificate's key did not sign this request.
+	ErrSignature error = problem.New(http.StatusForbidden, "the request's signature is not valid")
+	// ErrSecret means that the request's address does not have the endpoint's
+	// secret.
+	ErrSecret error = problem.New(http.StatusForbidden, "the endpoint's secret is missing or wrong; it is the last segment of the path, or ?token= once")
+	// ErrForeign means that MNS sent the push for a topic or subscription that is
+	// not allowed.
+	ErrForeign error = problem.New(http.StatusForbidden, "this topic or subscription may not push here")
+	// ErrMalformed means that MNS sent the push and its body cannot be decoded.
+	ErrMalformed error = problem.New(http.StatusBadRequest, "the body is not an MNS notification in XML, JSON or SIMPLIFIED form, with the MD5 it says")
+	// ErrUnavailable means that the certificate cannot be fetched at the moment.
+	// The push may be good; MNS sends it again.
+	ErrUnavailable error = problem.New(http.StatusServiceUnavailable, "the signing certificate cannot be fetched at the moment; try again")
+	// ErrPolicy means that the Policy names no owner.
+	ErrPolicy error = problem.New(http.StatusInternalServerError, "the service does not say whose topics may push here, so it refuses all; its operator has to configure it")
 )
