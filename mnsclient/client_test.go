@@ -411,7 +411,7 @@ func (h handler) RoundTrip(r *http.Request) (*http.Response, error) {
 // The stand-in was made from the same facts by somebody else.
 func TestClientWithStandIn(t *testing.T) {
 	t.Parallel()
-	signer, err := mnsfake.NewSigner(nil)
+	signer, err := mnsfake.NewSigner(512)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -215,7 +215,7 @@ func TestDeployedFunctionsAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	signer, err := mnsfake.NewSigner(nil)
+	signer, err := mnsfake.NewSigner(512)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -367,7 +367,7 @@ const mnsSecret = "0123456789abcdef"
 
 // pushByMNS sends mns what MNS would send, and what others would.
 func pushByMNS(t *testing.T, signer *mnsfake.Signer, mnsURL string) {
-	stranger, err := mnsfake.NewSigner(nil)
+	stranger, err := mnsfake.NewSigner(512)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,9 +44,9 @@ type endpoint struct {
 	store  *boltinbox.Inbox
 }
 
-func newSigner(tb testing.TB, o *mnsfake.SignerOptions) *mnsfake.Signer {
+func newSigner(tb testing.TB, bits int) *mnsfake.Signer {
 	tb.Helper()
-	signer, err := mnsfake.NewSigner(o)
+	signer, err := mnsfake.NewSigner(bits)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func newEndpoint(tb testing.TB, cfg Config, log *slog.Logger) *endpoint {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = store.Close() })
-	e := &endpoint{signer: newSigner(tb, nil), store: store}
+	e := &endpoint{signer: newSigner(tb, 512), store: store}
 	if cfg.Owners == nil {
 		cfg.Owners = []string{mnsfake.Owner}
 	}
@@ -175,7 +175,7 @@ func TestKeysOfEverySize(t *testing.T) {
 	t.Parallel()
 	for _, bits := range []int{512, 1024, 2048} {
 		e := newEndpoint(t, Config{}, quiet)
-		signer := newSigner(t, &mnsfake.SignerOptions{KeyBits: bits, Digest: mnsfake.DigestBase64})
+		signer := newSigner(t, bits)
 		var err error
 		if e.Handler, err = New(Config{Owners: []string{mnsfake.Owner}}, newVerifier(t, signer.Transport()), e.store, quiet); err != nil {
 			t.Fatal(err)
@@ -366,7 +366,7 @@ func TestStoreFailureIsNeverSuccess(t *testing.T) {
 	for name, test := range failingstore.Cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			signer := newSigner(t, nil)
+			signer := newSigner(t, 512)
 			var log bytes.Buffer
 			h, err := New(Config{Owners: []string{mnsfake.Owner}}, newVerifier(t, signer.Transport()), failingstore.Store{Err: test.Err}, httpapi.NewLogger(&log))
 			if err != nil {
@@ -396,7 +396,7 @@ func (hanging) Put(ctx context.Context, _ *inbox.Message) (bool, error) {
 // with the bubble's clock, to an answer whatever hangs.
 func TestAnswersWithinFiveSeconds(t *testing.T) {
 	t.Parallel()
-	signer := newSigner(t, nil)
+	signer := newSigner(t, 512)
 	hangs := transport(func(r *http.Request) (*http.Response, error) {
 		<-r.Context().Done()
 		return nil, r.Context().Err()

@@ -124,12 +124,8 @@ func (s *Server) authenticate(r *http.Request, body []byte) error {
 	case h.Get("Security-Token") != s.o.SecurityToken:
 		return refuse(http.StatusForbidden, "InvalidSecurityToken", "the security token is missing, or another")
 	}
-	text := strings.Join([]string{r.Method, h.Get("Content-Md5"), h.Get("Content-Type"), h.Get("Date"), ""}, "\n")
-	for _, line := range mnsHeaders(h) {
-		text += line + "\n"
-	}
 	mac := hmac.New(sha1.New, []byte(s.o.AccessKeySecret))
-	mac.Write([]byte(text + r.RequestURI))
+	mac.Write([]byte(signedText(h, r.Method, r.RequestURI)))
 	if want := base64.StdEncoding.EncodeToString(mac.Sum(nil)); !hmac.Equal([]byte(signature), []byte(want)) {
 		return refuse(http.StatusForbidden, "SignatureDoesNotMatch", "the signature is not that of the request and the access key")
 	}

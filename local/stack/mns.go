@@ -31,7 +31,7 @@ const (
 // startMNS mounts the function mns and the stand-in whose pushes it trusts, and
 // starts that one's pushing.
 func (s *Stack) startMNS(context.Context) error {
-	signer, err := mnsfake.NewSigner(nil)
+	signer, err := mnsfake.NewSigner(512)
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"example.com/pushinbox/testkit/mnsattack"
+	"example.com/pushinbox/local/mnskey"
 )
 
 // knownModulus is that of the one certificate that MNS is known to have signed
@@ -25,7 +25,7 @@ func TestParseCertificateWithKnownKey(t *testing.T) {
 	if !ok {
 		t.Fatal("no number")
 	}
-	file, err := mnsattack.Certificate(&rsa.PublicKey{N: n, E: 65537})
+	file, err := mnskey.Certificate(&rsa.PublicKey{N: n, E: 65537})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func TestParseCertificateRefusesExponents(t *testing.T) {
 	for e, taken := range map[int]bool{
 		1: false, 2: false, 3: true, 4: false, 17: true, 65536: false, 65537: true, 1<<31 - 1: true, 1<<31 + 1: false, 1<<62 + 1: false,
 	} {
-		file, err := mnsattack.Certificate(&rsa.PublicKey{N: n, E: e})
+		file, err := mnskey.Certificate(&rsa.PublicKey{N: n, E: e})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -65,7 +65,7 @@ func TestParseCertificateRefusesExponents(t *testing.T) {
 // A number that is the signature plus the modulus is as good to the arithmetic.
 func TestSignedTakesOneNumberOnly(t *testing.T) {
 	t.Parallel()
-	key, err := mnsattack.NewKey(512, 65537)
+	key, err := mnskey.New(512, 65537)
 	if err != nil {
 		t.Fatal(err)
 	}

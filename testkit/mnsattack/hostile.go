@@ -18,6 +18,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"example.com/pushinbox/local/mnskey"
 )
 
 // Target is the endpoint to attack.
@@ -276,7 +278,7 @@ func signatures(t Target) []Case {
 	} {
 		forbid(name, t.draft().sign().set("Authorization", values...))
 	}
-	stranger, err := NewKey(len(raw)*8, 65537)
+	stranger, err := mnskey.New(len(raw)*8, 65537)
 	if err != nil {
 		panic(err) // no randomness
 	}

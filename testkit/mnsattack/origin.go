@@ -23,6 +23,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"example.com/pushinbox/local/mnskey"
 )
 
 // GoodURL is the address of an Origin's good certificate.
@@ -39,7 +41,7 @@ var dsaCertificate []byte
 // address of the case's own. It opens no connection.
 type Origin struct {
 	// Key is that of the good certificate.
-	Key *Key
+	Key *mnskey.Key
 
 	mu     sync.Mutex
 	pages  map[string]page
@@ -52,7 +54,7 @@ type page func(*http.Request) (*http.Response, error)
 
 // NewOrigin makes an Origin whose good certificate has a key of this many bits.
 func NewOrigin(bits int) (*Origin, error) {
-	key, err := NewKey(bits, 65537)
+	key, err := mnskey.New(bits, 65537)
 	if err != nil {
 		return nil, err
 	}
@@ -224,7 +226,7 @@ func (a *attack) files() error {
 	if err != nil {
 		return err
 	}
-	stranger, err := NewKey(key.N.BitLen(), 65537)
+	stranger, err := mnskey.New(key.N.BitLen(), 65537)
 	if err != nil {
 		return err
 	}
@@ -253,7 +255,7 @@ func (a *attack) files() error {
 func (a *attack) keys() error {
 	good := a.origin.Key
 	forbid := func(name string, public any, sign func(string) string) error {
-		certificate, err := Certificate(public)
+		certificate, err := mnskey.Certificate(public)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -286,7 +288,7 @@ func (a *attack) keys() error {
 	a.add("dsa", http.StatusForbidden, file(dsaCertificate), good.Sign)
 
 	for _, bits := range []int{384, 511, 4097} {
-		key, err := NewKey(bits, 65537)
+		key, err := mnskey.New(bits, 65537)
 		if err != nil {
 			return err
 		}
@@ -302,7 +304,7 @@ func (a *attack) keys() error {
 	} {
 		sign := good.Sign
 		if key.E == 1 { // then what is signed is its own signature
-			sign = func(text string) string { return encode(string(good.encoded(text))) }
+			sign = func(text string) string { return encode(string(good.Encoded(text))) }
 		}
 		if err := forbid(name, key, sign); err != nil {
 			return err
@@ -314,7 +316,7 @@ func (a *attack) keys() error {
 // forgeries adds signatures that pass where a checker reads the padding instead of
 // comparing it, and those of the right key in a form that MNS's do not have.
 func (a *attack) forgeries() error {
-	small, err := NewKey(2048, 3)
+	small, err := mnskey.New(2048, 3)
 	if err != nil {
 		return err
 	}
@@ -322,7 +324,7 @@ func (a *attack) forgeries() error {
 	if err != nil {
 		return err
 	}
-	certificate, err := Certificate(&large.PublicKey)
+	certificate, err := mnskey.Certificate(&large.PublicKey)
 	if err != nil {
 		return err
 	}
@@ -336,10 +338,10 @@ func (a *attack) forgeries() error {
 	for name, padding := range map[string]int{"trailing_garbage": 8, "one_byte_of_padding": 1, "no_padding": 0, "long_padding": 64} {
 		forge(name, small.Certificate, func(text string) []byte {
 			start := append([]byte{0, 1}, bytes.Repeat([]byte{0xff}, padding)...)
-			return cubeRoot(append(append(start, 0), digestInfo(text)...), small.size())
+			return cubeRoot(append(append(start, 0), mnskey.DigestInfo(text)...), small.Size())
 		})
 	}
-	forge("nothing", small.Certificate, func(string) []byte { return make([]byte, small.size()) })
+	forge("nothing", small.Certificate, func(string) []byte { return make([]byte, small.Size()) })
 	forge("pss", certificate, func(text string) []byte {
 		sum := sha1.Sum([]byte(text))
 		signature, err := rsa.SignPSS(rand.Reader, large, crypto.SHA1, sum[:], nil)
@@ -351,39 +353,39 @@ func (a *attack) forgeries() error {
 
 	key := a.origin.Key
 	for name, encoded := range map[string]func(text string) []byte{
-		"block_type_0":     func(text string) []byte { return pad(key.size(), 0, 0xff, digestInfo(text)) },
-		"block_type_2":     func(text string) []byte { return pad(key.size(), 2, 0xff, digestInfo(text)) },
-		"padding_of_zeros": func(text string) []byte { return pad(key.size(), 1, 0, digestInfo(text)) },
-		"padding_of_fe":    func(text string) []byte { return pad(key.size(), 1, 0xfe, digestInfo(text)) },
+		"block_type_0":     func(text string) []byte { return mnskey.Pad(key.Size(), 0, 0xff, mnskey.DigestInfo(text)) },
+		"block_type_2":     func(text string) []byte { return mnskey.Pad(key.Size(), 2, 0xff, mnskey.DigestInfo(text)) },
+		"padding_of_zeros": func(text string) []byte { return mnskey.Pad(key.Size(), 1, 0, mnskey.DigestInfo(text)) },
+		"padding_of_fe":    func(text string) []byte { return mnskey.Pad(key.Size(), 1, 0xfe, mnskey.DigestInfo(text)) },
 		"digest_without_info": func(text string) []byte {
 			sum := sha1.Sum([]byte(text))
-			return pad(key.size(), 1, 0xff, sum[:])
+			return mnskey.Pad(key.Size(), 1, 0xff, sum[:])
 		},
 		"info_without_null": func(text string) []byte {
 			sum := sha1.Sum([]byte(text))
-			return pad(key.size(), 1, 0xff, append([]byte("\x30\x1f\x30\x07\x06\x05\x2b\x0e\x03\x02\x1a\x04\x14"), sum[:]...))
+			return mnskey.Pad(key.Size(), 1, 0xff, append([]byte("\x30\x1f\x30\x07\x06\x05\x2b\x0e\x03\x02\x1a\x04\x14"), sum[:]...))
 		},
 		"info_with_long_length": func(text string) []byte {
 			sum := sha1.Sum([]byte(text))
-			return pad(key.size(), 1, 0xff, append([]byte("\x30\x81\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14"), sum[:]...))
+			return mnskey.Pad(key.Size(), 1, 0xff, append([]byte("\x30\x81\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14"), sum[:]...))
 		},
 		"md5": func(text string) []byte {
 			sum := md5.Sum([]byte(text))
-			return pad(key.size(), 1, 0xff, append([]byte("\x30\x20\x30\x0c\x06\x08\x2a\x86\x48\x86\xf7\x0d\x02\x05\x05\x00\x04\x10"), sum[:]...))
+			return mnskey.Pad(key.Size(), 1, 0xff, append([]byte("\x30\x20\x30\x0c\x06\x08\x2a\x86\x48\x86\xf7\x0d\x02\x05\x05\x00\x04\x10"), sum[:]...))
 		},
 		"sha256": func(text string) []byte {
 			sum := sha256.Sum256([]byte(text))
-			return pad(key.size(), 1, 0xff, append([]byte("\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20"), sum[:]...))
+			return mnskey.Pad(key.Size(), 1, 0xff, append([]byte("\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20"), sum[:]...))
 		},
 	} {
-		forge(name, key.Certificate, func(text string) []byte { return key.raw(encoded(text)) })
+		forge(name, key.Certificate, func(text string) []byte { return key.Raw(encoded(text)) })
 	}
 	forge("plus_modulus", key.Certificate, func(text string) []byte {
-		s := new(big.Int).SetBytes(key.raw(key.encoded(text)))
+		s := new(big.Int).SetBytes(key.Raw(key.Encoded(text)))
 		return s.Add(s, key.N).Bytes()
 	})
 	forge("leading_zero", key.Certificate, func(text string) []byte {
-		return append([]byte{0}, key.raw(key.encoded(text))...)
+		return append([]byte{0}, key.Raw(key.Encoded(text))...)
 	})
 	return nil
 }

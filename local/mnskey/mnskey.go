@@ -1,4 +1,8 @@
-package mnsattack
+// Package mnskey creates RSA keys of any size with certificates, and signs with
+// them as MNS does: PKCS #1 v1.5 with SHA-1. It is for the stand-in and for tests
+// only. crypto/rsa creates and uses no keys below 1024 bits, and the only known key
+// of MNS has 512.
+package mnskey
 
 import (
 	"bytes"
@@ -16,17 +20,16 @@ import (
 	"time"
 )
 
-// Key is an RSA key of any size with a certificate. crypto/rsa makes and uses none
-// below 1024 bits, so the arithmetic is done here.
+// Key is an RSA key with a certificate.
 type Key struct {
 	N, E, D *big.Int
-	// Certificate is in PEM, expired as that of MNS is.
+	// Certificate is in PEM, and has expired, as MNS's has.
 	Certificate []byte
 }
 
-// NewKey makes a key with this many bits and this exponent, an odd prime. Large
-// keys have more than two factors, because small primes are found sooner.
-func NewKey(bits int, exponent int64) (*Key, error) {
+// New returns a new key with this many bits and this exponent, an odd prime. A
+// large key has more than two factors, because small primes are found sooner.
+func New(bits int, exponent int64) (*Key, error) {
 	e, one, half := big.NewInt(exponent), big.NewInt(1), min(bits/2, 512)
 	for {
 		n, phi := new(big.Int), big.NewInt(1)
@@ -61,8 +64,8 @@ func NewKey(bits int, exponent int64) (*Key, error) {
 	}
 }
 
-// Certificate returns a certificate of a public key, in PEM. It is issued by
-// another key, because crypto/x509 does not sign with the keys of interest here.
+// Certificate returns a certificate of a public key, in PEM. Another key signs it,
+// because crypto/x509 does not sign with RSA keys below 1024 bits.
 func Certificate(public any) ([]byte, error) {
 	issuer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -76,36 +79,36 @@ func Certificate(public any) ([]byte, error) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, public, issuer)
 	if err != nil {
-		return nil, fmt.Errorf("hostile: %w", err)
+		return nil, fmt.Errorf("mnskey: %w", err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
 }
 
-// size is how long the key's signatures are, in bytes.
-func (k *Key) size() int { return (k.N.BitLen() + 7) / 8 }
+// Size returns the length of the key's signatures, in bytes.
+func (k *Key) Size() int { return (k.N.BitLen() + 7) / 8 }
 
-// Sign returns the signature of text as MNS makes it, in base64: PKCS #1 v1.5 with
-// SHA-1.
+// Sign returns the signature of text, in base64.
 func (k *Key) Sign(text string) string {
-	return base64.StdEncoding.EncodeToString(k.raw(k.encoded(text)))
+	return base64.StdEncoding.EncodeToString(k.Raw(k.Encoded(text)))
 }
 
-// raw is the private operation on an encoded message.
-func (k *Key) raw(encoded []byte) []byte {
+// Raw returns the private operation on an encoded message.
+func (k *Key) Raw(encoded []byte) []byte {
 	m := new(big.Int).SetBytes(encoded)
-	return m.Exp(m, k.D, k.N).FillBytes(make([]byte, k.size()))
+	return m.Exp(m, k.D, k.N).FillBytes(make([]byte, k.Size()))
 }
 
-// digestInfo is the ASN.1 of the SHA-1 of text.
-func digestInfo(text string) []byte {
+// DigestInfo returns the ASN.1 of the SHA-1 of text.
+func DigestInfo(text string) []byte {
 	sum := sha1.Sum([]byte(text))
 	return append([]byte("\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14"), sum[:]...)
 }
 
-func (k *Key) encoded(text string) []byte { return pad(k.size(), 1, 0xff, digestInfo(text)) }
+// Encoded returns the encoded message of text, which Sign passes to Raw.
+func (k *Key) Encoded(text string) []byte { return Pad(k.Size(), 1, 0xff, DigestInfo(text)) }
 
-// pad returns content as the end of a block of this size, type and padding.
-func pad(size int, kind, filler byte, content []byte) []byte {
+// Pad returns content as the end of a block of this size, type and padding.
+func Pad(size int, kind, filler byte, content []byte) []byte {
 	block := bytes.Repeat([]byte{filler}, size)
 	block[0], block[1], block[size-len(content)-1] = 0, kind, 0
 	copy(block[size-len(content):], content)
