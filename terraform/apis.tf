@@ -44,7 +44,7 @@ resource "terraform_data" "apis" {
   triggers_replace = each.value
 
   provisioner "local-exec" {
-    # In `terraform test` provisioners run although nothing is made; the made-up
+    # In `terraform test` provisioners run although nothing is created; the made-up
     # provider does not know the form of the ID.
     command = alltrue([for name, api in google_project_service.api : api.id == "${var.project_id}/${name}"]) ? "sh '${path.module}/wait-for-apis.sh' '${var.project_id}' ${join(" ", each.value)}" : "exit 0"
   }

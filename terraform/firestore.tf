@@ -13,7 +13,7 @@ resource "google_firestore_database" "inbox" {
 }
 
 locals {
-  # Waits for the database, if it is made here.
+  # Waits for the database, if it is created here.
   database = try(google_firestore_database.inbox[0].name, var.firestore_database)
 
   # The packages that use Firestore say what their queries need, in the format of

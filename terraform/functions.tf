@@ -1,5 +1,5 @@
 # What each Cloud Function needs. A new function is one more entry here: its
-# account, its grants and what scripts/deploy is told follow from it. The key is
+# account, its grants and what scripts/deploy reads follow from it. The key is
 # the function's name, its entry point and its folder in functions/.
 #
 #   publishes    whether its account may publish to the topic
@@ -103,7 +103,7 @@ locals {
   # shared token included.
   push_audience = format(local.url, "receive")
 
-  # What scripts/deploy is told.
+  # What scripts/deploy reads.
   deployed = {
     for name, f in local.functions : name => merge(
       local.size,

@@ -24,7 +24,7 @@ locals {
     receive = var.verification_token
   }
 
-  # As functions are told of them: SECRET:VERSION.
+  # In the form that functions read: SECRET:VERSION.
   secret_versions = {
     for name, version in google_secret_manager_secret_version.shared :
     name => "${google_secret_manager_secret.shared[name].secret_id}:${version.version}"

@@ -16,7 +16,7 @@ variable "alert_docs_url" {
 }
 
 variable "calendar" {
-  description = "Makes what the `calendar` function needs, so that it can be deployed; null makes nothing of it. operators are the e-mail addresses of accounts that may watch and stop calendars. subject is the user whose calendars are read by domain-wide delegation; without one the calendars must be shared with the function's account. site_verification is the name of Google's verification file, google....html. renew_schedule and sync_schedule say when channels are renewed and the safety sync runs, as cron expressions in UTC. scheduler_region is for regions that have no Cloud Scheduler."
+  description = "Creates what the `calendar` function needs, so that it can be deployed; null creates none of it. operators are the e-mail addresses of accounts that may watch and stop calendars. subject is the user whose calendars are read by domain-wide delegation; without one the calendars must be shared with the function's account. site_verification is the name of Google's verification file, google....html. renew_schedule and sync_schedule say when channels are renewed and the safety sync runs, as cron expressions in UTC. scheduler_region is for regions that have no Cloud Scheduler."
   type = object({
     operators         = optional(list(string), [])
     renew_schedule    = optional(string, "17 */6 * * *")
@@ -81,19 +81,19 @@ variable "console_readers" {
 }
 
 variable "create_database" {
-  description = "Whether to make the Firestore database; false uses the one that firestore_database names."
+  description = "Whether to create the Firestore database; false uses the one that firestore_database names."
   type        = bool
   default     = true
 }
 
 variable "database_delete_protection" {
-  description = "Whether Firestore refuses to delete the database that is made here."
+  description = "Whether Firestore refuses to delete the database that is created here."
   type        = bool
   default     = true
 }
 
 variable "deployers" {
-  description = "Who may apply this and run scripts/deploy without owning the project, such as \"group:team@example.com\": they get to act as the accounts made here."
+  description = "Who may apply this and run scripts/deploy without owning the project, such as \"group:team@example.com\": they get to act as the accounts created here."
   type        = set(string)
   default     = []
 
@@ -110,7 +110,7 @@ variable "enable_message_ordering" {
 }
 
 variable "existing_topic" {
-  description = "Full name of a topic of somebody else, perhaps of another project, to be used in place of one made here: projects/PROJECT/topics/TOPIC. Who applies needs pubsub.topics.attachSubscription on it. Subscriptions and dead letters stay in this project. What `publish` and `console` may publish there its owner grants to their accounts."
+  description = "Full name of a topic of somebody else, perhaps of another project, to be used in place of one created here: projects/PROJECT/topics/TOPIC. Who applies needs pubsub.topics.attachSubscription on it. Subscriptions and dead letters stay in this project. What `publish` and `console` may publish there its owner grants to their accounts."
   type        = string
   default     = null
 
@@ -230,7 +230,7 @@ variable "message_retention" {
 }
 
 variable "mns" {
-  description = "Makes what the `mns` function needs, so that it can be deployed; null makes nothing of it. topic_owners are the IDs of the Alibaba Cloud accounts whose topics may push, topics and subscriptions the names that may; none means all. certificate_pins are SHA-256 digests of the signing certificates that are trusted; none means any at MNS's addresses. body is \"base64\" where publishers encode the bodies. MNS waits 5 seconds for an answer: sizes = { mns = { min_instances = 1 } } keeps it from waiting for a start."
+  description = "Creates what the `mns` function needs, so that it can be deployed; null creates none of it. topic_owners are the IDs of the Alibaba Cloud accounts whose topics may push, topics and subscriptions the names that may; none means all. certificate_pins are SHA-256 digests of the signing certificates that are trusted; none means any at MNS's addresses. body is \"base64\" where publishers encode the bodies. MNS waits 5 seconds for an answer: sizes = { mns = { min_instances = 1 } } keeps it from waiting for a start."
   type = object({
     body             = optional(string, "raw")
     certificate_pins = optional(list(string), [])
@@ -271,7 +271,7 @@ variable "mns_secret" {
 }
 
 variable "mns_secret_version" {
-  description = "To be raised by one with each change of mns_secret: the secret itself is not in Terraform's state, so that nothing else tells that it changed."
+  description = "Raise it by one with each change of mns_secret: the secret itself is not in Terraform's state, so nothing else shows that it changed."
   type        = number
   default     = 1
 
@@ -335,7 +335,7 @@ variable "notification_channels" {
 }
 
 variable "pipeline" {
-  description = "Makes an account that cloudbuild.yaml deploys with, which may read Terraform's state in this bucket: no secret is in it but verification_token. null makes none."
+  description = "Creates an account that cloudbuild.yaml deploys with, which may read Terraform's state in this bucket: no secret is in it but verification_token. null creates none."
   type        = object({ state_bucket = string })
   default     = null
 }
@@ -443,7 +443,7 @@ variable "subscription" {
 }
 
 variable "testers" {
-  description = "Who may call `publish` and `console` by hand, such as \"user:you@example.com\": they can get ID tokens of an account made for that."
+  description = "Who may call `publish` and `console` by hand, such as \"user:you@example.com\": they can get ID tokens of an account created for that."
   type        = set(string)
   default     = []
 
@@ -454,7 +454,7 @@ variable "testers" {
 }
 
 variable "topic" {
-  description = "Name of the topic that is made here. The dead-letter topic's is the same with \"-dead-letter\" after it."
+  description = "Name of the topic that is created here. The dead-letter topic's is the same with \"-dead-letter\" after it."
   type        = string
   default     = "inbox"
 
@@ -483,7 +483,7 @@ variable "verification_token" {
 }
 
 variable "verification_token_version" {
-  description = "To be raised by one with each change of verification_token: what `receive` reads is not in Terraform's state, so that nothing else tells that it changed."
+  description = "Raise it by one with each change of verification_token: what `receive` reads is not in Terraform's state, so nothing else shows that it changed."
   type        = number
   default     = 1
 

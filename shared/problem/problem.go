@@ -35,19 +35,14 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// HTTPStatus returns the status and the detail: removed once inbox, calendar and
-// mns declare theirs with this package.
-func (e *Error) HTTPStatus() (status int, detail string) { return e.Status, e.Detail }
-
 // Of returns the HTTP status of err and a detail that is safe to show: those of
 // the first Error that err is or wraps, 503 when a context ended, and 500
 // otherwise.
 func Of(err error) (status int, detail string) {
-	// Becomes *Error once inbox, calendar and mns declare theirs with this package.
-	var own interface{ HTTPStatus() (int, string) }
+	var own *Error
 	switch {
 	case errors.As(err, &own):
-		return own.HTTPStatus()
+		return own.Status, own.Detail
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return http.StatusServiceUnavailable, "the request took too long; try again"
 	default:
