@@ -103,6 +103,16 @@ locals {
   # shared token included.
   push_audience = format(local.url, "receive")
 
+  # What Go may use of an instance's memory: seven eighths. The functions share it
+  # out among the requests that they hold, so that no number of large ones ends an
+  # instance.
+  go_memory = {
+    for name in keys(local.functions) : name => format("%dMiB", floor(
+      tonumber(regex("^[0-9]+", local.memory[name])) * (endswith(local.memory[name], "Gi") ? 1024 : 1) * 7 / 8
+    ))
+  }
+  memory = { for name in keys(local.functions) : name => coalesce(try(var.sizes[name].memory, null), local.size.memory) }
+
   # What scripts/deploy reads.
   deployed = {
     for name, f in local.functions : name => merge(
@@ -117,7 +127,7 @@ locals {
         ingress         = try(f.ingress, "all")
         iap_members     = try(f.iap_members, [])
         environment = merge(
-          { GOOGLE_CLOUD_PROJECT = var.project_id },
+          { GOOGLE_CLOUD_PROJECT = var.project_id, GOMEMLIMIT = local.go_memory[name] },
           { for k, v in f.environment : k => v if v != "" },
         )
       },

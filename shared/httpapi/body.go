@@ -145,9 +145,9 @@ type Budget struct {
 // memory is the budget of this process. Two thirds of what Go may use are for
 // bodies and answers, the rest is for the clients, their buffers and garbage.
 var memory = sync.OnceValue(func() *Budget {
-	limit := debug.SetMemoryLimit(-1) // GOMEMLIMIT, as scripts/deploy sets it
+	limit := debug.SetMemoryLimit(-1) // GOMEMLIMIT, which Terraform sets from the size of an instance
 	if limit == math.MaxInt64 {
-		limit = 450 << 20 // a function's 512 MiB, but for what is not Go's
+		limit = 448 << 20 // as for an instance of 512 MiB
 	}
 	return NewBudget(limit / 3 * 2)
 })

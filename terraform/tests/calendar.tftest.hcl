@@ -80,6 +80,7 @@ run "on" {
       CALENDAR_OPERATORS   = "inbox-scheduler@demo-project.iam.gserviceaccount.com,inbox-push@demo-project.iam.gserviceaccount.com,you@example.com"
       CALENDAR_SYNC_TOPIC  = "inbox-calendar-sync"
       FIRESTORE_DATABASE   = "(default)"
+      GOMEMLIMIT           = "448MiB"
       GOOGLE_CLOUD_PROJECT = "demo-project"
       INBOX_COLLECTION     = "messages"
       INBOX_SHARDS         = "16"

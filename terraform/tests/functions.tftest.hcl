@@ -116,7 +116,7 @@ run "options" {
   }
 
   assert {
-    condition     = output.functions["receive"].memory == "2Gi" && output.functions["receive"].max_instances == 100 && output.functions["receive"].concurrency == 80 && output.functions["publish"].memory == "512Mi"
+    condition     = output.functions["receive"].memory == "2Gi" && output.functions["receive"].environment.GOMEMLIMIT == "1792MiB" && output.functions["publish"].environment.GOMEMLIMIT == "448MiB" && output.functions["receive"].max_instances == 100 && output.functions["receive"].concurrency == 80 && output.functions["publish"].memory == "512Mi"
     error_message = "Sizes are not what was asked for."
   }
   assert {

@@ -52,6 +52,7 @@ run "on" {
   assert {
     condition = output.functions["mns"].environment == {
       FIRESTORE_DATABASE   = "(default)"
+      GOMEMLIMIT           = "448MiB"
       GOOGLE_CLOUD_PROJECT = "demo-project"
       INBOX_COLLECTION     = "messages"
       INBOX_SHARDS         = "16"
