@@ -3,26 +3,15 @@ package deploy
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"io"
-	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -40,94 +29,7 @@ import (
 	"example.com/pushinbox/testkit/port"
 )
 
-// keyHosts are where Google's keys and MNS's certificate come from; everything
-// else is refused.
-var keyHosts = []string{"www.googleapis.com", "www.gstatic.com", certificateHost}
-
 const certificateHost = "mns-cert.oss-cn-local.aliyuncs.com"
-
-// internet is the only way out that a function under test has: a proxy behind
-// which Google's keys are an issuer's, and MNS's certificate is a signer's. The
-// functions are the deployed ones and trust Google and MNS alone, so these are
-// what has to be stood in for.
-type internet struct {
-	proxy   string // URL
-	rootsCA string // file
-
-	mu      sync.Mutex
-	refused []string
-}
-
-func newInternet(t *testing.T, issuer *pushfake.Issuer, signer *mnsfake.Signer) *internet {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber:          big.NewInt(1),
-		Subject:               pkix.Name{CommonName: "deploytest"},
-		NotBefore:             time.Now().Add(-time.Hour),
-		NotAfter:              time.Now().Add(time.Hour),
-		DNSNames:              keyHosts,
-		IsCA:                  true,
-		BasicConstraintsValid: true,
-		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	in := &internet{rootsCA: filepath.Join(t.TempDir(), "roots.pem")}
-	if err := os.WriteFile(in.rootsCA, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil {
-		t.Fatal(err)
-	}
-
-	keys := keyTransport{issuer.Transport(), signer.Transport()}
-	server := httptest.NewUnstartedServer(google.Relay(keys))
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
-	server.StartTLS()
-	t.Cleanup(server.Close)
-
-	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host, port, _ := net.SplitHostPort(r.Host)
-		if r.Method != http.MethodConnect || port != "443" || !slices.Contains(keyHosts, host) {
-			in.mu.Lock()
-			in.refused = append(in.refused, r.Method+" "+r.Host)
-			in.mu.Unlock()
-			http.Error(w, "no way there", http.StatusForbidden)
-			return
-		}
-		out, err := net.Dial("tcp", server.Listener.Addr().String())
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadGateway)
-			return
-		}
-		w.WriteHeader(http.StatusOK)
-		conn, buffered, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			_ = out.Close()
-			return
-		}
-		go func() { _, _ = io.Copy(out, buffered); _ = out.Close() }()
-		_, _ = io.Copy(conn, out)
-		_ = conn.Close()
-	}))
-	t.Cleanup(proxy.Close)
-	in.proxy = proxy.URL
-	return in
-}
-
-// keyTransport gets Google's keys from an issuer, and MNS's certificate from a
-// signer.
-type keyTransport struct{ google, mns http.RoundTripper }
-
-func (k keyTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.Host == certificateHost {
-		return k.mns.RoundTrip(r)
-	}
-	return k.google.RoundTrip(r)
-}
 
 // start runs a built function with this environment and nothing else, as Cloud
 // Run does, and returns its address.
@@ -219,16 +121,18 @@ func TestDeployedFunctionsAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	net := newInternet(t, issuer, signer)
+	net := google.NewInternet(t, map[string]http.RoundTripper{
+		"www.googleapis.com": issuer.Transport(),
+		"www.gstatic.com":    issuer.Transport(),
+		certificateHost:      signer.Transport(),
+	})
 	pubsubHost, firestoreHost := emulator.PubSub(t), emulator.Firestore(t)
 	way := []string{
 		"PUBSUB_EMULATOR_HOST=" + pubsubHost,
 		"FIRESTORE_EMULATOR_HOST=" + firestoreHost,
-		"HTTPS_PROXY=" + net.proxy,
-		"SSL_CERT_FILE=" + net.rootsCA,
-		"SSL_CERT_DIR=" + t.TempDir(),
 		"GOOGLE_APPLICATION_CREDENTIALS=" + google.AccountKey(t),
 	}
+	way = append(way, net.Environment...)
 	receive, publish, console := functions["receive"].Environment, functions["publish"].Environment, functions["console"].Environment
 	calendar := functions["calendar"].Environment
 	receiveURL := start(t, "receive", receive, way...)
@@ -356,10 +260,8 @@ func TestDeployedFunctionsAnswer(t *testing.T) {
 		checkDeployment(t, file, here, functions, token)
 	})
 
-	net.mu.Lock()
-	defer net.mu.Unlock()
-	if len(net.refused) > 0 {
-		t.Errorf("the functions asked for %v, want Google's keys and MNS's certificate only", net.refused)
+	if refused := net.Refused(); len(refused) > 0 {
+		t.Errorf("the functions asked for %v, want Google's keys and MNS's certificate only", refused)
 	}
 }
 
