@@ -44,21 +44,22 @@ func TestAnswersAtOnce(t *testing.T) {
 		head    string
 		status  int
 	}{
-		"refused":               {refuse, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n", 401},
-		"refused_after_a_part":  {refuse, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc", 401},
-		"refused_large":         {refuse, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\nabc", 401},
-		"refused_chunked":       {refuse, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 401},
-		"refused_half_a_chunk":  {refuse, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", 401},
-		"refused_no_trailer":    {refuse, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n", 401},
-		"refused_expecting":     {refuse, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n", 401},
-		"refused_get":           {refuse, "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n", 401},
-		"refused_http_1_0":      {refuse, "POST / HTTP/1.0\r\nContent-Length: 10\r\n\r\n", 401},
-		"refused_keep_alive":    {refuse, "POST / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nContent-Length: 10\r\n\r\n", 401},
-		"succeeded_unread":      {succeed, "DELETE / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n", 204},
-		"succeeded_in_silence":  {silent, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n", 200},
-		"stream":                {stream, "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n", 200},
-		"refused_after_reading": {half, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc", 400},
-		"panic":                 {panics, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc", 500},
+		"refused":                {refuse, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n", 401},
+		"refused_after_a_part":   {refuse, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc", 401},
+		"refused_large":          {refuse, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\nabc", 401},
+		"refused_chunked":        {refuse, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 401},
+		"refused_half_a_chunk":   {refuse, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", 401},
+		"refused_no_trailer":     {refuse, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n", 401},
+		"refused_expecting":      {refuse, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n", 401},
+		"refused_get":            {refuse, "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n", 401},
+		"refused_http_1_0":       {refuse, "POST / HTTP/1.0\r\nContent-Length: 10\r\n\r\n", 401},
+		"refused_keep_alive":     {refuse, "POST / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nContent-Length: 10\r\n\r\n", 401},
+		"succeeded_unread":       {succeed, "DELETE / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n", 204},
+		"succeeded_in_silence":   {silent, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n", 200},
+		"stream":                 {stream, "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n", 200},
+		"refused_after_reading":  {half, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc", 400},
+		"refused_expecting_half": {half, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\nabc", 400},
+		"panic":                  {panics, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc", 500},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -78,6 +79,9 @@ func TestAnswersAtOnce(t *testing.T) {
 			}
 			in := bufio.NewReader(conn)
 			answer, err := http.ReadResponse(in, nil)
+			if err == nil && answer.StatusCode == http.StatusContinue {
+				answer, err = http.ReadResponse(in, nil)
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
