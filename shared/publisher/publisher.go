@@ -90,7 +90,7 @@ func check(i int, m *pubsubpb.PubsubMessage) error {
 			return limitError(nth(i), "an attribute key of 0 bytes", "at least one byte")
 		case len(k) > MaxAttributeKeySize:
 			return over("an attribute key", len(k), MaxAttributeKeySize)
-		case strings.HasPrefix(k, "goog"):
+		case strings.HasPrefix(k, "goog") && !strings.HasPrefix(k, "googclient_"): // Google's own clients add those
 			return limitError(nth(i), `an attribute key that starts with "goog"`, `any prefix but "goog"`)
 		case len(v) > MaxAttributeSize:
 			return over("an attribute value", len(v), MaxAttributeSize)

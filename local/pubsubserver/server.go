@@ -1,0 +1,339 @@
+// Package pubsubserver is a Pub/Sub for one machine: topics, subscriptions,
+// snapshots and their messages in one file. A Server implements Pub/Sub's gRPC
+// services PublisherServer and SubscriberServer.
+//
+// What Publish answered is durable, and so are acknowledgements, delivery
+// attempts, the times of the next ones, and seeks; leases are not, so that what
+// was being delivered when the process ended is delivered again.
+//
+// # Limits
+//
+// Schemas, message transforms, exactly-once delivery, customer-managed keys,
+// tags, and export to BigQuery, Bigtable and Cloud Storage are refused with
+// UNIMPLEMENTED. One message per ordering key is outstanding at a time, also
+// for Pull. Restarting counts as activity of a subscription that could expire.
+package pubsubserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"example.com/pushinbox/shared/inbox/groupcommit"
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// ErrLocked is returned by Open when another process, or this one, has the file
+// open.
+var ErrLocked = errors.New("pubsubserver: the file is in use by another process")
+
+// Clock is the time of a Server.
+type Clock interface {
+	Now() time.Time
+	// At calls f when it is t or later. The function that it returns cancels
+	// the call.
+	At(t time.Time, f func()) (stop func() bool)
+}
+
+type systemClock struct{}
+
+func (systemClock) Now() time.Time { return time.Now() }
+
+func (systemClock) At(t time.Time, f func()) func() bool {
+	return time.AfterFunc(time.Until(t), f).Stop
+}
+
+// Options are what Open can do without.
+type Options struct {
+	// Path is the file. Empty means a temporary file that is deleted by Close.
+	Path string
+	// NoSync leaves out fsync: what was published last can be lost, or the file
+	// damaged, when the machine (not the process) stops.
+	NoSync bool
+	// Clock is the system's when nil.
+	Clock Clock
+	// Logger is slog.Default when nil.
+	Logger *slog.Logger
+	// Push starts to deliver the messages of a subscription that has a push
+	// endpoint, and returns a function that stops the delivery. The Server calls
+	// both one at a time, as the settings of subscriptions change. Push must not
+	// change settings. Without it, such subscriptions keep their messages.
+	Push func(settings *pubsubpb.Subscription, q *Queue) (stop func())
+}
+
+// Server is a Pub/Sub. Create one with Open.
+type Server struct {
+	db   *bbolt.DB
+	path string
+	// temporary is the file to delete in the end, or empty.
+	temporary string
+	clock     Clock
+	log       *slog.Logger
+	push      func(*pubsubpb.Subscription, *Queue) func()
+	writes    *groupcommit.Group[*write]
+	closing   chan struct{}
+	closed    sync.Once
+	// background counts the goroutines of later.
+	background sync.WaitGroup
+
+	// settings is held by whoever changes topics, subscriptions or snapshots.
+	settings sync.Mutex
+
+	// mu protects what follows. It is never held while the file is synced or a
+	// message is read.
+	mu            sync.Mutex
+	stopped       bool // nothing more is written in the background
+	topics        map[string]*topic
+	topicIDs      map[uint32]*topic // with those that were deleted and still have messages
+	subscriptions map[string]*subscription
+	snapshots     map[string]*snapshot
+	seq           uint64 // of the last message
+	lastPublish   int64  // Unix nanoseconds
+	stopHousework func() bool
+}
+
+const (
+	lockWait = 100 * time.Millisecond
+	// firstMap is how much of the file is mapped at least: growing the map
+	// stops readers and writers.
+	firstMap = 64 << 20
+	// maxCommitItems and maxCommitBytes bound one commit, whose items are in
+	// memory twice, and maxDeletes what one write of it deletes.
+	maxCommitItems = 1000
+	maxCommitBytes = 8 << 20
+	maxDeletes     = 5000
+	// alone is the size of a write that shares its commit with no other.
+	alone = maxCommitBytes + 1
+	// houseworkEvery is how often what has expired is deleted. What has expired
+	// is not delivered or returned, deleted or not.
+	houseworkEvery = time.Minute
+)
+
+// Open opens the file and starts pushing. It fails with ErrLocked when another
+// process has the file open.
+func Open(o Options) (*Server, error) {
+	s := &Server{
+		path:          o.Path,
+		clock:         o.Clock,
+		log:           o.Logger,
+		push:          o.Push,
+		closing:       make(chan struct{}),
+		topics:        make(map[string]*topic),
+		topicIDs:      make(map[uint32]*topic),
+		subscriptions: make(map[string]*subscription),
+		snapshots:     make(map[string]*snapshot),
+	}
+	if s.clock == nil {
+		s.clock = systemClock{}
+	}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	var err error
+	s.writes, err = groupcommit.New(s.commit, groupcommit.Options{MaxItems: maxCommitItems, MaxBytes: maxCommitBytes, InFlight: 1})
+	if err != nil {
+		return nil, err
+	}
+	if s.path == "" {
+		f, err := os.CreateTemp("", "pubsub-*.db")
+		if err != nil {
+			return nil, fmt.Errorf("pubsubserver: %w", err)
+		}
+		f.Close()
+		s.path, s.temporary, o.NoSync = f.Name(), f.Name(), true
+	}
+	s.db, err = bbolt.Open(s.path, 0o600, &bbolt.Options{
+		Timeout: lockWait,
+		// A free list in the file would be written with every commit, and after
+		// a large backlog it is large.
+		NoFreelistSync:  true,
+		FreelistType:    bbolt.FreelistMapType,
+		InitialMmapSize: firstMap,
+		NoStatistics:    true,
+		NoSync:          o.NoSync,
+	})
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, fmt.Errorf("%w: %s", ErrLocked, s.path)
+	case errors.As(err, new(*fs.PathError)):
+		return nil, fmt.Errorf("pubsubserver: %w", err)
+	case err != nil:
+		return nil, fmt.Errorf("pubsubserver: %s is not a Pub/Sub file, or is damaged: %w", s.path, err)
+	}
+	if err := s.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("pubsubserver: %s: %w", s.path, err), s.db.Close())
+	}
+	// Where files can be deleted while they are open, nothing is left behind
+	// even when Close is not called.
+	s.deleteTemporary()
+	s.mu.Lock()
+	s.scheduleHousework()
+	s.mu.Unlock()
+	s.settings.Lock()
+	for _, sub := range s.subscriptions {
+		s.restartPush(sub)
+	}
+	s.settings.Unlock()
+	return s, nil
+}
+
+// Register registers the server's services.
+func (s *Server) Register(r grpc.ServiceRegistrar) {
+	pubsubpb.RegisterPublisherServer(r, s)
+	pubsubpb.RegisterSubscriberServer(r, s)
+}
+
+// Close ends pulls and pushes, finishes what is being written, and closes the
+// file.
+func (s *Server) Close() error {
+	var err error
+	s.closed.Do(func() {
+		close(s.closing)
+		s.settings.Lock()
+		s.mu.Lock()
+		s.stopHousework()
+		subs := make([]*subscription, 0, len(s.subscriptions))
+		for _, sub := range s.subscriptions {
+			subs = append(subs, sub)
+		}
+		s.mu.Unlock()
+		for _, sub := range subs {
+			if sub.stopPush != nil {
+				sub.stopPush()
+			}
+		}
+		s.settings.Unlock()
+		s.mu.Lock()
+		s.stopped = true
+		for _, sub := range subs {
+			sub.disarm()
+			sub.notify()
+		}
+		s.mu.Unlock()
+		s.background.Wait()
+		s.writes.Close()
+		err = s.db.Close()
+		s.deleteTemporary()
+	})
+	return err
+}
+
+func (s *Server) deleteTemporary() {
+	if s.temporary != "" {
+		os.Remove(s.temporary)
+	}
+}
+
+var errClosing = status.Error(codes.Unavailable, "The server is closing.")
+
+// scheduleHousework has housework run after its time.
+func (s *Server) scheduleHousework() {
+	s.stopHousework = s.clock.At(s.clock.Now().Add(houseworkEvery), s.housework)
+}
+
+// housework deletes what has expired.
+func (s *Server) housework() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return
+	}
+	now := s.clock.Now()
+	expired := false
+	for _, sub := range s.subscriptions {
+		sub.expireMessages(now)
+		expired = expired || sub.expired(now)
+	}
+	for _, snap := range s.snapshots {
+		expired = expired || snap.expired(now)
+	}
+	for _, t := range s.topicIDs {
+		if t.sweepable(now) {
+			s.sweep(t)
+		}
+	}
+	if expired {
+		s.background.Go(s.deleteExpired)
+	}
+	s.scheduleHousework()
+}
+
+// deleteExpired deletes the subscriptions and snapshots that have expired.
+func (s *Server) deleteExpired() {
+	s.settings.Lock()
+	defer s.settings.Unlock()
+	s.mu.Lock()
+	var subs []*subscription
+	var snaps []*snapshot
+	now := s.clock.Now()
+	for _, sub := range s.subscriptions {
+		if sub.expired(now) {
+			subs = append(subs, sub)
+		}
+	}
+	for _, snap := range s.snapshots {
+		if snap.expired(now) {
+			snaps = append(snaps, snap)
+		}
+	}
+	s.mu.Unlock()
+	for _, sub := range subs {
+		s.log.Info("a subscription has expired", "subscription", sub.pb.Name)
+		s.deleteSubscription(sub)
+	}
+	for _, snap := range snaps {
+		s.deleteSnapshot(snap)
+	}
+}
+
+// Backlog returns how many messages of the subscription are not acknowledged,
+// and when the oldest of them was published.
+func (s *Server) Backlog(subscription string) (messages int, oldest time.Time, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sub, err := s.findSubscription(subscription)
+	if err != nil {
+		return 0, time.Time{}, err
+	}
+	unacked := sub.unacked()
+	if len(unacked) > 0 {
+		if e := sub.topic.find(unacked[0]); e != nil {
+			oldest = time.Unix(0, e.time)
+		}
+	}
+	return len(unacked), oldest, nil
+}
+
+// write makes one change of the file.
+func (s *Server) write(ctx context.Context, w *write, size int) error {
+	err := s.writes.Do(ctx, w, size)
+	if errors.Is(err, groupcommit.ErrClosed) {
+		return errClosing
+	}
+	if err != nil && ctx.Err() != nil {
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	return err
+}
+
+// later makes one change of the file in the background. s.mu must be held.
+func (s *Server) later(w *write, size int) {
+	if s.stopped {
+		return
+	}
+	s.background.Go(func() {
+		if err := s.write(context.Background(), w, size); err != nil && status.Code(err) != codes.NotFound {
+			s.log.Error("Pub/Sub cannot write its file", "path", s.path, "error", err)
+		}
+	})
+}

@@ -1,0 +1,410 @@
+package pubsubserver
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strconv"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"go.etcd.io/bbolt"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// The file has these buckets:
+//
+//	format         version
+//	topics         name -> record, proto
+//	subscriptions  name -> record, proto
+//	snapshots      name -> record, proto
+//	messages       sequence number -> topic, time, hash of ordering key, proto
+//	marks          sequence number, ID of a subscription or snapshot -> mark
+//
+// A message is there as long as somebody needs it. A subscription needs those
+// of its topic from its floor on that match its filter and have no mark of
+// acknowledgement, so that publishing writes nothing for subscriptions, and the
+// last acknowledgement only deletes the message.
+var (
+	bucketFormat        = []byte("format")
+	bucketTopics        = []byte("topics")
+	bucketSubscriptions = []byte("subscriptions")
+	bucketSnapshots     = []byte("snapshots")
+	bucketMessages      = []byte("messages")
+	bucketMarks         = []byte("marks")
+	keyVersion          = []byte("version")
+)
+
+const version = "pushinbox-pubsub-1"
+
+// transaction is one that writes.
+type transaction struct {
+	*bbolt.Tx
+	messages, marks *bbolt.Bucket
+}
+
+// write is a change of the file, and of what is in memory of it.
+type write struct {
+	// apply changes the file. Its error refuses this write alone; it must then
+	// have changed nothing.
+	apply func(*transaction) error
+	// done is called after the commit with apply's error or the commit's.
+	done func(error)
+}
+
+// commit makes several changes in one transaction. Server.mu is held for apply
+// and done.
+func (s *Server) commit(_ context.Context, writes []*write) []error {
+	errs := make([]error, len(writes))
+	err := s.transact(writes, errs)
+	if err != nil {
+		err = status.Errorf(codes.Unavailable, "The file of this Pub/Sub cannot be written: %v.", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, w := range writes {
+		if err != nil {
+			errs[i] = err
+		}
+		if w.done != nil {
+			w.done(errs[i])
+		}
+	}
+	return errs
+}
+
+func (s *Server) transact(writes []*write, errs []error) error {
+	tx, err := s.db.Begin(true)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	t := &transaction{tx, tx.Bucket(bucketMessages), tx.Bucket(bucketMarks)}
+	// Messages are appended: full pages are not written again.
+	t.messages.FillPercent = 0.95
+	s.mu.Lock()
+	before := s.seq
+	for i, w := range writes {
+		errs[i] = w.apply(t)
+	}
+	after := s.seq
+	s.mu.Unlock()
+	if after != before {
+		if err := t.messages.SetSequence(after); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
+// record is what the file has of a topic, a subscription or a snapshot besides
+// its message.
+type record struct {
+	// ID is unique. That of a subscription changes with a seek, so that its
+	// marks count no more.
+	ID    uint32
+	Topic uint32
+	// Floor is the first message that can be unacknowledged, and Until when it
+	// was published at the earliest, in Unix nanoseconds.
+	Floor uint64
+	Until int64
+}
+
+const recordSize = 24
+
+func encodeRecord(r record, m proto.Message) []byte {
+	b, _ := binary.Append(make([]byte, 0, recordSize+proto.Size(m)), binary.BigEndian, r)
+	b, err := proto.MarshalOptions{}.MarshalAppend(b, m)
+	if err != nil {
+		panic(err) // strings were checked for UTF-8 when they came in
+	}
+	return b
+}
+
+func decodeRecord(b []byte, m proto.Message) (r record, err error) {
+	if _, err := binary.Decode(b, binary.BigEndian, &r); err != nil {
+		return r, err
+	}
+	return r, proto.Unmarshal(b[recordSize:], m)
+}
+
+// nextID returns a new ID for a record.
+func nextID(tx *bbolt.Tx) (uint32, error) {
+	id, err := tx.Bucket(bucketFormat).NextSequence()
+	return uint32(id), err
+}
+
+func seqKey(seq uint64) []byte { return binary.BigEndian.AppendUint64(make([]byte, 0, 8), seq) }
+
+// headerSize is the size of what precedes a message in the file: topic, time and
+// what stands for the ordering key.
+const headerSize = 20
+
+// encodeMessage returns a message as the file has it, but for topic and time.
+func encodeMessage(m *pubsubpb.PubsubMessage) ([]byte, error) {
+	m = &pubsubpb.PubsubMessage{Data: m.Data, Attributes: m.Attributes, OrderingKey: m.OrderingKey}
+	return proto.MarshalOptions{}.MarshalAppend(make([]byte, headerSize, headerSize+proto.Size(m)), m)
+}
+
+func setHeader(value []byte, topic uint32, e *entry) {
+	binary.BigEndian.PutUint32(value, topic)
+	binary.BigEndian.PutUint64(value[4:], uint64(e.time))
+	binary.BigEndian.PutUint64(value[12:], e.key)
+}
+
+func header(seq uint64, value []byte) (topic uint32, e entry, err error) {
+	if len(value) < headerSize {
+		return 0, entry{}, fmt.Errorf("message %d is cut off", seq)
+	}
+	return binary.BigEndian.Uint32(value), entry{
+		seq:  seq,
+		time: int64(binary.BigEndian.Uint64(value[4:])),
+		key:  binary.BigEndian.Uint64(value[12:]),
+		size: int32(len(value)),
+	}, nil
+}
+
+func decodeMessage(seq uint64, value []byte) (*pubsubpb.PubsubMessage, error) {
+	m := &pubsubpb.PubsubMessage{}
+	_, e, err := header(seq, value)
+	if err != nil {
+		return nil, err
+	}
+	if err := proto.Unmarshal(value[headerSize:], m); err != nil {
+		return nil, fmt.Errorf("message %d: %w", seq, err)
+	}
+	m.MessageId = strconv.FormatUint(seq, 10)
+	m.PublishTime = timestamppb.New(time.Unix(0, e.time))
+	return m, nil
+}
+
+// read returns messages, nil for those that are no longer there.
+func (s *Server) read(seqs []uint64) ([]*pubsubpb.PubsubMessage, error) {
+	messages := make([]*pubsubpb.PubsubMessage, len(seqs))
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketMessages)
+		for i, seq := range seqs {
+			if v := b.Get(seqKey(seq)); v != nil {
+				m, err := decodeMessage(seq, v)
+				if err != nil {
+					return err
+				}
+				messages[i] = m
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, status.Errorf(codes.Unavailable, "The file of this Pub/Sub cannot be read: %v.", err)
+	}
+	return messages, nil
+}
+
+// hashKey returns what stands for an ordering key in memory: 0 for none.
+func hashKey(key string) uint64 {
+	if key == "" {
+		return 0
+	}
+	h := fnv.New64a()
+	h.Write([]byte(key))
+	return max(h.Sum64(), 1)
+}
+
+// A mark says that a message is acknowledged, or how often it was delivered and
+// when it is delivered next.
+
+var markAcked = []byte{1}
+
+func markKey(seq uint64, id uint32) []byte {
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(make([]byte, 0, 12), seq), id)
+}
+
+func markAttempts(attempts int32, next int64) []byte {
+	b := binary.BigEndian.AppendUint32(make([]byte, 0, 12), uint32(attempts))
+	return binary.BigEndian.AppendUint64(b, uint64(next))
+}
+
+// deleteMessage deletes a message and its marks.
+func (tx *transaction) deleteMessage(e *entry) error {
+	key := seqKey(e.seq)
+	if e.marked {
+		c := tx.marks.Cursor()
+		for k, _ := c.Seek(key); k != nil && bytes.HasPrefix(k, key); k, _ = c.Seek(key) {
+			if err := tx.marks.Delete(k); err != nil {
+				return err
+			}
+		}
+	}
+	return tx.messages.Delete(key)
+}
+
+// load reads the file, and makes a new one what it has to be.
+func (s *Server) load() error {
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		first, _ := tx.Cursor().First()
+		for _, name := range [][]byte{bucketFormat, bucketTopics, bucketSubscriptions, bucketSnapshots, bucketMessages, bucketMarks} {
+			if first == nil {
+				if _, err := tx.CreateBucket(name); err != nil {
+					return err
+				}
+			} else if tx.Bucket(name) == nil {
+				return errors.New("it is not a Pub/Sub file")
+			}
+		}
+		format, messages := tx.Bucket(bucketFormat), tx.Bucket(bucketMessages)
+		if first != nil {
+			if v := format.Get(keyVersion); string(v) != version {
+				return fmt.Errorf("its format is %q, not %q", v, version)
+			}
+			return nil
+		}
+		// IDs are numbers as Pub/Sub's, that no other file repeats: to an inbox
+		// that outlives this file, a message with the same ID is a redelivery.
+		if err := messages.SetSequence(uint64(s.clock.Now().UnixMicro())); err != nil {
+			return err
+		}
+		return format.Put(keyVersion, []byte(version))
+	})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.db.View(s.loadAll)
+}
+
+func (s *Server) loadAll(tx *bbolt.Tx) error {
+	s.seq = tx.Bucket(bucketMessages).Sequence()
+	err := tx.Bucket(bucketTopics).ForEach(func(_, v []byte) error {
+		pb := &pubsubpb.Topic{}
+		r, err := decodeRecord(v, pb)
+		s.addTopic(r, pb)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	err = tx.Bucket(bucketSubscriptions).ForEach(func(_, v []byte) error {
+		pb := &pubsubpb.Subscription{}
+		r, err := decodeRecord(v, pb)
+		if err != nil {
+			return err
+		}
+		s.addSubscription(r, pb)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = tx.Bucket(bucketSnapshots).ForEach(func(_, v []byte) error {
+		pb := &pubsubpb.Snapshot{}
+		r, err := decodeRecord(v, pb)
+		s.addSnapshot(r, pb, nil)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return s.loadMessages(tx)
+}
+
+// topicByID returns a topic, or what is left of one that was deleted.
+func (s *Server) topicByID(id uint32) *topic {
+	if t := s.topicIDs[id]; t != nil {
+		return t
+	}
+	t := &topic{record: record{ID: id}, subs: make(map[*subscription]struct{}), snaps: make(map[*snapshot]struct{})}
+	s.topicIDs[id] = t
+	return t
+}
+
+func (s *Server) loadMessages(tx *bbolt.Tx) error {
+	now := s.clock.Now()
+	marks := tx.Bucket(bucketMarks).Cursor()
+	mark, state := marks.First()
+	mine := make(map[uint32][]byte)
+	err := tx.Bucket(bucketMessages).ForEach(func(k, v []byte) error {
+		seq := binary.BigEndian.Uint64(k)
+		id, e, err := header(seq, v)
+		if err != nil {
+			return err
+		}
+		t := s.topicByID(id)
+		m := &pubsubpb.PubsubMessage{}
+		if t.filtered() {
+			if m, err = decodeMessage(seq, v); err != nil {
+				return err
+			}
+		}
+		s.lastPublish = max(s.lastPublish, e.time)
+		clear(mine)
+		for ; mark != nil && bytes.Compare(mark[:8], k) <= 0; mark, state = marks.Next() {
+			if bytes.Equal(mark[:8], k) {
+				e.marked = true
+				mine[binary.BigEndian.Uint32(mark[8:])] = state
+			}
+		}
+		for sub := range t.subs {
+			state := mine[sub.ID]
+			if seq < sub.Floor || len(state) == 1 || !sub.wants(m.Attributes, e.time) || sub.outdated(&e, now) {
+				continue
+			}
+			e.refs++
+			if len(state) == 12 {
+				sub.restore(&e, int32(binary.BigEndian.Uint32(state)), int64(binary.BigEndian.Uint64(state[4:])))
+			} else {
+				sub.fresh.push(seq)
+			}
+		}
+		for snap := range t.snaps {
+			if len(mine[snap.ID]) == 1 {
+				snap.acked = append(snap.acked, seq)
+			} else if seq >= snap.Floor {
+				e.refs++
+			}
+		}
+		t.entries = append(t.entries, e)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, sub := range s.subscriptions {
+		sub.arm()
+	}
+	for _, t := range s.topicIDs {
+		if t.sweepable(now) {
+			s.sweep(t)
+		}
+	}
+	return nil
+}
+
+// putMarks marks messages as acknowledged to a subscription or snapshot that is
+// about to be stored.
+func (s *Server) putMarks(ctx context.Context, t *topic, id uint32, acked []uint64) error {
+	for piece := range slices.Chunk(acked, maxDeletes) {
+		err := s.write(ctx, &write{apply: func(tx *transaction) error {
+			for _, seq := range piece {
+				if e := t.find(seq); e != nil {
+					e.marked = true
+					if err := tx.marks.Put(markKey(seq, id), markAcked); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		}}, alone)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,670 @@
+package pubsubserver
+
+import (
+	"container/heap"
+	"encoding/base64"
+	"encoding/binary"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+)
+
+// subscription is a subscription with its unacknowledged messages. Each of them
+// is in one place: in fresh, in deliveries, or in keys.
+type subscription struct {
+	record
+	s      *Server
+	pb     *pubsubpb.Subscription
+	topic  *topic
+	filter filter
+	// fresh are messages that were never delivered, by seq.
+	fresh fifo[uint64]
+	// deliveries are those that were, and those that are next of their key.
+	deliveries map[uint64]*delivery
+	ready      schedule // to be delivered now, by since when
+	timed      schedule // leased or waiting, by until when
+	// keys has the ordering keys with a delivery, and what comes after it.
+	keys   map[uint64]*fifo[uint64]
+	leases uint32 // counts leases
+	// unsaved are those whose attempts are to be written.
+	unsaved []*delivery
+	// changed is closed when something can be leased that could not be before,
+	// or the subscription has ended; nil when nobody waits.
+	changed  chan struct{}
+	ended    error // what pulls get from now on
+	active   time.Time
+	alarm    time.Time
+	disarm   func() bool
+	stopPush func() // guarded by Server.settings
+}
+
+// delivery is a message that is being delivered or was before.
+type delivery struct {
+	seq      uint64
+	key      uint64
+	at       int64 // Unix nanoseconds: when its state ends, or since when it is ready
+	owner    *stream
+	attempts int32 // that have failed
+	lease    uint32
+	index    int32 // in its schedule
+	size     int32
+	state    state
+}
+
+type state uint8
+
+const (
+	stateReady   state = iota
+	stateWaiting       // for the next attempt
+	stateLeased
+	stateDead // on its way to the dead-letter topic
+)
+
+// schedule is a heap of deliveries by time.
+type schedule []*delivery
+
+func (h schedule) Len() int { return len(h) }
+func (h schedule) Less(i, j int) bool {
+	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].seq < h[j].seq
+}
+func (h schedule) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = int32(i), int32(j)
+}
+func (h *schedule) Push(x any) {
+	d := x.(*delivery)
+	d.index = int32(len(*h))
+	*h = append(*h, d)
+}
+func (h *schedule) Pop() any {
+	last := len(*h) - 1
+	d := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return d
+}
+
+// forever is the end of a lease that the dispatcher ends.
+const forever = math.MaxInt64
+
+// addSubscription adds a subscription. Server.mu must be held, but by load.
+func (s *Server) addSubscription(r record, pb *pubsubpb.Subscription) *subscription {
+	sub := &subscription{record: r, s: s, pb: pb, topic: s.topicByID(r.Topic), active: s.clock.Now(), disarm: func() bool { return false }}
+	sub.filter, _ = parseFilter(pb.Filter) // it was parsed before it was stored
+	sub.clear()
+	s.subscriptions[pb.Name] = sub
+	if !pb.Detached {
+		sub.topic.subs[sub] = struct{}{}
+		sub.topic.setKeep()
+	}
+	return sub
+}
+
+// clear forgets all messages.
+func (sub *subscription) clear() {
+	for _, d := range sub.deliveries {
+		sub.disown(d)
+	}
+	sub.fresh = fifo[uint64]{}
+	sub.deliveries = make(map[uint64]*delivery)
+	sub.keys = make(map[uint64]*fifo[uint64])
+	sub.ready, sub.timed, sub.unsaved = nil, nil, nil
+}
+
+// wants says whether a message published now is one for the subscription.
+func (sub *subscription) wants(attributes map[string]string, at int64) bool {
+	return at >= sub.Until && (sub.filter == nil || sub.filter(attributes))
+}
+
+// outdated says whether a message is older than the subscription keeps them.
+func (sub *subscription) outdated(e *entry, now time.Time) bool {
+	keep := max(sub.pb.MessageRetentionDuration.AsDuration(), sub.topic.pb.GetMessageRetentionDuration().AsDuration())
+	return e.time+int64(keep) <= now.UnixNano()
+}
+
+// expired says whether nobody waits for messages, and nobody did anything with
+// the subscription for as long as its expiration policy says.
+func (sub *subscription) expired(now time.Time) bool {
+	ttl := sub.pb.ExpirationPolicy.GetTtl().AsDuration()
+	return ttl > 0 && sub.changed == nil && !now.Before(sub.active.Add(ttl))
+}
+
+// wait returns a channel that is closed by notify.
+func (sub *subscription) wait() <-chan struct{} {
+	if sub.changed == nil {
+		sub.changed = make(chan struct{})
+	}
+	return sub.changed
+}
+
+func (sub *subscription) notify() {
+	if sub.changed != nil {
+		close(sub.changed)
+		sub.changed = nil
+	}
+}
+
+// end makes pulls fail.
+func (sub *subscription) end(err error) {
+	sub.ended = err
+	sub.disarm()
+	sub.notify()
+}
+
+// unacked returns the messages that are not acknowledged, by seq.
+func (sub *subscription) unacked() []uint64 {
+	seqs := slices.Concat(sub.fresh.all(), slices.Collect(maps.Keys(sub.deliveries)))
+	for _, parked := range sub.keys {
+		seqs = append(seqs, parked.all()...)
+	}
+	slices.Sort(seqs)
+	return seqs
+}
+
+// put puts a delivery where its state belongs.
+func (sub *subscription) put(d *delivery, to state, at int64) {
+	d.state, d.at = to, at
+	switch {
+	case to == stateReady:
+		heap.Push(&sub.ready, d)
+	case to != stateDead && at != forever:
+		heap.Push(&sub.timed, d)
+	default:
+		d.index = -1
+	}
+}
+
+// take takes a delivery out of its schedule.
+func (sub *subscription) take(d *delivery) {
+	switch {
+	case d.state == stateReady:
+		heap.Remove(&sub.ready, int(d.index))
+	case d.index >= 0:
+		heap.Remove(&sub.timed, int(d.index))
+	}
+	d.index = -1
+}
+
+// add makes a delivery of a message.
+func (sub *subscription) add(e *entry, attempts int32) *delivery {
+	d := &delivery{seq: e.seq, attempts: attempts, size: e.size}
+	if sub.pb.EnableMessageOrdering {
+		d.key = e.key
+		if d.key != 0 && sub.keys[d.key] == nil {
+			sub.keys[d.key] = &fifo[uint64]{}
+		}
+	}
+	sub.deliveries[d.seq] = d
+	return d
+}
+
+// restore adds a message that was delivered before the file was opened.
+func (sub *subscription) restore(e *entry, attempts int32, next int64) {
+	if parked := sub.keys[e.key]; parked != nil && sub.pb.EnableMessageOrdering {
+		parked.push(e.seq)
+		return
+	}
+	sub.put(sub.add(e, attempts), stateWaiting, next)
+}
+
+// lease takes up to n messages that are due, with about size bytes, until a
+// time that is after ack, or forever. The messages themselves are still to be
+// read.
+func (sub *subscription) lease(n, size int, ack time.Duration, owner *stream) []*delivery {
+	now := sub.s.clock.Now()
+	sub.active = now
+	until := int64(forever)
+	if ack > 0 {
+		until = now.Add(ack).UnixNano()
+	}
+	var leased []*delivery
+	for len(leased) < n && (size > 0 || len(leased) == 0) {
+		d := sub.next(now)
+		if d == nil {
+			break
+		}
+		sub.leases++
+		d.lease, d.owner = sub.leases, owner
+		sub.put(d, stateLeased, until)
+		owner.add(d)
+		size -= int(d.size)
+		leased = append(leased, d)
+	}
+	sub.arm()
+	return leased
+}
+
+// next takes what is due longest.
+func (sub *subscription) next(now time.Time) *delivery {
+	var outdated []uint64
+	defer func() { sub.settle(outdated) }()
+	for {
+		var fresh *entry
+		if sub.fresh.len() > 0 {
+			fresh = sub.topic.find(sub.fresh.front())
+			if parked := sub.keys[fresh.key]; parked != nil && sub.pb.EnableMessageOrdering {
+				parked.push(sub.fresh.pop())
+				continue
+			}
+			if sub.outdated(fresh, now) {
+				outdated = append(outdated, sub.fresh.pop())
+				continue
+			}
+		}
+		if len(sub.ready) > 0 && (fresh == nil || sub.ready[0].at <= fresh.time) {
+			d := sub.ready[0]
+			sub.take(d)
+			if sub.outdated(sub.topic.find(d.seq), now) {
+				sub.remove(d, now)
+				outdated = append(outdated, d.seq)
+				continue
+			}
+			return d
+		}
+		if fresh == nil {
+			return nil
+		}
+		sub.fresh.pop()
+		return sub.add(fresh, 0)
+	}
+}
+
+// remove removes a delivery, which is in no schedule, and makes the next one of
+// its key ready.
+func (sub *subscription) remove(d *delivery, now time.Time) {
+	delete(sub.deliveries, d.seq)
+	sub.disown(d)
+	if d.key == 0 {
+		return
+	}
+	parked := sub.keys[d.key]
+	if parked.len() == 0 {
+		delete(sub.keys, d.key)
+		return
+	}
+	next := sub.add(sub.topic.find(parked.pop()), 0)
+	sub.put(next, stateReady, now.UnixNano())
+	sub.notify()
+}
+
+// disown ends the hold of a stream on a delivery.
+func (sub *subscription) disown(d *delivery) {
+	if d.owner != nil {
+		d.owner.remove(d)
+		d.owner = nil
+		sub.notify()
+	}
+}
+
+// acknowledge removes a message and reports whether it was there.
+func (sub *subscription) acknowledge(seq uint64, now time.Time) bool {
+	if d := sub.deliveries[seq]; d != nil {
+		if d.state == stateDead {
+			return false
+		}
+		sub.take(d)
+		sub.remove(d, now)
+		return true
+	}
+	// It was delivered before a restart.
+	if sub.fresh.delete(seq) {
+		return true
+	}
+	for _, parked := range sub.keys {
+		if parked.delete(seq) {
+			return true
+		}
+	}
+	return false
+}
+
+// settle writes that messages, which were removed, are acknowledged, and does
+// not wait for it.
+func (sub *subscription) settle(seqs []uint64) {
+	for piece := range slices.Chunk(seqs, maxDeletes) {
+		sub.s.later(sub.settling(piece), settlingSize(piece))
+	}
+}
+
+// settlingSize counts an acknowledgement so that no commit has more than
+// maxDeletes of them.
+func settlingSize(seqs []uint64) int { return len(seqs) * (maxCommitBytes / maxDeletes) }
+
+func (sub *subscription) settling(seqs []uint64) *write {
+	var gone []uint64
+	id := sub.ID
+	return &write{
+		apply: func(tx *transaction) error {
+			now := sub.s.clock.Now()
+			for _, seq := range seqs {
+				deleted, err := tx.unref(sub.topic, seq, id, now)
+				if err != nil {
+					return err
+				}
+				if deleted {
+					gone = append(gone, seq)
+				}
+			}
+			return nil
+		},
+		done: func(err error) {
+			switch {
+			case err == nil:
+				sub.topic.forget(gone)
+			case sub.ID == id && sub.ended == nil: // or nobody needs them any more
+				for _, seq := range seqs {
+					if e := sub.topic.find(seq); e != nil {
+						e.refs++
+						sub.put(sub.add(e, 0), stateReady, sub.s.clock.Now().UnixNano())
+					}
+				}
+				sub.notify()
+			}
+		},
+	}
+}
+
+// unref takes note that a subscription does not need a message any more, and
+// deletes the message when nobody does.
+func (tx *transaction) unref(t *topic, seq uint64, id uint32, now time.Time) (deleted bool, err error) {
+	e := t.find(seq)
+	if e == nil {
+		return false, nil
+	}
+	e.refs--
+	if t.unneeded(e, now) {
+		return true, tx.deleteMessage(e)
+	}
+	e.marked = true
+	return false, tx.marks.Put(markKey(seq, id), markAcked)
+}
+
+// nack makes a message, whose delivery has failed, due again or dead.
+func (sub *subscription) nack(d *delivery, now time.Time) {
+	sub.take(d)
+	sub.disown(d)
+	d.attempts++
+	policy := sub.pb.DeadLetterPolicy
+	if policy != nil && d.attempts >= policy.MaxDeliveryAttempts {
+		sub.put(d, stateDead, 0)
+		sub.bury(d, policy.DeadLetterTopic)
+		return
+	}
+	if delay := retryDelay(sub.pb.RetryPolicy, d.attempts); delay > 0 {
+		sub.put(d, stateWaiting, now.Add(delay).UnixNano())
+	} else {
+		sub.put(d, stateReady, now.UnixNano())
+		sub.notify()
+	}
+	if policy != nil || sub.pb.RetryPolicy != nil {
+		sub.save(d)
+	}
+}
+
+// retryDelay is how long a message rests after this many attempts.
+func retryDelay(p *pubsubpb.RetryPolicy, attempts int32) time.Duration {
+	if p == nil {
+		return 0
+	}
+	delay, most := p.MinimumBackoff.AsDuration(), p.MaximumBackoff.AsDuration()
+	for ; attempts > 1 && delay > 0 && delay < most; attempts-- {
+		delay *= 2
+	}
+	return min(delay, most)
+}
+
+// save has the attempts and the time of the next one written.
+func (sub *subscription) save(d *delivery) {
+	if sub.unsaved = append(sub.unsaved, d); len(sub.unsaved) > 1 {
+		return // together with the first
+	}
+	sub.s.later(&write{apply: func(tx *transaction) error {
+		unsaved := sub.unsaved
+		sub.unsaved = nil
+		for _, d := range unsaved {
+			e := sub.topic.find(d.seq)
+			if e == nil || sub.deliveries[d.seq] != d {
+				continue
+			}
+			next := d.at
+			if d.state == stateLeased {
+				next = 0
+			}
+			e.marked = true
+			if err := tx.marks.Put(markKey(d.seq, sub.ID), markAttempts(d.attempts, next)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}, 0)
+}
+
+// bury moves a message to the dead-letter topic. While that does not exist, the
+// message is delivered further.
+func (sub *subscription) bury(d *delivery, name string) {
+	s := sub.s
+	var p *publishing
+	var deleted bool
+	s.later(&write{
+		apply: func(tx *transaction) error {
+			if sub.deliveries[d.seq] != d {
+				return nil
+			}
+			t := s.topics[name]
+			if t == nil {
+				return notFound(name)
+			}
+			m, err := decodeMessage(d.seq, tx.messages.Get(seqKey(d.seq)))
+			if err != nil {
+				return err
+			}
+			burial, err := newPublishing([]*pubsubpb.PubsubMessage{sub.deadLetter(m, d.attempts)})
+			if err != nil {
+				return err
+			}
+			if err := burial.apply(s, t, tx); err != nil {
+				return err
+			}
+			p = burial
+			deleted, err = tx.unref(sub.topic, d.seq, sub.ID, s.clock.Now())
+			return err
+		},
+		done: func(err error) {
+			if sub.deliveries[d.seq] != d {
+				return
+			}
+			now := s.clock.Now()
+			if err != nil {
+				if p != nil {
+					sub.topic.find(d.seq).refs++
+				}
+				sub.put(d, stateWaiting, now.Add(max(retryDelay(sub.pb.RetryPolicy, d.attempts), burialRetry)).UnixNano())
+				sub.arm()
+				return
+			}
+			sub.remove(d, now)
+			if deleted {
+				sub.topic.forget([]uint64{d.seq})
+			}
+			p.done(nil)
+		},
+	}, int(d.size))
+}
+
+// burialRetry is how long a message at least waits that could not be moved to
+// the dead-letter topic.
+const burialRetry = 10 * time.Second
+
+func (sub *subscription) deadLetter(m *pubsubpb.PubsubMessage, attempts int32) *pubsubpb.PubsubMessage {
+	m = proto.CloneOf(m)
+	if m.Attributes == nil {
+		m.Attributes = make(map[string]string)
+	}
+	name := strings.Split(sub.pb.Name, "/")
+	m.Attributes["CloudPubSubDeadLetterSourceDeliveryCount"] = strconv.Itoa(int(attempts))
+	m.Attributes["CloudPubSubDeadLetterSourceSubscription"] = name[3]
+	m.Attributes["CloudPubSubDeadLetterSourceSubscriptionProject"] = name[1]
+	m.Attributes["CloudPubSubDeadLetterSourceTopicPublishTime"] = m.PublishTime.AsTime().Format("2006-01-02T15:04:05.000+00:00")
+	return m
+}
+
+// arm has tick called when the next lease or wait ends.
+func (sub *subscription) arm() {
+	if len(sub.timed) == 0 || sub.ended != nil || sub.s.stopped {
+		return
+	}
+	// An alarm that is too early does no harm, and is cheaper to leave alone.
+	next := time.Unix(0, sub.timed[0].at)
+	if !sub.alarm.IsZero() && !next.Before(sub.alarm) {
+		return
+	}
+	sub.disarm()
+	sub.alarm = next
+	sub.disarm = sub.s.clock.At(next, sub.tick)
+}
+
+// tick ends the leases and waits whose time has come.
+func (sub *subscription) tick() {
+	sub.s.mu.Lock()
+	defer sub.s.mu.Unlock()
+	now := sub.s.clock.Now()
+	sub.disarm() // a later alarm, if this is a late call of an earlier one
+	sub.alarm = time.Time{}
+	for len(sub.timed) > 0 && sub.timed[0].at <= now.UnixNano() {
+		d := sub.timed[0]
+		if d.state == stateLeased {
+			sub.nack(d, now)
+			continue
+		}
+		sub.take(d)
+		sub.put(d, stateReady, d.at)
+		sub.notify()
+	}
+	sub.arm()
+}
+
+// expireMessages drops what is too old and not being delivered.
+func (sub *subscription) expireMessages(now time.Time) {
+	var outdated []uint64
+	for sub.fresh.len() > 0 && sub.outdated(sub.topic.find(sub.fresh.front()), now) {
+		outdated = append(outdated, sub.fresh.pop())
+	}
+	for _, parked := range sub.keys {
+		for parked.len() > 0 && sub.outdated(sub.topic.find(parked.front()), now) {
+			outdated = append(outdated, parked.pop())
+		}
+	}
+	for _, d := range sub.deliveries {
+		if (d.state == stateReady || d.state == stateWaiting) && sub.outdated(sub.topic.find(d.seq), now) {
+			sub.take(d)
+			sub.remove(d, now)
+			outdated = append(outdated, d.seq)
+		}
+	}
+	sub.settle(outdated)
+}
+
+// Ack IDs name the subscription's ID, the lease and the message.
+const ackIDSize = 16
+
+func (sub *subscription) ackID(d *delivery) string {
+	b := binary.BigEndian.AppendUint32(make([]byte, 0, ackIDSize), sub.ID)
+	b = binary.BigEndian.AppendUint32(b, d.lease)
+	b = binary.BigEndian.AppendUint64(b, d.seq)
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+type ackID struct {
+	sub, lease uint32
+	seq        uint64
+}
+
+func parseAckIDs(ids []string) ([]ackID, error) {
+	parsed := make([]ackID, len(ids))
+	for i, id := range ids {
+		b, err := base64.RawURLEncoding.DecodeString(id)
+		if err != nil || len(b) != ackIDSize {
+			return nil, status.Errorf(codes.InvalidArgument, "You have passed an invalid ack ID to the service (ack_id=%s).", id)
+		}
+		parsed[i] = ackID{binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint64(b[8:])}
+	}
+	return parsed, nil
+}
+
+// acknowledgeAll removes messages and returns those that were there. Those of
+// an older lease count too; those from before a seek do not.
+func (sub *subscription) acknowledgeAll(ids []ackID) []uint64 {
+	now := sub.s.clock.Now()
+	sub.active = now
+	seqs := make([]uint64, 0, len(ids))
+	for _, id := range ids {
+		if id.sub == sub.ID && sub.acknowledge(id.seq, now) {
+			seqs = append(seqs, id.seq)
+		}
+	}
+	return seqs
+}
+
+// extend makes leases end after d from now; 0 ends them. Those that have ended
+// already stay so.
+func (sub *subscription) extend(id ackID, d time.Duration) {
+	now := sub.s.clock.Now()
+	sub.active = now
+	m := sub.deliveries[id.seq]
+	if m == nil || id.sub != sub.ID || m.state != stateLeased || m.lease != id.lease {
+		return
+	}
+	if d == 0 {
+		sub.nack(m, now)
+	} else {
+		sub.take(m)
+		sub.put(m, stateLeased, now.Add(d).UnixNano())
+	}
+	sub.arm()
+}
+
+// fifo is a queue.
+type fifo[T uint64] struct {
+	items []T
+	head  int
+}
+
+func (q *fifo[T]) len() int { return len(q.items) - q.head }
+func (q *fifo[T]) front() T { return q.items[q.head] }
+func (q *fifo[T]) all() []T { return q.items[q.head:] }
+
+func (q *fifo[T]) push(x T) {
+	if len(q.items) == cap(q.items) && q.head >= q.len() {
+		n := copy(q.items, q.items[q.head:])
+		q.items, q.head = q.items[:n], 0
+	}
+	q.items = append(q.items, x)
+}
+
+func (q *fifo[T]) pop() T {
+	x := q.items[q.head]
+	if q.head++; q.head == len(q.items) {
+		q.items, q.head = q.items[:0], 0
+		if cap(q.items) > 1000 {
+			q.items = nil
+		}
+	}
+	return x
+}
+
+// delete removes x from a queue that is sorted.
+func (q *fifo[T]) delete(x T) bool {
+	i, ok := slices.BinarySearch(q.all(), x)
+	if ok {
+		q.items = slices.Delete(q.items, q.head+i, q.head+i+1)
+	}
+	return ok
+}
