@@ -259,7 +259,7 @@ func (sub *subscription) next(now time.Time) *delivery {
 				continue
 			}
 		}
-		if len(sub.ready) > 0 && (fresh == nil || sub.ready[0].at <= fresh.time) {
+		if len(sub.ready) > 0 && (fresh == nil || sub.ready[0].at < fresh.time) {
 			d := sub.ready[0]
 			sub.take(d)
 			if sub.outdated(sub.topic.find(d.seq), now) {

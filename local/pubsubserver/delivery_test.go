@@ -1,0 +1,425 @@
+package pubsubserver
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+)
+
+// TestLease is what becomes of one message after it was pulled.
+func TestLease(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		do func(w *world, got []*pubsubpb.ReceivedMessage)
+		// due is when the message comes again; 0: never.
+		due time.Duration
+	}{
+		"lease_ends":        {func(*world, []*pubsubpb.ReceivedMessage) {}, 20 * time.Second},
+		"nack":              {func(w *world, got []*pubsubpb.ReceivedMessage) { w.nack(subS, got) }, time.Nanosecond},
+		"ack":               {func(w *world, got []*pubsubpb.ReceivedMessage) { w.ack(subS, got) }, 0},
+		"ack_and_restart":   {func(w *world, got []*pubsubpb.ReceivedMessage) { w.ack(subS, got); w.reopen() }, 0},
+		"extended":          {func(w *world, got []*pubsubpb.ReceivedMessage) { w.deadline(subS, got, 60) }, time.Minute},
+		"shortened":         {func(w *world, got []*pubsubpb.ReceivedMessage) { w.deadline(subS, got, 1) }, time.Second},
+		"restart":           {func(w *world, got []*pubsubpb.ReceivedMessage) { w.reopen() }, time.Nanosecond},
+		"restart_then_ack":  {func(w *world, got []*pubsubpb.ReceivedMessage) { w.reopen(); w.ack(subS, got) }, 0},
+		"ack_after_the_end": {func(w *world, got []*pubsubpb.ReceivedMessage) { time.Sleep(21 * time.Second); w.ack(subS, got) }, 0},
+		"nack_after_ack":    {func(w *world, got []*pubsubpb.ReceivedMessage) { w.ack(subS, got); w.nack(subS, got) }, 0},
+		"extended_too_late": {func(w *world, got []*pubsubpb.ReceivedMessage) {
+			time.Sleep(21 * time.Second)
+			w.deadline(subS, got, 600)
+		}, time.Nanosecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.createSub(&pubsubpb.Subscription{AckDeadlineSeconds: 20})
+				w.publish("m")
+				test.do(w, w.expect(subS, "m"))
+				if test.due == 0 {
+					time.Sleep(time.Hour)
+					w.expect(subS)
+					w.expectInFile(0, 0)
+					return
+				}
+				time.Sleep(test.due - time.Nanosecond)
+				if test.due > time.Nanosecond {
+					w.expect(subS)
+				}
+				time.Sleep(time.Nanosecond)
+				w.expect(subS, "m")
+			})
+		})
+	}
+}
+
+func TestSubscriptionsAreIndependent(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.createSub(&pubsubpb.Subscription{})
+		w.createSub(&pubsubpb.Subscription{Name: subOther})
+		w.publish("a", "b")
+		w.ack(subS, w.expect(subS, "a", "b"))
+		w.expectInFile(2, 2)
+		w.reopen()
+		w.expect(subS)
+		w.ack(subOther, w.expect(subOther, "a", "b"))
+		w.expectInFile(0, 0)
+		w.reopen()
+		w.expect(subOther)
+	})
+}
+
+func TestPublishGivesIDsAndTimes(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.createSub(&pubsubpb.Subscription{})
+		time.Sleep(1234567 * time.Nanosecond)
+		ids := w.publish("a")
+		w.reopen()
+		ids = append(ids, w.publish("b")...)
+		got := w.expect(subS, "a", "b")
+		for i, r := range got {
+			if r.Message.MessageId != ids[i] {
+				w.Errorf("the ID is %s, Publish answered %s", r.Message.MessageId, ids[i])
+			}
+			if at := r.Message.PublishTime.AsTime(); at.Nanosecond() != 1_000_000 {
+				w.Errorf("the publish time is %s, want milliseconds", at)
+			}
+		}
+		if ids[0] == ids[1] {
+			w.Error("an ID was given again after a restart")
+		}
+	})
+}
+
+// TestRetryPolicy has each delay from the last attempt's end, across a restart.
+func TestRetryPolicy(t *testing.T) {
+	t.Parallel()
+	for _, restart := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restart_%v", restart), func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.createSub(&pubsubpb.Subscription{RetryPolicy: &pubsubpb.RetryPolicy{MinimumBackoff: duration(10 * time.Second), MaximumBackoff: duration(30 * time.Second)}})
+				w.publish("m")
+				w.nack(subS, w.expect(subS, "m"))
+				for _, delay := range []time.Duration{10, 20, 30, 30} {
+					if restart {
+						w.reopen()
+					}
+					time.Sleep(delay*time.Second - time.Nanosecond)
+					w.expect(subS)
+					time.Sleep(time.Nanosecond)
+					w.nack(subS, w.expect(subS, "m"))
+				}
+			})
+		})
+	}
+}
+
+func TestDeadLetter(t *testing.T) {
+	t.Parallel()
+	for _, restart := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restart_%v", restart), func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.createSub(&pubsubpb.Subscription{DeadLetterPolicy: &pubsubpb.DeadLetterPolicy{DeadLetterTopic: topicDead}})
+				// Another subscription counts for itself.
+				w.createSub(&pubsubpb.Subscription{Name: subOther, DeadLetterPolicy: &pubsubpb.DeadLetterPolicy{DeadLetterTopic: topicDead, MaxDeliveryAttempts: 6}})
+				w.createSub(&pubsubpb.Subscription{Name: subDead, Topic: topicDead})
+				w.publish("a:m")
+				var id string
+				for attempt := range 5 {
+					got := w.expect(subS, "a:m")
+					if got[0].DeliveryAttempt != int32(attempt+1) {
+						w.Fatalf("attempt %d is delivered as %d", attempt+1, got[0].DeliveryAttempt)
+					}
+					id = got[0].Message.MessageId
+					if attempt%2 == 0 {
+						w.nack(subS, got)
+					} else {
+						time.Sleep(10 * time.Second)
+					}
+					if restart {
+						synctest.Wait()
+						w.reopen()
+					}
+				}
+				w.expect(subS)
+				dead := w.expect(subDead, "a:m")[0].Message
+				want := map[string]string{
+					"CloudPubSubDeadLetterSourceDeliveryCount":       "5",
+					"CloudPubSubDeadLetterSourceSubscription":        "sub",
+					"CloudPubSubDeadLetterSourceSubscriptionProject": "p",
+					"CloudPubSubDeadLetterSourceTopicPublishTime":    "2000-01-01T00:00:00.000+00:00",
+				}
+				if fmt.Sprint(dead.Attributes) != fmt.Sprint(want) || dead.OrderingKey != "a" || dead.MessageId == id {
+					w.Errorf("the dead letter is %v, want a new ID, key a and attributes %v", dead, want)
+				}
+				if got := w.expect(subOther, "a:m"); got[0].DeliveryAttempt != 1 {
+					w.Errorf("the other subscription's first attempt is %d", got[0].DeliveryAttempt)
+				}
+			})
+		})
+	}
+}
+
+func TestDeadLetterTopicIsMissing(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.createSub(&pubsubpb.Subscription{DeadLetterPolicy: &pubsubpb.DeadLetterPolicy{DeadLetterTopic: topicDead}})
+		w.publish("m")
+		_, err := w.DeleteTopic(w.Context(), &pubsubpb.DeleteTopicRequest{Topic: topicDead})
+		w.must(err)
+		for range 5 {
+			w.nack(subS, w.expect(subS, "m"))
+		}
+		time.Sleep(burialRetry)
+		got := w.expect(subS, "m")
+		w.createSub(&pubsubpb.Subscription{Name: subDead, Topic: topicDead})
+		w.nack(subS, got)
+		w.expect(subS)
+		w.expect(subDead, "m")
+	})
+}
+
+func TestOrdering(t *testing.T) {
+	t.Parallel()
+	for _, restart := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restart_%v", restart), func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				again := func() {
+					if restart {
+						synctest.Wait()
+						w.reopen()
+					}
+				}
+				w.createSub(&pubsubpb.Subscription{EnableMessageOrdering: true, RetryPolicy: &pubsubpb.RetryPolicy{MinimumBackoff: duration(10 * time.Second)}})
+				w.publish("a:1", "a:2", "b:1", "x", "a:3", "b:2")
+				got := w.expect(subS, "a:1", "b:1", "x")
+				w.nack(subS, got[:1])
+				w.ack(subS, got[1:])
+				again()
+				w.publish("a:4")
+				w.ack(subS, w.expect(subS, "b:2")) // a:1 holds a:2 to a:4
+				time.Sleep(10 * time.Second)
+				w.ack(subS, w.expect(subS, "a:1"))
+				again()
+				w.ack(subS, w.expect(subS, "a:2"))
+				w.ack(subS, w.expect(subS, "a:3"))
+				w.ack(subS, w.expect(subS, "a:4"))
+				w.expect(subS)
+				w.expectInFile(0, 0)
+			})
+		})
+	}
+}
+
+func TestWithoutOrdering(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.createSub(&pubsubpb.Subscription{})
+		w.publish("a:1", "a:2", "a:3")
+		w.expect(subS, "a:1", "a:2", "a:3")
+	})
+}
+
+// TestRefusedWaitsItsTurn has a message that is always refused not keep back
+// the others.
+func TestRefusedWaitsItsTurn(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.createSub(&pubsubpb.Subscription{})
+		w.publish("1", "2", "3")
+		var got []string
+		for range 6 {
+			r, err := w.Pull(w.Context(), &pubsubpb.PullRequest{Subscription: subS, MaxMessages: 1, ReturnImmediately: true})
+			w.must(err)
+			got = append(got, dataOf(r.ReceivedMessages)...)
+			w.nack(subS, r.ReceivedMessages)
+			time.Sleep(time.Millisecond)
+		}
+		if want := []string{"1", "2", "3", "1", "2", "3"}; !slices.Equal(got, want) {
+			w.Errorf("delivered %q, want %q", got, want)
+		}
+	})
+}
+
+func TestRetention(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		sub  *pubsubpb.Subscription
+		keep time.Duration
+	}{
+		"default":    {&pubsubpb.Subscription{}, 7 * day},
+		"shortest":   {&pubsubpb.Subscription{MessageRetentionDuration: duration(10 * time.Minute)}, 10 * time.Minute},
+		"longest":    {&pubsubpb.Subscription{MessageRetentionDuration: duration(31 * day), ExpirationPolicy: &pubsubpb.ExpirationPolicy{}}, 31 * day},
+		"after_nack": {&pubsubpb.Subscription{MessageRetentionDuration: duration(time.Hour), Labels: map[string]string{"nack": ""}}, time.Hour},
+		"ordered":    {&pubsubpb.Subscription{MessageRetentionDuration: duration(time.Hour), EnableMessageOrdering: true, Labels: map[string]string{"nack": ""}}, time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				_, nack := test.sub.Labels["nack"]
+				w.createSub(test.sub)
+				w.publish("a:1", "a:2")
+				time.Sleep(test.keep - time.Second)
+				if nack {
+					w.nack(subS, w.pull(subS))
+				}
+				if n, _, err := w.Backlog(subS); n != 2 || err != nil {
+					w.Fatalf("just before the end there are %d messages (%v), want 2", n, err)
+				}
+				w.reopen()
+				time.Sleep(time.Second)
+				w.expect(subS)
+				time.Sleep(houseworkEvery)
+				w.expectInFile(0, 0)
+			})
+		})
+	}
+}
+
+func TestExpiration(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.createSub(&pubsubpb.Subscription{ExpirationPolicy: &pubsubpb.ExpirationPolicy{Ttl: duration(day)}})
+		w.createSub(&pubsubpb.Subscription{Name: subOther, ExpirationPolicy: &pubsubpb.ExpirationPolicy{}})
+		w.publish("m")
+		time.Sleep(day - time.Nanosecond)
+		w.expect(subS, "m") // which is activity
+		time.Sleep(day - time.Nanosecond)
+		w.publish("m") // which is none
+		time.Sleep(time.Nanosecond)
+		if _, err := w.GetSubscription(w.Context(), &pubsubpb.GetSubscriptionRequest{Subscription: subS}); status.Code(err) != codes.NotFound {
+			w.Errorf("GetSubscription of an expired one: %v, want NotFound", err)
+		}
+		w.createSub(&pubsubpb.Subscription{}) // the name is free
+		w.expect(subS)
+		time.Sleep(400 * day)
+		if _, err := w.GetSubscription(w.Context(), &pubsubpb.GetSubscriptionRequest{Subscription: subOther}); err != nil {
+			w.Errorf("GetSubscription of one that never expires: %v", err)
+		}
+		w.expectInFile(0, 0)
+	})
+}
+
+// TestWithoutSubscription has nothing stored that nobody will get.
+func TestWithoutSubscription(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.createTopic(&pubsubpb.Topic{Name: topicT})
+		w.publish("early")
+		w.expectInFile(0, 0)
+		w.createSub(&pubsubpb.Subscription{Filter: "attributes:a"})
+		w.publish("filtered")
+		w.expectInFile(0, 0)
+		w.expect(subS)
+	})
+}
+
+func TestEndings(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		end  func(w *world) error
+		code codes.Code // of a pull that waits and of one that comes later
+	}{
+		"deleted": {func(w *world) error {
+			_, err := w.DeleteSubscription(w.Context(), &pubsubpb.DeleteSubscriptionRequest{Subscription: subS})
+			return err
+		}, codes.NotFound},
+		"detached": {func(w *world) error {
+			_, err := w.DetachSubscription(w.Context(), &pubsubpb.DetachSubscriptionRequest{Subscription: subS})
+			return err
+		}, codes.FailedPrecondition},
+		"pushed": {func(w *world) error {
+			_, err := w.ModifyPushConfig(w.Context(), &pubsubpb.ModifyPushConfigRequest{Subscription: subS, PushConfig: &pubsubpb.PushConfig{PushEndpoint: "http://localhost/"}})
+			return err
+		}, codes.FailedPrecondition},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.createSub(&pubsubpb.Subscription{})
+				w.publish("leased")
+				leased := w.expect(subS, "leased")
+				ended := make(chan error)
+				go func() {
+					_, err := w.Pull(w.Context(), &pubsubpb.PullRequest{Subscription: subS, MaxMessages: 1})
+					ended <- err
+				}()
+				synctest.Wait()
+				w.must(test.end(w))
+				if err := <-ended; status.Code(err) != test.code {
+					w.Errorf("the waiting Pull: %v, want %v", err, test.code)
+				}
+				for range 2 {
+					_, err := w.Pull(w.Context(), &pubsubpb.PullRequest{Subscription: subS, MaxMessages: 1})
+					if status.Code(err) != test.code {
+						w.Errorf("a later Pull: %v, want %v", err, test.code)
+					}
+					w.reopen()
+				}
+				_, err := w.Acknowledge(w.Context(), &pubsubpb.AcknowledgeRequest{Subscription: subS, AckIds: ackIDs(leased)})
+				if err != nil && status.Code(err) != codes.NotFound {
+					w.Errorf("acknowledging what was leased: %v", err)
+				}
+				w.expectInFile(0, 0)
+			})
+		})
+	}
+}
+
+func TestDeletedTopic(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.createSub(&pubsubpb.Subscription{})
+		w.publish("1", "2")
+		_, err := w.DeleteTopic(w.Context(), &pubsubpb.DeleteTopicRequest{Topic: topicT})
+		w.must(err)
+		w.reopen()
+		w.createTopic(&pubsubpb.Topic{Name: topicT}) // another topic of this name
+		w.publish("3")
+		sub, err := w.GetSubscription(w.Context(), &pubsubpb.GetSubscriptionRequest{Subscription: subS})
+		w.must(err)
+		if sub.Topic != "_deleted-topic_" {
+			w.Errorf("the topic is %s", sub.Topic)
+		}
+		w.ack(subS, w.expect(subS, "1", "2"))
+		w.expectInFile(0, 0)
+		list, err := w.ListTopicSubscriptions(w.Context(), &pubsubpb.ListTopicSubscriptionsRequest{Topic: topicT})
+		if err != nil || len(list.Subscriptions) != 0 {
+			w.Errorf("the new topic has subscriptions %v (%v)", list.GetSubscriptions(), err)
+		}
+	})
+}
+
+func TestPullWaits(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.createSub(&pubsubpb.Subscription{})
+		start := time.Now()
+		go func() {
+			time.Sleep(time.Minute)
+			w.publish("m")
+		}()
+		for range 2 { // published after a minute, due again when its lease ends
+			r, err := w.Pull(w.Context(), &pubsubpb.PullRequest{Subscription: subS, MaxMessages: 10})
+			if err != nil || len(r.ReceivedMessages) != 1 {
+				w.Fatalf("Pull gave %v, %v", r, err)
+			}
+		}
+		if took := time.Since(start); took != 70*time.Second {
+			w.Errorf("both came after %s, want 70 s", took)
+		}
+	})
+}
+
+func TestSettingsTakeEffect(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.createSub(&pubsubpb.Subscription{})
+		w.publish("m")
+		_, err := w.UpdateSubscription(w.Context(), &pubsubpb.UpdateSubscriptionRequest{
+			Subscription: &pubsubpb.Subscription{Name: subS, AckDeadlineSeconds: 30, RetryPolicy: &pubsubpb.RetryPolicy{}},
+			UpdateMask:   &fieldmaskpb.FieldMask{Paths: []string{"ack_deadline_seconds", "retry_policy"}},
+		})
+		w.must(err)
+		w.expect(subS, "m")
+		time.Sleep(30*time.Second + 10*time.Second - time.Nanosecond)
+		w.expect(subS)
+		time.Sleep(time.Nanosecond)
+		w.expect(subS, "m")
+	})
+}
