@@ -1,0 +1,180 @@
+package pubsubserver
+
+import (
+	"bufio"
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+)
+
+var full = flag.Bool("full", false, "kill the server fifty times in place of five")
+
+// childPath is the file of a child that publishes and acknowledges until it is
+// killed; the test binary runs itself as one.
+const childPath = "PUBSUBSERVER_TEST_CHILD_PATH"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(childPath); path != "" {
+		child(path)
+	}
+	flag.Parse()
+	os.Exit(m.Run())
+}
+
+// child says on a line each what was published, what it is about to
+// acknowledge, and what was acknowledged.
+func child(path string) {
+	s, err := Open(Options{Path: path})
+	if err != nil {
+		panic(err)
+	}
+	ctx := context.Background()
+	for range 8 {
+		go func() {
+			for {
+				m := []*pubsubpb.PubsubMessage{{Data: make([]byte, rand.IntN(5000)), Attributes: map[string]string{"a": "b"}}, {Data: []byte("second")}}
+				r, err := s.Publish(ctx, &pubsubpb.PublishRequest{Topic: topicT, Messages: m})
+				if err != nil {
+					panic(err)
+				}
+				for _, id := range r.MessageIds {
+					fmt.Printf("published %s\n", id)
+				}
+			}
+		}()
+	}
+	for {
+		r, err := s.Pull(ctx, &pubsubpb.PullRequest{Subscription: subS, MaxMessages: 10})
+		if err != nil {
+			panic(err)
+		}
+		acked := r.ReceivedMessages[:len(r.ReceivedMessages)/2] // the others stay leased
+		if len(acked) == 0 {
+			continue
+		}
+		for _, m := range acked {
+			fmt.Printf("acking %s\n", m.Message.MessageId)
+		}
+		if _, err := s.Acknowledge(ctx, &pubsubpb.AcknowledgeRequest{Subscription: subS, AckIds: ackIDs(acked)}); err != nil {
+			panic(err)
+		}
+		for _, m := range acked {
+			fmt.Printf("acked %s\n", m.Message.MessageId)
+		}
+	}
+}
+
+// TestKill kills a server again and again at any moment: what was published is
+// there, once, and what was acknowledged is not delivered again.
+func TestKill(t *testing.T) {
+	t.Parallel()
+	rounds := 5
+	if *full {
+		rounds = 50
+	}
+	path := filepath.Join(t.TempDir(), "pubsub.db")
+	s, err := Open(Options{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.CreateTopic(t.Context(), &pubsubpb.Topic{Name: topicT}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{subS, subOther} {
+		if _, err := s.CreateSubscription(t.Context(), &pubsubpb.Subscription{Name: name, Topic: topicT}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	published, acking, acked := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for round := range rounds {
+		for _, line := range killed(t, path, 1+rand.IntN(3000)) {
+			what, id, _ := strings.Cut(line, " ")
+			switch what {
+			case "acking":
+				acking[id] = true
+			case "acked":
+				acked[id] = true
+			case "published":
+				if published[id] {
+					t.Fatalf("the ID %s was given twice", id)
+				}
+				published[id] = true
+			}
+		}
+		s, err := Open(Options{Path: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{subS, subOther} {
+			there := map[string]bool{}
+			for {
+				r, err := s.Pull(t.Context(), &pubsubpb.PullRequest{Subscription: name, MaxMessages: 1000, ReturnImmediately: true})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(r.ReceivedMessages) == 0 {
+					break
+				}
+				for _, m := range r.ReceivedMessages {
+					if there[m.Message.MessageId] {
+						t.Errorf("%s is there twice", m.Message.MessageId)
+					}
+					there[m.Message.MessageId] = true
+				}
+			}
+			for id := range published {
+				switch {
+				case name == subS && acked[id] && there[id]:
+					t.Errorf("%s was acknowledged and is there", id)
+				case !there[id] && (name != subS || !acking[id]):
+					t.Errorf("%s was published and is gone from %s", id, name)
+				}
+			}
+		}
+		t.Logf("round %d: %d published, %d acknowledged", round, len(published), len(acked))
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// killed runs a child, kills it after n lines, and returns all that it said.
+func killed(t *testing.T, path string, n int) (lines []string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), childPath+"="+path)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var once sync.Once
+	for scanner := bufio.NewScanner(out); scanner.Scan(); {
+		if lines = append(lines, scanner.Text()); len(lines) >= n {
+			once.Do(func() {
+				if err := cmd.Process.Kill(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	if err := cmd.Wait(); err == nil || len(lines) < n {
+		t.Fatalf("the child ended by itself: %v", err)
+	}
+	return lines
+}

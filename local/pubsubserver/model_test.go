@@ -1,0 +1,108 @@
+package pubsubserver
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// state returns what the server knows, but for what a restart changes.
+func (w *world) state() string {
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	text := ""
+	var topics []*topic
+	for _, t := range w.topicIDs {
+		if len(t.entries)-t.deleted > 0 || t.pb != nil {
+			topics = append(topics, t)
+		}
+	}
+	slices.SortFunc(topics, func(a, b *topic) int { return int(a.ID) - int(b.ID) })
+	for _, t := range topics {
+		text += fmt.Sprintf("topic %d %v:", t.ID, t.keep)
+		for _, e := range t.entries {
+			if e.refs >= 0 {
+				text += fmt.Sprintf(" %d(%d)", e.seq, e.refs)
+			}
+		}
+		text += "\n"
+	}
+	for _, name := range []string{subS, subOther, subDead} {
+		if sub := w.subscriptions[name]; sub != nil {
+			text += fmt.Sprintf("%s %d: %v\n", name, sub.ID, sub.unacked())
+		}
+	}
+	return text
+}
+
+// TestAnyHistory does anything in any order: each message is in one place of
+// each subscription that needs it, and a restart finds what was there before.
+func TestAnyHistory(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(30) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				random := rand.New(rand.NewPCG(seed, 0))
+				w.createSub(&pubsubpb.Subscription{EnableMessageOrdering: seed%2 == 0, RetainAckedMessages: seed%3 == 0,
+					DeadLetterPolicy: &pubsubpb.DeadLetterPolicy{DeadLetterTopic: topicDead}})
+				w.createSub(&pubsubpb.Subscription{Name: subOther, Filter: "NOT attributes:a"})
+				w.createSub(&pubsubpb.Subscription{Name: subDead, Topic: topicDead})
+				leased := map[string][]*pubsubpb.ReceivedMessage{}
+				subs := []string{subS, subOther, subDead}
+				for step := range 300 {
+					name := subs[random.IntN(len(subs))]
+					some := leased[name]
+					if n := len(some); n > 0 {
+						some = some[random.IntN(n):]
+					}
+					what := random.IntN(20)
+					switch what {
+					case 0, 1, 2, 3, 4:
+						w.publish(fmt.Sprintf("%c:%d", 'a'+random.IntN(3), step))
+					case 5, 6, 7, 8:
+						leased[name] = append(leased[name], w.pull(name)...)
+					case 9, 10, 11:
+						w.ack(name, some)
+					case 12, 13, 14:
+						w.nack(name, some)
+					case 15:
+						time.Sleep(time.Duration(random.IntN(15)) * time.Second)
+					case 16:
+						_, err := w.Seek(w.Context(), &pubsubpb.SeekRequest{Subscription: name, Target: &pubsubpb.SeekRequest_Time{
+							Time: timestamppb.New(time.Now().Add(time.Duration(random.IntN(30)-25) * time.Second))}})
+						w.must(err)
+					case 17:
+						_, _ = w.DeleteSnapshot(w.Context(), &pubsubpb.DeleteSnapshotRequest{Snapshot: snapA})
+						w.snap()
+					case 18:
+						_, _ = w.Seek(w.Context(), &pubsubpb.SeekRequest{Subscription: subS, Target: &pubsubpb.SeekRequest_Snapshot{Snapshot: snapA}})
+					case 19:
+						before := w.state()
+						w.reopen()
+						if after := w.state(); after != before {
+							w.Fatalf("step %d: before the restart\n%sand after it\n%s", step, before, after)
+						}
+					}
+				}
+				before := w.state()
+				w.reopen()
+				if after := w.state(); after != before {
+					w.Fatalf("before the last restart\n%sand after it\n%s", before, after)
+				}
+				_, _ = w.DeleteSnapshot(w.Context(), &pubsubpb.DeleteSnapshotRequest{Snapshot: snapA})
+				for _, name := range subs {
+					_, err := w.DeleteSubscription(w.Context(), &pubsubpb.DeleteSubscriptionRequest{Subscription: name})
+					w.must(err)
+				}
+				w.expectInFile(0, 0)
+			})
+		})
+	}
+}
