@@ -102,7 +102,7 @@ func BenchmarkConsume(b *testing.B) {
 	for range 16 {
 		wg.Go(func() {
 			for {
-				r, err := s.Pull(b.Context(), &pubsubpb.PullRequest{Subscription: subS, MaxMessages: 100, ReturnImmediately: true})
+				r, err := s.Pull(b.Context(), pullNow(subS, 100))
 				if err != nil || len(r.ReceivedMessages) == 0 {
 					return
 				}

@@ -120,7 +120,7 @@ func TestKill(t *testing.T) {
 		for _, name := range []string{subS, subOther} {
 			there := map[string]bool{}
 			for {
-				r, err := s.Pull(t.Context(), &pubsubpb.PullRequest{Subscription: name, MaxMessages: 1000, ReturnImmediately: true})
+				r, err := s.Pull(t.Context(), pullNow(name, 1000))
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -231,7 +231,7 @@ func TestRefusedWaitsItsTurn(t *testing.T) {
 		w.publish("1", "2", "3")
 		var got []string
 		for range 6 {
-			r, err := w.Pull(w.Context(), &pubsubpb.PullRequest{Subscription: subS, MaxMessages: 1, ReturnImmediately: true})
+			r, err := w.Pull(w.Context(), pullNow(subS, 1))
 			w.must(err)
 			got = append(got, dataOf(r.ReceivedMessages)...)
 			w.nack(subS, r.ReceivedMessages)

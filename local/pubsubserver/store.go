@@ -337,11 +337,13 @@ func (s *Server) loadMessages(tx *bbolt.Tx) error {
 			return err
 		}
 		t := s.topicByID(id)
-		m := &pubsubpb.PubsubMessage{}
+		var attributes map[string]string
 		if t.filtered() {
-			if m, err = decodeMessage(seq, v); err != nil {
+			m, err := decodeMessage(seq, v)
+			if err != nil {
 				return err
 			}
+			attributes = m.Attributes
 		}
 		s.lastPublish = max(s.lastPublish, e.time)
 		clear(mine)
@@ -353,7 +355,7 @@ func (s *Server) loadMessages(tx *bbolt.Tx) error {
 		}
 		for sub := range t.subs {
 			state := mine[sub.ID]
-			if seq < sub.Floor || len(state) == 1 || !sub.wants(m.Attributes, e.time) || sub.outdated(&e, now) {
+			if seq < sub.Floor || len(state) == 1 || !sub.wants(attributes, e.time) || sub.outdated(&e, now) {
 				continue
 			}
 			e.refs++

@@ -111,11 +111,17 @@ func (w *world) publish(data ...string) []string {
 	return ids
 }
 
+// pullNow returns a request for what is due now.
+func pullNow(sub string, n int32) *pubsubpb.PullRequest {
+	//lint:ignore SA1019 deprecated for callers of Pub/Sub
+	return &pubsubpb.PullRequest{Subscription: sub, MaxMessages: n, ReturnImmediately: true}
+}
+
 // pull pulls what is due now.
 func (w *world) pull(sub string) []*pubsubpb.ReceivedMessage {
 	w.Helper()
 	synctest.Wait()
-	r, err := w.Pull(w.Context(), &pubsubpb.PullRequest{Subscription: sub, MaxMessages: 1000, ReturnImmediately: true})
+	r, err := w.Pull(w.Context(), pullNow(sub, 1000))
 	w.must(err)
 	return r.ReceivedMessages
 }
