@@ -19,14 +19,14 @@ import (
 	"unicode/utf8"
 )
 
-// namespace is that of every document, in both directions.
+// namespace is the XML namespace of every document, in both directions.
 const namespace = "http://mns.aliyuncs.com/doc/v1/"
 
-// maxPageSize is the most that one list returns.
+// maxPageSize is the largest number of items in one page of a list.
 const maxPageSize = 1000
 
-// Error is an error as the service answers it.
-type Error struct {
+// refusal is an error as the service answers it.
+type refusal struct {
 	XMLName   xml.Name `xml:"http://mns.aliyuncs.com/doc/v1/ Error"`
 	Code      string
 	Message   string
@@ -35,11 +35,14 @@ type Error struct {
 	status    int
 }
 
-// Error returns the code and the message.
-func (e *Error) Error() string { return e.Code + ": " + e.Message }
+func (e *refusal) Error() string { return e.Code + ": " + e.Message }
 
-func refuse(status int, code, format string, args ...any) *Error {
-	return &Error{Code: code, Message: fmt.Sprintf(format, args...), status: status}
+func refuse(status int, code, format string, args ...any) error {
+	return &refusal{Code: code, Message: fmt.Sprintf(format, args...), status: status}
+}
+
+func invalid(format string, args ...any) error {
+	return refuse(http.StatusBadRequest, "InvalidArgument", format, args...)
 }
 
 // answer is a success: a document, or none when body is nil.
@@ -49,155 +52,112 @@ type answer struct {
 	body     any
 }
 
+// routes has every call. They run with s.mu held.
+func (s *Server) routes() {
+	s.mux = http.NewServeMux()
+	for pattern, call := range map[string]func(*http.Request, []byte) (answer, error){
+		"PUT /topics/{topic}":                                 s.createTopic,
+		"DELETE /topics/{topic}":                              s.deleteTopic,
+		"GET /topics":                                         s.listTopics,
+		"POST /topics/{topic}/messages":                       s.publishMessage,
+		"GET /topics/{topic}/subscriptions":                   s.listSubscriptions,
+		"PUT /topics/{topic}/subscriptions/{subscription}":    s.subscribe,
+		"DELETE /topics/{topic}/subscriptions/{subscription}": s.unsubscribe,
+		"/": func(r *http.Request, _ []byte) (answer, error) {
+			return answer{}, refuse(http.StatusBadRequest, "InvalidRequestURL", "the stand-in has no call %s %s", r.Method, r.URL.Path)
+		},
+	} {
+		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, call) })
+	}
+}
+
 // ServeHTTP answers a call.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, call func(*http.Request, []byte) (answer, error)) {
 	requestID := newID(24)
 	h := w.Header()
 	h.Set("Content-Type", "text/xml;charset=utf-8")
 	h.Set("X-Mns-Request-Id", requestID)
 	h.Set("X-Mns-Version", apiVersion)
-	a, err := s.serve(w, r)
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 4*maxMessageSize))
 	if err != nil {
-		var e *Error
-		if !errors.As(err, &e) {
-			e = refuse(http.StatusInternalServerError, "InternalError", "%v", err)
-		}
+		err = invalid("the body is over %d bytes, or ended early", 4*maxMessageSize)
+	} else {
+		err = s.authenticate(r, body)
+	}
+	if err == nil && r.URL.RawQuery != "" {
+		err = refuse(http.StatusBadRequest, "InvalidRequestURL", "the stand-in does not change attributes")
+	}
+	var a answer
+	if err == nil {
+		s.mu.Lock()
+		a, err = call(r, body)
+		s.mu.Unlock()
+	}
+	var e *refusal
+	if errors.As(err, &e) {
 		e.RequestID, e.HostID = requestID, "http://"+r.Host
 		a = answer{status: e.status, body: e}
 	}
 	if a.location != "" {
 		h.Set("Location", a.location)
 	}
-	var body []byte
-	if a.body != nil {
-		if body, err = xml.Marshal(a.body); err != nil {
-			panic(err) // a document of ours
-		}
-		body = append([]byte(xml.Header), body...)
-	}
 	w.WriteHeader(a.status)
-	_, _ = w.Write(body) // a caller who went away
+	if a.body != nil {
+		_, _ = io.WriteString(w, xml.Header) // fails when the caller has gone away
+		_ = xml.NewEncoder(w).Encode(a.body)
+	}
 }
 
-func (s *Server) serve(w http.ResponseWriter, r *http.Request) (answer, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 4*maxMessageSize))
-	if err != nil {
-		return answer{}, refuse(http.StatusBadRequest, "InvalidArgument", "the body cannot be read, or is too large")
-	}
-	if err := s.authenticate(r, body); err != nil {
-		return answer{}, err
-	}
-	call, run := s.call(r)
-	if run == nil {
-		return answer{}, refuse(http.StatusBadRequest, "InvalidRequestURL", "%s %s is no call", r.Method, r.URL.Path)
-	}
-	fault := s.o.Fault(call)
-	if fault.Status != 0 && !fault.Lost {
-		return answer{}, refuse(fault.Status, fault.Code, "as was asked for")
-	}
-	s.mu.Lock()
-	a, err := run(r, body)
-	s.mu.Unlock()
-	if fault.Status != 0 {
-		return answer{}, refuse(fault.Status, fault.Code, "as was asked for, after the call was carried out")
-	}
-	return a, err
-}
-
-// authenticate refuses a call that is not signed with the access key, or not
-// now.
+// authenticate refuses a call that is not signed with the access key, or not at
+// this time.
 func (s *Server) authenticate(r *http.Request, body []byte) error {
 	h := r.Header
 	date, err := http.ParseTime(h.Get("Date"))
-	id, signature, ok := strings.Cut(strings.TrimPrefix(h.Get("Authorization"), "MNS "), ":")
+	authorization, isMNS := strings.CutPrefix(h.Get("Authorization"), "MNS ")
+	id, signature, ok := strings.Cut(authorization, ":")
 	switch {
 	case h.Get("X-Mns-Version") != apiVersion:
 		return refuse(http.StatusBadRequest, "InvalidVersionHeader", "x-mns-version must be %s", apiVersion)
 	case err != nil:
-		return refuse(http.StatusBadRequest, "InvalidDateHeader", "Date is missing, or no HTTP date")
+		return refuse(http.StatusBadRequest, "InvalidDateHeader", "Date is missing or not a valid HTTP date")
 	case date.Sub(s.o.Now()).Abs() > maxSkew:
-		return refuse(http.StatusBadRequest, "TimeExpired", "Date is more than %v off", maxSkew)
-	case !ok || !strings.HasPrefix(h.Get("Authorization"), "MNS "):
+		return refuse(http.StatusBadRequest, "TimeExpired", "Date is more than %v from now", maxSkew)
+	case !ok || !isMNS:
 		return refuse(http.StatusBadRequest, "InvalidAuthorizationHeader", "Authorization is not MNS ID:SIGNATURE")
-	case id != s.o.AccessKeyID:
-		return refuse(http.StatusForbidden, "InvalidAccessKeyId", "there is no such access key here")
+	case id != AccessKeyID:
+		return refuse(http.StatusForbidden, "InvalidAccessKeyId", "the access key does not exist")
 	case h.Get("Security-Token") != s.o.SecurityToken:
-		return refuse(http.StatusForbidden, "InvalidSecurityToken", "the security token is missing, or another")
+		return refuse(http.StatusForbidden, "InvalidSecurityToken", "the security token is missing or wrong")
 	}
-	mac := hmac.New(sha1.New, []byte(s.o.AccessKeySecret))
+	mac := hmac.New(sha1.New, []byte(AccessKeySecret))
 	mac.Write([]byte(signedText(h, r.Method, r.RequestURI)))
 	if want := base64.StdEncoding.EncodeToString(mac.Sum(nil)); !hmac.Equal([]byte(signature), []byte(want)) {
 		return refuse(http.StatusForbidden, "SignatureDoesNotMatch", "the signature is not that of the request and the access key")
 	}
 	sum := md5.Sum(body)
 	if digest := h.Get("Content-Md5"); digest != "" && digest != base64.StdEncoding.EncodeToString([]byte(hex.EncodeToString(sum[:]))) {
-		return refuse(http.StatusBadRequest, "InvalidDigest", "Content-MD5 is not the base64 of the body's digest in hex")
+		return refuse(http.StatusBadRequest, "InvalidDigest", "Content-MD5 is not the base64 of the body's MD5 in hex")
 	}
 	return nil
 }
 
-// call finds out what is called. What it returns is run with s.mu held.
-func (s *Server) call(r *http.Request) (Call, func(*http.Request, []byte) (answer, error)) {
-	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
-	if parts[0] != "topics" || len(parts) > 4 {
-		return Call{}, nil
-	}
-	var c Call
-	if len(parts) > 1 {
-		c.Topic = parts[1]
-	}
-	kind := ""
-	if len(parts) > 2 {
-		kind = "/" + parts[2]
-	}
-	if len(parts) > 3 {
-		c.Subscription = parts[3]
-		kind += "/"
-	}
-	over := ""
-	if r.URL.Query().Get("metaoverride") == "true" {
-		over = "!"
-	}
-	var run func(c Call, r *http.Request, body []byte) (answer, error)
-	switch r.Method + over + " " + fmt.Sprint(len(parts)) + kind {
-	case "PUT 2":
-		c.Method, run = "CreateTopic", s.createTopic
-	case "PUT! 2":
-		c.Method, run = "SetTopicAttributes", s.setTopic
-	case "GET 2":
-		c.Method, run = "GetTopicAttributes", s.getTopic
-	case "DELETE 2":
-		c.Method, run = "DeleteTopic", s.deleteTopic
-	case "GET 1":
-		c.Method, run = "ListTopic", s.listTopics
-	case "POST 3/messages":
-		c.Method, run = "PublishMessage", s.publishMessage
-	case "GET 3/subscriptions":
-		c.Method, run = "ListSubscriptionByTopic", s.listSubscriptions
-	case "PUT 4/subscriptions/":
-		c.Method, run = "Subscribe", s.subscribe
-	case "PUT! 4/subscriptions/":
-		c.Method, run = "SetSubscriptionAttributes", s.setSubscription
-	case "GET 4/subscriptions/":
-		c.Method, run = "GetSubscriptionAttributes", s.getSubscription
-	case "DELETE 4/subscriptions/":
-		c.Method, run = "Unsubscribe", s.unsubscribe
-	default:
-		return Call{}, nil
-	}
-	return c, func(r *http.Request, body []byte) (answer, error) { return run(c, r, body) }
+// topic is a topic, with what a list shows of it.
+type topic struct {
+	XMLName        xml.Name
+	TopicURL       string // in lists only
+	TopicName      string
+	CreateTime     int64
+	LastModifyTime int64
+	topicAttributes
+	MessageCount  int
+	subscriptions map[string]*subscription
 }
 
-// topicBody is a topic as XML has it.
-type topicBody struct {
-	XMLName        xml.Name
-	TopicURL       string `xml:",omitempty"`
-	TopicName      string `xml:",omitempty"`
-	CreateTime     int64  `xml:",omitempty"`
-	LastModifyTime int64  `xml:",omitempty"`
-	MaxMessageSize *int   `xml:"MaximumMessageSize"`
-	MessageCount   *int
-	LoggingEnabled *capitalBool
+type topicAttributes struct {
+	MaximumMessageSize int
+	LoggingEnabled     capitalBool
 }
 
 // capitalBool is written True or False, as the service does.
@@ -216,20 +176,25 @@ func (b *capitalBool) UnmarshalText(text []byte) error {
 	return err
 }
 
-// subscriptionBody is a subscription as XML has it.
-type subscriptionBody struct {
-	XMLName             xml.Name
-	SubscriptionURL     string `xml:",omitempty"`
-	SubscriptionName    string `xml:",omitempty"`
-	Subscriber          string `xml:",omitempty"`
-	TopicOwner          string `xml:",omitempty"`
-	TopicName           string `xml:",omitempty"`
-	Endpoint            string `xml:",omitempty"`
-	NotifyStrategy      string `xml:",omitempty"`
-	NotifyContentFormat string `xml:",omitempty"`
+// subscription is a subscription, with what a list shows of it.
+type subscription struct {
+	XMLName          xml.Name
+	SubscriptionURL  string // in lists only
+	SubscriptionName string
+	Subscriber       string
+	TopicOwner       string
+	TopicName        string
+	subscriptionAttributes
+	CreateTime     int64
+	LastModifyTime int64
+	deleted        bool
+}
+
+type subscriptionAttributes struct {
+	Endpoint            string
+	NotifyStrategy      string
+	NotifyContentFormat string
 	FilterTag           string `xml:",omitempty"`
-	CreateTime          int64  `xml:",omitempty"`
-	LastModifyTime      int64  `xml:",omitempty"`
 }
 
 // messageBody is a message as it is published, and the answer to that.
@@ -241,275 +206,203 @@ type messageBody struct {
 	MessageBodyMD5 string `xml:",omitempty"`
 }
 
-// read decodes a document of this root into v, whose own XMLName root is; no
-// document at all is an empty one.
+// read decodes a document with this root into v; root points to v's XMLName. An
+// empty body is a document without elements.
 func read(body []byte, v any, root *xml.Name, want string) error {
 	if len(body) == 0 {
 		return nil
 	}
 	if err := xml.Unmarshal(body, v); err != nil {
-		return refuse(http.StatusBadRequest, "MalformedXML", "the body is no XML: %v", err)
+		return refuse(http.StatusBadRequest, "MalformedXML", "the body is not valid XML: %v", err)
 	}
 	if root.Space != namespace || root.Local != want {
-		return refuse(http.StatusBadRequest, "MalformedXML", "the document is no %s in the namespace %s", want, namespace)
+		return refuse(http.StatusBadRequest, "MalformedXML", "the document is not a %s in the namespace %s", want, namespace)
 	}
 	return nil
 }
 
-func (s *Server) topic(name string) (*topic, error) {
-	if t := s.topics[name]; t != nil {
+func (s *Server) topic(r *http.Request) (*topic, error) {
+	if t := s.topics[r.PathValue("topic")]; t != nil {
 		return t, nil
 	}
 	return nil, refuse(http.StatusNotFound, "TopicNotExist", "The topic name you provided is not exist.")
 }
 
-func (s *Server) subscription(c Call) (*subscription, error) {
-	t, err := s.topic(c.Topic)
-	if err != nil {
-		return nil, err
-	}
-	if sub := t.subscriptions[c.Subscription]; sub != nil {
-		return sub, nil
-	}
-	return nil, refuse(http.StatusNotFound, "SubscriptionNotExist", "The subscription name you provided is not exist.")
+// created returns the answer for what exists now.
+func created(r *http.Request, status int) (answer, error) {
+	return answer{status: status, location: "http://" + r.Host + r.RequestURI}, nil
 }
 
-// readTopic returns the attributes that a body gives, on top of those there are.
-func readTopic(body []byte, a topicAttributes) (topicAttributes, error) {
-	var b topicBody
-	if err := read(body, &b, &b.XMLName, "Topic"); err != nil {
-		return a, err
+func checkName(code, name string) error {
+	if len(name) > maxNameSize || !validName(name) {
+		return refuse(http.StatusBadRequest, code, "a name is 1 to %d letters, digits and hyphens", maxNameSize)
 	}
-	if b.MaxMessageSize != nil {
-		a.maxMessageSize = *b.MaxMessageSize
-	}
-	if b.LoggingEnabled != nil {
-		a.logging = bool(*b.LoggingEnabled)
-	}
-	if a.maxMessageSize < minMessageSize || a.maxMessageSize > maxMessageSize {
-		return a, refuse(http.StatusBadRequest, "InvalidArgument", "MaximumMessageSize must be %d to %d", minMessageSize, maxMessageSize)
-	}
-	return a, nil
+	return nil
 }
 
-func (s *Server) createTopic(c Call, r *http.Request, body []byte) (answer, error) {
-	if !validName(c.Topic) {
-		return answer{}, refuse(http.StatusBadRequest, "TopicNameInvalid", "a topic's name is 1 to %d letters, digits and hyphens", maxNameSize)
-	}
-	a, err := readTopic(body, topicAttributes{maxMessageSize: maxMessageSize})
-	if err != nil {
+func (s *Server) createTopic(r *http.Request, body []byte) (answer, error) {
+	name, now := r.PathValue("topic"), s.o.Now().Unix()
+	if err := checkName("TopicNameInvalid", name); err != nil {
 		return answer{}, err
 	}
-	location := base(r) + "/topics/" + c.Topic
-	if t := s.topics[c.Topic]; t != nil {
-		if t.topicAttributes != a {
+	asked := struct {
+		XMLName xml.Name
+		topicAttributes
+	}{topicAttributes: topicAttributes{MaximumMessageSize: maxMessageSize}}
+	if err := read(body, &asked, &asked.XMLName, "Topic"); err != nil {
+		return answer{}, err
+	}
+	if asked.MaximumMessageSize < minMessageSize || asked.MaximumMessageSize > maxMessageSize {
+		return answer{}, invalid("MaximumMessageSize must be %d to %d", minMessageSize, maxMessageSize)
+	}
+	if t := s.topics[name]; t != nil {
+		if t.topicAttributes != asked.topicAttributes {
 			return answer{}, refuse(http.StatusConflict, "TopicAlreadyExist", "The topic you want to create is already exist.")
 		}
-		return answer{status: http.StatusNoContent, location: location}, nil
+		return created(r, http.StatusNoContent)
 	}
-	now := s.o.Now()
-	s.topics[c.Topic] = &topic{topicAttributes: a, name: c.Topic, created: now, modified: now, subscriptions: make(map[string]*subscription)}
-	return answer{status: http.StatusCreated, location: location}, nil
+	s.topics[name] = &topic{
+		XMLName: xml.Name{Space: namespace, Local: "Topic"}, TopicName: name, CreateTime: now, LastModifyTime: now,
+		topicAttributes: asked.topicAttributes, subscriptions: make(map[string]*subscription),
+	}
+	return created(r, http.StatusCreated)
 }
 
-func (s *Server) setTopic(c Call, _ *http.Request, body []byte) (answer, error) {
-	t, err := s.topic(c.Topic)
-	if err != nil {
-		return answer{}, err
-	}
-	a, err := readTopic(body, t.topicAttributes)
-	if err != nil {
-		return answer{}, err
-	}
-	t.topicAttributes, t.modified = a, s.o.Now()
-	return answer{status: http.StatusNoContent}, nil
-}
-
-func (s *Server) getTopic(c Call, _ *http.Request, _ []byte) (answer, error) {
-	t, err := s.topic(c.Topic)
-	if err != nil {
-		return answer{}, err
-	}
-	return answer{status: http.StatusOK, body: t.body("")}, nil
-}
-
-// body returns the topic as the service shows it, with its address in lists.
-func (t *topic) body(address string) topicBody {
-	logging := capitalBool(t.logging)
-	return topicBody{
-		XMLName:  xml.Name{Space: namespace, Local: "Topic"},
-		TopicURL: address, TopicName: t.name, CreateTime: t.created.Unix(), LastModifyTime: t.modified.Unix(),
-		MaxMessageSize: &t.maxMessageSize, MessageCount: &t.messages, LoggingEnabled: &logging,
-	}
-}
-
-func (s *Server) deleteTopic(c Call, _ *http.Request, _ []byte) (answer, error) {
-	t, err := s.topic(c.Topic)
+func (s *Server) deleteTopic(r *http.Request, _ []byte) (answer, error) {
+	t, err := s.topic(r)
 	if err != nil {
 		return answer{}, err
 	}
 	for _, sub := range t.subscriptions {
-		sub.gone = true
+		s.end(sub)
 	}
-	delete(s.topics, c.Topic)
+	delete(s.topics, t.TopicName)
 	return answer{status: http.StatusNoContent}, nil
 }
 
-func (s *Server) listTopics(_ Call, r *http.Request, _ []byte) (answer, error) {
-	names, next, err := page(r, slices.Sorted(maps.Keys(s.topics)))
+// end ends the pushes of a deleted subscription.
+func (s *Server) end(sub *subscription) {
+	sub.deleted = true
+	s.queue.Remove(func(p *pending) bool { return p.sub == sub })
+}
+
+func (s *Server) listTopics(r *http.Request, _ []byte) (answer, error) {
+	list := struct {
+		XMLName    xml.Name `xml:"http://mns.aliyuncs.com/doc/v1/ Topics"`
+		Topics     []any    `xml:"Topic"`
+		NextMarker string   `xml:",omitempty"`
+	}{}
+	var err error
+	list.Topics, list.NextMarker, err = page(r, s.topics, func(t topic, address string) any {
+		t.TopicURL = address
+		return t
+	}, func(address string) any { return struct{ TopicURL string }{address} })
+	return answer{status: http.StatusOK, body: list}, err
+}
+
+func (s *Server) listSubscriptions(r *http.Request, _ []byte) (answer, error) {
+	t, err := s.topic(r)
 	if err != nil {
 		return answer{}, err
 	}
 	list := struct {
-		XMLName    xml.Name    `xml:"http://mns.aliyuncs.com/doc/v1/ Topics"`
-		Topics     []topicBody `xml:"Topic"`
-		NextMarker string      `xml:",omitempty"`
-	}{NextMarker: next}
-	for _, name := range names {
-		address := base(r) + "/topics/" + name
-		item := topicBody{TopicURL: address}
-		if r.Header.Get("X-Mns-With-Meta") == "true" {
-			item = s.topics[name].body(address)
-		}
-		list.Topics = append(list.Topics, item)
-	}
-	return answer{status: http.StatusOK, body: list}, nil
+		XMLName       xml.Name `xml:"http://mns.aliyuncs.com/doc/v1/ Subscriptions"`
+		Subscriptions []any    `xml:"Subscription"`
+		NextMarker    string   `xml:",omitempty"`
+	}{}
+	list.Subscriptions, list.NextMarker, err = page(r, t.subscriptions, func(sub subscription, address string) any {
+		sub.SubscriptionURL = address
+		return sub
+	}, func(address string) any { return struct{ SubscriptionURL string }{address} })
+	return answer{status: http.StatusOK, body: list}, err
 }
 
-func (s *Server) listSubscriptions(c Call, r *http.Request, _ []byte) (answer, error) {
-	t, err := s.topic(c.Topic)
-	if err != nil {
-		return answer{}, err
-	}
-	names, next, err := page(r, slices.Sorted(maps.Keys(t.subscriptions)))
-	if err != nil {
-		return answer{}, err
-	}
-	list := struct {
-		XMLName       xml.Name           `xml:"http://mns.aliyuncs.com/doc/v1/ Subscriptions"`
-		Subscriptions []subscriptionBody `xml:"Subscription"`
-		NextMarker    string             `xml:",omitempty"`
-	}{NextMarker: next}
-	for _, name := range names {
-		item := subscriptionBody{}
-		if r.Header.Get("X-Mns-With-Meta") == "true" {
-			item = s.body(t.subscriptions[name])
-		}
-		item.SubscriptionURL = base(r) + "/topics/" + t.name + "/subscriptions/" + name
-		list.Subscriptions = append(list.Subscriptions, item)
-	}
-	return answer{status: http.StatusOK, body: list}, nil
-}
-
-// page returns the names that a list is asked for, and where the next one
-// begins.
-func page(r *http.Request, names []string) (_ []string, next string, err error) {
+// page returns the items that a list is asked for, each whole or only as its
+// address, and the name with which the next page begins.
+func page[T any](r *http.Request, all map[string]*T, whole func(T, string) any, short func(string) any) (items []any, next string, err error) {
 	number := maxPageSize
 	if n := r.Header.Get("X-Mns-Ret-Number"); n != "" {
 		if number, err = strconv.Atoi(n); err != nil || number < 1 || number > maxPageSize {
-			return nil, "", refuse(http.StatusBadRequest, "InvalidArgument", "x-mns-ret-number must be 1 to %d", maxPageSize)
+			return nil, "", invalid("x-mns-ret-number must be 1 to %d", maxPageSize)
 		}
 	}
 	prefix, marker := r.Header.Get("X-Mns-Prefix"), r.Header.Get("X-Mns-Marker")
-	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, prefix) || name < marker })
-	if len(names) > number {
-		names, next = names[:number], names[number]
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if !strings.HasPrefix(name, prefix) || name < marker {
+			continue
+		}
+		if len(items) == number {
+			return items, name, nil
+		}
+		address := "http://" + r.Host + strings.TrimSuffix(r.RequestURI, "/") + "/" + name
+		if r.Header.Get("X-Mns-With-Meta") == "true" {
+			items = append(items, whole(*all[name], address))
+		} else {
+			items = append(items, short(address))
+		}
 	}
-	return names, next, nil
+	return items, "", nil
 }
 
-// readSubscription returns the attributes that a body gives, with the service's
-// defaults.
-func readSubscription(body []byte) (subscriptionAttributes, error) {
-	var b subscriptionBody
-	if err := read(body, &b, &b.XMLName, "Subscription"); err != nil {
-		return subscriptionAttributes{}, err
+func (s *Server) subscribe(r *http.Request, body []byte) (answer, error) {
+	name, now := r.PathValue("subscription"), s.o.Now().Unix()
+	t, err := s.topic(r)
+	if err != nil {
+		return answer{}, err
 	}
-	a := subscriptionAttributes{
-		endpoint: b.Endpoint, tag: b.FilterTag,
-		strategy: cmp.Or(b.NotifyStrategy, BackoffRetry), format: cmp.Or(b.NotifyContentFormat, FormatXML),
+	if err := checkName("SubscriptionNameInvalid", name); err != nil {
+		return answer{}, err
 	}
+	var asked struct {
+		XMLName xml.Name
+		subscriptionAttributes
+	}
+	if err := read(body, &asked, &asked.XMLName, "Subscription"); err != nil {
+		return answer{}, err
+	}
+	a := asked.subscriptionAttributes
+	a.NotifyStrategy = cmp.Or(a.NotifyStrategy, BackoffRetry)
+	a.NotifyContentFormat = cmp.Or(a.NotifyContentFormat, FormatXML)
+	_, ok := pushAddress(a.Endpoint)
 	switch {
-	case a.strategy != BackoffRetry && a.strategy != DecayRetry:
-		return a, refuse(http.StatusBadRequest, "InvalidArgument", "NotifyStrategy must be %s or %s", BackoffRetry, DecayRetry)
-	case a.format != FormatXML && a.format != FormatJSON && a.format != FormatSimplified:
-		return a, refuse(http.StatusBadRequest, "InvalidArgument", "NotifyContentFormat must be %s, %s or %s", FormatXML, FormatJSON, FormatSimplified)
-	case utf8.RuneCountInString(a.tag) > maxTagSize:
-		return a, refuse(http.StatusBadRequest, "InvalidArgument", "FilterTag is over %d characters", maxTagSize)
-	}
-	return a, nil
-}
-
-func (s *Server) subscribe(c Call, r *http.Request, body []byte) (answer, error) {
-	t, err := s.topic(c.Topic)
-	if err != nil {
-		return answer{}, err
-	}
-	if !validName(c.Subscription) {
-		return answer{}, refuse(http.StatusBadRequest, "SubscriptionNameInvalid", "a subscription's name is 1 to %d letters, digits and hyphens", maxNameSize)
-	}
-	a, err := readSubscription(body)
-	if err != nil {
-		return answer{}, err
-	}
-	if _, ok := pushAddress(a.endpoint); !ok {
+	case a.NotifyStrategy != BackoffRetry && a.NotifyStrategy != DecayRetry:
+		return answer{}, invalid("NotifyStrategy must be %s or %s", BackoffRetry, DecayRetry)
+	case !slices.Contains([]string{FormatXML, FormatJSON, FormatSimplified}, a.NotifyContentFormat):
+		return answer{}, invalid("NotifyContentFormat must be %s, %s or %s", FormatXML, FormatJSON, FormatSimplified)
+	case utf8.RuneCountInString(a.FilterTag) > maxTagSize:
+		return answer{}, invalid("FilterTag is over %d characters", maxTagSize)
+	case !ok:
 		return answer{}, refuse(http.StatusBadRequest, "EndpointInvalid", "the stand-in pushes to http and https addresses only")
 	}
-	location := base(r) + "/topics/" + c.Topic + "/subscriptions/" + c.Subscription
-	if sub := t.subscriptions[c.Subscription]; sub != nil {
+	if sub := t.subscriptions[name]; sub != nil {
 		if sub.subscriptionAttributes != a {
 			return answer{}, refuse(http.StatusConflict, "SubscriptionAlreadyExist", "The subscription you want to create is already exist.")
 		}
-		return answer{status: http.StatusNoContent, location: location}, nil
+		return created(r, http.StatusNoContent)
 	}
-	now := s.o.Now()
-	t.subscriptions[c.Subscription] = &subscription{subscriptionAttributes: a, name: c.Subscription, topic: t, created: now, modified: now}
-	return answer{status: http.StatusCreated, location: location}, nil
+	t.subscriptions[name] = &subscription{
+		XMLName: xml.Name{Space: namespace, Local: "Subscription"}, SubscriptionName: name, Subscriber: Owner,
+		TopicOwner: Owner, TopicName: t.TopicName, subscriptionAttributes: a, CreateTime: now, LastModifyTime: now,
+	}
+	return created(r, http.StatusCreated)
 }
 
-func (s *Server) setSubscription(c Call, _ *http.Request, body []byte) (answer, error) {
-	sub, err := s.subscription(c)
+func (s *Server) unsubscribe(r *http.Request, _ []byte) (answer, error) {
+	t, err := s.topic(r)
 	if err != nil {
 		return answer{}, err
 	}
-	a, err := readSubscription(body)
-	if err != nil {
-		return answer{}, err
+	sub := t.subscriptions[r.PathValue("subscription")]
+	if sub == nil {
+		return answer{}, refuse(http.StatusNotFound, "SubscriptionNotExist", "The subscription name you provided is not exist.")
 	}
-	sub.strategy, sub.modified = a.strategy, s.o.Now()
+	s.end(sub)
+	delete(t.subscriptions, sub.SubscriptionName)
 	return answer{status: http.StatusNoContent}, nil
 }
 
-func (s *Server) getSubscription(c Call, _ *http.Request, _ []byte) (answer, error) {
-	sub, err := s.subscription(c)
-	if err != nil {
-		return answer{}, err
-	}
-	return answer{status: http.StatusOK, body: s.body(sub)}, nil
-}
-
-// body returns the subscription as the service shows it.
-func (s *Server) body(sub *subscription) subscriptionBody {
-	return subscriptionBody{
-		XMLName:          xml.Name{Space: namespace, Local: "Subscription"},
-		SubscriptionName: sub.name, Subscriber: s.o.Owner, TopicOwner: s.o.Owner, TopicName: sub.topic.name,
-		Endpoint: sub.endpoint, NotifyStrategy: sub.strategy, NotifyContentFormat: sub.format, FilterTag: sub.tag,
-		CreateTime: sub.created.Unix(), LastModifyTime: sub.modified.Unix(),
-	}
-}
-
-func (s *Server) unsubscribe(c Call, _ *http.Request, _ []byte) (answer, error) {
-	sub, err := s.subscription(c)
-	if err != nil {
-		return answer{}, err
-	}
-	sub.gone = true
-	delete(sub.topic.subscriptions, c.Subscription)
-	return answer{status: http.StatusNoContent}, nil
-}
-
-func (s *Server) publishMessage(c Call, _ *http.Request, body []byte) (answer, error) {
-	t, err := s.topic(c.Topic)
+func (s *Server) publishMessage(r *http.Request, body []byte) (answer, error) {
+	t, err := s.topic(r)
 	if err != nil {
 		return answer{}, err
 	}
@@ -519,11 +412,11 @@ func (s *Server) publishMessage(c Call, _ *http.Request, body []byte) (answer, e
 	}
 	switch {
 	case m.MessageBody == "":
-		return answer{}, refuse(http.StatusBadRequest, "InvalidArgument", "MessageBody is missing or empty")
-	case len(m.MessageBody) > t.maxMessageSize:
-		return answer{}, refuse(http.StatusBadRequest, "InvalidArgument", "MessageBody is over the topic's %d bytes", t.maxMessageSize)
+		return answer{}, invalid("MessageBody is missing or empty")
+	case len(m.MessageBody) > t.MaximumMessageSize:
+		return answer{}, invalid("MessageBody is over the topic's %d bytes", t.MaximumMessageSize)
 	case utf8.RuneCountInString(m.MessageTag) > maxTagSize:
-		return answer{}, refuse(http.StatusBadRequest, "InvalidArgument", "MessageTag is over %d characters", maxTagSize)
+		return answer{}, invalid("MessageTag is over %d characters", maxTagSize)
 	}
 	sum := md5.Sum([]byte(m.MessageBody))
 	digest := strings.ToUpper(hex.EncodeToString(sum[:]))
@@ -531,10 +424,4 @@ func (s *Server) publishMessage(c Call, _ *http.Request, body []byte) (answer, e
 		XMLName:   xml.Name{Space: namespace, Local: "Message"},
 		MessageID: s.publish(t, m.MessageBody, m.MessageTag, digest), MessageBodyMD5: digest,
 	}}, nil
-}
-
-// base returns the address that the client uses as its endpoint.
-func base(r *http.Request) string {
-	path, _, _ := strings.Cut(r.RequestURI, "?")
-	return "http://" + r.Host + strings.TrimSuffix(path, r.URL.Path)
 }

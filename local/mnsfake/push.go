@@ -7,150 +7,74 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
-	"sync"
 	"time"
 )
 
-// userAgent is what MNS calls itself.
+// userAgent is the User-Agent header of MNS's pushes.
 const userAgent = "Aliyun Notification Service Agent"
 
-// apiVersion is the version of the API, which every call and push names.
+// apiVersion is the version of the API in the headers of every call and push.
 const apiVersion = "2015-06-06"
 
-// maxPushes is how many pushes Run has under way at the same time.
+// maxPushes is the number of pushes that Run sends at the same time.
 const maxPushes = 32
 
-// pending is a push to be made.
+// pending is a notification that waits for its next push.
 type pending struct {
 	Notification
 	sub      *subscription
-	due      time.Time
 	attempts int
 }
 
-// publish queues a message for every subscription that wants it. s.mu is held.
+// publish queues a message for every subscription whose filter tag it has, and
+// returns the message's ID. s.mu is held.
 func (s *Server) publish(t *topic, body, tag, md5 string) (id string) {
-	t.messages++
+	t.MessageCount++
 	id = newID(32)
 	now := s.o.Now()
-	for _, sub := range t.subscriptions {
-		if sub.tag != "" && sub.tag != tag {
+	for name, sub := range t.subscriptions {
+		if sub.FilterTag != "" && sub.FilterTag != tag {
 			continue
 		}
-		n := Notification{
-			TopicOwner: s.o.Owner, TopicName: t.name, Subscriber: s.o.Owner, SubscriptionName: sub.name,
+		s.queue.Add(&pending{sub: sub, Notification: Notification{
+			TopicOwner: Owner, TopicName: t.TopicName, Subscriber: Owner, SubscriptionName: name,
 			MessageID: id, MessageMD5: md5, MessageTag: tag, Message: body, PublishTime: now,
-		}
-		d := s.o.Disturb(n)
-		s.enqueue(&pending{Notification: n, sub: sub, due: now.Add(d.Delay)})
-		if d.Double {
-			s.enqueue(&pending{Notification: n, sub: sub, due: now.Add(d.Delay)})
-		}
+		}}, now)
 	}
 	return id
 }
 
-// enqueue queues p behind what is due no later. s.mu is held.
-func (s *Server) enqueue(p *pending) {
-	at, _ := slices.BinarySearchFunc(s.queue, p.due, func(q *pending, due time.Time) int {
-		if q.due.After(due) {
-			return 1
-		}
-		return -1
-	})
-	s.queue = slices.Insert(s.queue, at, p)
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
-// take returns a push that is due, or when the next one will be; both are zero
-// when there is none.
-func (s *Server) take() (*pending, time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.queue = slices.DeleteFunc(s.queue, func(p *pending) bool { return p.sub.gone })
-	if len(s.queue) == 0 {
-		return nil, time.Time{}
-	}
-	p := s.queue[0]
-	if p.due.After(s.o.Now()) {
-		return nil, p.due
-	}
-	s.queue = slices.Delete(s.queue, 0, 1)
-	return p, time.Time{}
-}
-
-// Deliver makes the pushes that are due, one after another, also those that
-// become due meanwhile, and returns when the next one will be, if there is one.
-// A simulation with a clock of its own calls it; Run does so by itself.
+// Deliver pushes what is due, one push after another, including what becomes due
+// meanwhile. It returns when the next push is due; ok is false when there is none.
+// A simulation with a clock of its own calls it in place of Run.
 func (s *Server) Deliver(ctx context.Context) (next time.Time, ok bool) {
-	for ctx.Err() == nil {
-		p, next := s.take()
-		if p == nil {
-			return next, !next.IsZero()
-		}
-		s.attempt(p)
-	}
-	return time.Time{}, false
+	return s.queue.Deliver(ctx, s.attempt)
 }
 
-// Run makes pushes as they become due, several at a time, until ctx ends. Those
-// under way then get their answer, for which they wait five seconds at most,
-// before Run returns.
-func (s *Server) Run(ctx context.Context) {
-	var running sync.WaitGroup
-	defer running.Wait()
-	slots := make(chan struct{}, maxPushes)
-	for {
-		p, next := s.take()
-		if p == nil {
-			var alarm <-chan time.Time // its timer is collected once it is out of use
-			if !next.IsZero() {
-				alarm = time.After(next.Sub(s.o.Now()))
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-s.wake:
-			case <-alarm:
-			}
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case slots <- struct{}{}:
-		}
-		running.Go(func() {
-			s.attempt(p)
-			<-slots
-		})
-	}
-}
+// Run pushes what is due, several pushes at the same time, until ctx ends. It
+// returns when the last push is answered, which takes at most five seconds.
+func (s *Server) Run(ctx context.Context) { s.queue.Run(ctx, maxPushes, s.attempt) }
 
-// attempt pushes once and queues p again if it was not taken.
+// attempt pushes once and queues p again when the answer is not a success.
 func (s *Server) attempt(p *pending) {
-	s.mu.Lock()
-	attributes := p.sub.subscriptionAttributes
-	s.mu.Unlock()
 	p.attempts++
 	push := Push{Notification: p.Notification, Attempt: p.attempts}
 	start := s.o.Now()
-	push.Status, push.Err = s.post(attributes, &p.Notification)
-	push.Duration = s.o.Now().Sub(start)
+	push.Status, push.Err = s.post(p.sub, &p.Notification)
+	now := s.o.Now()
+	push.Duration = now.Sub(start)
 	if !push.Done() {
-		push.RetryIn = retryIn(attributes.strategy, p.attempts)
+		push.RetryIn = retryIn(p.sub.NotifyStrategy, p.attempts)
 	}
 	if push.RetryIn > 0 {
 		s.mu.Lock()
-		p.due = s.o.Now().Add(push.RetryIn)
-		s.enqueue(p)
+		if !p.sub.deleted {
+			s.queue.Add(p, now.Add(push.RetryIn))
+		}
 		s.mu.Unlock()
 	}
 	s.o.OnPush(push)
@@ -165,20 +89,20 @@ func retryIn(strategy string, attempts int) time.Duration {
 	case strategy == DecayRetry && attempts <= 176:
 		return 512 * time.Second
 	case strategy == BackoffRetry && attempts <= 3:
-		return between(10*time.Second, 20*time.Second)
+		return 10*time.Second + rand.N(10*time.Second)
 	}
 	return 0
 }
 
-// post makes one push and returns the status of the answer.
-func (s *Server) post(a subscriptionAttributes, n *Notification) (int, error) {
+// post pushes once and returns the status of the answer.
+func (s *Server) post(sub *subscription, n *Notification) (int, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
 	defer cancel()
-	address, ok := pushAddress(a.endpoint)
+	address, ok := pushAddress(sub.Endpoint)
 	if !ok {
-		return 0, fmt.Errorf("%q is no address to push to", a.endpoint)
+		return 0, fmt.Errorf("mnsfake: the endpoint %q is not a valid http or https address", sub.Endpoint)
 	}
-	r, err := s.signer.Push(address, a.format, n, s.o.Now())
+	r, err := s.signer.Push(address, sub.NotifyContentFormat, n, s.o.Now())
 	if err != nil {
 		return 0, err
 	}
@@ -186,7 +110,7 @@ func (s *Server) post(a subscriptionAttributes, n *Notification) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	// An answer without its end is none.
+	// An answer that ends early is not an answer.
 	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20))
 	_ = resp.Body.Close()
 	if err != nil {
@@ -195,8 +119,8 @@ func (s *Server) post(a subscriptionAttributes, n *Notification) (int, error) {
 	return resp.StatusCode, nil
 }
 
-// Push returns the push of a notification to an address in one of the formats,
-// signed at this time.
+// Push returns the push of a notification to an address, in one of the formats and
+// signed at a time.
 func (s *Signer) Push(address *url.URL, format string, n *Notification, at time.Time) (*http.Request, error) {
 	body, contentType, err := encode(format, n)
 	if err != nil {
@@ -261,7 +185,7 @@ func encode(format string, n *Notification) (body []byte, contentType string, er
 	case FormatSimplified:
 		return []byte(n.Message), "text/plain;charset=utf-8", nil
 	}
-	return nil, "", fmt.Errorf("mnsfake: %q is no format", format)
+	return nil, "", fmt.Errorf("mnsfake: %q is not a valid push format", format)
 }
 
 func milliseconds(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }
