@@ -41,7 +41,6 @@
 package calendarfake
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/base64"
@@ -56,6 +55,8 @@ import (
 	"time"
 
 	"google.golang.org/api/googleapi"
+
+	"example.com/pushinbox/local/timedqueue"
 )
 
 // Event is an event as the API's JSON has it.
@@ -70,12 +71,11 @@ type Options struct {
 	Transport http.RoundTripper
 	// ChannelTTL is how long a channel lives at most; 0 means a week.
 	ChannelTTL time.Duration
-	// Fault decides, before each API call, what is to go wrong with it. The
-	// zero Fault is nothing.
+	// Fault returns what goes wrong with an API call. The zero Fault is nothing.
 	Fault func(Call) Fault
-	// Disturb decides, for each notification before its first attempt, what is
-	// to go wrong with it. The zero Disturbance is nothing.
-	Disturb func(Notification) Disturbance
+	// NotificationFault returns what goes wrong with a notification. The zero
+	// NotificationFault is nothing.
+	NotificationFault func(Notification) NotificationFault
 }
 
 // Call is a call of the API that is about to be carried out.
@@ -109,19 +109,18 @@ type Fault struct {
 
 // Server is the stand-in. It is safe for concurrent use.
 type Server struct {
-	now        func() time.Time
-	transport  http.RoundTripper
-	channelTTL time.Duration
-	fault      func(Call) Fault
-	disturb    func(Notification) Disturbance
-	mux        *http.ServeMux
-	wake       chan struct{}
-	file       string // where everything is kept, or empty
+	now               func() time.Time
+	transport         http.RoundTripper
+	channelTTL        time.Duration
+	fault             func(Call) Fault
+	notificationFault func(Notification) NotificationFault
+	mux               *http.ServeMux
+	file              string // holds the calendars and channels; empty means memory only
+	queue             *timedqueue.Queue[*pending]
 
 	mu        sync.Mutex
 	calendars map[string]*calendar
-	channels  map[string]*channel // every one there ever was, by ID
-	queue     []*pending          // in the order of being due
+	channels  map[string]*channel // by ID, including those that have ended
 }
 
 // calendar is one calendar. A time in milliseconds is the version of what
@@ -149,14 +148,13 @@ func New(o *Options) *Server {
 		o = &Options{}
 	}
 	s := &Server{
-		now:        o.Now,
-		transport:  o.Transport,
-		channelTTL: o.ChannelTTL,
-		fault:      o.Fault,
-		disturb:    o.Disturb,
-		wake:       make(chan struct{}, 1),
-		calendars:  make(map[string]*calendar),
-		channels:   make(map[string]*channel),
+		now:               o.Now,
+		transport:         o.Transport,
+		channelTTL:        o.ChannelTTL,
+		fault:             o.Fault,
+		notificationFault: o.NotificationFault,
+		calendars:         make(map[string]*calendar),
+		channels:          make(map[string]*channel),
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -170,9 +168,10 @@ func New(o *Options) *Server {
 	if s.fault == nil {
 		s.fault = func(Call) Fault { return Fault{} }
 	}
-	if s.disturb == nil {
-		s.disturb = func(Notification) Disturbance { return Disturbance{} }
+	if s.notificationFault == nil {
+		s.notificationFault = func(Notification) NotificationFault { return NotificationFault{} }
 	}
+	s.queue = timedqueue.New[*pending](s.now)
 	s.routes()
 	return s
 }
@@ -564,19 +563,4 @@ func errNotFound() *googleapi.Error {
 
 func errDeleted() *googleapi.Error {
 	return apiError(http.StatusGone, "deleted", "Resource has been deleted")
-}
-
-// Run sends notifications as they become due, until ctx ends.
-func (s *Server) Run(ctx context.Context) {
-	for ctx.Err() == nil {
-		var alarm <-chan time.Time // its timer is collected once it is out of use
-		if next, ok := s.Deliver(ctx); ok {
-			alarm = time.After(next.Sub(s.now()))
-		}
-		select {
-		case <-ctx.Done():
-		case <-s.wake:
-		case <-alarm:
-		}
-	}
 }

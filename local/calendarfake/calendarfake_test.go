@@ -564,15 +564,15 @@ func TestRetries(t *testing.T) {
 
 func TestDisturbances(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calendarfake.Options{Disturb: func(n calendarfake.Notification) calendarfake.Disturbance {
+	w := newWorld(t, calendarfake.Options{NotificationFault: func(n calendarfake.Notification) calendarfake.NotificationFault {
 		switch n.State {
 		case "sync":
-			return calendarfake.Disturbance{Double: true}
+			return calendarfake.NotificationFault{Duplicate: true}
 		}
 		if n.Number < 4 {
-			return calendarfake.Disturbance{Delay: time.Minute}
+			return calendarfake.NotificationFault{Delay: time.Minute}
 		}
-		return calendarfake.Disturbance{Drop: n.Number > 6}
+		return calendarfake.NotificationFault{Drop: n.Number > 6}
 	}})
 	if _, err := w.client.Events.Watch("demo", watchable()).Do(); err != nil {
 		t.Fatal(err)

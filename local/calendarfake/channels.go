@@ -36,20 +36,19 @@ type Notification struct {
 	Number int64
 }
 
-// Disturbance is what goes wrong with one notification.
-type Disturbance struct {
+// NotificationFault is what goes wrong with one notification.
+type NotificationFault struct {
 	// Drop never sends it.
 	Drop bool
-	// Double sends it twice.
-	Double bool
-	// Delay holds it back, so that later ones overtake it.
+	// Duplicate sends it twice.
+	Duplicate bool
+	// Delay sends it this much later, so that later ones overtake it.
 	Delay time.Duration
 }
 
-// pending is a notification to be sent.
+// pending is a notification that waits to be sent.
 type pending struct {
 	Notification
-	due     time.Time
 	retries int
 }
 
@@ -176,70 +175,37 @@ func (s *Server) notify(c *calendar) {
 func (s *Server) send(ch *channel, state string, number int64) {
 	ch.Number = number
 	n := Notification{Channel: ch.Channel, State: state, Number: number}
-	d := s.disturb(n)
-	if d.Drop {
+	f := s.notificationFault(n)
+	if f.Drop {
 		return
 	}
-	copies := 1
-	if d.Double {
-		copies = 2
-	}
-	for range copies {
-		s.enqueue(&pending{Notification: n, due: s.now().Add(d.Delay)})
+	due := s.now().Add(f.Delay)
+	s.queue.Add(&pending{Notification: n}, due)
+	if f.Duplicate {
+		s.queue.Add(&pending{Notification: n}, due)
 	}
 }
 
-// enqueue queues p behind what is due no later. s.mu is held.
-func (s *Server) enqueue(p *pending) {
-	at, _ := slices.BinarySearchFunc(s.queue, p.due, func(q *pending, due time.Time) int {
-		if q.due.After(due) {
-			return 1
-		}
-		return -1
-	})
-	s.queue = slices.Insert(s.queue, at, p)
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
+// Run sends notifications as they become due, until ctx ends.
+func (s *Server) Run(ctx context.Context) {
+	s.queue.Run(ctx, 1, func(p *pending) { s.attempt(ctx, p) })
 }
 
-// Deliver sends the notifications that are due, one after another, also those
-// that become due meanwhile, and returns when the next one will be, if there is
-// one. A simulation calls it; Run does so by itself.
+// Deliver sends the notifications that are due, one after another, including those
+// that become due meanwhile. It returns when the next one is due; ok is false when
+// there is none. A simulation calls it in place of Run.
 func (s *Server) Deliver(ctx context.Context) (next time.Time, ok bool) {
-	for {
-		s.mu.Lock()
-		if len(s.queue) == 0 || ctx.Err() != nil {
-			s.mu.Unlock()
-			return time.Time{}, false
-		}
-		p := s.queue[0]
-		if p.due.After(s.now()) {
-			s.mu.Unlock()
-			return p.due, true
-		}
-		s.queue = slices.Delete(s.queue, 0, 1)
-		s.mu.Unlock()
+	return s.queue.Deliver(ctx, func(p *pending) { s.attempt(ctx, p) })
+}
+
+// deliverSync sends the sync notification of a new channel at once.
+func (s *Server) deliverSync(ctx context.Context, channelID string) {
+	for _, p := range s.queue.Remove(func(p *pending) bool { return p.Channel.ID == channelID }) {
 		s.attempt(ctx, p)
 	}
 }
 
-// deliverSync sends the sync notification of a channel at once.
-func (s *Server) deliverSync(ctx context.Context, channelID string) {
-	s.mu.Lock()
-	at := slices.IndexFunc(s.queue, func(p *pending) bool { return p.Channel.ID == channelID })
-	if at < 0 {
-		s.mu.Unlock()
-		return
-	}
-	p := s.queue[at]
-	s.queue = slices.Delete(s.queue, at, at+1)
-	s.mu.Unlock()
-	s.attempt(ctx, p)
-}
-
-// attempt sends p once and queues it again if the answer asks for that.
+// attempt sends p once and queues it again when the answer asks for a retry.
 func (s *Server) attempt(ctx context.Context, p *pending) {
 	switch s.post(ctx, &p.Notification) {
 	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
@@ -251,9 +217,9 @@ func (s *Server) attempt(ctx context.Context, p *pending) {
 	if p.retries == maxRetries || !s.lives(s.channels[p.Channel.ID]) {
 		return
 	}
-	p.due = s.now().Add(firstRetry << p.retries)
+	pause := firstRetry << p.retries
 	p.retries++
-	s.enqueue(p)
+	s.queue.Add(p, s.now().Add(pause))
 }
 
 // post sends a notification and returns the status of the answer.

@@ -189,14 +189,14 @@ func (s *simulation) notified(n calendar.Notification) int {
 	return http.StatusNoContent
 }
 
-func (s *simulation) disturbed(calendarfake.Notification) (d calendarfake.Disturbance) {
+func (s *simulation) disturbed(calendarfake.Notification) (d calendarfake.NotificationFault) {
 	switch {
 	case s.odds(10):
 		s.counts.Dropped++
 		d.Drop = true
 	case s.odds(9):
 		s.counts.Doubled++
-		d.Double = true
+		d.Duplicate = true
 	case s.odds(10):
 		s.counts.Delayed++
 		d.Delay = time.Duration(s.rand.IntN(3600)) * time.Second

@@ -38,7 +38,7 @@ type world struct {
 	// fault is asked before each call of the API.
 	fault func(calendarfake.Call) calendarfake.Fault
 	// disturb is asked before each notification.
-	disturb func(calendarfake.Notification) calendarfake.Disturbance
+	disturb func(calendarfake.Notification) calendarfake.NotificationFault
 	// pageSize is that of the engines.
 	pageSize int64
 	// logs is where engines log to.
@@ -79,14 +79,16 @@ func newWorld(t *testing.T, calendars ...string) *world {
 	t.Cleanup(func() { _ = state.Close() })
 	w := &world{
 		t: t, state: state, inbox: &memory{byID: map[string]int{}}, clock: &clock{now: epoch}, logs: io.Discard,
-		notify:  func(calendar.Notification) int { return http.StatusNoContent },
-		fault:   func(calendarfake.Call) calendarfake.Fault { return calendarfake.Fault{} },
-		disturb: func(calendarfake.Notification) calendarfake.Disturbance { return calendarfake.Disturbance{} },
+		notify: func(calendar.Notification) int { return http.StatusNoContent },
+		fault:  func(calendarfake.Call) calendarfake.Fault { return calendarfake.Fault{} },
+		disturb: func(calendarfake.Notification) calendarfake.NotificationFault {
+			return calendarfake.NotificationFault{}
+		},
 	}
 	w.google = calendarfake.New(&calendarfake.Options{
 		Now: w.clock.Now, Transport: receiver{w},
-		Fault:   func(c calendarfake.Call) calendarfake.Fault { return w.fault(c) },
-		Disturb: func(n calendarfake.Notification) calendarfake.Disturbance { return w.disturb(n) },
+		Fault:             func(c calendarfake.Call) calendarfake.Fault { return w.fault(c) },
+		NotificationFault: func(n calendarfake.Notification) calendarfake.NotificationFault { return w.disturb(n) },
 	})
 	for _, id := range calendars {
 		w.google.AddCalendar(id)
