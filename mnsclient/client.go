@@ -19,6 +19,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -34,8 +35,6 @@ const (
 	maxAnswer = 1 << 20
 	// pageSize is how many topics or subscriptions are listed at once.
 	pageSize = 100
-	// maxName is the longest name of a topic or subscription, in characters.
-	maxName = 256
 	// namespace is that of all of MNS's XML.
 	namespace   = "http://mns.aliyuncs.com/doc/v1/"
 	contentType = "text/xml;charset=UTF-8"
@@ -413,7 +412,7 @@ func pages[T any](page func(marker string) ([]T, string, error), yield func(T, e
 
 func topicPath(topic string) (string, error) {
 	if !isName(topic) {
-		return "", fmt.Errorf("mnsclient: %q is not a topic's name, which is letters, digits and hyphens, %d at most", topic, maxName)
+		return "", fmt.Errorf("mnsclient: %q is not a valid topic name, which is 1 to 256 letters, digits and hyphens", topic)
 	}
 	return "topics/" + topic, nil
 }
@@ -421,18 +420,14 @@ func topicPath(topic string) (string, error) {
 func subscriptionPath(topic, subscription string) (string, error) {
 	path, err := topicPath(topic)
 	if err == nil && !isName(subscription) {
-		err = fmt.Errorf("mnsclient: %q is not a subscription's name, which is letters, digits and hyphens, %d at most", subscription, maxName)
+		err = fmt.Errorf("mnsclient: %q is not a valid subscription name, which is 1 to 256 letters, digits and hyphens", subscription)
 	}
 	return path + "/subscriptions/" + subscription, err
 }
 
-// isName reports whether s may be a name. It has nothing that would need escaping
-// in a path.
-func isName(s string) bool {
-	return s != "" && len(s) <= maxName && !strings.ContainsFunc(s, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-'
-	})
-}
+// isName matches the names of topics and subscriptions, which need no escaping in a
+// path.
+var isName = regexp.MustCompile(`^[A-Za-z0-9-]{1,256}$`).MatchString
 
 // call is one request. path is relative to the endpoint. body and answer are XML,
 // or nil.

@@ -59,7 +59,8 @@ import (
 	"example.com/pushinbox/local/timedqueue"
 )
 
-// Event is an event as the API's JSON has it.
+// Event is an event as the API's JSON has it. The objects and lists in it are shared
+// with the Server and must not be changed.
 type Event map[string]any
 
 // Options holds what is optional for New and Open.
@@ -135,7 +136,8 @@ type calendar struct {
 	Events map[string]*event
 }
 
-// event is an event with all its fields, of which a cancelled one shows few.
+// event is an event with all its fields; a cancelled one shows only some of them.
+// Objects and lists in Body are never changed in place.
 type event struct {
 	Body    Event
 	Version int64
@@ -353,7 +355,7 @@ func (s *Server) find(calendarID, id string) (*calendar, *event, error) {
 	if e := c.Events[id]; e != nil {
 		return c, e, nil
 	}
-	masterID, start, ok := cutLast(id, "_")
+	masterID, start, ok := strings.Cut(id, "_")
 	master := c.Events[masterID]
 	if !ok || master == nil || master.cancelled() || master.Body["recurrence"] == nil {
 		return nil, nil, errNotFound()
@@ -427,13 +429,13 @@ func (e *event) item() Event {
 	shown := []string{"kind", "etag", "id", "status", "updated"}
 	switch {
 	case !e.cancelled():
-		return clone(e.Body).(Event)
+		return maps.Clone(e.Body)
 	case e.master() != "":
 		shown = []string{"id", "status", "recurringEventId", "originalStartTime"}
 	}
 	item := Event{}
 	for _, name := range shown {
-		item[name] = clone(e.Body[name])
+		item[name] = e.Body[name]
 	}
 	return item
 }
@@ -441,7 +443,7 @@ func (e *event) item() Event {
 // instance returns the instance of a series with this original start, as an
 // event that is not stored yet, or nil when start is no time.
 func (e *event) instance(id, start string) *event {
-	body := clone(e.Body).(Event)
+	body := maps.Clone(e.Body)
 	delete(body, "recurrence")
 	body["id"], body["recurringEventId"] = id, e.Body["id"]
 	first, _ := e.Body["start"].(map[string]any)
@@ -520,34 +522,6 @@ func merge[M ~map[string]any](old, fields M) M {
 		}
 	}
 	return merged
-}
-
-func clone(v any) any {
-	switch v := v.(type) {
-	case Event:
-		return Event(clone(map[string]any(v)).(map[string]any))
-	case map[string]any:
-		m := make(map[string]any, len(v))
-		for name, value := range v {
-			m[name] = clone(value)
-		}
-		return m
-	case []any:
-		l := make([]any, len(v))
-		for i, value := range v {
-			l[i] = clone(value)
-		}
-		return l
-	}
-	return v
-}
-
-func cutLast(s, sep string) (before, after string, ok bool) {
-	i := strings.LastIndex(s, sep)
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+len(sep):], true
 }
 
 // apiError is an error as the API answers it.

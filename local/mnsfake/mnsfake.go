@@ -100,9 +100,9 @@ type Notification struct {
 	TopicName        string
 	Subscriber       string
 	SubscriptionName string
-	MessageID        string
+	MessageID        string `xml:"MessageId" json:"MessageId"`
 	MessageMD5       string // upper-case hex
-	MessageTag       string
+	MessageTag       string `xml:",omitempty" json:",omitempty"`
 	Message          string
 	PublishTime      time.Time
 }

@@ -154,33 +154,19 @@ func (s *Signer) Push(address *url.URL, format string, n *Notification, at time.
 	return r, nil
 }
 
-// wire is a notification as XML and JSON have it.
-type wire struct {
-	XMLName          xml.Name `xml:"http://mns.aliyuncs.com/doc/v1/ Notification" json:"-"`
-	TopicOwner       string
-	TopicName        string
-	Subscriber       string
-	SubscriptionName string
-	MessageID        string `xml:"MessageId" json:"MessageId"`
-	MessageMD5       string
-	MessageTag       string `xml:",omitempty" json:",omitempty"`
-	Message          string
-	PublishTime      string // milliseconds
-}
-
 // encode returns the body of a push and its type.
 func encode(format string, n *Notification) (body []byte, contentType string, err error) {
-	w := wire{
-		TopicOwner: n.TopicOwner, TopicName: n.TopicName, Subscriber: n.Subscriber, SubscriptionName: n.SubscriptionName,
-		MessageID: n.MessageID, MessageMD5: n.MessageMD5, MessageTag: n.MessageTag, Message: n.Message,
-		PublishTime: milliseconds(n.PublishTime),
-	}
+	document := struct {
+		XMLName xml.Name `xml:"http://mns.aliyuncs.com/doc/v1/ Notification" json:"-"`
+		*Notification
+		PublishTime string // takes the place of Notification's
+	}{Notification: n, PublishTime: milliseconds(n.PublishTime)}
 	switch format {
 	case FormatXML:
-		body, err = xml.Marshal(w)
+		body, err = xml.Marshal(document)
 		return append([]byte(xml.Header), body...), "text/xml;charset=utf-8", err
 	case FormatJSON:
-		body, err = json.Marshal(w)
+		body, err = json.Marshal(document)
 		return body, "application/json", err
 	case FormatSimplified:
 		return []byte(n.Message), "text/plain;charset=utf-8", nil
