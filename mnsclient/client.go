@@ -29,47 +29,47 @@ import (
 )
 
 const (
-	// callTimeout bounds one call, its answer included.
+	// callTimeout is the longest that one call may take, with its answer.
 	callTimeout = 30 * time.Second
-	// maxAnswer bounds an answer, in bytes. A page of topics has about 50 KB.
+	// maxAnswer is the largest answer, in bytes. A page of topics has about 50 KB.
 	maxAnswer = 1 << 20
-	// pageSize is how many topics or subscriptions are listed at once.
+	// pageSize is the number of topics or subscriptions in one page of a list.
 	pageSize = 100
-	// namespace is that of all of MNS's XML.
+	// namespace is the XML namespace of every document of MNS.
 	namespace   = "http://mns.aliyuncs.com/doc/v1/"
 	contentType = "text/xml;charset=UTF-8"
 )
 
-// What a call can fail with that a caller may want to take for success. Ask with
-// errors.Is; the error itself is an *APIError.
+// Refusals that a caller may treat as a success; tell them apart with errors.Is. The
+// error itself is an *APIError.
 var (
-	ErrTopicExists         = errors.New("mnsclient: the topic exists already, with other attributes")
+	ErrTopicExists         = errors.New("mnsclient: the topic exists with other attributes")
 	ErrTopicMissing        = errors.New("mnsclient: the topic does not exist")
-	ErrSubscriptionExists  = errors.New("mnsclient: the subscription exists already, with other attributes")
+	ErrSubscriptionExists  = errors.New("mnsclient: the subscription exists with other attributes")
 	ErrSubscriptionMissing = errors.New("mnsclient: the subscription does not exist")
 )
 
-// APIError is a refusal of MNS.
+// APIError is an error that MNS answered.
 type APIError struct {
 	// Status is the answer's HTTP status.
 	Status int
 	// Code is MNS's name of the reason, such as AccessDenied. It is empty when the
-	// answer is not one of MNS.
+	// answer does not come from MNS.
 	Code string
-	// Message and RequestID are what MNS says about it, and which call it was.
+	// Message is MNS's explanation, and RequestID its ID of the call.
 	Message   string
 	RequestID string
 }
 
-// Error returns all of it in one line.
+// Error returns all fields in one line.
 func (e *APIError) Error() string {
 	if e.Code == "" {
-		return fmt.Sprintf("mnsclient: the endpoint answered %d, not as MNS does", e.Status)
+		return fmt.Sprintf("mnsclient: the endpoint answered %d without an error of MNS; check that it is an MNS endpoint", e.Status)
 	}
 	return fmt.Sprintf("mnsclient: %s: %q (status %d, request %s)", e.Code, e.Message, e.Status, e.RequestID)
 }
 
-// Is reports whether target is the Err variable for e's code.
+// Is reports whether target is the Err variable of e's code.
 func (e *APIError) Is(target error) bool {
 	switch e.Code {
 	case "TopicAlreadyExist":
@@ -84,7 +84,7 @@ func (e *APIError) Is(target error) bool {
 	return false
 }
 
-// Credentials are an AccessKey of Alibaba Cloud.
+// Credentials is an AccessKey of Alibaba Cloud.
 type Credentials struct {
 	ID     string
 	Secret string
@@ -92,23 +92,23 @@ type Credentials struct {
 	Token string
 }
 
-// String hides the secret and the token from logs.
+// String returns the ID without the secret and the token, so that no log has them.
 func (c Credentials) String() string { return "mnsclient.Credentials(" + c.ID + ")" }
 
 // GoString does the same for %#v.
 func (c Credentials) GoString() string { return c.String() }
 
-// ClientOptions holds what is optional for NewClient.
+// ClientOptions holds NewClient's optional settings.
 type ClientOptions struct {
-	// Transport makes the calls; nil means http.DefaultTransport.
+	// Transport sends the calls; nil means http.DefaultTransport.
 	Transport http.RoundTripper
-	// Now is the clock of the signatures, which MNS takes for 15 minutes; nil
-	// means time.Now.
+	// Now is the clock of the signatures, which are valid for 15 minutes; nil means
+	// time.Now.
 	Now func() time.Time
 }
 
-// Client makes MNS's calls around topics. Each is tried once, follows no redirect
-// and ends within 30 seconds. It is safe for concurrent use.
+// Client sends MNS's calls for topics. A call is sent once, follows no redirect and
+// ends within 30 seconds. A Client is safe for concurrent use.
 type Client struct {
 	endpoint    *url.URL
 	credentials Credentials
@@ -117,19 +117,19 @@ type Client struct {
 }
 
 // NewClient returns a client for an endpoint such as
-// https://ACCOUNT.mns.cn-hangzhou.aliyuncs.com. A stand-in on this machine may be
-// http and have a path. A nil o means no options.
+// https://ACCOUNT.mns.cn-hangzhou.aliyuncs.com. The endpoint of a
+// stand-in on this machine may be http and have a path. A nil o means no options.
 func NewClient(endpoint string, c Credentials, o *ClientOptions) (*Client, error) {
 	u, err := url.Parse(endpoint)
 	switch {
 	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return nil, errors.New("mnsclient: the endpoint is not a URL such as https://ACCOUNT.mns.REGION.aliyuncs.com")
+		return nil, errors.New("mnsclient: the endpoint is not a valid URL such as https://ACCOUNT.mns.REGION.aliyuncs.com")
 	case u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())):
-		return nil, errors.New("mnsclient: the endpoint is not https")
+		return nil, errors.New("mnsclient: the endpoint must be https, except on this machine")
 	case c.ID == "" || c.Secret == "":
 		return nil, errors.New("mnsclient: the AccessKey ID and its secret are required")
 	case strings.ContainsFunc(c.ID+c.Token, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
-		return nil, errors.New("mnsclient: the AccessKey ID or the security token has characters that neither can have")
+		return nil, errors.New("mnsclient: the AccessKey ID or the security token has spaces or non-ASCII characters; remove them")
 	}
 	if o == nil {
 		o = &ClientOptions{}
@@ -206,8 +206,8 @@ func (c *Client) DeleteTopic(ctx context.Context, topic string) error {
 	return err
 }
 
-// ListTopics yields the topics whose names begin with prefix, by name. It ends by
-// yielding one error when a call fails.
+// ListTopics yields the topics whose names begin with prefix, by name. When a call
+// fails, it yields that error last.
 func (c *Client) ListTopics(ctx context.Context, prefix string) iter.Seq2[Topic, error] {
 	return func(yield func(Topic, error) bool) {
 		page := func(marker string) ([]Topic, string, error) {
@@ -230,25 +230,25 @@ func (c *Client) ListTopics(ctx context.Context, prefix string) iter.Seq2[Topic,
 	}
 }
 
-// Strategy is how MNS repeats a push that was not answered with success.
+// Strategy is how MNS retries a push that was not acknowledged.
 type Strategy string
 
 const (
-	// BackoffRetry repeats it three times, each after 10 to 20 seconds. It is
-	// what MNS does when it is told nothing.
+	// BackoffRetry retries three times, each after 10 to 20 seconds. It is MNS's
+	// default.
 	BackoffRetry Strategy = "BACKOFF_RETRY"
-	// ExponentialDecayRetry repeats it 176 times, which takes about a day.
+	// ExponentialDecayRetry retries 176 times, which takes about a day.
 	ExponentialDecayRetry Strategy = "EXPONENTIAL_DECAY_RETRY"
 )
 
-// Subscription is what a topic's messages are pushed to.
+// Subscription pushes a topic's messages to an endpoint.
 type Subscription struct {
 	Name string
-	// Endpoint is where to, such as https://HOST/PATH. Without a path MNS pushes
-	// to /notifications.
+	// Endpoint is the address to push to, such as https://HOST/PATH. Without a path
+	// MNS pushes to /notifications.
 	Endpoint string
-	// FilterTag, when set, is the tag that messages must have, 16 characters at
-	// most.
+	// FilterTag, when set, is the tag that messages must have. It has at most 16
+	// characters.
 	FilterTag string
 	// Strategy and Format are MNS's defaults when empty: BackoffRetry and XML.
 	Strategy Strategy
@@ -266,9 +266,10 @@ type subscriptionXML struct {
 	NotifyContentFormat mns.Format `xml:",omitempty"`
 }
 
-// Subscribe makes the subscription s of a topic, and reports whether it was not
-// there before with the same attributes. With others it fails with
-// ErrSubscriptionExists, and without the topic with ErrTopicMissing.
+// Subscribe creates the subscription s of a topic and reports whether it is new. It
+// is not when a subscription with the same name and attributes exists; one with
+// other attributes is ErrSubscriptionExists. Without the topic it fails with
+// ErrTopicMissing.
 func (c *Client) Subscribe(ctx context.Context, topic string, s Subscription) (created bool, err error) {
 	path, err := subscriptionPath(topic, s.Name)
 	if err != nil {
@@ -292,8 +293,8 @@ func (c *Client) Unsubscribe(ctx context.Context, topic, subscription string) er
 	return err
 }
 
-// ListSubscriptions yields the subscriptions of a topic, by name. MNS may give no
-// more than their names. It ends by yielding one error when a call fails, such as
+// ListSubscriptions yields the subscriptions of a topic, by name. MNS may leave out
+// everything but their names. When a call fails, it yields that error last, such as
 // ErrTopicMissing.
 func (c *Client) ListSubscriptions(ctx context.Context, topic string) iter.Seq2[Subscription, error] {
 	return func(yield func(Subscription, error) bool) {
@@ -321,26 +322,26 @@ func (c *Client) ListSubscriptions(ctx context.Context, topic string) iter.Seq2[
 	}
 }
 
-// Message is what to publish.
+// Message is a message to publish.
 type Message struct {
 	Body []byte
-	// Tag, when set, is what subscriptions filter by.
+	// Tag, when set, is compared with the subscriptions' FilterTag.
 	Tag string
-	// Encoding is how the body travels. Raw takes text only, and of that nothing
-	// that XML cannot hold; Base64 takes anything.
+	// Encoding is how the body is sent. A Raw body must be text without characters
+	// that XML cannot hold; a Base64 body may be any bytes.
 	Encoding mns.Encoding
 }
 
 // Published is MNS's receipt of a message.
 type Published struct {
 	MessageID string
-	// BodyMD5 is the MD5 of the body as it travelled, in upper-case hex.
+	// BodyMD5 is the MD5 of the encoded body, in upper-case hex.
 	BodyMD5 string
 }
 
 // Publish publishes m to a topic, or fails with ErrTopicMissing. It also fails when
-// MNS says that it got another body. Since it is not known then, or after a
-// timeout, whether the message was taken, publishing it again may publish it twice.
+// the MD5 in MNS's answer is not that of m. After that, or after a timeout, the
+// message may have been published, and publishing it again may publish it twice.
 func (c *Client) Publish(ctx context.Context, topic string, m Message) (Published, error) {
 	path, err := topicPath(topic)
 	if err != nil {
@@ -351,7 +352,7 @@ func (c *Client) Publish(ctx context.Context, topic string, m Message) (Publishe
 		body = base64.StdEncoding.EncodeToString(m.Body)
 	}
 	if !isXMLText(body) || !isXMLText(m.Tag) {
-		return Published{}, errors.New("mnsclient: the message has bytes that cannot travel as text; publish it in base64")
+		return Published{}, errors.New("mnsclient: the message has bytes that XML cannot hold; publish it in base64")
 	}
 	var receipt struct {
 		XMLName        xml.Name `xml:"Message"`
@@ -388,7 +389,7 @@ func paging(marker, prefix string) http.Header {
 	return h
 }
 
-// pages yields what all pages have.
+// pages yields the items of all pages.
 func pages[T any](page func(marker string) ([]T, string, error), yield func(T, error) bool) {
 	for marker := ""; ; {
 		items, next, err := page(marker)
@@ -402,7 +403,7 @@ func pages[T any](page func(marker string) ([]T, string, error), yield func(T, e
 				return
 			}
 		}
-		// A list that leads back to where it is would never end.
+		// A page that names itself as the next one would never end.
 		if next == "" || next == marker {
 			return
 		}
@@ -437,8 +438,8 @@ type call struct {
 	body, answer any
 }
 
-// call makes a call and returns the status of an answer that means success. Any
-// other is an *APIError.
+// call sends a call and returns the status of a successful answer. Any other answer
+// is an *APIError.
 func (c *Client) call(ctx context.Context, a call) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -453,7 +454,7 @@ func (c *Client) call(ctx context.Context, a call) (int, error) {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
-		return 0, fmt.Errorf("mnsclient: reading the answer: %w", err)
+		return 0, fmt.Errorf("mnsclient: the answer ended early: %w", err)
 	}
 	if len(body) > maxAnswer {
 		return 0, fmt.Errorf("mnsclient: the answer is over %d bytes", maxAnswer)
@@ -463,7 +464,7 @@ func (c *Client) call(ctx context.Context, a call) (int, error) {
 	}
 	if a.answer != nil {
 		if err := xml.Unmarshal(body, a.answer); err != nil {
-			return 0, fmt.Errorf("mnsclient: the answer cannot be read: %w", err)
+			return 0, fmt.Errorf("mnsclient: the answer is not the expected XML: %w", err)
 		}
 	}
 	return resp.StatusCode, nil
@@ -502,7 +503,7 @@ func (c *Client) request(ctx context.Context, a call) (*http.Request, error) {
 	r.Header.Set("Date", c.now().UTC().Format(http.TimeFormat))
 	r.Header.Set("X-Mns-Version", mns.APIVersion)
 	if body != nil {
-		// Calls have the base64 of the hex digits here, not of the digest itself.
+		// In calls, Content-MD5 is the base64 of the hex digits, not of the 16 bytes.
 		r.Header.Set("Content-Md5", base64.StdEncoding.EncodeToString([]byte(md5Hex(body))))
 		r.Header.Set("Content-Type", contentType)
 	}

@@ -14,18 +14,18 @@ import (
 	"example.com/pushinbox/shared/mns"
 )
 
-// Verifier says who signed a push.
+// Verifier verifies who signed a push.
 type Verifier interface {
 	Verify(r *http.Request, body []byte) (mns.Signer, error)
 }
 
-// Store keeps a message, once.
+// Store stores a message once.
 type Store interface {
 	Put(ctx context.Context, m *inbox.Message) (stored bool, err error)
 }
 
-// budget bounds one request, its body included. MNS waits five seconds for an
-// answer, and sends again after that.
+// budget is the longest that one request may take, with its body. MNS waits five
+// seconds for an answer, and then pushes again.
 const budget = 4500 * time.Millisecond
 
 // bodyWeight is the memory that a push takes for each byte of its body: the body,
@@ -64,9 +64,8 @@ type handler struct {
 	log      *slog.Logger
 }
 
-// ServeHTTP takes the secret out of the path before the request comes to where
-// it is logged. Signatures are of the request target as it was sent, which
-// stays.
+// ServeHTTP removes the secret from the URL before the request is logged. The
+// signature covers the request target as sent (r.RequestURI), which does not change.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), budget)
 	defer cancel()
@@ -74,7 +73,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	logged := path
 	switch {
 	case secretErr != nil:
-		logged = "/" + mask // the secret may be anywhere, with a slash too many
+		logged = "/" + mask // a wrong address may have the secret anywhere
 	case path != r.URL.EscapedPath():
 		logged = strings.TrimSuffix(path, "/") + "/" + mask
 	}
@@ -88,7 +87,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 const mask = "***"
 
-// access is what the access log has besides what is logged of every request.
+// access returns the fields that only MNS's access log has.
 func access(r *http.Request) slog.Attr {
 	length := slog.Int64("length", r.ContentLength)
 	if r.ContentLength < 0 {
@@ -103,7 +102,7 @@ func access(r *http.Request) slog.Attr {
 	)
 }
 
-// short keeps what anyone may send from filling the log.
+// short cuts a string that anyone may send, so that it does not fill the log.
 func short(s string) string { return s[:min(len(s), 256)] }
 
 func (h *handler) push(w http.ResponseWriter, r *http.Request, path string, secretErr error) error {
@@ -147,7 +146,7 @@ func (h *handler) push(w http.ResponseWriter, r *http.Request, path string, secr
 	return nil
 }
 
-// record logs a notification by itself, all but its body.
+// record logs a notification on a line of its own, without its body.
 func (h *handler) record(ctx context.Context, n *mns.Notification, outcome string) {
 	var published slog.Attr
 	if !n.PublishTime.IsZero() {

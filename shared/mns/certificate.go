@@ -25,48 +25,47 @@ import (
 )
 
 const (
-	// minKeyBits and maxKeyBits bound the RSA key. The known certificate has the
-	// smallest.
+	// minKeyBits and maxKeyBits are the limits of an RSA key. The key of the known
+	// certificate has minKeyBits.
 	minKeyBits = 512
 	maxKeyBits = 4096
-	// maxCertificateSize bounds a certificate's file, in bytes. MNS's has about 800.
+	// maxCertificateSize is the largest certificate file, in bytes. MNS's has about 800.
 	maxCertificateSize = 10 << 10
-	// maxAddressSize bounds a certificate's address, in bytes.
+	// maxAddressSize is the longest base64 of a certificate's address, in bytes.
 	maxAddressSize = 256
 )
 
 const (
-	// fetchTimeout bounds one fetch, body included: MNS waits five seconds for an
-	// answer, and the message is still to be stored then.
+	// fetchTimeout is the longest that one fetch may take, with its body: MNS waits
+	// five seconds for an answer, and the message must be stored after the fetch.
 	fetchTimeout = 2 * time.Second
-	// freshFor is how long a certificate is used without a look for a newer one,
-	// and staleFor how much longer when that cannot be had.
+	// freshFor is how long a certificate is used before it is fetched again, and
+	// staleFor how much longer it is used while that fails.
 	freshFor = 6 * time.Hour
 	staleFor = 7 * 24 * time.Hour
-	// retryPause is how long nothing is fetched after an address did not answer,
-	// and refusalPause after it answered with something else than a certificate.
+	// retryPause is how long an address is not fetched again after it did not
+	// answer, and refusalPause after its answer was not a usable certificate.
 	retryPause   = 5 * time.Second
 	refusalPause = time.Minute
-	// maxAddresses is how many addresses something is known about. Those with a
-	// certificate and those without are kept apart, so that the second, which
-	// anyone can make up, drive out none of the first.
+	// maxAddresses is the number of addresses in each of the two caches, of
+	// certificates and of failures. There are two because anyone can invent
+	// addresses that fail, and those must not push certificates out.
 	maxAddresses = 64
-	// The region is free text to whoever sends a request, so all addresses that
-	// were never good share this many fetches at once and a minute.
+	// Anyone can invent regions, so all addresses without a certificate in the cache
+	// share these limits: fetches at the same time, and fetches in a minute.
 	maxFetches         = 4
 	maxFetchesInMinute = 30
 )
 
-// mainAddress is the address that every push known so far has named. It does not
-// share the regions' budget, so that made up regions do not keep it from being
-// fetched.
+// mainAddress is the address in every push known so far. It does not share the
+// regions' limits, so that invented regions do not stop it from being fetched.
 const mainAddress = "https://mnstest.oss-cn-hangzhou.aliyuncs.com/x509_public_certificate.pem"
 
-// address matches MNS's addresses as a whole, with the one spelling that each has.
-// Old pushes say http, which is read as https.
+// address matches the whole of an MNS address, in its only valid spelling. Old
+// pushes have http, which is read as https.
 var address = regexp.MustCompile(`^https?(://(?:mnstest\.oss-cn-hangzhou|mns-cert\.oss-cn-[a-z0-9]+(?:-[a-z0-9]+)*)\.aliyuncs\.com/x509_public_certificate\.pem)$`)
 
-// parseCertificateURL returns the address that a push's header holds in base64.
+// parseCertificateURL returns the address that a push's header has in base64.
 func parseCertificateURL(header string) (string, error) {
 	if len(header) > maxAddressSize {
 		return "", fmt.Errorf("%w: it is too long", ErrCertificateURL)
@@ -89,9 +88,9 @@ type certificate struct {
 	fingerprint string
 }
 
-// parseCertificate reads a certificate in PEM. Its dates and its own signature do
-// not count: MNS's has expired long ago and is signed by itself. What it is
-// trusted for is where it came from.
+// parseCertificate reads a certificate in PEM. It ignores the certificate's dates
+// and signature: MNS's has expired and is self-signed. The certificate is trusted
+// because of the address that it was fetched from.
 func parseCertificate(file []byte) (*certificate, error) {
 	block, _ := pem.Decode(file)
 	if block == nil || block.Type != "CERTIFICATE" {
@@ -109,7 +108,7 @@ func parseCertificate(file []byte) (*certificate, error) {
 		return nil, fmt.Errorf("its key has %d bits, not %d to %d", bits, minKeyBits, maxKeyBits)
 	}
 	if key.E < 3 || key.E > 1<<31-1 || key.E%2 == 0 {
-		return nil, errors.New("its exponent is even, or not one of 3 to 2^31-1")
+		return nil, errors.New("its exponent is not an odd number from 3 to 2^31-1")
 	}
 	sum := sha256.Sum256(c.Raw)
 	return &certificate{key.N, big.NewInt(int64(key.E)), hex.EncodeToString(sum[:])}, nil
@@ -119,11 +118,11 @@ func parseCertificate(file []byte) (*certificate, error) {
 // section 9.2).
 var sha1Prefix = []byte{0x30, 0x21, 0x30, 0x09, 0x06, 0x05, 0x2b, 0x0e, 0x03, 0x02, 0x1a, 0x05, 0x00, 0x04, 0x14}
 
-// signed reports whether signature is one of c over message: RSA PKCS #1 v1.5 with
-// SHA-1. crypto/rsa refuses keys as small as MNS's, and the switch that lets it
-// take them is for the whole process. Verifying needs no secrets, and is short:
-// the one encoding that the digest has is made here and compared as a whole, so
-// there is no padding to be parsed and to be fooled by.
+// signed reports whether signature is c's over message: RSA PKCS #1 v1.5 with
+// SHA-1. crypto/rsa refuses keys as small as MNS's, and the setting that allows
+// them applies to the whole process. Verifying needs no secret and is short: it
+// builds the only valid encoding of the digest and compares all of it, so no forged
+// padding is ever parsed.
 func (c *certificate) signed(message string, signature []byte) bool {
 	size := (c.n.BitLen() + 7) / 8
 	s := new(big.Int).SetBytes(signature)
@@ -143,25 +142,25 @@ func (c *certificate) signed(message string, signature []byte) bool {
 	return subtle.ConstantTimeCompare(got, want) == 1
 }
 
-// certificates fetches and keeps the certificates at MNS's addresses.
+// certificates fetches the certificates at MNS's addresses and caches them.
 type certificates struct {
 	transport http.RoundTripper
 	now       func() time.Time
 	pins      map[string]bool
-	known     *lru.Cache[string, kept]
+	known     *lru.Cache[string, cached]
 	failures  *lru.Cache[string, failure]
 	flight    singleflight.Group
-	fetches   chan struct{} // holds one for each fetch of a new address
+	fetches   chan struct{} // has one element for each running fetch of a new address
 	perMinute *rate.Limiter
 }
 
-// kept is a certificate with when to look for a newer one and when to forget it.
-type kept struct {
+// cached is a certificate with when to fetch it again and when to forget it.
+type cached struct {
 	*certificate
 	freshUntil, staleUntil time.Time
 }
 
-// failure is why the last fetch failed, and when the next may be.
+// failure is why the last fetch failed, and when the next one is allowed.
 type failure struct {
 	err     error
 	retryAt time.Time
@@ -177,7 +176,7 @@ func newCertificates(transport http.RoundTripper, now func() time.Time, pins []s
 	}
 	for _, pin := range pins {
 		if b, err := hex.DecodeString(pin); err != nil || len(b) != sha256.Size {
-			return nil, fmt.Errorf("mns: the pin %q is not a SHA-256 in hex, which has 64 digits", pin)
+			return nil, fmt.Errorf("mns: the pin %q is not a valid SHA-256, which has 64 hex digits", pin)
 		}
 		c.pins[strings.ToLower(pin)] = true
 	}
@@ -185,13 +184,14 @@ func newCertificates(transport http.RoundTripper, now func() time.Time, pins []s
 		c.transport = http.DefaultTransport
 	}
 	var err1, err2 error
-	c.known, err1 = lru.New[string, kept](maxAddresses)
+	c.known, err1 = lru.New[string, cached](maxAddresses)
 	c.failures, err2 = lru.New[string, failure](maxAddresses)
 	return c, errors.Join(err1, err2)
 }
 
-// get returns the certificate at address, after a fetch when there is no fresh one.
-// A stale one does when that fails. It fails with ErrCertificate or ErrUnavailable.
+// get returns the certificate at address. It fetches it when the cached one is not
+// fresh, and returns a stale one when that fails. It fails with ErrCertificate or
+// ErrUnavailable.
 func (c *certificates) get(ctx context.Context, address string) (*certificate, error) {
 	now := c.now()
 	last, _ := c.known.Get(address)
@@ -205,7 +205,8 @@ func (c *certificates) get(ctx context.Context, address string) (*certificate, e
 	return cert, err
 }
 
-// refreshed waits for the one fetch of the address that is under way.
+// refreshed returns the result of a fetch that all concurrent requests for the
+// address share.
 func (c *certificates) refreshed(ctx context.Context, address string) (*certificate, error) {
 	if f, ok := c.failures.Get(address); ok && c.now().Before(f.retryAt) {
 		return nil, f.err
@@ -224,7 +225,7 @@ func (c *certificates) refreshed(ctx context.Context, address string) (*certific
 	}
 }
 
-// refresh fetches the certificate at address and remembers how that went.
+// refresh fetches the certificate at address and caches it, or the failure.
 func (c *certificates) refresh(address string) (*certificate, error) {
 	last, known := c.known.Get(address)
 	if c.now().Before(last.freshUntil) {
@@ -235,14 +236,13 @@ func (c *certificates) refresh(address string) (*certificate, error) {
 		case c.fetches <- struct{}{}:
 			defer func() { <-c.fetches }()
 		default:
-			return nil, fmt.Errorf("%w: too many are being fetched", ErrUnavailable)
+			return nil, fmt.Errorf("%w: too many certificates are being fetched", ErrUnavailable)
 		}
 		if !c.perMinute.AllowN(c.now(), 1) {
-			return nil, fmt.Errorf("%w: too many were fetched in this minute", ErrUnavailable)
+			return nil, fmt.Errorf("%w: too many certificates were fetched in this minute", ErrUnavailable)
 		}
 	}
-	// Not the context of the request that happened to come first: others wait for
-	// the same fetch.
+	// Not the context of the first request: others wait for the same fetch.
 	ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
 	defer cancel()
 	cert, err := c.fetch(ctx, address)
@@ -256,11 +256,12 @@ func (c *certificates) refresh(address string) (*certificate, error) {
 		return nil, err
 	}
 	c.failures.Remove(address)
-	c.known.Add(address, kept{cert, now.Add(freshFor), now.Add(freshFor + staleFor)})
+	c.known.Add(address, cached{cert, now.Add(freshFor), now.Add(freshFor + staleFor)})
 	return cert, nil
 }
 
-// fetch gets the certificate at address.
+// fetch returns the certificate at address, or fails with ErrCertificate or
+// ErrUnavailable.
 func (c *certificates) fetch(ctx context.Context, address string) (*certificate, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
@@ -284,14 +285,14 @@ func (c *certificates) fetch(ctx context.Context, address string) (*certificate,
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	if len(file) > maxCertificateSize {
-		return nil, fmt.Errorf("%w: what is at %s is over %d bytes", ErrCertificate, address, maxCertificateSize)
+		return nil, fmt.Errorf("%w: the file at %s is over %d bytes", ErrCertificate, address, maxCertificateSize)
 	}
 	cert, err := parseCertificate(file)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrCertificate, address, err)
 	}
 	if len(c.pins) > 0 && !c.pins[cert.fingerprint] {
-		return nil, fmt.Errorf("%w: the SHA-256 of the one at %s is %s, which is not pinned", ErrCertificate, address, cert.fingerprint)
+		return nil, fmt.Errorf("%w: the certificate at %s has the SHA-256 %s, which is not pinned", ErrCertificate, address, cert.fingerprint)
 	}
 	return cert, nil
 }

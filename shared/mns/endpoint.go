@@ -9,10 +9,9 @@ import (
 )
 
 // Endpoint checks that the request's address holds the endpoint's secret, as the
-// last segment of its path or as ?token=, and returns the path by which the
-// endpoint can be named in logs and in the inbox: without that segment. An empty
-// secret is not asked for. It fails with ErrSecret. The time it takes says nothing
-// about the secret.
+// last segment of its path or as ?token=, or fails with ErrSecret. It returns the path
+// without that segment, for logs and for the inbox. An empty secret means that none
+// is required. The time that it takes does not depend on the secret.
 func Endpoint(r *http.Request, secret string) (path string, err error) {
 	path = r.URL.EscapedPath()
 	if secret == "" {

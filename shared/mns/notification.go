@@ -19,27 +19,27 @@ import (
 	"example.com/pushinbox/shared/inbox"
 )
 
-// Encoding is what a publisher did to a message's body, which MNS does not tell.
+// Encoding is how a publisher encoded a message's body. MNS does not tell.
 type Encoding string
 
 const (
-	// Raw bodies are as they were. The empty Encoding means the same.
+	// Raw bodies are not encoded. The empty Encoding means the same.
 	Raw Encoding = "raw"
-	// Base64 bodies are base64 of what they were, as several SDKs send them.
+	// Base64 bodies are in base64, as several SDKs send them.
 	Base64 Encoding = "base64"
 )
 
-// UnmarshalText sets e to the encoding of this name, so that a setting can be one.
+// UnmarshalText sets e to the encoding with this name, for settings.
 func (e *Encoding) UnmarshalText(name []byte) error {
 	switch n := Encoding(name); n {
 	case Raw, Base64:
 		*e = n
 		return nil
 	}
-	return fmt.Errorf("mns: %q is neither %s nor %s", name, Raw, Base64)
+	return fmt.Errorf("mns: %q is not a valid encoding; use %s or %s", name, Raw, Base64)
 }
 
-// decode returns what the publisher had before encoding it.
+// decode returns the body as it was before the publisher encoded it.
 func (e Encoding) decode(body []byte) ([]byte, error) {
 	if e != Base64 {
 		return body, nil
@@ -52,7 +52,7 @@ func (e Encoding) decode(body []byte) ([]byte, error) {
 	return b[:n], nil
 }
 
-// Format is one of the forms that a subscription can have pushes in.
+// Format is the form of a subscription's pushes.
 type Format string
 
 // The formats.
@@ -62,27 +62,27 @@ const (
 	Simplified Format = "SIMPLIFIED"
 )
 
-// Notification is what a push says. The names and the MD5 are empty where a
-// SIMPLIFIED push does not say them.
+// Notification is the content of a push. The names are empty where a SIMPLIFIED push
+// does not have them.
 type Notification struct {
 	Format           Format
 	TopicOwner       string
 	TopicName        string
 	Subscriber       string
 	SubscriptionName string
-	// MessageID is unique within the topic, and the same on every redelivery.
+	// MessageID is unique within the topic, and stays the same when MNS retries.
 	MessageID string
 	// MessageMD5 is the MD5 of the body as published, in upper-case hex.
 	MessageMD5 string
-	// MessageTag is what subscriptions filter by, or empty.
+	// MessageTag is the tag that subscriptions filter by, or empty.
 	MessageTag string
-	// PublishTime has milliseconds; it is zero where the push does not say it.
+	// PublishTime has milliseconds; it is zero where the push does not have it.
 	PublishTime time.Time
 	// Body is the message's body, decoded.
 	Body []byte
 }
 
-// Headers of a SIMPLIFIED push. The first is always there.
+// Headers of a SIMPLIFIED push, which always has the first.
 const (
 	headerMessageID        = "X-Mns-Message-Id"
 	headerMessageTag       = "X-Mns-Message-Tag"
@@ -93,12 +93,12 @@ const (
 	headerPublishTime      = "X-Mns-Publish-Time"
 )
 
-// Decode reads a push whose signature was verified, or fails with ErrMalformed.
+// Decode decodes a push whose signature was verified, or fails with ErrMalformed.
 //
 // A push with an x-mns-message-id header is SIMPLIFIED, whatever its body looks
-// like: the body is then its publisher's, who must not pass for another by writing
-// a notification into it. Any other push is XML or JSON by its first character:
-// which Content-Type JSON comes with is not documented.
+// like: the publisher chose that body, and must not pass for another publisher by
+// writing a notification into it. The first character of any other push decides
+// between XML and JSON: the Content-Type of JSON pushes is not documented.
 func Decode(h http.Header, body []byte, e Encoding) (*Notification, error) {
 	var fields map[string]string
 	var n Notification
@@ -129,8 +129,8 @@ func Decode(h http.Header, body []byte, e Encoding) (*Notification, error) {
 		}
 	}
 	if !strings.EqualFold(n.MessageMD5, md5Hex(message)) {
-		// Readers of XML make line feeds of carriage returns, but not of references
-		// to them. The MD5 proves which were meant.
+		// An XML decoder turns carriage returns into line feeds, except where they are
+		// written as references. The MD5 shows which the publisher sent.
 		var exact map[string]string
 		if n.Format == XML {
 			exact, err = readXML(bytes.ReplaceAll(body, []byte("\r"), []byte("&#13;")))
@@ -158,14 +158,14 @@ func decodeSimplified(h http.Header, body []byte, e Encoding) (*Notification, er
 	return n.finish(h.Get(headerPublishTime), body, e)
 }
 
-// finish checks what all formats have in common and sets the time and the body.
+// finish checks the fields that all formats share and sets the time and the body.
 func (n *Notification) finish(publishTime string, body []byte, e Encoding) (*Notification, error) {
 	if len(n.MessageTag) > maxName || !utf8.ValidString(n.MessageTag) {
-		return nil, malformed("the tag cannot be one")
+		return nil, malformed("the tag is too long or not UTF-8")
 	}
 	for _, name := range [...]string{n.TopicOwner, n.TopicName, n.Subscriber, n.SubscriptionName, n.MessageID} {
-		if len(name) > maxName || !utf8.ValidString(name) || strings.ContainsFunc(name, isNoName) {
-			return nil, malformed("a name cannot be one")
+		if len(name) > maxName || !utf8.ValidString(name) || strings.ContainsFunc(name, isForbidden) {
+			return nil, malformed("a name or the ID is too long, or has a slash or a control character")
 		}
 	}
 	if n.MessageID == "" {
@@ -174,7 +174,7 @@ func (n *Notification) finish(publishTime string, body []byte, e Encoding) (*Not
 	if publishTime != "" {
 		ms, err := strconv.ParseInt(publishTime, 10, 64)
 		if err != nil || ms < 0 || ms > maxPublishTime {
-			return nil, malformed("the publish time is not one in milliseconds")
+			return nil, malformed("the publish time is not in milliseconds")
 		}
 		n.PublishTime = time.UnixMilli(ms).UTC()
 	}
@@ -192,9 +192,9 @@ const (
 	maxPublishTime = 253402300799999
 )
 
-// isNoName finds what is in no name of MNS and would confuse one subscription's
-// full name with another's, or a line of a log with the next.
-func isNoName(r rune) bool { return r == '/' || r < ' ' || r == 0x7f }
+// isForbidden reports whether no name of MNS has r. With a slash, two subscriptions
+// could have the same full name; with a line feed, one log line could be two.
+func isForbidden(r rune) bool { return r == '/' || r < ' ' || r == 0x7f }
 
 func malformed(why string) error { return fmt.Errorf("%w: %s", ErrMalformed, why) }
 
@@ -203,7 +203,7 @@ func md5Hex(s string) string {
 	return strings.ToUpper(hex.EncodeToString(sum[:]))
 }
 
-// formatOf returns the format of a push, or nothing.
+// formatOf returns the format of a push, or "" for an unknown one.
 func formatOf(h http.Header, body []byte) Format {
 	if _, ok := h[headerMessageID]; ok {
 		return Simplified
@@ -217,19 +217,19 @@ func formatOf(h http.Header, body []byte) Format {
 	return ""
 }
 
-// fieldNames are what a notification's elements or members are called.
+// fieldNames are the names of a notification's XML elements or JSON members.
 var fieldNames = []string{
 	"TopicOwner", "TopicName", "Subscriber", "SubscriptionName",
 	"MessageId", "MessageMD5", "MessageTag", "Message", "PublishTime",
 }
 
-// maxDepth is how deep the elements of a notification may nest. Known ones have
-// two levels.
+// maxDepth is the deepest nesting of a notification's XML elements. Known
+// notifications have two levels.
 const maxDepth = 16
 
 // readXML returns the text of the fields that are children of a Notification, in
-// whatever namespace. Other elements are skipped. What could be read in two ways,
-// or be expanded, is an error: fields that come twice, and document types.
+// any namespace, and ignores other elements. Repeated fields are an error because
+// two decoders could disagree, and document types because they can expand.
 func readXML(body []byte) (map[string]string, error) {
 	fields := make(map[string]string)
 	d := xml.NewDecoder(bytes.NewReader(body))
@@ -253,7 +253,7 @@ func readXML(body []byte) (map[string]string, error) {
 			case ended || len(path) == 1 && t.Name.Local != "Notification":
 				return nil, malformed("it is not one Notification")
 			case len(path) > maxDepth:
-				return nil, malformed("it is nested too deep")
+				return nil, malformed("its elements are nested too deep")
 			case len(path) == 2:
 				text.Reset()
 			case len(path) == 3 && slices.Contains(fieldNames, path[1]):
@@ -280,10 +280,10 @@ func readXML(body []byte) (map[string]string, error) {
 }
 
 // readJSON returns the fields of a notification that is a JSON object. Other
-// members are skipped. Unlike encoding/json it takes no name in another case, and
-// no name twice.
+// members are ignored. Unlike encoding/json, it compares names case-sensitively and
+// refuses repeated ones.
 func readJSON(body []byte) (map[string]string, error) {
-	// The decoder makes replacement characters of what is not UTF-8.
+	// The decoder would replace bytes that are not UTF-8.
 	if !json.Valid(body) || !utf8.Valid(body) {
 		return nil, malformed("it is not JSON")
 	}
@@ -327,10 +327,10 @@ func jsonText(name string, value json.RawMessage) (string, error) {
 	return *s, nil
 }
 
-// Subscription is the full name of what pushed n to the endpoint with this path:
-// accounts/OWNER/topics/TOPIC/subscriptions/NAME. Older SIMPLIFIED pushes do not
-// say these, and the path stands in for them: give each subscription one of its
-// own.
+// Subscription returns the full name of the subscription that pushed n:
+// accounts/OWNER/topics/TOPIC/subscriptions/NAME. Older SIMPLIFIED pushes do not have
+// these names; then it returns the endpoint's path, which should be a different one
+// for each subscription.
 func (n *Notification) Subscription(path string) string {
 	if n.TopicOwner == "" || n.TopicName == "" || n.SubscriptionName == "" {
 		return path
@@ -338,8 +338,8 @@ func (n *Notification) Subscription(path string) string {
 	return "accounts/" + n.TopicOwner + "/topics/" + n.TopicName + "/subscriptions/" + n.SubscriptionName
 }
 
-// Message returns n as the inbox keeps it, verified as of s. path is the
-// endpoint's, without a secret, as Endpoint returns it.
+// Message returns n as a message for the inbox, with the signature's claims. path is
+// the endpoint's, without a secret, as Endpoint returns it.
 func (n *Notification) Message(s Signer, path string) *inbox.Message {
 	attributes := make(map[string]string)
 	for name, value := range map[string]string{
@@ -373,20 +373,20 @@ func (n *Notification) Message(s Signer, path string) *inbox.Message {
 	}
 }
 
-// Policy says whose pushes are taken. MNS signs those of every account.
+// Policy says whose pushes are accepted. MNS signs those of every account.
 type Policy struct {
 	// Owners are the account IDs whose topics may push; at least one.
 	Owners []string
-	// Topics and Subscriptions are the names that may push; empty means all of the
-	// owners'.
+	// Topics and Subscriptions are the names that may push; empty means all names
+	// of the owners.
 	Topics        []string
 	Subscriptions []string
-	// Unnamed takes pushes that name no owner, as older SIMPLIFIED ones do. Set it
-	// only where Endpoint has checked a secret: nothing else is left then.
+	// Unnamed accepts pushes that name no owner, as older SIMPLIFIED ones do. Set it
+	// only where Endpoint has checked a secret, which is then the only protection.
 	Unnamed bool
 }
 
-// Validate reports whether p names whom to trust, as an error that is ErrPolicy.
+// Validate fails with ErrPolicy when p names no owner.
 func (p Policy) Validate() error {
 	if len(p.Owners) == 0 || slices.Contains(p.Owners, "") {
 		return ErrPolicy
@@ -394,15 +394,15 @@ func (p Policy) Validate() error {
 	return nil
 }
 
-// Check fails with ErrForeign when p does not take n. A list of topics or
-// subscriptions takes no push that does not name its own.
+// Check fails with ErrForeign when p does not accept n. A list of topics or
+// subscriptions accepts no push without that name.
 func (p Policy) Check(n *Notification) error {
 	if err := p.Validate(); err != nil {
 		return err
 	}
 	switch {
 	case n.TopicOwner == "" && !p.Unnamed:
-		return fmt.Errorf("%w: the push names no owner, and there is no secret that would do instead", ErrForeign)
+		return fmt.Errorf("%w: the push names no owner, which needs a secret to be accepted", ErrForeign)
 	case n.TopicOwner != "" && !slices.Contains(p.Owners, n.TopicOwner):
 		return fmt.Errorf("%w: the topic's owner is not allowed", ErrForeign)
 	case len(p.Topics) > 0 && !slices.Contains(p.Topics, n.TopicName):

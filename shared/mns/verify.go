@@ -21,24 +21,23 @@ const (
 	headerRequestID      = "X-Mns-Request-Id"
 )
 
-// maxSignature is the most that a signature can take in base64: one of a key of
-// maxKeyBits.
+// maxSignature is the length in base64 of a signature with a key of maxKeyBits.
 const maxSignature = (maxKeyBits/8 + 2) / 3 * 4
 
-// VerifierOptions holds what is optional for NewVerifier.
+// VerifierOptions holds NewVerifier's optional settings.
 type VerifierOptions struct {
-	// Transport reaches the certificate's host. Nil means a transport of Go's
-	// usual kind. Redirects are never followed.
+	// Transport fetches certificates; nil means http.DefaultTransport. Redirects are
+	// never followed.
 	Transport http.RoundTripper
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Pins are SHA-256 digests, in hex, of the certificates (as DER) that are
-	// trusted. Empty means any that MNS's addresses have.
+	// trusted. Empty means every certificate at one of MNS's addresses.
 	Pins []string
 }
 
-// Verifier proves that MNS signed a request. It is safe for concurrent use; use
-// one for the life of the process, since it keeps the certificates.
+// Verifier verifies that MNS signed a request. It is safe for concurrent use. Use one
+// for the life of the process, because it caches the certificates.
 type Verifier struct {
 	now          func() time.Time
 	certificates *certificates
@@ -61,29 +60,30 @@ func NewVerifier(o *VerifierOptions) (*Verifier, error) {
 	return &Verifier{now, certificates}, nil
 }
 
-// Signer is what a verified request says of its signature.
+// Signer describes the signature of a verified request.
 type Signer struct {
-	// CertificateURL is where the certificate came from, always https.
+	// CertificateURL is the address of the certificate, always https.
 	CertificateURL string
 	// Fingerprint is the SHA-256 of the certificate as DER, in hex.
 	Fingerprint string
-	// KeyBits is the size of the certificate's RSA key.
+	// KeyBits is the size of the certificate's RSA key, in bits.
 	KeyBits int
 	// Date is the time of the signature.
 	Date time.Time
-	// RequestID is MNS's ID of this delivery; empty when it sent none.
+	// RequestID is MNS's ID of this push, or empty.
 	RequestID string
 }
 
-// Verify reports who signed r, whose whole body is given. r must be as a server
-// got it: what is signed is the request target as sent (r.RequestURI), every
-// x-mns-* header, Date, Content-Type and Content-MD5, and the body through the
-// last. The cheap checks come first, so nothing is fetched for a request that
-// fails one of them.
+// Verify returns who signed r, whose whole body is given. r must be as a server
+// received it: the signature covers the request target as sent (r.RequestURI),
+// every x-mns-* header, Date, Content-Type and Content-MD5, and through the last
+// the body. The cheap checks come first, and no certificate is fetched for a request
+// that fails one of them.
 //
-// A request that MNS did not sign like this, now, fails with an Err variable of
-// this package that is a 403; ErrUnavailable, a 503, says that this cannot be
-// known at the moment. Verify waits for a certificate for two seconds at most.
+// A request that MNS did not sign in this form at this time fails with an Err
+// variable of this package whose status is 403. It fails with ErrUnavailable, a 503,
+// when the certificate cannot be fetched. Verify waits for a certificate for at most
+// two seconds.
 func (v *Verifier) Verify(r *http.Request, body []byte) (Signer, error) {
 	p, err := parsePush(r)
 	if err != nil {
@@ -111,7 +111,7 @@ func (v *Verifier) Verify(r *http.Request, body []byte) (Signer, error) {
 	}, nil
 }
 
-// push is what the headers of a push say about its signature.
+// push is the part of a push's headers that is about its signature.
 type push struct {
 	signature      []byte
 	certificateURL string
@@ -119,16 +119,16 @@ type push struct {
 	digest         string
 }
 
-// parsePush reads the headers, or fails before anything expensive is done.
+// parsePush parses the headers. It does nothing expensive.
 func parsePush(r *http.Request) (push, error) {
 	var p push
 	for name, values := range r.Header {
 		if len(values) > 1 && strings.HasPrefix(name, headerPrefix) {
-			return p, fmt.Errorf("%w: an x-mns-* header is there %d times", ErrHeaders, len(values))
+			return p, fmt.Errorf("%w: an x-mns-* header is repeated %d times", ErrHeaders, len(values))
 		}
 	}
 	if len(r.Header["Content-Type"]) > 1 {
-		return p, fmt.Errorf("%w: there is more than one Content-Type", ErrHeaders)
+		return p, fmt.Errorf("%w: Content-Type is repeated", ErrHeaders)
 	}
 	var authorization, address, date string
 	for _, h := range [...]struct {
@@ -142,19 +142,19 @@ func parsePush(r *http.Request) (push, error) {
 	} {
 		values := r.Header[h.name]
 		if len(values) != 1 || values[0] == "" {
-			return p, fmt.Errorf("%w: %d of %s", ErrHeaders, len(values), h.name)
+			return p, fmt.Errorf("%w: it has %d %s headers, or an empty one", ErrHeaders, len(values), h.name)
 		}
 		*h.value = values[0]
 	}
 	var err error
 	if p.date, err = http.ParseTime(date); err != nil {
-		return p, fmt.Errorf("%w: Date is not a date", ErrHeaders)
+		return p, fmt.Errorf("%w: Date is not a valid HTTP date", ErrHeaders)
 	}
 	if len(authorization) > maxSignature {
 		return p, fmt.Errorf("%w: Authorization is too long for a signature", ErrHeaders)
 	}
 	if p.signature, err = base64.StdEncoding.Strict().DecodeString(authorization); err != nil || len(p.signature) < minKeyBits/8 {
-		return p, fmt.Errorf("%w: Authorization is not a signature", ErrHeaders)
+		return p, fmt.Errorf("%w: Authorization is not the base64 of a signature", ErrHeaders)
 	}
 	p.certificateURL, err = parseCertificateURL(address)
 	return p, err
