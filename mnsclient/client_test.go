@@ -408,7 +408,7 @@ func (h handler) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
-// The stand-in was made from the same facts by somebody else.
+// The stand-in and the client are two readings of the same documentation.
 func TestClientWithStandIn(t *testing.T) {
 	t.Parallel()
 	signer, err := mnsfake.NewSigner(512)

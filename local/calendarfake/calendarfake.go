@@ -1,43 +1,45 @@
 // Package calendarfake is a stand-in for Google Calendar, for local runs and
 // tests only: calendars whose events can be edited, listed by sync token and
-// watched, with what goes wrong in production on request.
+// watched. On request it injects the faults of production.
 //
-// A Server is an http.Handler with the paths of the REST API, from where a
-// client's endpoint ends: /calendars/{id}/events (GET, POST),
+// A Server is an http.Handler with the paths of the REST API that follow a client's
+// endpoint: /calendars/{id}/events (GET, POST),
 // /calendars/{id}/events/{event} (GET, PATCH, DELETE),
-// /calendars/{id}/events/watch and /channels/stop. It asks for no credential.
+// /calendars/{id}/events/watch and /channels/stop. It requires no credential.
 //
 // # What it does as documented
 //
-// The sync token on the last page only; 410 for a token that is no longer
-// good; 400 for parameters that cannot go with a token or differ from those it
-// was made with; deleted events as "cancelled", always in an incremental list,
-// in a full one with showDeleted; instances of a series that were moved or
-// cancelled as events of their own, the cancelled ones with nothing but id,
-// recurringEventId, originalStartTime and status, and in every list for as long
-// as the series lives. Channels: unique IDs, a resource ID that is stable for
-// each calendar, the stricter of the asked and the own expiry, the token
-// echoed. Notifications: no body, "sync" with number 1 first, then larger but
-// not consecutive numbers, repeated with exponential backoff on 500, 502, 503
-// and 504 only.
+// Lists: the sync token is on the last page only. An expired token is 410. Parameters
+// that are not allowed with a token, or differ from those of the list that returned
+// it, are 400. Deleted events are listed as "cancelled", in an incremental list
+// always and in a full list with showDeleted. A moved or cancelled instance of a
+// series is an event of its own. A cancelled one has only id, recurringEventId,
+// originalStartTime and status, and is in every list while the series exists.
 //
-// # What is decided here, the documentation being silent
+// Channels: IDs are unique, the resource ID of a calendar is stable, the earlier of
+// the requested and the server's own expiry applies, and the token is returned.
 //
-//   - Lists are in the order of the last change. What changes while pages are
-//     read moves to the end, so it may be seen twice, and once more in the next
+// Notifications: they have no body. The first is "sync" with number 1, the others have
+// larger but not consecutive numbers. Only 500, 502, 503 and 504 are retried, with
+// exponential backoff.
+//
+// # What is decided here, because the documentation is silent
+//
+//   - Lists are in the order of the last change. An event that changes while pages
+//     are read moves to the end, so it may be listed twice, and once more in the next
 //     incremental list, but is never missed.
-//   - A deleted event that is no instance has only id, status, etag, updated
-//     and kind. Deleting a series cancels its stored instances too.
-//   - Any edit changes etag and updated, one that changes nothing as well.
-//   - A notification is repeated after 1 s, doubled each time, 8 times at most,
-//     and as long as its channel lives; no answer counts as 503.
-//   - A channel lives for a week unless Options say otherwise.
+//   - A deleted event that is not an instance has only id, status, etag, updated
+//     and kind. Deleting a series also cancels its stored instances.
+//   - Every edit changes etag and updated, even one that changes nothing else.
+//   - A notification is retried after 1 s, then after twice the time before, at most
+//     8 times and while its channel is live; no answer counts as 503.
+//   - A channel expires after a week unless Options say otherwise.
 //
 // # Limits
 //
-// Recurrences are not expanded: singleEvents=true is refused, and whoever names
-// an instance by ID is believed that the series has it. Lists do not filter by
-// time, text or property. Only events can be watched.
+// Recurrences are not expanded: singleEvents=true is refused, and any start in the ID
+// of an instance is accepted as one of the series. Lists do not filter by time, text
+// or property. Only events can be watched.
 package calendarfake
 
 import (
@@ -63,14 +65,14 @@ import (
 // with the Server and must not be changed.
 type Event map[string]any
 
-// Options holds what is optional for New and Open.
+// Options holds the optional settings of New and Open.
 type Options struct {
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Transport sends the notifications; nil means one that uses no proxy. It
 	// may call the Server.
 	Transport http.RoundTripper
-	// ChannelTTL is how long a channel lives at most; 0 means a week.
+	// ChannelTTL is the longest time to a channel's expiry; 0 means a week.
 	ChannelTTL time.Duration
 	// Fault returns what goes wrong with an API call. The zero Fault is nothing.
 	Fault func(Call) Fault
@@ -79,9 +81,9 @@ type Options struct {
 	NotificationFault func(Notification) NotificationFault
 }
 
-// Call is a call of the API that is about to be carried out.
+// Call describes a call of the API before it is executed.
 type Call struct {
-	// Method is as in Google's documentation: events.list, events.get,
+	// Method is the name in Google's documentation: events.list, events.get,
 	// events.insert, events.patch, events.delete, events.watch or
 	// channels.stop.
 	Method string
@@ -89,20 +91,20 @@ type Call struct {
 	CalendarID string
 	// Page counts the pages of a list from 1; 0 for other methods.
 	Page int
-	// Incremental says that a list has a sync token.
+	// Incremental is true for a list with a sync token.
 	Incremental bool
 }
 
 // Fault is what goes wrong with one call.
 type Fault struct {
-	// Status, if not 0, is the answer's, with this Reason, such as 403 and
+	// Status, if not 0, is the answer's status, with this Reason, such as 403 and
 	// rateLimitExceeded or 410 and fullSyncRequired. The call has no effect.
 	Status int
 	Reason string
-	// Lost carries the call out before it answers Status.
+	// Lost executes the call before it answers Status.
 	Lost bool
-	// Limit, if not 0, is how many events a page of a list holds at most,
-	// whatever was asked for; less than 0 makes it empty, though more follow.
+	// Limit, if not 0, is the largest number of events on a page of a list,
+	// whatever the request says; below 0 the page is empty, though more pages follow.
 	Limit int
 	// SyncFirst sends the sync notification before events.watch is answered.
 	SyncFirst bool
@@ -124,15 +126,15 @@ type Server struct {
 	channels  map[string]*channel // by ID, including those that have ended
 }
 
-// calendar is one calendar. A time in milliseconds is the version of what
-// happened then; no two changes share one.
+// calendar is one calendar. Every change has a version of its own, which is at least
+// the time of the change in Unix milliseconds.
 type calendar struct {
 	ID         string
 	ResourceID string
 	Version    int64
-	// Oldest is the version before which no sync token is good any more.
+	// Oldest is the version of the oldest sync token that is valid.
 	Oldest int64
-	Made   int // events, for their IDs
+	Made   int // number of generated event IDs
 	Events map[string]*event
 }
 
@@ -178,7 +180,7 @@ func New(o *Options) *Server {
 	return s
 }
 
-// AddCalendar makes an empty calendar, unless there is one with this ID.
+// AddCalendar creates an empty calendar, unless one with this ID exists.
 func (s *Server) AddCalendar(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -193,9 +195,9 @@ func (s *Server) AddCalendar(id string) {
 	}
 }
 
-// Insert adds an event to a calendar and notifies its channels. The ID is made
-// here when there is none, and so is all that Google sets itself. It fails with
-// a *googleapi.Error, as do Patch and Delete.
+// Insert adds an event to a calendar and notifies its channels. It sets the fields that
+// only Google sets, and an ID when e has none. It fails with a *googleapi.Error, as do
+// Patch and Delete.
 func (s *Server) Insert(calendarID string, e Event) (Event, error) {
 	body, err := normal(e)
 	if err != nil {
@@ -246,11 +248,11 @@ func (s *Server) Insert(calendarID string, e Event) (Event, error) {
 }
 
 // Patch merges fields into an event and notifies the calendar's channels: a
-// nil value removes a field, objects are merged, lists are replaced, and what
-// only Google sets is left alone. An ID that is a series' with the original
-// start after it (ID_20261123T090000Z or ID_20261123) names one instance, which
-// becomes an event of its own. {"status": "cancelled"} deletes, and
-// {"status": "confirmed"} brings back what was deleted.
+// nil value removes a field, objects are merged, lists are replaced, and fields that
+// only Google sets are ignored. The ID of a series followed by an original start
+// (ID_20261123T090000Z or ID_20261123) names one instance, which becomes an event of
+// its own. {"status": "cancelled"} deletes an event, and {"status": "confirmed"}
+// restores it.
 func (s *Server) Patch(calendarID, id string, fields Event) (Event, error) {
 	fields, err := normal(fields)
 	if err != nil {
@@ -293,7 +295,7 @@ func (s *Server) Delete(calendarID, id string) error {
 	return err
 }
 
-// Event returns an event as events.get does, also a deleted one.
+// Event returns an event as events.get does, even a deleted one.
 func (s *Server) Event(calendarID, id string) (Event, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -304,8 +306,8 @@ func (s *Server) Event(calendarID, id string) (Event, error) {
 	return e.item(), nil
 }
 
-// Events returns the truth about a calendar: every event that is not deleted,
-// by ID, the instances that are events of their own among them.
+// Events returns every event of a calendar that is not deleted, by ID, including the
+// instances that are events of their own.
 func (s *Server) Events(calendarID string) map[string]Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -320,9 +322,8 @@ func (s *Server) Events(calendarID string) map[string]Event {
 	return all
 }
 
-// Invalidate makes every token given out for a calendar worth nothing, so that
-// the next list with one is answered 410, and forgets what was deleted: a full
-// list no longer tells of it, whatever it asks for.
+// Invalidate ends the validity of every token of a calendar, so that the next list with
+// one is answered 410. It also removes deleted events, which no full list has any more.
 func (s *Server) Invalidate(calendarID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -337,7 +338,7 @@ func (s *Server) Invalidate(calendarID string) {
 	c.Oldest = c.Version
 }
 
-// calendar returns the calendar with this ID. s.mu is held.
+// calendar returns the calendar with this ID. The caller holds s.mu.
 func (s *Server) calendar(id string) (*calendar, error) {
 	if c := s.calendars[id]; c != nil {
 		return c, nil
@@ -345,8 +346,8 @@ func (s *Server) calendar(id string) (*calendar, error) {
 	return nil, errNotFound()
 }
 
-// find returns a stored event, or an instance that is not one yet. s.mu is
-// held.
+// find returns a stored event, or an instance that is not stored yet. The caller holds
+// s.mu.
 func (s *Server) find(calendarID, id string) (*calendar, *event, error) {
 	c, err := s.calendar(calendarID)
 	if err != nil {
@@ -367,14 +368,14 @@ func (s *Server) find(calendarID, id string) (*calendar, *event, error) {
 	return c, e, nil
 }
 
-// store keeps a changed event and what its change brings about, and notifies.
-// s.mu is held.
+// store stores a changed event, cancels the instances of a cancelled series, and
+// notifies. The caller holds s.mu.
 func (s *Server) store(c *calendar, e *event) {
 	id := e.Body["id"].(string)
 	c.Events[id] = e
 	s.changed(c, e)
 	if e.cancelled() {
-		// In a fixed order, for simulations that want to be repeated.
+		// In a fixed order, so that simulations can be repeated.
 		for _, other := range slices.Sorted(maps.Keys(c.Events)) {
 			if o := c.Events[other]; o.master() == id && !o.cancelled() {
 				o.Body["status"] = cancelled
@@ -385,7 +386,7 @@ func (s *Server) store(c *calendar, e *event) {
 	s.notify(c)
 }
 
-// changed gives an event its new version. s.mu is held.
+// changed gives an event its new version. The caller holds s.mu.
 func (s *Server) changed(c *calendar, e *event) {
 	c.Version = max(c.Version+1, s.now().UnixMilli())
 	e.Version = c.Version
@@ -393,7 +394,7 @@ func (s *Server) changed(c *calendar, e *event) {
 	e.Body["etag"] = fmt.Sprintf("%q", fmt.Sprint(e.Version*2))
 }
 
-// inSeries reports whether e is an instance of a series that is still there.
+// inSeries reports whether e is an instance of a series that is not deleted.
 func (c *calendar) inSeries(e *event) bool {
 	master := c.Events[e.master()]
 	return master != nil && !master.cancelled()
@@ -401,17 +402,17 @@ func (c *calendar) inSeries(e *event) bool {
 
 const (
 	cancelled = "cancelled"
-	// timestamp is how Google writes times in created and updated.
+	// timestamp is the layout of Google's created and updated.
 	timestamp = "2006-01-02T15:04:05.000Z"
 )
 
-// readOnly are the fields that nobody but Google sets, besides the ID.
+// readOnly has the fields that only Google sets, except the ID.
 var readOnly = []string{
 	"created", "creator", "etag", "htmlLink", "iCalUID", "kind", "organizer",
 	"originalStartTime", "recurringEventId", "sequence", "updated",
 }
 
-// eventID is what an ID that is given with an event may be, up to maxEventID.
+// eventID matches a caller's event ID, which has at most maxEventID characters.
 var eventID = regexp.MustCompile(`^[a-v0-9]{5,}$`)
 
 const maxEventID = 1024
@@ -441,7 +442,7 @@ func (e *event) item() Event {
 }
 
 // instance returns the instance of a series with this original start, as an
-// event that is not stored yet, or nil when start is no time.
+// event that is not stored yet, or nil when start is not a valid time.
 func (e *event) instance(id, start string) *event {
 	body := maps.Clone(e.Body)
 	delete(body, "recurrence")
@@ -490,7 +491,7 @@ func checkTimes(body Event) error {
 	return nil
 }
 
-// normal returns a copy of e as decoding JSON makes it.
+// normal returns e after encoding to JSON and decoding.
 func normal(e Event) (Event, error) {
 	b, err := json.Marshal(e)
 	if err != nil {
@@ -524,7 +525,7 @@ func merge[M ~map[string]any](old, fields M) M {
 	return merged
 }
 
-// apiError is an error as the API answers it.
+// apiError returns an error as the API answers it.
 func apiError(status int, reason, message string) *googleapi.Error {
 	return &googleapi.Error{
 		Code: status, Message: message, Errors: []googleapi.ErrorItem{{Reason: reason, Message: message}},

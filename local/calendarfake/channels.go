@@ -77,15 +77,14 @@ type channelBody struct {
 	Params      map[string]string `json:"params,omitempty"`
 }
 
-// Channels returns the channels of a calendar that live now, the one that
-// expires first at the front.
+// Channels returns the live channels of a calendar, in the order of their expiry.
 func (s *Server) Channels(calendarID string) []Channel {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.live(calendarID)
 }
 
-// live is Channels. s.mu is held.
+// live is Channels. The caller holds s.mu.
 func (s *Server) live(calendarID string) []Channel {
 	var live []Channel
 	for _, ch := range s.channels {
@@ -101,7 +100,7 @@ func (s *Server) live(calendarID string) []Channel {
 
 func (s *Server) lives(ch *channel) bool { return !ch.Stopped && s.now().Before(ch.Expires) }
 
-// watch opens a channel and queues its sync notification.
+// watch creates a channel and queues its sync notification.
 func (s *Server) watch(calendarID string, b channelBody) (*channelBody, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,17 +160,17 @@ func (s *Server) stop(b channelBody) error {
 	return s.save()
 }
 
-// notify queues a notification for every live channel of a calendar. s.mu is
-// held.
+// notify queues a notification for every live channel of a calendar. The caller holds
+// s.mu.
 func (s *Server) notify(c *calendar) {
 	for _, live := range s.live(c.ID) {
 		ch := s.channels[live.ID]
-		// Larger, but not consecutive.
+		// Numbers increase, but are not consecutive.
 		s.send(ch, "exists", ch.Number+1+c.Version%3)
 	}
 }
 
-// send queues a notification, unless it is dropped. s.mu is held.
+// send queues a notification, unless a fault drops it. The caller holds s.mu.
 func (s *Server) send(ch *channel, state string, number int64) {
 	ch.Number = number
 	n := Notification{Channel: ch.Channel, State: state, Number: number}

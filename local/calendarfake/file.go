@@ -8,16 +8,16 @@ import (
 	"os"
 )
 
-// kept is what the file of a Server holds.
-type kept struct {
+// contents is the content of a Server's file.
+type contents struct {
 	Calendars map[string]*calendar
 	Channels  map[string]*channel
 }
 
-// Open is New for a Server that keeps its calendars and channels in a file, and
-// finds them there when it is opened again. Every change rewrites the file, so
-// it is not for calendars with many events. Notifications that were not sent
-// yet are lost, as some of Google's are.
+// Open returns a Server that stores its calendars and channels in a file and starts
+// with those that the file has. Every change rewrites the file, so it is not for
+// calendars with many events. Notifications that wait to be sent are not stored, and a
+// restart loses them, as Google loses some.
 func Open(file string, o *Options) (*Server, error) {
 	s := New(o)
 	s.file = file
@@ -28,19 +28,19 @@ func Open(file string, o *Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("calendarfake: %w", err)
 	}
-	if err := json.Unmarshal(b, &kept{s.calendars, s.channels}); err != nil {
-		return nil, fmt.Errorf("calendarfake: %s is damaged; delete it: %w", file, err)
+	if err := json.Unmarshal(b, &contents{s.calendars, s.channels}); err != nil {
+		return nil, fmt.Errorf("calendarfake: %s is damaged; delete it to start without calendars: %w", file, err)
 	}
 	return s, nil
 }
 
-// save writes the file, if there is one. A process that dies leaves the old one
-// or the new one. s.mu is held.
+// save writes the file, if there is one. A process that dies leaves either the old
+// or the new content. The caller holds s.mu.
 func (s *Server) save() error {
 	if s.file == "" {
 		return nil
 	}
-	b, err := json.Marshal(kept{s.calendars, s.channels})
+	b, err := json.Marshal(contents{s.calendars, s.channels})
 	if err != nil {
 		return fmt.Errorf("calendarfake: %w", err)
 	}

@@ -73,8 +73,8 @@ func (s *Server) routes() {
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { answer(w, nil, errNotFound()) })
 }
 
-// handle serves one method of the API, with its faults. A call without a
-// result is answered 204.
+// handle serves one method of the API and injects its faults. A call without a result
+// is answered 204.
 func (s *Server) handle(pattern, method string, call func(*http.Request, Fault) (any, error)) {
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		c := Call{Method: method, CalendarID: r.PathValue("calendar")}
@@ -132,18 +132,18 @@ func read(r *http.Request, v any) error {
 	return nil
 }
 
-// token is what a sync token or a page token says. It is of one calendar and
+// token is the content of a sync token or a page token. It belongs to one calendar and
 // one set of parameters.
 type token struct {
 	Calendar   string `json:"c"`
 	Parameters string `json:"p"`
-	// Since is the version after which an incremental list begins; 0 for a
-	// full one.
+	// Since is the version after which an incremental list starts; 0 means a full
+	// list.
 	Since int64 `json:"s,omitempty"`
-	// Seen is the version up to which a sync token has seen everything.
+	// Seen is the version of the newest change that the list includes.
 	Seen int64 `json:"v"`
-	// After is the version after which a page begins, and Page its number;
-	// both are 0 in a sync token.
+	// After is the version after which a page starts, and Page its number; both are
+	// 0 in a sync token.
 	After int64 `json:"a,omitempty"`
 	Page  int   `json:"n,omitempty"`
 }

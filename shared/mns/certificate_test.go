@@ -94,8 +94,8 @@ func TestSignedTakesOneNumberOnly(t *testing.T) {
 }
 
 // FuzzParseCertificate: whatever a host serves, as it is or in an envelope that is
-// right, nothing panics, and a key that is taken is within the bounds and takes no
-// signature made without it.
+// right, nothing panics, and an accepted key is within the limits and accepts no
+// signature of another key.
 func FuzzParseCertificate(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content []byte) {
 		for _, file := range [][]byte{content, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: content})} {

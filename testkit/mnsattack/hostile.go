@@ -1,7 +1,7 @@
-// Package mnsattack holds requests that an endpoint for MNS pushes must refuse with
-// nothing stored, each one change away from a push that it takes. Tests send them
-// to a handler, to a function or to a running server. It signs and encodes by
-// itself, so that it shares no mistake with what it attacks.
+// Package mnsattack has requests that an endpoint for MNS pushes must refuse and not
+// store; each is one change away from a push that it accepts. Tests send them to a
+// handler, to a function or to a running server. The package shares no code with
+// shared/mns, and so no mistake.
 package mnsattack
 
 import (
@@ -24,28 +24,28 @@ import (
 
 // Target is the endpoint to attack.
 type Target struct {
-	// URL is where a push is taken, with its secret when it has one.
+	// URL is the endpoint's address, with its secret when it has one.
 	URL string
-	// Secret is the secret in URL, or empty: then none of its cases are made.
+	// Secret is the secret in URL. Without one, the cases about it are left out.
 	Secret string
-	// Owner is a topic owner whose pushes are taken.
+	// Owner is a topic owner whose pushes the endpoint accepts.
 	Owner string
-	// CertificateURL is the address of the certificate that pushes are signed with,
-	// and Sign signs a text with its key, in base64.
+	// CertificateURL is the address of the signing certificate, and Sign returns the
+	// signature of a text with its key, in base64.
 	CertificateURL string
 	Sign           func(text string) string
 	// Now is the endpoint's clock; nil means time.Now.
 	Now func() time.Time
 }
 
-// Case is a request with the status it must be answered with.
+// Case is a request with the status that the endpoint must answer.
 type Case struct {
 	Name    string
 	Status  int
 	Request *http.Request
 }
 
-// Every request of this package would store this message if it were let in.
+// An endpoint that accepted a request of this package would store this message.
 const (
 	Topic        = "hostile"
 	Subscription = "hostile-sub"
@@ -53,15 +53,15 @@ const (
 	Message      = "I am a hostile message."
 )
 
-// The formats that Good makes.
+// The formats of a push, for Good.
 const (
 	XML        = "XML"
 	JSON       = "JSON"
 	Simplified = "SIMPLIFIED"
 )
 
-// Good returns the push that the others are made from, in one of the formats. It
-// must be answered with 201.
+// Good returns a push in one of the formats that the endpoint must answer with 201. The
+// other requests are changed copies of it.
 func Good(t Target, format string) *http.Request {
 	d := t.draft()
 	switch format {
@@ -73,25 +73,25 @@ func Good(t Target, format string) *http.Request {
 	return d.sign().request()
 }
 
-// Cases returns requests that must be refused. The certificate of all of them is
-// the endpoint's usual one, or at an address that must never be asked.
+// Cases returns requests that the endpoint must refuse. They name the endpoint's
+// usual certificate, or an address that must never be fetched.
 func Cases(t Target) []Case {
 	return slices.Concat(
 		signatures(t), digests(t), addresses(t), targets(t), bodies(t), owners(t), secrets(t),
 	)
 }
 
-// draft is a push to be changed before or after it is signed.
+// draft is a push that can be changed before or after it is signed.
 type draft struct {
 	target Target
 	method string
 	url    string
 	header http.Header
 	body   string
-	size   int64 // announced, if not the body's
+	size   int64 // size to announce, in bytes; 0 means the body's
 }
 
-// draft returns an XML push, not yet signed.
+// draft returns an XML push without a signature.
 func (t Target) draft() *draft { return t.xml(notification(t.Owner)) }
 
 func (t Target) xml(body string) *draft {
@@ -109,7 +109,7 @@ func (t Target) xml(body string) *draft {
 	}}
 }
 
-// json returns a JSON push with some members changed; nil leaves one out.
+// json returns a JSON push with some members changed; nil removes one.
 func (t Target) json(changes map[string]any) *draft {
 	members := map[string]any{
 		"TopicOwner": t.Owner, "TopicName": Topic, "Subscriber": t.Owner, "SubscriptionName": Subscription,
@@ -163,7 +163,7 @@ func notification(owner string) string {
 </Notification>`
 }
 
-// set sets a header; no values remove it.
+// set sets a header, or removes it when there are no values.
 func (d *draft) set(name string, values ...string) *draft {
 	if len(values) == 0 {
 		delete(d.header, name)
@@ -173,7 +173,7 @@ func (d *draft) set(name string, values ...string) *draft {
 	return d
 }
 
-// sign signs the draft as it is now, with the digest of its body unless it has one.
+// sign signs the draft as it is. It adds the digest of the body if there is none.
 func (d *draft) sign() *draft {
 	if d.header["Content-Md5"] == nil {
 		d.set("Content-Md5", encode(strings.ToLower(upperMD5(d.body))))
@@ -181,7 +181,7 @@ func (d *draft) sign() *draft {
 	return d.set("Authorization", d.target.Sign(d.text()))
 }
 
-// text is what is signed.
+// text returns the text that the signature covers.
 func (d *draft) text() string {
 	return strings.Join([]string{d.method, d.header.Get("Content-Md5"), d.header.Get("Content-Type"), d.header.Get("Date")}, "\n") +
 		"\n" + strings.Join(d.serviceHeaders(), "\n") + "\n" + d.path()
@@ -198,7 +198,7 @@ func (d *draft) serviceHeaders() []string {
 	return lines
 }
 
-// path is the request target, as it is in the URL.
+// path returns the request target as it is written in the URL.
 func (d *draft) path() string {
 	_, rest, _ := strings.Cut(d.url, "://")
 	if i := strings.IndexAny(rest, "/?"); i >= 0 && rest[i] == '/' {
@@ -216,7 +216,7 @@ func (d *draft) request() *http.Request {
 	if d.size > 0 {
 		r.Body = io.NopCloser(io.MultiReader(strings.NewReader(d.body), io.LimitReader(spaces{}, d.size-int64(len(d.body)))))
 		r.ContentLength, r.GetBody = d.size, nil
-		// Without this a client may see the connection end before the answer.
+		// Without it, a client may see the connection end before the answer.
 		r.Header.Set("Expect", "100-continue")
 	}
 	return r
@@ -233,7 +233,7 @@ func upperMD5(s string) string {
 	return strings.ToUpper(hex.EncodeToString(sum[:]))
 }
 
-// flip changes one character in the middle of base64, where all of its bits count.
+// flip changes one character in the middle of base64, where every bit matters.
 func flip(s string) string {
 	b := []byte(s)
 	if b[len(b)/2] == 'A' {
@@ -244,7 +244,7 @@ func flip(s string) string {
 	return string(b)
 }
 
-// signatures are pushes whose signature is none, or none of this push at this time.
+// signatures are pushes without a valid signature of this push at this time.
 func signatures(t Target) []Case {
 	var cases []Case
 	forbid := func(name string, d *draft) {
@@ -369,11 +369,11 @@ func digests(t Target) []Case {
 		"digest_base64_twice":        encode(encode(hex.EncodeToString(sum[:]))),
 	} {
 		if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-			continue // not a header
+			continue // not a valid header
 		}
 		forbid(name, t.draft().set("Content-Md5", value).sign())
 	}
-	// sign adds a digest where there is none, so this one signs by itself.
+	// Not with sign, which would add a digest.
 	d := t.draft()
 	forbid("digest_missing", d.set("Authorization", t.Sign(d.text())))
 	forbid("digest_removed", t.draft().sign().set("Content-Md5"))
@@ -383,8 +383,8 @@ func digests(t Target) []Case {
 	return cases
 }
 
-// addresses are pushes with a certificate's address that must never be asked. All
-// are signed with it.
+// addresses are pushes with a certificate's address that must never be fetched. The
+// signature covers the address.
 func addresses(t Target) []Case {
 	const host, path = "mnstest.oss-cn-hangzhou.aliyuncs.com", "/x509_public_certificate.pem"
 	var cases []Case
@@ -472,7 +472,7 @@ func addresses(t Target) []Case {
 	return cases
 }
 
-// targets are pushes to another place than they were signed for.
+// targets are pushes to another request target than the signed one.
 func targets(t Target) []Case {
 	var cases []Case
 	u, err := url.Parse(t.URL)
@@ -511,7 +511,7 @@ func targets(t Target) []Case {
 	)
 }
 
-// bodies are pushes of the right sender that cannot be read.
+// bodies are pushes of the right sender whose body cannot be decoded.
 func bodies(t Target) []Case {
 	var cases []Case
 	bad := func(name string, d *draft) {
@@ -520,7 +520,7 @@ func bodies(t Target) []Case {
 	good := notification(t.Owner)
 	replace := func(old, new string) string {
 		if !strings.Contains(good, old) {
-			panic("hostile: no " + old)
+			panic("mnsattack: the push does not have " + old)
 		}
 		return strings.Replace(good, old, new, 1)
 	}
@@ -662,8 +662,7 @@ func bodies(t Target) []Case {
 	return cases
 }
 
-// owners are pushes that MNS signed for somebody else's topic, as it does for
-// everyone.
+// owners are pushes of somebody else's topic. MNS signs those too.
 func owners(t Target) []Case {
 	const stranger = "6660000000000000"
 	var cases []Case
@@ -679,12 +678,12 @@ func owners(t Target) []Case {
 	} {
 		forbid("xml_owner_"+name, t.xml(notification(owner)))
 		forbid("json_owner_"+name, t.json(map[string]any{"TopicOwner": owner}))
-		if name != "with_nbs" { // not a header's
+		if name != "with_nbs" { // not valid in a header
 			forbid("simplified_owner_"+name, t.simplified(Message, owner))
 		}
 	}
 	forbid("xml_owner_with_spaces", t.xml(strings.Replace(notification(t.Owner), t.Owner, " "+t.Owner+" ", 1)))
-	// The publisher chooses the body of these, and has it look like a push.
+	// The publisher chooses the body of a SIMPLIFIED push, and makes it look like another push.
 	forbid("simplified_body_is_xml", t.simplified(notification(t.Owner), stranger))
 	forbid("simplified_body_is_json", t.simplified(t.json(nil).body, stranger))
 	forbid("simplified_body_is_xml_and_says_so", t.simplified(notification(t.Owner), stranger).set("Content-Type", "text/xml"))
@@ -697,8 +696,8 @@ func owners(t Target) []Case {
 	return cases
 }
 
-// secrets are pushes to an address without the endpoint's secret. All are signed
-// for that address.
+// secrets are pushes to an address without the endpoint's secret. The signature
+// covers that address.
 func secrets(t Target) []Case {
 	if t.Secret == "" {
 		return nil

@@ -30,17 +30,17 @@ import (
 // GoodURL is the address of an Origin's good certificate.
 const GoodURL = "https://mnstest.oss-cn-hangzhou.aliyuncs.com/x509_public_certificate.pem"
 
-// dsaCertificate was made with openssl, since Go makes none.
+// dsaCertificate was created with openssl, because Go cannot create one.
 //
 //go:embed testdata/dsa.pem
 var dsaCertificate []byte
 
-// Origin stands for the hosts of MNS's certificates: hand it to an endpoint as the
-// transport that certificates are fetched with. It has a good certificate at
-// GoodURL and, for each of its cases, a bad one or bad behaviour at an allowed
-// address of the case's own. It opens no connection.
+// Origin is a stand-in for the hosts of MNS's certificates: give it to an endpoint as
+// the transport that fetches certificates. It has a good certificate at GoodURL. Each
+// of its cases has a valid address of its own, with a bad certificate or a host that
+// misbehaves. It opens no connection.
 type Origin struct {
-	// Key is that of the good certificate.
+	// Key is the key of the good certificate.
 	Key *mnskey.Key
 
 	mu     sync.Mutex
@@ -52,7 +52,7 @@ type Origin struct {
 // page answers a request for one address.
 type page func(*http.Request) (*http.Response, error)
 
-// NewOrigin makes an Origin whose good certificate has a key of this many bits.
+// NewOrigin returns an Origin whose good certificate has a key of this many bits.
 func NewOrigin(bits int) (*Origin, error) {
 	key, err := mnskey.New(bits, 65537)
 	if err != nil {
@@ -70,7 +70,7 @@ func (o *Origin) Target(url, owner string) Target {
 	return Target{URL: url, Owner: owner, CertificateURL: GoodURL, Sign: o.Key.Sign}
 }
 
-// RoundTrip answers for the addresses that the Origin knows. Any other is a stray.
+// RoundTrip answers for the Origin's addresses, and records any other one.
 func (o *Origin) RoundTrip(r *http.Request) (*http.Response, error) {
 	address := r.URL.String()
 	o.mu.Lock()
@@ -82,13 +82,13 @@ func (o *Origin) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	o.mu.Unlock()
 	if p == nil {
-		return nil, errors.New("hostile: this address must not be asked")
+		return nil, errors.New("mnsattack: this address must not be fetched")
 	}
 	return p(r)
 }
 
-// Strays returns what was asked for that should not have been: each would have
-// been a connection to a host of the attacker's choice.
+// Strays returns the requests to other addresses than the Origin's. Each would have
+// been a connection to a host that the attacker chose.
 func (o *Origin) Strays() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -102,7 +102,7 @@ func (o *Origin) Asked() int {
 	return o.asked[GoodURL]
 }
 
-// serve puts a page at the address with this region and returns the address.
+// serve adds a page at the address with this region and returns the address.
 func (o *Origin) serve(region string, p page) string {
 	address := "https://mns-cert.oss-cn-" + strings.ReplaceAll(region, "_", "-") + ".aliyuncs.com/x509_public_certificate.pem"
 	o.mu.Lock()
@@ -130,13 +130,13 @@ func response(r *http.Request, code int, body io.Reader) *http.Response {
 	}
 }
 
-// hang answers nothing until it is given up.
+// hang does not answer before the request is cancelled.
 func hang(r *http.Request) (*http.Response, error) {
 	<-r.Context().Done()
 	return nil, r.Context().Err()
 }
 
-// dripper gives a byte every tenth of a second.
+// dripper returns one byte every tenth of a second.
 type dripper struct {
 	request *http.Request
 	rest    []byte
@@ -160,11 +160,11 @@ type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-// Cases returns requests whose certificate cannot be had or is not one to trust,
-// and forgeries that pass where signatures are checked badly. Send them one after
-// the other: an endpoint does not fetch many new certificates at once, nor many in
-// a minute, so with a real clock it should be a new one. Each that names a slow
-// host takes as long as the endpoint gives the host.
+// Cases returns requests whose certificate cannot be fetched or must not be trusted,
+// and forged signatures that a careless check accepts. Send them one after the other:
+// an endpoint limits how many new certificates it fetches at the same time and in a
+// minute, so with a real clock each needs a new endpoint. A request that names a slow
+// host takes until the endpoint's time-out.
 func (o *Origin) Cases(t Target) ([]Case, error) {
 	a := attack{origin: o, target: t}
 	for _, add := range []func() error{a.hosts, a.files, a.keys, a.forgeries} {
@@ -182,14 +182,14 @@ type attack struct {
 	cases  []Case
 }
 
-// add adds a push that is signed by sign and names an address with this page.
+// add adds a push with the address of this page and a signature of sign.
 func (a *attack) add(name string, code int, p page, sign func(text string) string) {
 	t := a.target
 	t.CertificateURL, t.Sign = a.origin.serve(name, p), sign
 	a.cases = append(a.cases, Case{"certificate_" + name, code, t.draft().sign().request()})
 }
 
-// hosts adds hosts that do not answer as they should.
+// hosts adds hosts that do not answer with a certificate.
 func (a *attack) hosts() error {
 	good, sign := a.origin.Key.Certificate, a.origin.Key.Sign
 	for name, code := range map[string]int{
@@ -218,7 +218,7 @@ func (a *attack) hosts() error {
 	return nil
 }
 
-// files adds files that are not a certificate in PEM, or not of this key.
+// files adds files that are not a certificate in PEM, or are one of another key.
 func (a *attack) files() error {
 	key := a.origin.Key
 	block, _ := pem.Decode(key.Certificate)
@@ -251,7 +251,7 @@ func (a *attack) files() error {
 	return nil
 }
 
-// keys adds certificates whose keys are not RSA, or RSA that proves nothing.
+// keys adds certificates whose keys are not RSA, or RSA keys without security.
 func (a *attack) keys() error {
 	good := a.origin.Key
 	forbid := func(name string, public any, sign func(string) string) error {
@@ -303,7 +303,7 @@ func (a *attack) keys() error {
 		"exponent_over_31_bits": {N: good.N, E: 1<<31 + 1},
 	} {
 		sign := good.Sign
-		if key.E == 1 { // then what is signed is its own signature
+		if key.E == 1 { // then the encoded message is its own signature
 			sign = func(text string) string { return encode(string(good.Encoded(text))) }
 		}
 		if err := forbid(name, key, sign); err != nil {
@@ -313,8 +313,8 @@ func (a *attack) keys() error {
 	return nil
 }
 
-// forgeries adds signatures that pass where a checker reads the padding instead of
-// comparing it, and those of the right key in a form that MNS's do not have.
+// forgeries adds signatures that a check accepts when it parses the padding instead of
+// comparing it, and signatures of the right key in another form than MNS's.
 func (a *attack) forgeries() error {
 	small, err := mnskey.New(2048, 3)
 	if err != nil {
@@ -333,8 +333,8 @@ func (a *attack) forgeries() error {
 			return encode(string(sign(text)))
 		})
 	}
-	// Bleichenbacher, 2006: with the exponent 3 a cube root is a signature, if
-	// nobody looks at what follows the digest, or at how much padding there is.
+	// Bleichenbacher, 2006: with the exponent 3 a cube root is a valid signature, if
+	// the check ignores the bytes after the digest or the length of the padding.
 	for name, padding := range map[string]int{"trailing_garbage": 8, "one_byte_of_padding": 1, "no_padding": 0, "long_padding": 64} {
 		forge(name, small.Certificate, func(text string) []byte {
 			start := append([]byte{0, 1}, bytes.Repeat([]byte{0xff}, padding)...)
