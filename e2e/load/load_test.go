@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"net/url"
 	"os"
@@ -39,7 +40,6 @@ import (
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
-	"example.com/pushinbox/shared/mns"
 	"example.com/pushinbox/testkit/emulator"
 	"example.com/pushinbox/testkit/google"
 	"example.com/pushinbox/testkit/measure"
@@ -166,6 +166,7 @@ func (in *instance) memory(t *testing.T) {
 type request struct {
 	method, path, contentType, body string
 	header                          func(http.Header)
+	begun                           func() // runs when the header was sent
 }
 
 // answers counts statuses, and has the time of each answer.
@@ -205,6 +206,9 @@ func (in *instance) send(client *http.Client, url string, r request, into *answe
 	req, err := http.NewRequest(r.method, url+r.path, strings.NewReader(r.body))
 	if err != nil {
 		panic(err) // the tests' own
+	}
+	if r.begun != nil {
+		req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{WroteHeaders: r.begun}))
 	}
 	req.Header.Set("Authorization", "Bearer "+in.token)
 	if r.contentType != "" {
@@ -404,10 +408,14 @@ func TestReceive(t *testing.T) {
 		for range 100 {
 			in.send(client, in.url, push("small", 1000), &alone)
 		}
-		var wait sync.WaitGroup
+		var wait, ahead sync.WaitGroup
+		ahead.Add(20)
+		r := push("large", 9_999_000)
+		r.begun = ahead.Done
 		for range 20 {
-			wait.Go(func() { in.send(client, in.url, push("large", 9_999_000), &large) })
+			wait.Go(func() { in.send(client, in.url, r, &large) })
 		}
+		ahead.Wait()
 		for range 10 {
 			wait.Go(func() {
 				for range measure.Size(10, 100) {
@@ -455,13 +463,14 @@ func TestMNS(t *testing.T) {
 		h.Set("X-Mns-Message-Id", "5F290C926D472878-2-14D9529A8FA-200000001")
 		h.Set("X-Mns-Request-Id", "57A1B2C3D4E5F60718293A4B")
 		h.Set("X-Mns-Version", "2015-06-06")
+		h.Set("X-Mns-Topic-Owner", owner)
+		h.Set("X-Mns-Topic-Name", "load")
+		h.Set("X-Mns-Subscription-Name", "load-Sub")
 		h.Set("Authorization", "") // the signer's
 		in.signer.Sign(h, "POST", r.path, []byte(body), time.Now())
 	}
-	_ = mns.MaxBodySize
-	t.Run("idle", func(t *testing.T) {
-		in.occupy(t, "/", request{method: "GET", path: "/"}, http.StatusMethodNotAllowed)
-	})
+	t.Run("idle", func(t *testing.T) { in.occupy(t, "/", r, http.StatusCreated) })
+	t.Run("largest", func(t *testing.T) { in.flood(t, slots, http.StatusCreated, r) })
 }
 
 func TestConsole(t *testing.T) {
