@@ -73,7 +73,7 @@ var module = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-var errNoProvider = errors.New("Terraform has no provider hashicorp/google: let it reach its registry, or set TF_CLI_CONFIG_FILE to a file that says where the provider is")
+var errNoProvider = errors.New("there is no provider hashicorp/google for Terraform: let it reach its registry, or set TF_CLI_CONFIG_FILE to a file that says where the provider is")
 
 // moduleDir returns the module's copy, or skips the test.
 func moduleDir(tb testing.TB) string {

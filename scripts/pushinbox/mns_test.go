@@ -124,7 +124,7 @@ func TestSecretAndBase64(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text := r.errs.String(); !strings.Contains(text, `msg="POST 403" in=mns`) || !strings.Contains(text, `error="mns: the endpoint's secret is missing or wrong`) {
+	if text := r.errs.String(); !strings.Contains(text, `msg="POST 403" in=mns`) || !strings.Contains(text, `error="the endpoint's secret is missing or wrong`) {
 		t.Errorf("the terminal does not say why the push was refused: %s", text)
 	}
 	for where, text := range map[string]string{"the terminal": r.errs.String(), "the log": string(logged)} {
@@ -202,7 +202,7 @@ func TestTopicCommands(t *testing.T) {
 		{[]string{"create-topic", "T"}, 0, "topic T exists already, with the same attributes\n", ""},
 		{[]string{"create-topic", "--max-size", "2048", "T"}, exitExists, "", "topic T exists already, with other attributes"},
 		{[]string{"create-topic", "--max-size", "1", "U"}, exitFailed, "", "InvalidArgument"},
-		{[]string{"create-topic", "a/b"}, exitFailed, "", "is not a topic's name"},
+		{[]string{"create-topic", "a/b"}, exitFailed, "", "is not a valid topic name"},
 		{[]string{"list", "T"}, 0, "T has no subscription\n", ""},
 		{[]string{"unsubscribe", "T"}, exitAbsent, "", "T has no subscription T-Sub"},
 		{[]string{"subscribe", "--content-format", "JSON", "--strategy", "EXPONENTIAL_DECAY_RETRY", "--tag", "red", "T", r.base + "/mns"}, 0, "subscription T-Sub is created\n", ""},
@@ -219,7 +219,7 @@ func TestTopicCommands(t *testing.T) {
 		{[]string{"publish"}, exitUsage, "", "TOPIC is missing"},
 		{[]string{"publish", "T", "-", "x", "-"}, exitUsage, "", `a second "-" would have nothing to read`},
 		{[]string{"publish", "T", "-", "-"}, exitUsage, "", `a second "-" would have nothing to read`},
-		{[]string{"create-topic", "a_b"}, exitFailed, "", "is not a topic's name, which is letters, digits and hyphens"},
+		{[]string{"create-topic", "a_b"}, exitFailed, "", "is not a valid topic name, which is 1 to 256 letters, digits and hyphens"},
 		{[]string{"subscribe", "T"}, exitUsage, "", "URL is missing"},
 		{[]string{"unsubscribe"}, exitUsage, "", "TOPIC is missing"},
 		{[]string{"unsubscribe", "T", "a", "b"}, exitUsage, "", `"b" is one argument too many`},
@@ -263,8 +263,8 @@ func TestAccessKeys(t *testing.T) {
 		stderr      string
 	}{
 		"none_for_the_stand_in":   {[]string{"--endpoint", endpoint}, nil, 0, ""},
-		"other_key":               {[]string{"--endpoint", endpoint, "--config", file("other-key", "AccessKeyId=LTAI-other\nAccessKeySecret=hush-hush", 0o600)}, nil, exitFailed, "does not know the AccessKey: mns: InvalidAccessKeyId"},
-		"other_secret":            {[]string{"--endpoint", endpoint, "--config", file("other-secret", "AccessKeyId=local\nAccessKeySecret=hush-hush", 0o400)}, nil, exitFailed, "does not know the AccessKey: mns: SignatureDoesNotMatch"},
+		"other_key":               {[]string{"--endpoint", endpoint, "--config", file("other-key", "AccessKeyId=LTAI-other\nAccessKeySecret=hush-hush", 0o600)}, nil, exitFailed, "does not know the AccessKey: mnsclient: InvalidAccessKeyId"},
+		"other_secret":            {[]string{"--endpoint", endpoint, "--config", file("other-secret", "AccessKeyId=local\nAccessKeySecret=hush-hush", 0o400)}, nil, exitFailed, "does not know the AccessKey: mnsclient: SignatureDoesNotMatch"},
 		"unasked_token":           {[]string{"--config", file("token", good+"SecurityToken = hush-hush", 0o600)}, nil, exitFailed, "InvalidSecurityToken"},
 		"secret_missing":          {ofMNS, []string{envKeyID + "=local"}, exitUsage, "the AccessKey is missing: set " + envKeyID},
 		"none_for_mns":            {ofMNS, nil, exitUsage, "the AccessKey is missing: set " + envKeyID},
@@ -274,7 +274,7 @@ func TestAccessKeys(t *testing.T) {
 		"config_without_a_secret": {[]string{"--endpoint", endpoint, "--config", file("no-secret", "AccessKeyId = local", 0o600)}, nil, exitUsage, "must have AccessKeyId and AccessKeySecret"},
 		"config_of_garbage":       {[]string{"--config", file("garbage", "hush-hush", 0o600)}, nil, exitFailed, "line 1 is not NAME = VALUE"},
 		"config_missing":          {[]string{"--config", filepath.Join(dir, "missing")}, nil, exitFailed, "no such file"},
-		"plain_http":              {[]string{"--endpoint", "http://1.mns.cn-hangzhou.aliyuncs.com"}, []string{envKeyID + "=local", envKeySecret + "=local"}, exitUsage, "the endpoint is not https"},
+		"plain_http":              {[]string{"--endpoint", "http://1.mns.cn-hangzhou.aliyuncs.com"}, []string{envKeyID + "=local", envKeySecret + "=local"}, exitUsage, "the endpoint must be https"},
 		"no_url":                  {[]string{"--endpoint", "::"}, nil, exitUsage, `--endpoint "::" is not a URL`},
 		"nothing_runs":            {[]string{"--endpoint", "http://127.0.0.1:1/local/mns"}, nil, exitFailed, "nothing answers at http://127.0.0.1:1/local/mns; start it with"},
 	} {

@@ -42,7 +42,7 @@ var (
 	ErrUnavailable = problem.New(http.StatusServiceUnavailable, "Google Calendar cannot be reached")
 	// ErrRefused is wrapped by the error of a call that Google Calendar refuses for
 	// good. That error has the status and says what to do.
-	ErrRefused = errors.New("Google Calendar refuses the call")
+	ErrRefused = errors.New("calendar: Google refuses the call")
 )
 
 // CalendarError is the error of one of several calendars.
