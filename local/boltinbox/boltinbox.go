@@ -7,11 +7,12 @@
 // the other direction. One process at a time has the file open.
 //
 // A message older than the TTL is deleted in the background within about a
-// minute, or a tenth of the TTL if that is less. As with Firestore's TTL it is
-// still returned, and still makes a redelivery a duplicate, until then.
+// minute, or a tenth of the TTL if that is less. As with Firestore's TTL it
+// still makes a redelivery a duplicate until then.
 package boltinbox
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
@@ -342,6 +343,16 @@ func (in *Inbox) nextCommit() <-chan struct{} {
 
 // Get returns the message with this ID.
 func (in *Inbox) Get(ctx context.Context, id string) (*inbox.Message, error) {
+	return in.find(ctx, id, tables.whole)
+}
+
+// Peek returns the message with this ID, its data cut.
+func (in *Inbox) Peek(ctx context.Context, id string) (*inbox.Message, error) {
+	return in.find(ctx, id, tables.message)
+}
+
+// find returns what read reads of the message with this ID.
+func (in *Inbox) find(ctx context.Context, id string, read func(tables, order) (*inbox.Message, error)) (*inbox.Message, error) {
 	if !inbox.ValidID(id) {
 		return nil, inbox.ErrNotFound
 	}
@@ -351,10 +362,28 @@ func (in *Inbox) Get(ctx context.Context, id string) (*inbox.Message, error) {
 	}
 	var m *inbox.Message
 	err = in.view(ctx, func(t tables) (err error) {
-		m, err = t.whole(raw)
+		var at order
+		if copy(at[:], t.ids.Get(raw)) == 0 || in.expired(at) {
+			return inbox.ErrNotFound
+		}
+		m, err = read(t, at)
 		return err
 	})
 	return m, err
+}
+
+// expiry returns the first order that has not expired.
+func (in *Inbox) expiry() (limit order) {
+	if in.ttl > 0 {
+		binary.BigEndian.PutUint64(limit[:], uint64(max(in.now().Add(-in.ttl).UnixMicro(), 0)))
+	}
+	return limit
+}
+
+// expired reports whether the message at an order is past its expiry, deleted or not.
+func (in *Inbox) expired(at order) bool {
+	limit := in.expiry()
+	return bytes.Compare(at[:], limit[:]) < 0
 }
 
 // List returns a page of messages, newest first.
@@ -367,16 +396,10 @@ func (in *Inbox) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
 	err = in.view(ctx, func(t tables) error {
 		page.WatchToken = t.end().Token()
 		w := t.walk(q)
-		for at, ok := w.before(from); ok; at, ok = w.previous() {
-			if n := len(page.Events); n == q.Limit() {
-				page.NextPageToken = page.Events[n-1].Token
-				return nil
-			}
-			e, err := t.event(at)
-			if err != nil {
+		for at, ok := w.before(from); ok && !in.expired(at); at, ok = w.previous() {
+			if e, err := t.event(at); err != nil || !page.Add(q, e) {
 				return err
 			}
-			page.Events = append(page.Events, e)
 		}
 		return nil
 	})
@@ -452,6 +475,10 @@ var errClosed = errors.New("boltinbox: the inbox is closed")
 func (in *Inbox) after(ctx context.Context, q inbox.Query, from inbox.Position) (events []inbox.Event, err error) {
 	err = in.view(ctx, func(t tables) error {
 		w, size := t.walk(q), 0
+		limit := in.expiry()
+		if unexpired := (inbox.Position{Commit: limit.time()}); unexpired.Commit.After(from.Commit) {
+			from = unexpired
+		}
 		for at, ok := w.after(from); ok && len(events) < feedMessages && size < feedBytes; at, ok = w.next() {
 			e, err := t.event(at)
 			if err != nil {
@@ -497,9 +524,7 @@ const sweepKeys = 2000
 func (in *Inbox) sweepStep() (more bool, err error) {
 	err = in.guard(func() error {
 		return in.db.Update(func(tx *bbolt.Tx) error {
-			t, keys := tablesOf(tx), 0
-			var limit order
-			binary.BigEndian.PutUint64(limit[:], uint64(max(in.now().Add(-in.ttl).UnixMicro(), 0)))
+			t, keys, limit := tablesOf(tx), 0, in.expiry()
 			for keys < sweepKeys {
 				at, n, err := t.deleteOldest(limit)
 				if err != nil {

@@ -78,6 +78,7 @@ type record struct {
 	Attributes      map[string]string `json:"attributes,omitempty"`
 	OrderingKey     string            `json:"orderingKey,omitempty"`
 	DeliveryAttempt int               `json:"deliveryAttempt,omitempty"`
+	Quarantined     string            `json:"quarantined,omitempty"`
 	Verified        verified          `json:"verified,omitzero"`
 }
 
@@ -105,6 +106,7 @@ func encode(id []byte, m *inbox.Message) ([]byte, error) {
 		Attributes:      m.Attributes,
 		OrderingKey:     m.OrderingKey,
 		DeliveryAttempt: m.DeliveryAttempt,
+		Quarantined:     string(m.Quarantined),
 		Verified:        v,
 	})
 	if err != nil {
@@ -150,6 +152,7 @@ func decode(at order, b []byte) (*inbox.Message, error) {
 		Attributes:      r.Attributes,
 		OrderingKey:     r.OrderingKey,
 		DeliveryAttempt: r.DeliveryAttempt,
+		Quarantined:     inbox.Reason(r.Quarantined),
 		Verified:        inbox.Verified(r.Verified),
 	}, nil
 }
@@ -203,27 +206,38 @@ func chunkKey(at order, i int) []byte {
 // indexKeys returns the keys under which queries with a filter find m: one for
 // each combination of filters, so that a query reads only messages that match.
 func indexKeys(m *inbox.Message, at order) [][]byte {
-	keys := [][]byte{append(filter(m.Source, ""), at[:]...)}
+	queries := []inbox.Query{{Source: m.Source}}
 	if m.Subscription != "" {
-		keys = append(keys,
-			append(filter("", m.Subscription), at[:]...),
-			append(filter(m.Source, m.Subscription), at[:]...))
+		queries = append(queries, inbox.Query{Subscription: m.Subscription}, inbox.Query{Source: m.Source, Subscription: m.Subscription})
+	}
+	if m.Quarantined != "" {
+		for _, q := range append(queries, inbox.Query{}) {
+			q.Quarantined = true
+			queries = append(queries, q)
+		}
+	}
+	keys := make([][]byte, len(queries))
+	for i, q := range queries {
+		keys[i] = append(filter(q), at[:]...)
 	}
 	return keys
 }
 
-// filter returns what the index keys begin with of messages with this source
-// and subscription, an empty one meaning any.
-func filter(source, subscription string) []byte {
-	b := binary.AppendUvarint(nil, uint64(len(source)))
-	sum := sha256.Sum256(append(append(b, source...), subscription...))
+// filter returns what the index keys begin with of messages that q selects.
+func filter(q inbox.Query) []byte {
+	b := binary.AppendUvarint(nil, uint64(len(q.Source)))
+	b = append(append(b, q.Source...), q.Subscription...)
+	if q.Quarantined {
+		b = append([]byte("\xff\xff\xff\xffquarantined"), b...) // no length begins so
+	}
+	sum := sha256.Sum256(b)
 	return sum[:16]
 }
 
 // event returns the message at an order as lists and feeds show it. A message is
 // visible from the time at which it is received, since there is one writer.
 func (t tables) event(at order) (inbox.Event, error) {
-	m, err := decode(at, t.messages.Get(at[:]))
+	m, err := t.message(at)
 	if err != nil {
 		return inbox.Event{}, err
 	}
@@ -231,19 +245,18 @@ func (t tables) event(at order) (inbox.Event, error) {
 	return inbox.Event{Token: token, Message: *m}, nil
 }
 
-// whole returns the message with this ID and all its data.
-func (t tables) whole(id []byte) (*inbox.Message, error) {
-	v := t.ids.Get(id)
-	if v == nil {
-		return nil, inbox.ErrNotFound
-	}
-	var at order
-	copy(at[:], v)
-	m, err := decode(at, t.messages.Get(at[:]))
+// message returns the message at an order, its data cut.
+func (t tables) message(at order) (*inbox.Message, error) {
+	return decode(at, t.messages.Get(at[:]))
+}
+
+// whole returns the message at an order and all its data.
+func (t tables) whole(at order) (*inbox.Message, error) {
+	m, err := t.message(at)
 	if err != nil || !m.Truncated {
 		return m, err
 	}
-	if m.Size > inbox.MaxDataSize {
+	if m.Size > inbox.MaxQuarantinedSize {
 		return nil, errRecord
 	}
 	m.Data = append(make([]byte, 0, m.Size), m.Data...)
@@ -306,10 +319,10 @@ type walk struct {
 }
 
 func (t tables) walk(q inbox.Query) walk {
-	if q.Source == "" && q.Subscription == "" {
+	if q.Source == "" && q.Subscription == "" && !q.Quarantined {
 		return walk{t, t.messages.Cursor(), nil}
 	}
-	return walk{t, t.index.Cursor(), filter(q.Source, q.Subscription)}
+	return walk{t, t.index.Cursor(), filter(q)}
 }
 
 // at returns the order in the key k, and whether k is one of the walk's.

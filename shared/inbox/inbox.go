@@ -8,6 +8,7 @@
 package inbox
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -40,6 +41,9 @@ const (
 	DefaultPageSize = 50
 	// MaxPageSize is the largest page size; a larger one means MaxPageSize.
 	MaxPageSize = 500
+	// MaxPageBytes is how much memory the messages of a page take together, in
+	// bytes, unless a single one takes more.
+	MaxPageBytes = 8 << 20
 )
 
 // Message is one message as it was pushed and stored. Its JSON form is the one
@@ -74,6 +78,9 @@ type Message struct {
 	// DeliveryAttempt is the attempt that was stored, counted from 1, or 0
 	// when the provider does not count.
 	DeliveryAttempt int `json:"deliveryAttempt,omitempty"`
+	// Quarantined is why the push could not be decoded, empty when it could. Data is
+	// then the body as it came. Such a message is never given to a handler.
+	Quarantined Reason `json:"quarantined,omitzero"`
 	// Verified is the verified sender of the push.
 	Verified Verified `json:"verified,omitzero"`
 }
@@ -89,6 +96,17 @@ func (m Message) MarshalJSON() ([]byte, error) {
 		m.Attributes = map[string]string{}
 	}
 	return json.Marshal(plain(m))
+}
+
+// Footprint estimates the memory that m takes, in bytes.
+func (m *Message) Footprint() int {
+	v := &m.Verified
+	n := 512 + len(m.Data) + len(m.Subscription) + len(m.MessageID) + len(m.OrderingKey) +
+		len(v.Issuer) + len(v.Audience) + len(v.Email) + len(v.Subject)
+	for k, v := range m.Attributes {
+		n += 64 + len(k) + len(v)
+	}
+	return n
 }
 
 // Verified holds the claims of a push's token. The token itself is never stored.
@@ -122,17 +140,24 @@ func ValidID(id string) bool {
 }
 
 // Validate returns an error that is ErrInvalid when no inbox can store m: its
-// source or message ID is missing, its data is over MaxDataSize, a string is not
-// UTF-8, or a time has no RFC 3339 form. Firestore would refuse such a message with
-// the whole commit, and the JSON of a list would fail with it.
+// source or message ID is missing, its data is over MaxDataSize (MaxQuarantinedSize
+// for a quarantined message), a string is not UTF-8, or a time has no RFC 3339 form.
+// Firestore would refuse such a message with the whole commit, and the JSON of a list
+// would fail with it.
 func (m *Message) Validate() error {
+	limit := MaxDataSize
+	if m.Quarantined != "" {
+		limit = MaxQuarantinedSize
+	}
 	switch {
 	case m.Source == "":
 		return fmt.Errorf("%w: its source is missing", ErrInvalid)
 	case m.MessageID == "":
 		return fmt.Errorf("%w: its message ID is missing", ErrInvalid)
-	case len(m.Data) > MaxDataSize:
-		return fmt.Errorf("%w: its data has %d bytes, the limit is %d", ErrInvalid, len(m.Data), MaxDataSize)
+	case len(m.Data) > limit:
+		return fmt.Errorf("%w: its data has %d bytes, the limit is %d", ErrInvalid, len(m.Data), limit)
+	case m.Quarantined != "" && m.Quarantined.Words() == "":
+		return fmt.Errorf("%w: %q is not a valid reason to quarantine it", ErrInvalid, string(m.Quarantined))
 	}
 	v := &m.Verified
 	for _, s := range [...]string{
@@ -172,9 +197,15 @@ type Query struct {
 	// Source and Subscription, when set, must be equal to the message's.
 	Source       string
 	Subscription string
+	// Quarantined, when true, selects only quarantined messages.
+	Quarantined bool
 	// PageSize is how many messages to return: 0 means DefaultPageSize, more
 	// than MaxPageSize means MaxPageSize. Watch ignores it.
 	PageSize int
+	// PageBytes is how much memory the messages of a page may take together, in
+	// bytes: 0 means MaxPageBytes. A page of one message may take more. Watch
+	// ignores it.
+	PageBytes int
 	// PageToken continues after an earlier page, message or event.
 	PageToken string
 }
@@ -207,6 +238,21 @@ type Page struct {
 	// WatchToken starts a Watch that yields exactly what was stored after
 	// this page was read: no gap and no duplicate.
 	WatchToken string
+
+	bytes int // of the messages in memory
+}
+
+// Add appends e, the next event that q selects, and returns true. When the page is
+// full, by its number of messages or by their bytes, Add lets NextPageToken lead to
+// e and returns false.
+func (p *Page) Add(q Query, e Event) bool {
+	bytes := p.bytes + e.Message.Footprint()
+	if n := len(p.Events); n == q.Limit() || n > 0 && bytes > cmp.Or(q.PageBytes, MaxPageBytes) {
+		p.NextPageToken = p.Events[n-1].Token
+		return false
+	}
+	p.Events, p.bytes = append(p.Events, e), bytes
+	return true
 }
 
 // Messages returns the page's messages, newest first; never nil.
@@ -228,6 +274,9 @@ type Event struct {
 // Inbox stores messages. All methods are safe for concurrent use and honour their
 // context. Errors are told apart with errors.Is and the Err variables of this
 // package; a context's own error is returned as it is.
+//
+// What is past its expiry is not returned by any method, whether it was deleted
+// yet or not; until it is deleted, Put of the same identity stores nothing.
 type Inbox interface {
 	// Put stores m and returns once it is durable. It reports whether this
 	// call stored it: false without an error means that a message with the same
@@ -236,8 +285,12 @@ type Inbox interface {
 	Put(ctx context.Context, m *Message) (stored bool, err error)
 	// Get returns the message with this ID, its data whole, or ErrNotFound.
 	Get(ctx context.Context, id string) (*Message, error)
+	// Peek is Get with the data cut to PreviewSize: Size says what Get would hold.
+	Peek(ctx context.Context, id string) (*Message, error)
 	// List returns a page of messages, newest first. A page token stays valid
-	// while new messages arrive. A token that no inbox issued is ErrPageToken.
+	// while new messages arrive. A token that no inbox issued is ErrPageToken. A
+	// page ends before its messages take more than the query's PageBytes, and is
+	// empty only when there are no more.
 	List(ctx context.Context, q Query) (*Page, error)
 	// Watch yields messages as they are stored, after the query's page token or,
 	// without one, from now on. It ends without an error when ctx does, or by

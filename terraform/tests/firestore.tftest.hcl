@@ -47,12 +47,13 @@ run "defaults" {
     error_message = "A TTL policy is on another field than expireAt."
   }
   assert {
-    condition     = length(google_firestore_index.inbox) == 4
+    condition     = length(google_firestore_index.inbox) == 8
     error_message = "There is not one index for each way to filter the list."
   }
   assert {
     condition = toset([for i in google_firestore_index.inbox : join(",", sort([for f in i.fields : f.field_path]))]) == toset([
       "receivedAt,shard", "receivedAt,shard,source", "receivedAt,shard,subscription", "receivedAt,shard,source,subscription",
+      "quarantined.is,receivedAt,shard", "quarantined.is,receivedAt,shard,source", "quarantined.is,receivedAt,shard,subscription", "quarantined.is,receivedAt,shard,source,subscription",
     ])
     error_message = "A way to filter the list has no index."
   }

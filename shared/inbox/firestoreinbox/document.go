@@ -34,12 +34,17 @@ const (
 	fieldOrderingKey     = "orderingKey"
 	fieldDeliveryAttempt = "deliveryAttempt"
 	fieldVerified        = "verified" // a map, its keys as in the message's JSON
+	// A map with the reason, absent from other messages. Its member "is" is true, since
+	// a query compares for equality and the reasons are many.
+	fieldQuarantined   = "quarantined"
+	fieldIsQuarantined = fieldQuarantined + ".is"
 )
 
 // listed are the fields that lists read.
 var listed = []string{
 	fieldSource, fieldSubscription, fieldMessageID, fieldPublishTime, fieldReceivedAt, fieldSize, fieldData,
 	fieldAttributes, fieldOtherAttributes, fieldOrderingKey, fieldDeliveryAttempt, fieldVerified,
+	fieldQuarantined, fieldExpireAt,
 }
 
 const (
@@ -81,6 +86,9 @@ func (in *Inbox) document(m *inbox.Message) *pb.Document {
 	}
 	if m.Verified != (inbox.Verified{}) {
 		fields[fieldVerified] = verifiedValue(&m.Verified)
+	}
+	if m.Quarantined != "" {
+		fields[fieldQuarantined] = mapValue(map[string]*pb.Value{"reason": stringValue(string(m.Quarantined)), "is": boolValue(true)})
 	}
 	attributes := make(map[string]*pb.Value, len(m.Attributes))
 	var others []*pb.Value
@@ -173,6 +181,7 @@ func message(d *pb.Document) inbox.Message {
 		Size:            int(f[fieldSize].GetIntegerValue()),
 		OrderingKey:     f[fieldOrderingKey].GetStringValue(),
 		DeliveryAttempt: int(f[fieldDeliveryAttempt].GetIntegerValue()),
+		Quarantined:     inbox.Reason(f[fieldQuarantined].GetMapValue().GetFields()["reason"].GetStringValue()),
 	}
 	m.Truncated = m.Size > len(m.Data)
 	attributes := f[fieldAttributes].GetMapValue().GetFields()
@@ -197,6 +206,13 @@ func message(d *pb.Document) inbox.Message {
 		}
 	}
 	return m
+}
+
+// expired reports whether d is past its expiry, though Firestore has not deleted
+// it yet.
+func (in *Inbox) expired(d *pb.Document) bool {
+	at := timeOf(d.GetFields()[fieldExpireAt])
+	return !at.IsZero() && !at.After(in.now())
 }
 
 // position returns where d's message stands.

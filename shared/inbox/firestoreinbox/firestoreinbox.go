@@ -25,8 +25,9 @@
 // rising values must be exempt from indexes. firestore.indexes.json in this folder
 // declares all that, in the form that Firebase's tools read.
 //
-// Expired messages are shown until Firestore's TTL policy on expireAt has
-// deleted them, usually within a day.
+// Firestore's TTL policy on expireAt deletes expired messages, usually within a day.
+// Until then reads skip them, one document read each: a list that goes on to its
+// end reads what expired within that day.
 package firestoreinbox
 
 import (

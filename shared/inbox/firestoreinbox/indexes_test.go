@@ -53,7 +53,12 @@ func readDeclared(t *testing.T) declared {
 // functions that make what is sent.
 func queries(in *Inbox) []*pb.StructuredQuery {
 	var all []*pb.StructuredQuery
-	for _, q := range []inbox.Query{{}, {Source: "s"}, {Subscription: "s"}, {Source: "s", Subscription: "s"}, {Source: "\xff"}} {
+	filters := []inbox.Query{{}, {Source: "s"}, {Subscription: "s"}, {Source: "s", Subscription: "s"}, {Source: "\xff"}}
+	for _, q := range filters {
+		q.Quarantined = true
+		filters = append(filters, q)
+	}
+	for _, q := range filters {
 		all = append(all,
 			in.listQuery(q, nil, 50),
 			in.listQuery(q, &inbox.Position{ReceivedAt: time.Now()}, 50),
@@ -132,7 +137,7 @@ func TestFieldsAreExempt(t *testing.T) {
 		message := &inbox.Message{
 			Source: inbox.SourcePubSub, Subscription: "s", MessageID: fmt.Sprint(size),
 			PublishTime: time.Now(), Data: make([]byte, size), Attributes: map[string]string{"k": "v", "__k__": "v"},
-			OrderingKey: "k", DeliveryAttempt: 1,
+			OrderingKey: "k", DeliveryAttempt: 1, Quarantined: inbox.ReasonData,
 			Verified: inbox.Verified{Issuer: "i", IssuedAt: time.Now(), ExpiresAt: time.Now()},
 		}
 		if stored, err := in.Put(t.Context(), message); !stored || err != nil {

@@ -243,14 +243,19 @@ func matches(parent string, q *pb.StructuredQuery, d *pb.Document) bool {
 	}
 	for _, f := range q.Where.GetCompositeFilter().Filters {
 		f := f.GetFieldFilter()
-		v, ok := d.Fields[f.Field.FieldPath]
+		fields := d.Fields
+		name, member, isNested := strings.Cut(f.Field.FieldPath, ".")
+		if isNested {
+			name, fields = member, fields[name].GetMapValue().GetFields()
+		}
+		v, ok := fields[name]
 		switch {
 		case !ok:
 			return false
 		case f.Op == pb.StructuredQuery_FieldFilter_IN:
 			ok = slices.ContainsFunc(f.Value.GetArrayValue().Values, func(x *pb.Value) bool { return x.GetIntegerValue() == v.GetIntegerValue() })
 		case f.Op == pb.StructuredQuery_FieldFilter_EQUAL:
-			ok = f.Value.GetStringValue() == v.GetStringValue()
+			ok = proto.Equal(f.Value, v)
 		case f.Op == pb.StructuredQuery_FieldFilter_GREATER_THAN:
 			ok = timeOf(v).After(timeOf(f.Value))
 		case f.Op == pb.StructuredQuery_FieldFilter_LESS_THAN_OR_EQUAL:

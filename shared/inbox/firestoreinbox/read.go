@@ -23,32 +23,52 @@ func (in *Inbox) Get(ctx context.Context, id string) (*inbox.Message, error) {
 		return nil, err
 	}
 	defer end()
-	if !inbox.ValidID(id) {
-		return nil, inbox.ErrNotFound
-	}
-	var d *pb.Document
-	err = in.getDocuments(ctx, []string{in.name(id)}, nil, func(found *pb.Document) error { d = found; return nil })
+	d, m, err := in.find(ctx, id, nil)
 	if err != nil {
 		return nil, err
-	}
-	if d == nil {
-		return nil, inbox.ErrNotFound
-	}
-	m := message(d)
-	if m.Size < len(m.Data) || m.Size > inbox.MaxDataSize {
-		return nil, unavailable(errCorrupt)
 	}
 	if rest := d.GetFields()[fieldDataRest].GetBytesValue(); len(rest) > 0 {
 		m.Data = slices.Concat(m.Data, rest)
 	} else if m.Truncated {
-		if err := in.readChunks(ctx, d, &m); err != nil {
+		if err := in.readChunks(ctx, d, m); err != nil {
 			return nil, err
 		}
 	}
 	if m.Truncated = false; len(m.Data) != m.Size {
 		return nil, unavailable(errCorrupt)
 	}
-	return &m, nil
+	return m, nil
+}
+
+// Peek implements inbox.Inbox.
+func (in *Inbox) Peek(ctx context.Context, id string) (*inbox.Message, error) {
+	end, err := in.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	_, m, err := in.find(ctx, id, listed)
+	return m, err
+}
+
+// find returns the document with this ID, of which it reads fields or, when that is
+// nil, all, and its message with the data cut to the preview.
+func (in *Inbox) find(ctx context.Context, id string, fields []string) (d *pb.Document, _ *inbox.Message, err error) {
+	if !inbox.ValidID(id) {
+		return nil, nil, inbox.ErrNotFound
+	}
+	err = in.getDocuments(ctx, []string{in.name(id)}, fields, func(found *pb.Document) error { d = found; return nil })
+	if err != nil {
+		return nil, nil, err
+	}
+	if d == nil || in.expired(d) {
+		return nil, nil, inbox.ErrNotFound
+	}
+	m := message(d)
+	if m.Size < len(m.Data) || m.Size > inbox.MaxQuarantinedSize {
+		return nil, nil, unavailable(errCorrupt)
+	}
+	return d, &m, nil
 }
 
 // readChunks completes m's data.
@@ -141,44 +161,49 @@ func (in *Inbox) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
 	if err != nil {
 		return nil, err
 	}
-	limit := q.Limit()
-	var docs []*pb.Document
 	at, err := in.pageTime(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for len(docs) <= limit {
-		want := limit + 1 - len(docs)
-		found, readTime, err := in.runQuery(ctx, in.listQuery(q, from, want))
-		if err != nil {
-			return nil, err
-		}
-		if at.IsZero() {
-			at = readTime
-		}
-		// The page shows the time of the first result. A message that
-		// arrived while the others were read belongs to the feed that starts
-		// here.
-		for _, d := range found {
-			if !micros(d.GetCreateTime()).After(at) {
-				docs = append(docs, d)
+	page, full := &inbox.Page{}, false
+	want := q.Limit() + 1
+	// Documents become messages one by one, and the query ends with the page: its
+	// memory is the page's. An attempt that fails halfway goes on where it was.
+	err = in.retry(ctx, func(ctx context.Context) error {
+		for {
+			found := 0
+			err := in.stream(ctx, in.listQuery(q, from, want), func(d *pb.Document, readTime time.Time) error {
+				// The page shows the time of the first result. A message that
+				// arrived while the others were read belongs to the feed that starts
+				// here.
+				if at.IsZero() {
+					at = readTime
+				}
+				if d == nil {
+					return nil
+				}
+				found++
+				last := position(d)
+				from = &last
+				if last.Commit.After(at) || in.expired(d) {
+					return nil
+				}
+				if full = !page.Add(q, inbox.Event{Token: last.Token(), Message: message(d)}); full {
+					return errEnough
+				}
+				return nil
+			})
+			if err != nil || full || found < want {
+				return err
 			}
+			want = inbox.MaxPageSize // past what has expired
 		}
-		if len(found) < want {
-			break
-		}
-		last := position(found[len(found)-1])
-		from = &last
+	})
+	if err != nil {
+		return nil, err
 	}
 	after := after(at)
-	page := &inbox.Page{WatchToken: after.Token()}
-	if len(docs) > limit {
-		docs = docs[:limit]
-		page.NextPageToken = position(docs[limit-1]).Token()
-	}
-	for _, d := range docs {
-		page.Events = append(page.Events, inbox.Event{Token: position(d).Token(), Message: message(d)})
-	}
+	page.WatchToken = after.Token()
 	return page, nil
 }
 
@@ -188,7 +213,7 @@ func (in *Inbox) pageTime(ctx context.Context) (time.Time, error) {
 	if in.late == 0 {
 		return time.Time{}, nil
 	}
-	_, at, err := in.runQuery(ctx, in.listQuery(inbox.Query{}, nil, 1))
+	at, err := in.readTime(ctx, inbox.Query{})
 	if err == nil {
 		err = gax.Sleep(ctx, in.late)
 	}
@@ -201,35 +226,45 @@ func after(t time.Time) inbox.Position {
 	return inbox.Position{ReceivedAt: t, Commit: t}
 }
 
-// runQuery returns the documents of a query and the time at which the first
-// of them was read.
-func (in *Inbox) runQuery(ctx context.Context, query *pb.StructuredQuery) (docs []*pb.Document, at time.Time, err error) {
-	req := &pb.RunQueryRequest{
-		Parent:    in.documents,
-		QueryType: &pb.RunQueryRequest_StructuredQuery{StructuredQuery: query},
-	}
+// readTime returns the time at which a query of q reads now, by Firestore's clock.
+func (in *Inbox) readTime(ctx context.Context, q inbox.Query) (at time.Time, err error) {
 	err = in.retry(ctx, func(ctx context.Context) error {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		docs, at = nil, time.Time{}
-		stream, err := in.client.RunQuery(ctx, req)
-		if err != nil {
-			return err
-		}
-		return receive(stream, func(res *pb.RunQueryResponse) error {
-			if at.IsZero() {
-				at = micros(res.GetReadTime())
-			}
-			if d := res.GetDocument(); d != nil {
-				docs = append(docs, d)
-			}
-			return nil
+		return in.stream(ctx, in.listQuery(q, nil, 1), func(_ *pb.Document, readTime time.Time) error {
+			at = readTime
+			return errEnough
 		})
 	})
-	if err == nil && at.IsZero() {
-		err = unavailable(errors.New("firestoreinbox: the answer to a query has no read time"))
+	return at, err
+}
+
+// errEnough ends a stream whose other documents are not needed.
+var errEnough = errors.New("firestoreinbox: enough was read")
+
+// stream runs a query once and calls each for its documents, in order, with the
+// time at which they were read, and with nil where an answer has only the time. It
+// ends at each's first error, and without one at errEnough.
+func (in *Inbox) stream(ctx context.Context, query *pb.StructuredQuery, each func(d *pb.Document, readTime time.Time) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := in.client.RunQuery(ctx, &pb.RunQueryRequest{
+		Parent:    in.documents,
+		QueryType: &pb.RunQueryRequest_StructuredQuery{StructuredQuery: query},
+	})
+	if err != nil {
+		return err
 	}
-	return docs, at, err
+	isTimed := false
+	err = receive(stream, func(res *pb.RunQueryResponse) error {
+		isTimed = isTimed || res.GetReadTime() != nil
+		return each(res.GetDocument(), micros(res.GetReadTime()))
+	})
+	switch {
+	case errors.Is(err, errEnough):
+		return nil
+	case err == nil && !isTimed:
+		return unavailable(errors.New("firestoreinbox: the answer to a query has no read time"))
+	}
+	return err
 }
 
 // listQuery returns the query of a page that starts after a position.
@@ -283,6 +318,9 @@ func (in *Inbox) query(q inbox.Query, more ...*pb.StructuredQuery_Filter) *pb.St
 		if q.Subscription != "" {
 			filters = append(filters, compare(fieldSubscription, pb.StructuredQuery_FieldFilter_EQUAL, stringValue(q.Subscription)))
 		}
+	}
+	if q.Quarantined {
+		filters = append(filters, compare(fieldIsQuarantined, pb.StructuredQuery_FieldFilter_EQUAL, boolValue(true)))
 	}
 	return &pb.StructuredQuery{
 		From: []*pb.StructuredQuery_CollectionSelector{{CollectionId: in.collection}},

@@ -15,6 +15,7 @@ import (
 	"github.com/googleapis/gax-go/v2"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
 )
@@ -32,8 +33,8 @@ const (
 	// late. A resumed feed reads this much again and drops it.
 	watchSlack = attemptTimeout + 5*time.Second
 	// maxBacklog is how many bytes of messages a feed buffers to order them.
-	// A longer backlog it reads in windows instead.
-	maxBacklog = 8 << 20
+	// A longer backlog it reads in windows instead. A console may have 80 feeds.
+	maxBacklog = 1 << 20
 	// Google's emulator (1.19.9) is not consistent: it stamps documents before
 	// it commits them. emulatorLateness is how much later they may become
 	// visible to queries; 7 ms were seen. Its listeners show old content as new,
@@ -42,8 +43,10 @@ const (
 	// feeds from the emulator poll every emulatorPoll, emulatorLateness behind.
 	emulatorLateness = 100 * time.Millisecond
 	emulatorPoll     = 100 * time.Millisecond
-	// windowItems is how many messages a window should not exceed.
+	// windowItems and windowBytes are how many messages a window should not exceed,
+	// and how many bytes of them.
 	windowItems = 200
+	windowBytes = 1 << 20
 )
 
 var (
@@ -89,7 +92,7 @@ func (f *feed) run(ctx context.Context) error {
 		f.at = at
 	} else {
 		// From now on, by Firestore's clock.
-		_, now, err := f.in.runQuery(ctx, f.in.listQuery(f.q, nil, 1))
+		now, err := f.in.readTime(ctx, f.q)
 		if err != nil {
 			return err
 		}
@@ -173,16 +176,16 @@ func (f *feed) catchUp(ctx context.Context) error {
 		if narrowest {
 			query.Limit = nil
 		}
-		docs, now, err := f.in.runQuery(ctx, query)
+		docs, now, full, err := f.window(ctx, query, narrowest)
 		if err != nil {
 			return err
 		}
-		if len(docs) == windowItems && !narrowest {
+		if full {
 			width = max(width/4, time.Millisecond)
 			continue
 		}
 		for _, d := range docs {
-			o.add(d)
+			o.add(f.in, d)
 		}
 		// What was committed until then was received until then, and is in this
 		// window or an earlier one.
@@ -201,6 +204,31 @@ func (f *feed) catchUp(ctx context.Context) error {
 			width *= 4
 		}
 	}
+}
+
+// window returns the documents of a query and the time at which the first was read.
+// It reports a window that is full, of windowItems or windowBytes, unless it is the
+// narrowest.
+func (f *feed) window(ctx context.Context, query *pb.StructuredQuery, narrowest bool) (docs []*pb.Document, at time.Time, full bool, err error) {
+	err = f.in.retry(ctx, func(ctx context.Context) error {
+		docs, at, full = nil, time.Time{}, false
+		bytes := 0
+		return f.in.stream(ctx, query, func(d *pb.Document, readTime time.Time) error {
+			if at.IsZero() {
+				at = readTime
+			}
+			if d == nil {
+				return nil
+			}
+			docs = append(docs, d)
+			bytes += proto.Size(d)
+			if full = !narrowest && (len(docs) == windowItems || bytes > windowBytes); full {
+				return errEnough
+			}
+			return nil
+		})
+	})
+	return docs, at, full, err
 }
 
 // listener reads a stream as fast as it arrives, however slow the reader of the
@@ -291,7 +319,7 @@ func (l *listener) listen(ctx context.Context, in *Inbox, query *pb.StructuredQu
 			// Without a target it is a removal. A feed ignores removals, and the
 			// filters that announce them.
 			if len(r.DocumentChange.GetTargetIds()) > 0 {
-				l.add(r.DocumentChange.GetDocument())
+				l.add(in, r.DocumentChange.GetDocument())
 			}
 			if l.full() {
 				return errBacklog
@@ -333,18 +361,15 @@ type held struct {
 	bytes   int
 }
 
-// add buffers d's message, unless it was yielded.
-func (o *order) add(d *pb.Document) {
+// add buffers d's message, unless it was yielded or has expired.
+func (o *order) add(in *Inbox, d *pb.Document) {
 	h := held{at: position(d)}
-	if !precedes(o.at, h.at) {
+	if !precedes(o.at, h.at) || in.expired(d) {
 		return
 	}
 	h.message = message(d)
 	h.message.Data = bytes.Clone(h.message.Data) // not the whole response's memory
-	h.bytes = 1<<10 + len(h.message.Data)
-	for k, v := range h.message.Attributes {
-		h.bytes += 64 + len(k) + len(v)
-	}
+	h.bytes = h.message.Footprint()
 	if o.held == nil {
 		o.held = make(map[string]held)
 	}
