@@ -33,8 +33,11 @@ const answerTime = 2 * time.Second
 const bodyWeight = 3
 
 // New returns the push endpoint. It answers 204 once the message is durable,
-// or was before, and nothing else acknowledges. The path says which form the
-// pushes have, see pubsubpush.FormOf. An AckDeadline of 0 is DefaultAckDeadline.
+// or was before, and nothing else acknowledges. A body that the verified sender
+// pushed and that cannot be decoded is stored as it came, marked with the reason:
+// refused, it would be pushed again and again, slow its subscription down and be
+// lost. The path says which form the pushes have, see pubsubpush.FormOf. An
+// AckDeadline of 0 is DefaultAckDeadline.
 func New(cfg Config, v Verifier, s Store, log *slog.Logger) (http.Handler, error) {
 	cfg.AckDeadline = cmp.Or(cfg.AckDeadline, DefaultAckDeadline)
 	if err := cfg.Validate(); err != nil {
@@ -85,9 +88,12 @@ func (h *handler) push(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	outcome := "stored"
 	m, err := pubsubpush.FormOf(r.URL.Path).Decode(r.Header, body)
 	if err != nil {
-		return err
+		m = pubsubpush.Quarantine(r.Header, body, err)
+		outcome = "quarantined"
+		httpapi.Log(r.Context(), slog.String("reason", string(m.Quarantined)), slog.String("cause", err.Error()))
 	}
 	m.Verified = inbox.Verified(claims)
 	httpapi.Log(r.Context(), slog.String("messageId", m.MessageID), slog.String("subscription", m.Subscription))
@@ -96,11 +102,10 @@ func (h *handler) push(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if stored {
-		httpapi.Outcome(r.Context(), "stored")
-	} else {
-		httpapi.Outcome(r.Context(), "stored before")
+	if !stored {
+		outcome = "stored before"
 	}
+	httpapi.Outcome(r.Context(), outcome)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

@@ -369,12 +369,12 @@ func TestSend(t *testing.T) {
 	if got := r.messages(t); len(got) != len(samples) {
 		t.Errorf("%d messages, want %d", len(got), len(samples))
 	}
-	out, _, code := run(t, "{}", "send", "--url", r.base+"/receive", "--format", "json", "-")
+	token, _, _ := run(t, "", "token", "--address", r.base, "--claim", "email_verified=false")
+	out, _, code := run(t, "{}", "send", "--url", r.base+"/receive", "--token", strings.TrimSpace(token), "--format", "json", "-")
 	var result sendResult
-	if err := json.Unmarshal([]byte(out), &result); err != nil || code != exitFailed || result.Status != 400 || result.Detail == "" {
+	if err := json.Unmarshal([]byte(out), &result); err != nil || code != exitFailed || result.Status != 403 || result.Detail == "" {
 		t.Errorf("a refusal: exit %d, %s", code, out)
 	}
-	token, _, _ := run(t, "", "token", "--address", r.base, "--claim", "email_verified=false")
 	out, errs, code := run(t, "", "send", "--url", r.base+"/receive", "--token", strings.TrimSpace(token), samples[0])
 	if code != exitFailed || !strings.Contains(out, "<-- 403 Forbidden: ") || !strings.Contains(errs, "not acknowledged") {
 		t.Errorf("an unverified e-mail: exit %d, %s%s", code, out, errs)

@@ -3,6 +3,7 @@ package pubsubpush
 import (
 	"bytes"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -24,7 +25,22 @@ func plain(body []byte) (*inbox.Message, error) {
 func sameAsPlain(t *testing.T, body []byte) {
 	t.Helper()
 	want, wantErr := plain(bytes.Clone(body))
-	got, err := decodeEnvelope(bytes.Clone(body), true)
+	if wantErr == nil {
+		wantErr = storable(want)
+	}
+	whole := bytes.Clone(body)
+	got, err := decodeEnvelope(whole, true)
+	if err == nil {
+		err = storable(got)
+	} else if !bytes.Equal(whole, body) {
+		t.Errorf("%.200q was refused and is %.200q now", body, whole)
+	}
+	if wantErr != nil {
+		want = nil
+	}
+	if err != nil {
+		got = nil
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("%.200q: %s", body, diff)
 	}
@@ -36,6 +52,10 @@ func sameAsPlain(t *testing.T, body []byte) {
 // envelopes are bodies in which the data to cut out is easily mistaken.
 var envelopes = []string{
 	`{"message":{"messageId":"1","data":"aGk="},"subscription":"s"}`,
+	`{"message":{"messageId":"1","data":"aGk=====","attributes":{}}}`,
+	`{"message":{"messageId":"1","data":"` + strings.Repeat("QUJD", 1023) + `aGk=QUJD"}}`,
+	`{"message":{"messageId":"1","data":"` + strings.Repeat("QUJD", 2047) + `aGk*"}}`,
+	`{"message":{"messageId":"` + strings.Repeat("1", 3000) + `","data":"aGk="}}`,
 	`{"message":{"data":"aGk=","messageId":"1"}}`,
 	`{"message":{"messageId":"1","data" :` + "\n\t" + `"aGk="}}`,
 	`{"message":{"messageId":"1","data":"aGk=","data":"eA=="}}`,

@@ -7,12 +7,11 @@ package pubsubpush
 import (
 	"bytes"
 	"cmp"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"mime"
 	"net/http"
 	"strings"
@@ -27,8 +26,8 @@ import (
 // and the envelope around them.
 const MaxBodySize = 15 << 20
 
-// ErrMalformed is the error of a request that is not a push. Its status is 400:
-// Pub/Sub delivers the message again, and to the dead-letter topic in the end.
+// ErrMalformed is the error of a request that is not a push. Its status is 400 for a
+// stranger; a verified sender's is stored as it came, see Quarantine.
 var ErrMalformed = problem.New(http.StatusBadRequest,
 	`the body is not a Pub/Sub push: send {"message": {"messageId": ..., "data": "<base64>"}, "subscription": ...} `+
 		"as application/json, or unwrapped data with x-goog-pubsub-* headers")
@@ -78,10 +77,13 @@ func FormOf(path string) Form {
 }
 
 // Decode returns the message of a push of this form with header h and the given
-// body, or an error that is ErrMalformed. Decode may overwrite the body
-// with the decoded data.
+// body, or an error that is ErrMalformed. An inbox stores what Decode returns. On
+// success Decode may overwrite the body with the decoded data; on an error the body
+// is as it was.
 //
-// Wrapped: both spellings of the twin fields are understood; camelCase wins.
+// Wrapped: both spellings of the twin fields are understood; camelCase wins. Names
+// match exactly, "DATA" is not "data". Of a name that an object has twice, the last
+// value counts, as in JavaScript's JSON.parse.
 //
 // Unwrapped: the headers but for those that HTTP itself needs are the
 // attributes, their names in lower case since HTTP does not keep case. The
@@ -95,26 +97,37 @@ func FormOf(path string) Form {
 // Guessed: a request with x-goog-pubsub-* headers is Unwrapped, a JSON object
 // with an object "message" is Wrapped, and anything else is Bare, unless it says
 // that it is JSON and is not an object with a member.
-func (f Form) Decode(h http.Header, body []byte) (*inbox.Message, error) {
+func (f Form) Decode(h http.Header, body []byte) (m *inbox.Message, err error) {
 	switch f {
 	case Wrapped:
-		m, err := decodeEnvelope(body, true)
-		if err != nil {
+		if m, err = decodeEnvelope(body, true); err != nil {
 			return nil, wrongForm(err, `this endpoint's path says that pushes are wrapped, and the body is not: send {"message": {"messageId": ..., "data": "<base64>"}, `+
 				`"subscription": ...}, or let a subscription with payload unwrapping push to /unwrapped or /bare`)
 		}
-		return m, nil
 	case Unwrapped:
-		m, err := decodeMetadata(h, body)
-		if err != nil {
+		if m, err = decodeMetadata(h, body); err != nil {
 			return nil, wrongForm(err, "this endpoint's path says that pushes are unwrapped with metadata, and the headers x-goog-pubsub-* are missing, doubled or malformed: "+
 				"set writeMetadata on the subscription, or let it push to /wrapped or /bare")
 		}
-		return m, nil
 	case Bare:
-		return bare(body), nil
+		m = bare(body)
+	default:
+		if m, err = guess(h, body); err != nil {
+			return nil, err
+		}
 	}
-	return Decode(h, body)
+	if err := storable(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// storable refuses a message that no inbox would store.
+func storable(m *inbox.Message) error {
+	if err := m.Validate(); err != nil {
+		return malformed(inbox.ReasonLimits, err)
+	}
+	return nil
 }
 
 // wrongForm is the error of a request that is not a push of the form that its
@@ -123,8 +136,39 @@ func wrongForm(cause error, detail string) error {
 	return &problem.Error{Status: http.StatusBadRequest, Detail: detail, Cause: cause}
 }
 
+// malformed is the ErrMalformed of a push that cannot be decoded for a reason.
+func malformed(reason inbox.Reason, cause error) error { return &undecodable{reason, cause} }
+
+type undecodable struct {
+	reason inbox.Reason
+	cause  error
+}
+
+func (e *undecodable) Error() string   { return ErrMalformed.Error() + ": " + e.cause.Error() }
+func (e *undecodable) Unwrap() []error { return []error{ErrMalformed, e.cause} }
+
+// Quarantine returns the message in which a push is stored that Decode refused with
+// cause: the body as it came, and why. Where headers were to describe the message,
+// they are its attributes, if an inbox can store them.
+func Quarantine(h http.Header, body []byte, cause error) *inbox.Message {
+	reason := inbox.ReasonEnvelope
+	if e := (*undecodable)(nil); errors.As(cause, &e) {
+		reason = e.reason
+	}
+	m := inbox.Quarantine(inbox.SourcePubSub, "", reason, body)
+	if reason == inbox.ReasonMetadata {
+		m.Attributes = attributes(h)
+		if m.Validate() != nil {
+			m.Attributes = nil
+		}
+	}
+	return m
+}
+
 // Decode is the Decode of Guessed.
-func Decode(h http.Header, body []byte) (*inbox.Message, error) {
+func Decode(h http.Header, body []byte) (*inbox.Message, error) { return Guessed.Decode(h, body) }
+
+func guess(h http.Header, body []byte) (*inbox.Message, error) {
 	if _, ok := h[headerMessageID]; ok || h.Get(headerSubscription) != "" {
 		return decodeMetadata(h, body)
 	}
@@ -134,39 +178,18 @@ func Decode(h http.Header, body []byte) (*inbox.Message, error) {
 			return m, err
 		}
 	} else if len(first) == 0 || isJSON(h) {
-		return nil, fmt.Errorf("%w: the body is not a JSON object", ErrMalformed)
+		return nil, malformed(inbox.ReasonUnknownForm, errors.New("the body is not a JSON object"))
 	}
 	return bare(body), nil
 }
 
 func bare(body []byte) *inbox.Message {
-	sum := sha256.Sum256(body)
-	return &inbox.Message{
-		Source:    inbox.SourcePubSub,
-		MessageID: "sha256-" + hex.EncodeToString(sum[:]),
-		Data:      body,
-	}
+	return &inbox.Message{Source: inbox.SourcePubSub, MessageID: inbox.ContentID(body), Data: body}
 }
 
 // errNoEnvelope says that a body is not an envelope but may be data. It is wrapped
 // where the body is not data either if its content type is JSON.
 var errNoEnvelope = fmt.Errorf("%w: the body is not an envelope", ErrMalformed)
-
-type envelope struct {
-	Message         *pushed `json:"message"`
-	Subscription    string  `json:"subscription"`
-	DeliveryAttempt int     `json:"deliveryAttempt"`
-}
-
-type pushed struct {
-	Data             payload           `json:"data"`
-	Attributes       map[string]string `json:"attributes"`
-	MessageID        string            `json:"messageId"`
-	MessageIDSnake   string            `json:"message_id"`
-	PublishTime      string            `json:"publishTime"`
-	PublishTimeSnake string            `json:"publish_time"`
-	OrderingKey      string            `json:"orderingKey"`
-}
 
 // decodeEnvelope decodes a wrapped push. Almost all of a large one is the
 // base64 text of its data, over which encoding/json goes byte by byte, and
@@ -178,11 +201,22 @@ func decodeEnvelope(body []byte, isJSON bool) (*inbox.Message, error) {
 		if rest, text, ok := cutData(body); ok {
 			m, isCut, err := parseEnvelope(rest)
 			if err == nil && isCut {
+				// The body must be whole if the push is refused.
+				size, err := decodedSize(text)
+				if err != nil {
+					return nil, malformed(inbox.ReasonData, err)
+				}
+				if size > inbox.MaxDataSize {
+					return nil, malformed(inbox.ReasonLimits, fmt.Errorf("the data has %d bytes, the limit is %d", size, inbox.MaxDataSize))
+				}
+				if err := storable(m); err != nil {
+					return nil, err
+				}
 				// The decoder writes three bytes for every four that it has
 				// read, so that the data can take the place of its text.
 				n, err := base64.StdEncoding.Decode(text, text)
 				if err != nil {
-					return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+					return nil, malformed(inbox.ReasonData, err)
 				}
 				if n > 0 {
 					m.Data = text[:n:n]
@@ -193,9 +227,27 @@ func decodeEnvelope(body []byte, isJSON bool) (*inbox.Message, error) {
 	}
 	m, isCut, err := parseEnvelope(body)
 	if err == nil && isCut {
-		return nil, fmt.Errorf("%w: the data is not base64", ErrMalformed)
+		return nil, malformed(inbox.ReasonData, errors.New("the data is not base64"))
 	}
 	return m, err
+}
+
+// decodedSize returns how many bytes text decodes to, if it is standard, padded
+// base64 without line breaks.
+func decodedSize(text []byte) (n int, err error) {
+	var scratch [3 << 10]byte
+	for len(text) > 0 {
+		piece := text[:min(len(text), 4<<10)]
+		text = text[len(piece):]
+		size, err := base64.StdEncoding.Decode(scratch[:], piece)
+		if err != nil {
+			return 0, err
+		}
+		if n += size; size%3 != 0 && len(text) > 0 {
+			return 0, errors.New("there is text after the padding")
+		}
+	}
+	return n, nil
 }
 
 // cutMark stands in JSON for data that was cut out. It is not base64.
@@ -234,63 +286,86 @@ func cutData(body []byte) (rest, text []byte, ok bool) {
 	return rest, text, bytes.Count(rest, []byte(cutMark)) == 1
 }
 
-// parseEnvelope decodes a wrapped push, or says that its data is cutMark.
-func parseEnvelope(body []byte) (m *inbox.Message, isCut bool, err error) {
-	var e envelope
-	e.Message = &pushed{}
-	if err := json.Unmarshal(body, &e); err != nil {
-		var wrongType *json.UnmarshalTypeError
-		if errors.As(err, &wrongType) && wrongType.Field == "message" {
-			return nil, false, errNoEnvelope
-		}
-		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
-			return nil, false, fmt.Errorf("%w: %w", errNoEnvelope, err)
-		}
-		return nil, false, fmt.Errorf("%w: %w", ErrMalformed, err)
+// members are the members of a JSON object, by their exact names, of which
+// encoding/json ignores the case where it fills a struct.
+type members map[string]json.RawMessage
+
+// decode reads the member with this name, if there is one, into v.
+func (m members) decode(reason inbox.Reason, name string, v any) error {
+	raw, ok := m[name]
+	if !ok {
+		return nil
 	}
-	p := e.Message
-	if p == nil {
+	if err := json.Unmarshal(raw, v); err != nil {
+		return malformed(reason, fmt.Errorf("%s: %w", name, err))
+	}
+	return nil
+}
+
+// parseEnvelope decodes a wrapped push, or says that its data is cutMark.
+func parseEnvelope(body []byte) (_ *inbox.Message, isCut bool, err error) {
+	var envelope, message members
+	if err := json.Unmarshal(body, &envelope); err != nil {
+		return nil, false, fmt.Errorf("%w: %w", errNoEnvelope, err)
+	}
+	if len(envelope) == 0 {
+		return nil, false, fmt.Errorf("%w: the object is empty", errNoEnvelope)
+	}
+	if json.Unmarshal(envelope["message"], &message) != nil || message == nil {
 		return nil, false, errNoEnvelope
 	}
-	id := cmp.Or(p.MessageID, p.MessageIDSnake)
-	if id == "" {
-		return nil, false, withoutID(body)
+	m := &inbox.Message{Source: inbox.SourcePubSub}
+	var data payload
+	var idSnake, published, publishedSnake string
+	for _, field := range []struct {
+		of     members
+		reason inbox.Reason
+		name   string
+		value  any
+	}{
+		{envelope, inbox.ReasonField, "subscription", &m.Subscription},
+		{envelope, inbox.ReasonField, "deliveryAttempt", &m.DeliveryAttempt},
+		{message, inbox.ReasonMessageID, "messageId", &m.MessageID},
+		{message, inbox.ReasonMessageID, "message_id", &idSnake},
+		{message, inbox.ReasonField, "publishTime", &published},
+		{message, inbox.ReasonField, "publish_time", &publishedSnake},
+		{message, inbox.ReasonField, "orderingKey", &m.OrderingKey},
+		{message, inbox.ReasonAttributes, "attributes", &m.Attributes},
+		{message, inbox.ReasonData, "data", &data},
+	} {
+		if err := field.of.decode(field.reason, field.name, field.value); err != nil {
+			return nil, false, err
+		}
 	}
-	if e.DeliveryAttempt < 0 {
-		return nil, false, fmt.Errorf("%w: the delivery attempt is negative", ErrMalformed)
+	m.MessageID = cmp.Or(m.MessageID, idSnake)
+	if m.MessageID == "" {
+		return nil, false, malformed(inbox.ReasonMessageID, errors.New("the message has no ID"))
 	}
-	published, err := parseTime(cmp.Or(p.PublishTime, p.PublishTimeSnake))
-	if err != nil {
-		return nil, false, err
+	if m.DeliveryAttempt < 0 {
+		return nil, false, malformed(inbox.ReasonField, errors.New("the delivery attempt is negative"))
 	}
-	return &inbox.Message{
-		Source:          inbox.SourcePubSub,
-		Subscription:    e.Subscription,
-		MessageID:       id,
-		PublishTime:     published,
-		Data:            p.Data.data,
-		Attributes:      p.Attributes,
-		OrderingKey:     p.OrderingKey,
-		DeliveryAttempt: e.DeliveryAttempt,
-	}, p.Data.isCut, nil
+	if m.PublishTime, err = parseTime(cmp.Or(published, publishedSnake)); err != nil {
+		return nil, false, malformed(inbox.ReasonField, err)
+	}
+	m.Data = data.data
+	return m, data.isCut, nil
 }
 
 func decodeMetadata(h http.Header, body []byte) (*inbox.Message, error) {
 	for _, name := range [...]string{headerMessageID, headerSubscription} {
 		// A second header is a publisher's attribute that imitates Pub/Sub's.
 		if v := h[name]; len(v) != 1 || v[0] == "" {
-			return nil, fmt.Errorf("%w: the header %s does not occur exactly once", ErrMalformed, name)
+			return nil, malformed(inbox.ReasonMetadata, fmt.Errorf("the header %s does not occur exactly once", name))
 		}
 	}
 	for _, name := range [...]string{headerPublishTime, headerOrderingKey} {
 		if len(h[name]) > 1 {
-			return nil, fmt.Errorf("%w: the header %s occurs more than once", ErrMalformed, name)
+			return nil, malformed(inbox.ReasonMetadata, fmt.Errorf("the header %s occurs more than once", name))
 		}
 	}
 	published, err := parseTime(h.Get(headerPublishTime))
 	if err != nil {
-		return nil, err
+		return nil, malformed(inbox.ReasonMetadata, err)
 	}
 	m := &inbox.Message{
 		Source:       inbox.SourcePubSub,
@@ -298,18 +373,25 @@ func decodeMetadata(h http.Header, body []byte) (*inbox.Message, error) {
 		MessageID:    strings.ToValidUTF8(h.Get(headerMessageID), "\uFFFD"),
 		PublishTime:  published,
 		Data:         body,
+		Attributes:   attributes(h),
 		OrderingKey:  strings.ToValidUTF8(h.Get(headerOrderingKey), "\uFFFD"),
 	}
+	maps.DeleteFunc(m.Attributes, func(name, _ string) bool { return strings.HasPrefix(name, strings.ToLower(headerPrefix)) })
+	return m, nil
+}
+
+// attributes returns the headers of a push that do not belong to HTTP, or nil.
+func attributes(h http.Header) (all map[string]string) {
 	for name, values := range h {
-		if isTransport(name) || strings.HasPrefix(name, headerPrefix) {
+		if isTransport(name) {
 			continue
 		}
-		if m.Attributes == nil {
-			m.Attributes = make(map[string]string)
+		if all == nil {
+			all = make(map[string]string)
 		}
-		m.Attributes[strings.ToLower(name)] = strings.ToValidUTF8(strings.Join(values, ", "), "\uFFFD")
+		all[strings.ToLower(name)] = strings.ToValidUTF8(strings.Join(values, ", "), "\uFFFD")
 	}
-	return m, nil
+	return all
 }
 
 // isTransport reports whether a header belongs to HTTP, Google's front end or
@@ -367,25 +449,9 @@ func parseTime(s string) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339Nano, s)
 	if err != nil || t.Year() < 1 {
-		return time.Time{}, fmt.Errorf("%w: the publish time is not RFC 3339", ErrMalformed)
+		return time.Time{}, errors.New("the publish time is not RFC 3339")
 	}
 	return t.UTC(), nil
-}
-
-// withoutID returns why an object without a message ID is refused, or errNoEnvelope
-// when it has no message at all.
-func withoutID(object []byte) error {
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(object, &members); err != nil {
-		return fmt.Errorf("%w: %w", ErrMalformed, err)
-	}
-	if len(members) == 0 {
-		return fmt.Errorf("%w: the object is empty", errNoEnvelope)
-	}
-	if _, ok := members["message"]; ok {
-		return fmt.Errorf("%w: the message has no ID", ErrMalformed)
-	}
-	return errNoEnvelope
 }
 
 func isJSON(h http.Header) bool {

@@ -1,6 +1,7 @@
 // Package pushattack holds requests that a Pub/Sub push endpoint must refuse with
-// nothing stored, each one change away from a push that it takes. Tests send
-// them to a handler, to a function or to a running server.
+// nothing stored, each one change away from a push that it takes, and requests of
+// the right sender that it must quarantine. Tests send them to a handler, to a
+// function or to a running server.
 package pushattack
 
 import (
@@ -81,7 +82,7 @@ func Cases(t Target) ([]Case, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(append(append(cases, claims...), secrets(t.URL, token)...), bodies(t.URL, token)...), nil
+	return append(append(append(cases, claims...), secrets(t.URL, token)...), requests(t.URL, token)...), nil
 }
 
 func request(target string, authorization []string, body io.Reader) *http.Request {
@@ -294,8 +295,13 @@ func secrets(target, token string) []Case {
 	return cases
 }
 
-// bodies are requests of the right sender whose body is no push.
-func bodies(target, token string) []Case {
+// Undecodable returns requests of the right sender whose body is not a push. Each
+// must be acknowledged, and stored as it came and as nothing else.
+func Undecodable(t Target) ([]Case, error) {
+	token, err := t.Mint(nil)
+	if err != nil {
+		return nil, err
+	}
 	var cases []Case
 	for name, body := range map[string]string{
 		"body_empty":         "",
@@ -310,8 +316,14 @@ func bodies(target, token string) []Case {
 		"body_deep_array":    strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000),
 		"body_deep_field":    `{"x":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + "," + Body[1:],
 	} {
-		cases = append(cases, Case{name, http.StatusBadRequest, request(target, []string{"Bearer " + token}, strings.NewReader(body))})
+		cases = append(cases, Case{name, http.StatusNoContent, request(t.URL, []string{"Bearer " + token}, strings.NewReader(body))})
 	}
+	return cases, nil
+}
+
+// requests are requests of the right sender that are too large, or not a POST.
+func requests(target, token string) []Case {
+	var cases []Case
 	large := request(target, []string{"Bearer " + token}, io.MultiReader(strings.NewReader(Body), io.LimitReader(spaces{}, 40_000_000)))
 	large.ContentLength = int64(len(Body)) + 40_000_000
 	// Without this a client may see the connection end before the answer.
