@@ -32,7 +32,10 @@ func TestInbox(t *testing.T) {
 	inboxtest.Run(t, func(t *testing.T) inboxtest.Place {
 		path := filepath.Join(t.TempDir(), "inbox.db")
 		return inboxtest.Place{
-			Open:      func(t *testing.T) inbox.Inbox { return mustOpen(t, path, nil) },
+			Open: func(t *testing.T) inbox.Inbox { return mustOpen(t, path, nil) },
+			OpenAt: func(t *testing.T, now func() time.Time) inbox.Inbox {
+				return mustOpen(t, path, &Options{TTL: inboxtest.TTL, Now: now})
+			},
 			Exclusive: true,
 		}
 	})

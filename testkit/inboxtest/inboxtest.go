@@ -25,6 +25,9 @@ type Place struct {
 	// Open opens an inbox on the place, which shows what earlier ones stored
 	// there. The suite closes it.
 	Open func(t *testing.T) inbox.Inbox
+	// OpenAt opens an inbox on the place that stores messages for TTL and whose
+	// clock is now. It deletes nothing while now jumps ahead.
+	OpenAt func(t *testing.T, now func() time.Time) inbox.Inbox
 	// Exclusive says that only one inbox at a time can be open on the place.
 	Exclusive bool
 }
@@ -51,7 +54,11 @@ func Run(t *testing.T, place func(t *testing.T) Place) {
 		{"context_ends_during_put", contextEndsDuringPut},
 		{"close_keeps_what_was_put", closeKeeps},
 		{"closed", closed},
+		{"expiry", expiry},
+		{"peek", peek},
+		{"quarantined", quarantined},
 		{"list_empty", listEmpty},
+		{"list_bytes", listBytes},
 		{"list_newest_first", listNewestFirst},
 		{"list_pages", listPages},
 		{"list_while_new_ones_arrive", listWhileNewOnesArrive},

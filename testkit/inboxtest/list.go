@@ -1,6 +1,7 @@
 package inboxtest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -110,6 +111,11 @@ func listFilters(t *testing.T, p Place) {
 	}
 }
 
+// reads returns the methods that read one message, by their names.
+func reads(in inbox.Inbox) map[string]func(context.Context, string) (*inbox.Message, error) {
+	return map[string]func(context.Context, string) (*inbox.Message, error){"Get": in.Get, "Peek": in.Peek}
+}
+
 // filters are queries by source, by subscription, by both, and by what there
 // is not.
 var filters = []inbox.Query{
@@ -129,7 +135,7 @@ var filters = []inbox.Query{
 
 // selects reports whether q's filters let m through.
 func selects(q inbox.Query, m *inbox.Message) bool {
-	return (q.Source == "" || q.Source == m.Source) && (q.Subscription == "" || q.Subscription == m.Subscription)
+	return (!q.Quarantined || m.Quarantined != "") && (q.Source == "" || q.Source == m.Source) && (q.Subscription == "" || q.Subscription == m.Subscription)
 }
 
 func listPageSize(t *testing.T, p Place) {

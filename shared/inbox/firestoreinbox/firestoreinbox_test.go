@@ -28,12 +28,24 @@ func open(t testing.TB, host, project string, opts ...option.ClientOption) *Inbo
 	return in
 }
 
+// place is where open opens inboxes.
+func place(open func(t *testing.T) *Inbox) inboxtest.Place {
+	return inboxtest.Place{
+		Open: func(t *testing.T) inbox.Inbox { return open(t) },
+		OpenAt: func(t *testing.T, now func() time.Time) inbox.Inbox {
+			in := open(t)
+			in.ttl, in.now = inboxtest.TTL, now
+			return in
+		},
+	}
+}
+
 // TestEmulator runs the conformance suite on Google's emulator.
 func TestEmulator(t *testing.T) {
 	host := emulator.Firestore(t)
 	inboxtest.Run(t, func(t *testing.T) inboxtest.Place {
 		project := emulator.Project()
-		return inboxtest.Place{Open: func(t *testing.T) inbox.Inbox { return open(t, host, project) }}
+		return place(func(t *testing.T) *Inbox { return open(t, host, project) })
 	})
 }
 
@@ -56,11 +68,11 @@ func TestModel(t *testing.T) {
 					faults = 0 // it wants no error but its context's
 				}
 				_, opts := newModel(t, faults)
-				return inboxtest.Place{Open: func(t *testing.T) inbox.Inbox {
+				return place(func(t *testing.T) *Inbox {
 					in := open(t, "", "p", opts...)
 					in.backlog = test.backlog
 					return in
-				}}
+				})
 			})
 		})
 	}
