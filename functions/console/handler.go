@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -31,6 +32,7 @@ type Verifier interface {
 
 // Store is the read methods of an inbox.
 type Store interface {
+	Peek(ctx context.Context, id string) (*inbox.Message, error)
 	Get(ctx context.Context, id string) (*inbox.Message, error)
 	List(ctx context.Context, q inbox.Query) (*inbox.Page, error)
 	Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event, error]
@@ -49,6 +51,13 @@ const (
 	// the live tail.
 	readBudget    = 30 * time.Second
 	publishBudget = 20 * time.Second
+	// smallPage is the memory of a page that is listed without waiting for room, in
+	// bytes.
+	smallPage = 256<<10 - 1
+	// What is read takes these multiples of its size in memory until it is
+	// answered: a page's messages with what they were decoded from, data with the
+	// last part that was read of it, and a replay's data with its request.
+	pageWeight, dataWeight, replayWeight = 3, 2, 3
 	// heartbeat is how often an idle live tail sends a comment, so that proxies
 	// keep it open and a broken connection is noticed.
 	heartbeat = 15 * time.Second
@@ -196,21 +205,41 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), readBudget)
 	defer cancel()
-	page, err := h.store.List(ctx, q)
+	page, err := h.page(ctx, q)
 	if err != nil {
 		return err
 	}
-	httpapi.WriteJSON(w, http.StatusOK, struct {
-		Messages      []inbox.Message `json:"messages"`
-		NextPageToken string          `json:"nextPageToken,omitempty"`
-		WatchToken    string          `json:"watchToken,omitempty"`
-	}{page.Messages(), page.NextPageToken, page.WatchToken})
-	return nil
+	return writePage(w, page)
+}
+
+// page lists messages, with memory reserved for them. Most pages are small; one that
+// is not is listed again, as far as a page goes.
+func (h *handler) page(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
+	q.PageBytes = smallPage
+	if err := httpapi.Reserve(ctx, smallPage, pageWeight); err != nil {
+		return nil, err
+	}
+	page, err := h.store.List(ctx, q)
+	if err != nil || page.NextPageToken == "" || len(page.Events) == q.Limit() {
+		return page, err
+	}
+	if err := httpapi.Reserve(ctx, inbox.MaxPageBytes, pageWeight); err != nil {
+		return nil, err
+	}
+	q.PageBytes = inbox.MaxPageBytes
+	return h.store.List(ctx, q)
 }
 
 func query(r *http.Request) (inbox.Query, error) {
 	v := r.URL.Query()
 	q := inbox.Query{Source: v.Get("source"), Subscription: v.Get("subscription"), PageToken: v.Get("pageToken")}
+	switch v.Get("quarantined") {
+	case "":
+	case "true":
+		q.Quarantined = true
+	default:
+		return q, problem.New(http.StatusBadRequest, "quarantined is not true; leave it out to list all messages")
+	}
 	if s := v.Get("pageSize"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 0 {
@@ -221,15 +250,26 @@ func query(r *http.Request) (inbox.Query, error) {
 	return q, nil
 }
 
-// get returns the message with the ID in the path.
-func (h *handler) get(r *http.Request, id string) (*inbox.Message, error) {
+// get returns the message with this ID, its data whole, with weight bytes of memory
+// reserved for each byte of them. check, if any, may refuse the message before.
+func (h *handler) get(r *http.Request, id string, weight int64, check func(*inbox.Message) error) (*inbox.Message, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), readBudget)
 	defer cancel()
+	m, err := h.store.Peek(ctx, id)
+	if err == nil && check != nil {
+		err = check(m)
+	}
+	if err != nil || !m.Truncated {
+		return m, err
+	}
+	if err := httpapi.Reserve(ctx, int64(m.Size), weight); err != nil {
+		return nil, err
+	}
 	return h.store.Get(ctx, id)
 }
 
 func (h *handler) message(w http.ResponseWriter, r *http.Request) error {
-	m, err := h.get(r, r.PathValue("id"))
+	m, err := h.get(r, r.PathValue("id"), dataWeight, nil)
 	if err != nil {
 		return err
 	}
@@ -237,14 +277,13 @@ func (h *handler) message(w http.ResponseWriter, r *http.Request) error {
 		return h.messagePage(w, r, m)
 	}
 	w.Header().Set("Vary", "Accept")
-	httpapi.WriteJSON(w, http.StatusOK, m)
-	return nil
+	return writeMessage(w, m)
 }
 
 // data serves the payload as a download of a neutral type: it is untrusted, and a
 // browser must not show it as a page.
 func (h *handler) data(w http.ResponseWriter, r *http.Request) error {
-	m, err := h.get(r, r.PathValue("id"))
+	m, err := h.get(r, r.PathValue("id"), dataWeight, nil)
 	if err != nil {
 		return err
 	}
@@ -290,17 +329,27 @@ func (h *handler) replay(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *handler) publishAgain(w http.ResponseWriter, r *http.Request, id string) error {
-	m, err := h.get(r, id)
+	isNamed := r.URL.Query().Get("quarantined") == "true"
+	m, err := h.get(r, id, replayWeight, func(m *inbox.Message) error {
+		if m.Quarantined != "" && !isNamed {
+			return problem.New(http.StatusConflict, "this message is quarantined, its body could not be decoded; add ?quarantined=true to publish the body, as it came, as the data of a message")
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	attributes := map[string]string{replayOf: m.ID}
-	for k, v := range m.Attributes {
-		// Pub/Sub sets attributes that begin with goog, and accepts them from
-		// nobody.
-		if k != replayOf && !strings.HasPrefix(k, "goog") {
-			attributes[k] = v
+	// Pub/Sub sets attributes that begin with goog, and accepts them from nobody.
+	// Those of a quarantined message are headers that could not be read.
+	attributes := maps.Clone(m.Attributes)
+	maps.DeleteFunc(attributes, func(k, _ string) bool {
+		return k == replayOf || strings.HasPrefix(k, "goog") || m.Quarantined != ""
+	})
+	if len(attributes) < publisher.MaxAttributes {
+		if attributes == nil {
+			attributes = map[string]string{}
 		}
+		attributes[replayOf] = m.ID
 	}
 	return h.send(w, r, []*pubsubpb.PubsubMessage{{Data: m.Data, Attributes: attributes, OrderingKey: m.OrderingKey}})
 }

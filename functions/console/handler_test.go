@@ -341,9 +341,14 @@ type tail struct {
 
 func (s *site) tail(t *testing.T, lastEventID string) *tail {
 	t.Helper()
+	return s.tailOf(t, "/events", lastEventID)
+}
+
+func (s *site) tailOf(t *testing.T, path, lastEventID string) *tail {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
-	r := s.request(t, http.MethodGet, "/events", "").WithContext(ctx)
+	r := s.request(t, http.MethodGet, path, "").WithContext(ctx)
 	if lastEventID != "" {
 		r.Header.Set("Last-Event-ID", lastEventID)
 	}

@@ -222,7 +222,7 @@ func (h *handler) index(w http.ResponseWriter, r *http.Request) error {
 func (h *handler) listPage(w http.ResponseWriter, r *http.Request, status int, q inbox.Query, p list) error {
 	ctx, cancel := context.WithTimeout(r.Context(), readBudget)
 	defer cancel()
-	page, err := h.store.List(ctx, q)
+	page, err := h.page(ctx, q)
 	if err != nil {
 		return err
 	}
@@ -231,6 +231,9 @@ func (h *handler) listPage(w http.ResponseWriter, r *http.Request, status int, q
 		if value != "" {
 			filter.Set(name, value)
 		}
+	}
+	if q.Quarantined {
+		filter.Set("quarantined", "true")
 	}
 	p.principal, p.Query = principalOf(r), q
 	p.Sources = []string{inbox.SourcePubSub, inbox.SourceCalendar, inbox.SourceMNS}
@@ -322,6 +325,10 @@ type viewLink struct {
 }
 
 func (h *handler) messagePage(w http.ResponseWriter, r *http.Request, m *inbox.Message) error {
+	shown := m.Footprint() - len(m.Data) + min(len(m.Data), maxTextView) + indentedSize(m.Data)
+	if err := httpapi.Reserve(r.Context(), int64(shown), viewWeight); err != nil {
+		return err
+	}
 	best := viewOf(m.Data, "")
 	p := detail{
 		principal: principalOf(r),

@@ -25,9 +25,14 @@ const (
 	maxTextView = 64 << 10
 	maxHexView  = 4 << 10
 	// maxJSONView is the largest data that is indented, in bytes, and
-	// maxJSONDepth how deep it may nest: indenting multiplies the two.
+	// maxJSONDepth how deep it may nest: indenting multiplies the two, up to
+	// maxIndented.
 	maxJSONView  = 256 << 10
 	maxJSONDepth = 64
+	maxIndented  = 4 << 20
+	// viewWeight is the memory that a page takes for each byte that it shows: a
+	// hidden character is written out, twice.
+	viewWeight = 8
 )
 
 // preview is the start of a payload in one line.
@@ -169,7 +174,7 @@ func viewOf(data []byte, kind string) view {
 	if kind == hexView {
 		return hexOf(data)
 	}
-	if kind != textView && len(data) <= maxJSONView && shallow(data) {
+	if kind != textView && indentedSize(data) > 0 {
 		var b bytes.Buffer
 		if json.Indent(&b, data, "", "  ") == nil && utf8.Valid(data) {
 			return cutText(jsonView, bytes.TrimSpace(b.Bytes()), false)
@@ -202,14 +207,15 @@ func hexOf(data []byte) view {
 	return view{Kind: hexView, Text: hex.Dump(data), Cut: cut}
 }
 
-// shallow reports whether data, if it is a JSON object or list, nests little
-// enough to be indented.
-func shallow(data []byte) bool {
+// indentedSize returns about how many bytes data takes when it is indented, or 0
+// when it is not a JSON object or list, or one that is too large or nests too deep to
+// be indented.
+func indentedSize(data []byte) int {
 	trimmed := bytes.TrimLeft(data, " \t\r\n")
-	if len(trimmed) == 0 || trimmed[0] != '{' && trimmed[0] != '[' {
-		return false
+	if len(data) > maxJSONView || len(trimmed) == 0 || trimmed[0] != '{' && trimmed[0] != '[' {
+		return 0
 	}
-	depth, quoted := 0, false
+	size, depth, quoted := len(data), 0, false
 	for i := 0; i < len(data); i++ {
 		switch c := data[i]; {
 		case quoted:
@@ -222,14 +228,19 @@ func shallow(data []byte) bool {
 		case c == '"':
 			quoted = true
 		case c == '{', c == '[':
-			if depth++; depth > maxJSONDepth {
-				return false
-			}
+			depth++
+			size += 1 + 2*depth
+		case c == ',':
+			size += 1 + 2*depth
 		case c == '}', c == ']':
 			depth--
+			size += 1 + 2*depth
+		}
+		if depth > maxJSONDepth || size > maxIndented {
+			return 0
 		}
 	}
-	return true
+	return size
 }
 
 // verdict is what is known about a message's sender, as a sentence and as claims.

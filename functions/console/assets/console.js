@@ -68,7 +68,7 @@ if (replay) {
   dialog.addEventListener("close", () => {
     if (dialog.returnValue !== "replay") return;
     tell($("replay-result"), async () =>
-      `Published again as message ${await post(location.pathname + ":replay")}.`);
+      `Published again as message ${await post(location.pathname + ":replay" + (replay.dataset.query || ""))}.`);
   });
 }
 

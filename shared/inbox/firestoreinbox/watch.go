@@ -34,7 +34,7 @@ const (
 	watchSlack = attemptTimeout + 5*time.Second
 	// maxBacklog is how many bytes of messages a feed buffers to order them.
 	// A longer backlog it reads in windows instead. A console may have 80 feeds.
-	maxBacklog = 1 << 20
+	maxBacklog = 256 << 10
 	// Google's emulator (1.19.9) is not consistent: it stamps documents before
 	// it commits them. emulatorLateness is how much later they may become
 	// visible to queries; 7 ms were seen. Its listeners show old content as new,
@@ -46,7 +46,7 @@ const (
 	// windowItems and windowBytes are how many messages a window should not exceed,
 	// and how many bytes of them.
 	windowItems = 200
-	windowBytes = 1 << 20
+	windowBytes = 256 << 10
 )
 
 var (
