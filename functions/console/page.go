@@ -325,7 +325,7 @@ type viewLink struct {
 }
 
 func (h *handler) messagePage(w http.ResponseWriter, r *http.Request, m *inbox.Message) error {
-	shown := m.Footprint() - len(m.Data) + min(len(m.Data), maxTextView) + indentedSize(m.Data)
+	shown := m.Footprint() - len(m.Data) + max(min(len(m.Data), maxTextView), indentedSize(m.Data))
 	if err := httpapi.Reserve(r.Context(), int64(shown), viewWeight); err != nil {
 		return err
 	}

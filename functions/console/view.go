@@ -25,11 +25,9 @@ const (
 	maxTextView = 64 << 10
 	maxHexView  = 4 << 10
 	// maxJSONView is the largest data that is indented, in bytes, and
-	// maxJSONDepth how deep it may nest: indenting multiplies the two, up to
-	// maxIndented.
+	// maxJSONDepth how deep it may nest: indenting multiplies the two.
 	maxJSONView  = 256 << 10
 	maxJSONDepth = 64
-	maxIndented  = 4 << 20
 	// viewWeight is the memory that a page takes for each byte that it shows: a
 	// hidden character is written out, twice.
 	viewWeight = 8
@@ -236,7 +234,7 @@ func indentedSize(data []byte) int {
 			depth--
 			size += 1 + 2*depth
 		}
-		if depth > maxJSONDepth || size > maxIndented {
+		if depth > maxJSONDepth {
 			return 0
 		}
 	}
