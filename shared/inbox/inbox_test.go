@@ -196,19 +196,27 @@ func TestPositionToken(t *testing.T) {
 	}
 }
 
-// TestIssuedToken reads a token of the first release, which programs have stored.
+// TestIssuedToken reads tokens of earlier releases, which programs have stored.
 func TestIssuedToken(t *testing.T) {
 	t.Parallel()
-	const issued = "AQAGRHoPB6qAAAZEeg8H0ZCsZ42pnm6evxjqzc6Ck4NuMzt0Rw"
-	want := Position{
-		ReceivedAt: time.UnixMicro(1764140889123456).UTC(), Commit: time.UnixMicro(1764140889133456).UTC(), ID: ID("a", "b", "c"),
-	}
-	got, err := ParseToken(issued)
-	if diff := cmp.Diff(want, got); err != nil || diff != "" {
-		t.Errorf("ParseToken: %v (-want +got):\n%s", err, diff)
-	}
-	if want.Token() != issued {
-		t.Errorf("Token() = %q, want %q", want.Token(), issued)
+	for issued, want := range map[string]Position{
+		"AQAGRHoPB6qAAAZEeg8H0ZCsZ42pnm6evxjqzc6Ck4NuMzt0Rw": {
+			ReceivedAt: time.UnixMicro(1764140889123456).UTC(), Commit: time.UnixMicro(1764140889133456).UTC(), ID: ID("a", "b", "c"),
+		},
+		"AQAGX0g1f-pAAAZfSDWBnEeAOHAlvKsoH9_VvVj-M6gV1KTCWQ": {
+			ReceivedAt: time.UnixMicro(1793613600123456).UTC(), Commit: time.UnixMicro(1793613600234567).UTC(), ID: ID("pubsub", "projects/p/subscriptions/s", "1"),
+		},
+		"AQAGX0g1f-pAAAZfSDWBnEc": { // of a page without messages
+			ReceivedAt: time.UnixMicro(1793613600123456).UTC(), Commit: time.UnixMicro(1793613600234567).UTC(),
+		},
+	} {
+		got, err := ParseToken(issued)
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("ParseToken: %v (-want +got):\n%s", err, diff)
+		}
+		if want.Token() != issued {
+			t.Errorf("Token() = %q, want %q", want.Token(), issued)
+		}
 	}
 }
 
