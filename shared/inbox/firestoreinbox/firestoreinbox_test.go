@@ -1,6 +1,7 @@
 package firestoreinbox
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -75,5 +76,43 @@ func TestModel(t *testing.T) {
 				})
 			})
 		})
+	}
+}
+
+// TestTTLShortened lists messages that live on behind newer ones that have expired,
+// because the TTL was longer when they were stored: no page is empty before the last.
+func TestTTLShortened(t *testing.T) {
+	t.Parallel()
+	_, opts := newModel(t, 0)
+	in := open(t, "", "p", opts...)
+	defer in.Close()
+	put := func(prefix string, n int) {
+		for i := range n {
+			m := &inbox.Message{Source: "s", Subscription: "s", MessageID: fmt.Sprint(prefix, i)}
+			if stored, err := in.Put(t.Context(), m); !stored || err != nil {
+				t.Fatal(stored, err)
+			}
+		}
+	}
+	in.ttl = 10 * time.Hour
+	put("long", 5)
+	in.ttl = time.Hour
+	put("short", 20)
+	in.now = func() time.Time { return time.Now().Add(2 * time.Hour) }
+	for _, size := range []int{1, 2, 5, 6} {
+		q, n := inbox.Query{PageSize: size}, 0
+		for {
+			page, err := in.List(t.Context(), q)
+			if err != nil || len(page.Events) != min(size, 5-n) {
+				t.Fatalf("pages of %d: %d messages after %d of 5, %v", size, len(page.Events), n, err)
+			}
+			n += len(page.Events)
+			if q.PageToken = page.NextPageToken; q.PageToken == "" {
+				break
+			}
+		}
+		if n != 5 {
+			t.Errorf("pages of %d list %d messages, want 5", size, n)
+		}
 	}
 }
