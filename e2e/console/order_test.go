@@ -49,6 +49,10 @@ func newOutOfOrder(n, late int) outOfOrder {
 	return o
 }
 
+func (outOfOrder) Peek(context.Context, string) (*inbox.Message, error) {
+	return nil, inbox.ErrNotFound
+}
+
 func (outOfOrder) Get(context.Context, string) (*inbox.Message, error) {
 	return nil, inbox.ErrNotFound
 }
