@@ -79,7 +79,7 @@ func New(cfg Config, v Verifier, s Store, t Topic, log *slog.Logger) (http.Handl
 		return nil, errors.New("console: a verifier, a store, a topic and a logger are required")
 	}
 	h := &handler{
-		policy:      verify.Policy{Audience: cfg.Audience, Emails: cfg.Readers},
+		policy:      verify.Policy{Audience: cfg.Audience, Emails: cfg.Readers, ShortIssuer: true},
 		iapAudience: cfg.IAPAudience,
 		publishers:  cfg.Publishers,
 		topicName:   cfg.Topic,

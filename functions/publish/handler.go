@@ -36,7 +36,7 @@ func New(cfg Config, v Verifier, t Topic, log *slog.Logger) (http.Handler, error
 	if v == nil || t == nil || log == nil {
 		return nil, errors.New("publish: a verifier, a topic and a logger are required")
 	}
-	h := &handler{policy: verify.Policy{Audience: cfg.Audience, Emails: cfg.Callers}, verify: v, topic: t}
+	h := &handler{policy: verify.Policy{Audience: cfg.Audience, Emails: cfg.Callers, ShortIssuer: true}, verify: v, topic: t}
 	return httpapi.Handle(log, cfg.Project, h.publish), nil
 }
 

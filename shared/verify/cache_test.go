@@ -44,8 +44,8 @@ func TestKnownToken_meets_every_policy(t *testing.T) {
 		want   error
 	}{
 		{"first", policy, nil},
-		{"other_audience", Policy{audience + "x", policy.Emails}, ErrAudience},
-		{"other_email", Policy{audience, []string{"other@example.com"}}, ErrEmail},
+		{"other_audience", Policy{Audience: audience + "x", Emails: policy.Emails}, ErrAudience},
+		{"other_email", Policy{Audience: audience, Emails: []string{"other@example.com"}}, ErrEmail},
 		{"empty", Policy{}, ErrPolicy},
 		{"again", policy, nil},
 	} {

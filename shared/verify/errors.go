@@ -41,23 +41,27 @@ var (
 	// signature off. Cloud Run does so once it has checked the token itself.
 	ErrSignatureRemoved = problem.New(http.StatusUnauthorized,
 		"the token's signature reads SIGNATURE_REMOVED_BY_GOOGLE: the platform checked the token and cut the signature off, because the function is deployed private; this function verifies for itself, so deploy it to be invoked by anyone (--allow-unauthenticated)")
-	// ErrExpired: the token's exp has passed. There is no leeway.
+	// ErrExpired: the token's exp has passed. Only IAP's has a leeway, IAPSkew.
 	ErrExpired = problem.New(http.StatusUnauthorized,
 		"the token has expired; get a new one")
 	// ErrNoExpiry: the token has no exp.
 	ErrNoExpiry = problem.New(http.StatusUnauthorized,
 		"the token has no expiry (exp), so it proves nothing; get a new one from Google")
+	// ErrLife: the token's exp is not after its iat and its nbf, or more than
+	// MaxLife after its iat.
+	ErrLife = problem.New(http.StatusUnauthorized,
+		"the token's life, from its issue time (iat) to its expiry (exp), is negative or longer than 25 hours, and no Google token's is; get a new one from Google")
 	// ErrNotYetValid: the token's iat is missing or further ahead than
-	// ClockSkew, or its nbf is.
+	// ClockSkew or IAPSkew, or its nbf is.
 	ErrNotYetValid = problem.New(http.StatusUnauthorized,
-		"the token's issue time (iat) is missing, or it or nbf is more than 10 seconds ahead of this service's clock; check the sender's clock and get a new token")
+		"the token's issue time (iat) is missing, or it or nbf is more than 10 seconds (IAP: 30) ahead of this service's clock; check the sender's clock and get a new token")
 )
 
 // The reasons with status 403: a genuine credential of the wrong party.
 var (
 	// ErrIssuer: another party issued the token.
 	ErrIssuer = problem.New(http.StatusForbidden,
-		"the token's issuer (iss) is not the one trusted here: https://accounts.google.com for a Google ID token, https://cloud.google.com/iap for an IAP assertion")
+		"the token's issuer (iss) is not one that is trusted here: https://accounts.google.com for a Google ID token (accounts.google.com too, except for pushes), https://cloud.google.com/iap for an IAP assertion")
 	// ErrAudience: the token is for somebody else, or its audience is not one
 	// non-empty string. idtoken cannot read a token whose audience is a list,
 	// so that one is refused before its signature is proven.

@@ -16,11 +16,17 @@ var segments = base64.RawURLEncoding.Strict()
 
 // headerNames and claimNames are the fields that are read, here or by idtoken.
 var (
-	headerNames = [...]string{"alg", "kid", "typ", "crit", "jwk", "jku", "x5c", "x5u"}
+	headerNames = append([]string{"alg", "kid", "typ"}, refusedNames...)
 	claimNames  = [...]string{"iss", "aud", "sub", "email", "email_verified", "iat", "exp", "nbf"}
-	// foreignKeyNames are fields by which a token brings or names its own key,
-	// and crit, which demands that unknown fields be understood.
-	foreignKeyNames = [...]string{"crit", "jwk", "jku", "x5c", "x5u"}
+	// refusedNames are the header fields of RFC 7515, 7516, 7518 and 7797 by which a
+	// token brings or names its own key (jwk and those with x5), demands that
+	// other fields be understood (crit), or says that its payload is not the plain
+	// JSON that it is read as. Google sends none of them. Fields that no standard
+	// gives a meaning are ignored, as RFC 7515 says.
+	refusedNames = []string{
+		"crit", "jwk", "jku", "x5c", "x5u", "x5t", "x5t#S256",
+		"b64", "cty", "zip", "enc", "epk", "apu", "apv", "iv", "tag", "p2s", "p2c",
+	}
 )
 
 // bearer returns the token of the one Authorization header there must be.
@@ -43,9 +49,10 @@ func bearer(headers []string) (string, error) {
 
 // inspected is what inspect has seen of a token. None of it is proven.
 type inspected struct {
-	header  string // as it stands in the token
-	keyID   string
-	payload []byte
+	header    string // as it stands in the token
+	keyID     string
+	payload   []byte
+	signature []byte
 }
 
 // inspect refuses, before any signature work, every token that idtoken must
@@ -71,7 +78,8 @@ func inspect(rt *route, token string) (inspected, error) {
 	if n := segments.DecodedLen(len(signature64)); n < rt.minSignature || n > rt.maxSignature {
 		return inspected{}, fmt.Errorf("%w: it is %d bytes long", ErrSignature, n)
 	}
-	if _, err := segments.DecodeString(signature64); err != nil {
+	signature, err := segments.DecodeString(signature64)
+	if err != nil {
 		return inspected{}, fmt.Errorf("%w: signature: %w", ErrMalformed, err)
 	}
 	payload, err := segments.DecodeString(payload64)
@@ -81,7 +89,7 @@ func inspect(rt *route, token string) (inspected, error) {
 	if payload[0] != '{' {
 		return inspected{}, fmt.Errorf("%w: the payload is not a JSON object", ErrMalformed)
 	}
-	return inspected{header: header64, keyID: keyID, payload: payload}, nil
+	return inspected{header: header64, keyID: keyID, payload: payload, signature: signature}, nil
 }
 
 // passedHeader is a header that inspectHeader let pass, on a token that was
@@ -107,17 +115,18 @@ func inspectHeader(rt *route, segment string) (keyID string, err error) {
 	if members(header) != len(fields) {
 		return "", fmt.Errorf("%w: a header field occurs twice", ErrMalformed)
 	}
-	if lookAlike(fields, headerNames[:]) {
+	if lookAlike(fields, headerNames) {
 		return "", fmt.Errorf("%w: a header field has other upper and lower case", ErrMalformed)
 	}
-	for _, name := range foreignKeyNames {
+	for _, name := range refusedNames {
 		if _, ok := fields[name]; ok {
 			return "", fmt.Errorf("%w: the header holds %s", ErrMalformed, name)
 		}
 	}
 	if typ, ok := fields["typ"]; ok {
-		if _, ok := typ.(string); !ok {
-			return "", fmt.Errorf("%w: typ is not a string", ErrMalformed)
+		// Google signs other kinds of tokens with the same keys.
+		if name, _ := typ.(string); !strings.EqualFold(name, "JWT") {
+			return "", fmt.Errorf("%w: typ is not JWT", ErrMalformed)
 		}
 	}
 	if algorithm, _ := fields["alg"].(string); algorithm != rt.algorithm {

@@ -3,6 +3,8 @@ package verify
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +28,9 @@ const (
 	patience = time.Second
 	// retryPause is how long nothing is fetched after a failure.
 	retryPause = 2 * time.Second
+	// lookPause is how long after a fetch for an unknown key ID there is no other:
+	// anyone can invent IDs.
+	lookPause = time.Minute
 	// staleFor is how long a set is used past its max-age while fetches fail.
 	staleFor = 4 * time.Hour
 	// usualMaxAge is for answers that say nothing readable about their age,
@@ -41,8 +46,10 @@ const (
 // a check of the answer before it replaces the old set, and the old set when there
 // is no new one. All failures are ErrKeysUnavailable.
 type keyTransport struct {
-	base   http.RoundTripper
-	now    func() time.Time
+	base http.RoundTripper
+	now  func() time.Time
+	// forget makes idtoken forget the sets that it keeps.
+	forget func() error
 	flight singleflight.Group
 
 	mu sync.Mutex
@@ -54,12 +61,18 @@ type keyTransport struct {
 // never fetched. It is replaced, not changed.
 type keySet struct {
 	body       []byte // what the address answered, nil when it never did
-	ids        []string
+	keys       []key
 	freshUntil time.Time
 	staleUntil time.Time
 	// failure is why the last fetch failed, and retryAt when the next may start.
 	failure error
 	retryAt time.Time
+	// lookedAt is when it was last fetched because of an unknown key ID.
+	lookedAt time.Time
+}
+
+func (s keySet) has(id string) bool {
+	return slices.ContainsFunc(s.keys, func(k key) bool { return k.ID == id })
 }
 
 func (s keySet) usable(now time.Time) bool { return s.body != nil && now.Before(s.staleUntil) }
@@ -72,7 +85,9 @@ func (s keySet) nextFetch() time.Time {
 	return s.freshUntil
 }
 
-func newKeyTransport(base http.RoundTripper, now func() time.Time) *keyTransport {
+func (s keySet) due(now time.Time) bool { return !now.Before(s.nextFetch()) }
+
+func newKeyTransport(base http.RoundTripper, now func() time.Time, forget func() error) *keyTransport {
 	if base == nil {
 		base = http.DefaultTransport
 		if t, ok := base.(*http.Transport); ok {
@@ -82,42 +97,17 @@ func newKeyTransport(base http.RoundTripper, now func() time.Time) *keyTransport
 			base = t
 		}
 	}
-	return &keyTransport{base: base, now: now, sets: make(map[string]keySet)}
+	return &keyTransport{base: base, now: now, forget: forget, sets: make(map[string]keySet)}
 }
 
 // RoundTrip answers with the keys at the request's address. The max-age of the
 // answer ends when this transport fetches again.
 func (t *keyTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	url := r.URL.String()
-	set, now := t.set(url), t.now()
-	if !now.Before(set.nextFetch()) {
-		done := t.flight.DoChan(url, func() (any, error) {
-			t.refresh(url)
-			return nil, nil
-		})
-		var enough <-chan time.Time
-		if set.usable(now) {
-			timer := time.NewTimer(patience)
-			defer timer.Stop()
-			enough = timer.C
-		}
-		select {
-		case <-done:
-		case <-enough:
-		case <-r.Context().Done():
-		}
-		set, now = t.set(url), t.now()
+	set, err := t.current(r.Context(), r.URL.String())
+	if err != nil {
+		return nil, err
 	}
-	if !set.usable(now) {
-		cause := context.Cause(r.Context())
-		if cause == nil {
-			cause = set.failure
-		}
-		if cause == nil {
-			cause = errors.New("the keys that were fetched last are too old")
-		}
-		return nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, cause)
-	}
+	now := t.now()
 	maxAge := max(0, set.nextFetch().Sub(now)/time.Second)
 	return &http.Response{
 		Status:     "200 OK",
@@ -135,9 +125,60 @@ func (t *keyTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// has reports whether the last good set from url has a key with this ID.
-func (t *keyTransport) has(url, id string) bool {
-	return slices.Contains(t.set(url).ids, id)
+// current returns the set at url: a new one when it is time, else the last good
+// one.
+func (t *keyTransport) current(ctx context.Context, url string) (keySet, error) {
+	set, now := t.set(url), t.now()
+	if set.due(now) {
+		if err := t.await(ctx, url, set.usable(now), keySet.due); err != nil {
+			return keySet{}, err
+		}
+		set, now = t.set(url), t.now()
+	}
+	if set.usable(now) {
+		return set, nil
+	}
+	cause := context.Cause(ctx)
+	if cause == nil {
+		cause = set.failure
+	}
+	if cause == nil {
+		cause = errors.New("the keys that were fetched last are too old")
+	}
+	return keySet{}, fmt.Errorf("%w: %w", ErrKeysUnavailable, cause)
+}
+
+// lookAgain fetches the set at url when it has no key with this ID, although it is
+// fresh: Google may have begun to use a key early. There is one such fetch in
+// lookPause, and when it fails nothing changes.
+func (t *keyTransport) lookAgain(ctx context.Context, url, id string) error {
+	due := func(set keySet, now time.Time) bool {
+		return !set.due(now) && !now.Before(set.retryAt) &&
+			!set.has(id) && now.Sub(set.lookedAt) >= lookPause
+	}
+	if !due(t.set(url), t.now()) {
+		return nil
+	}
+	return t.await(ctx, url, true, due)
+}
+
+// await waits while the set at url is fetched, if it is due: until ctx ends, and no
+// longer than patience when there is an older set that would do.
+func (t *keyTransport) await(ctx context.Context, url string, usable bool, due func(keySet, time.Time) bool) error {
+	done := t.flight.DoChan(url, func() (any, error) { return nil, t.refresh(url, due) })
+	var enough <-chan time.Time
+	if usable {
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		enough = timer.C
+	}
+	select {
+	case result := <-done:
+		return result.Err
+	case <-enough:
+	case <-ctx.Done():
+	}
+	return nil
 }
 
 func (t *keyTransport) set(url string) keySet {
@@ -146,11 +187,16 @@ func (t *keyTransport) set(url string) keySet {
 	return t.sets[url]
 }
 
-// refresh fetches the set again, unless another call has just done so.
-func (t *keyTransport) refresh(url string) {
+// refresh fetches the set again, unless another call has just done so and it is
+// no longer due.
+func (t *keyTransport) refresh(url string, due func(keySet, time.Time) bool) error {
 	set, start := t.set(url), t.now()
-	if start.Before(set.nextFetch()) {
-		return
+	if !due(set, start) {
+		return nil
+	}
+	early := !set.due(start)
+	if early {
+		set.lookedAt = start
 	}
 	// Not the context of the request that happened to come first: others wait
 	// for the same fetch.
@@ -160,11 +206,16 @@ func (t *keyTransport) refresh(url string) {
 	if err != nil {
 		set.failure, set.retryAt = err, t.now().Add(retryPause)
 	} else {
+		fetched.lookedAt = set.lookedAt
 		set = fetched
 	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.sets[url] = set
+	t.mu.Unlock()
+	if early && err == nil {
+		return t.forget()
+	}
+	return nil
 }
 
 // fetch gets the set at url. Anything but a usable one is an error: idtoken
@@ -190,43 +241,51 @@ func (t *keyTransport) fetch(ctx context.Context, url string, start time.Time) (
 	if len(body) > maxKeysSize {
 		return keySet{}, fmt.Errorf("fetching %s: the answer is longer than %d bytes", url, maxKeysSize)
 	}
-	ids, err := keyIDs(body)
+	keys, err := readKeys(body)
 	if err != nil {
 		return keySet{}, fmt.Errorf("fetching %s: %w", url, err)
 	}
 	freshUntil := start.Add(lifetime(resp.Header))
-	return keySet{body: body, ids: ids, freshUntil: freshUntil, staleUntil: freshUntil.Add(staleFor)}, nil
+	return keySet{body: body, keys: keys, freshUntil: freshUntil, staleUntil: freshUntil.Add(staleFor)}, nil
 }
 
-// keyIDs returns the IDs of the keys in a set that idtoken can read. The
-// fields are those that idtoken reads, so that what passes here parses there.
-func keyIDs(body []byte) ([]string, error) {
+// key is a key in a set. Its fields are those that idtoken reads, so that what is
+// read here can be read there.
+type key struct {
+	ID        string `json:"kid"`
+	Algorithm string `json:"alg"`
+	Curve     string `json:"crv"`
+	Type      string `json:"kty"`
+	Use       string `json:"use"`
+	E         string `json:"e"`
+	N         string `json:"n"`
+	X         string `json:"x"`
+	Y         string `json:"y"`
+}
+
+// readKeys returns the keys in a set, of which at least one has an ID.
+func readKeys(body []byte) ([]key, error) {
 	var set struct {
-		Keys []struct {
-			ID        string `json:"kid"`
-			Algorithm string `json:"alg"`
-			Curve     string `json:"crv"`
-			Type      string `json:"kty"`
-			Use       string `json:"use"`
-			E         string `json:"e"`
-			N         string `json:"n"`
-			X         string `json:"x"`
-			Y         string `json:"y"`
-		} `json:"keys"`
+		Keys []key `json:"keys"`
 	}
 	if err := json.Unmarshal(body, &set); err != nil {
 		return nil, fmt.Errorf("the answer is not a key set: %w", err)
 	}
-	var ids []string
-	for _, key := range set.Keys {
-		if key.ID != "" {
-			ids = append(ids, key.ID)
-		}
-	}
-	if len(ids) == 0 {
+	keys := slices.DeleteFunc(set.Keys, func(k key) bool { return k.ID == "" })
+	if len(keys) == 0 {
 		return nil, errors.New("no key in the answer has an ID")
 	}
-	return ids, nil
+	return keys, nil
+}
+
+// ecdsa returns the key as one of ES256.
+func (k key) ecdsa() (*ecdsa.PublicKey, error) {
+	x, err1 := segments.DecodeString(k.X)
+	y, err2 := segments.DecodeString(k.Y)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	return ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, x, y))
 }
 
 // lifetime returns for how long an answer with these headers is fresh. It

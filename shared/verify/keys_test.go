@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"io"
@@ -259,7 +260,7 @@ func TestKeys_a_late_caller_does_not_fetch_again(t *testing.T) {
 	google := &endpoint{answer: goodKeys("Cache-Control", "max-age=600")}
 	v := newVerifier(t, &Options{Transport: google})
 	for range 2 {
-		v.keys.refresh(v.google.keysURL)
+		_ = v.keys.refresh(v.google.keysURL, keySet.due)
 	}
 	if n := google.count(); n != 1 {
 		t.Errorf("%d fetches", n)
@@ -318,6 +319,124 @@ func TestKeys_rotation(t *testing.T) {
 			t.Errorf("signed with the new key: %v", err)
 		}
 	})
+}
+
+// signedWith returns a token that names and is signed with another key.
+func signedWith(keyID string, key *rsa.PrivateKey) *http.Request {
+	d := idToken()
+	d.header["kid"], d.sign, d.claims["jti"] = keyID, signRS256(key), nonce()
+	return push("Bearer " + d.token())
+}
+
+// Google may sign with a key before the fetched set is too old.
+func TestKeys_used_early(t *testing.T) {
+	t.Parallel()
+	both := answers(http.StatusOK, strings.Replace(keySetOf(rsaKeyID, googleKey()), "]}", ",", 1)+
+		strings.TrimPrefix(keySetOf("rsa-2", foreignKey()), `{"keys":[`), "Cache-Control", "max-age=21600")
+	fails := failures["never_answers"]
+	for name, tt := range map[string]struct {
+		before, after roundTripper
+		pause         time.Duration
+		want          error
+		fetches       int
+	}{
+		"is_fetched_at_once":           {nil, both, 0, nil, 2},
+		"after_made_up_ids":            {goodKeys(), both, lookPause, nil, 3},
+		"within_a_minute_of_them":      {goodKeys(), both, lookPause - time.Second, ErrKeyID, 2},
+		"after_a_failed_fetch":         {fails, both, lookPause, nil, 3},
+		"within_a_minute_of_a_failure": {fails, both, lookPause - fetchTimeout - time.Second, ErrKeyID, 2},
+		"while_fetches_fail":           {nil, fails, 0, ErrKeyID, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				google := &endpoint{answer: goodKeys("Cache-Control", "max-age=21600")}
+				v := newVerifier(t, &Options{Transport: google})
+				if err := arrive(ctx, v); err != nil {
+					t.Fatal(err)
+				}
+				if tt.before != nil {
+					google.becomes(tt.before)
+					for range 20 {
+						got, err := v.IDToken(signedWith("made-up-"+nonce(), foreignKey()), policy)
+						wantRefusal(t, got, err, ErrKeyID, 401)
+					}
+					time.Sleep(tt.pause)
+				}
+				google.becomes(tt.after)
+				for range 2 {
+					start := time.Now()
+					if _, err := v.IDToken(signedWith("rsa-2", foreignKey()), policy); !errors.Is(err, tt.want) {
+						t.Errorf("signed with the new key: %v, want %v", err, tt.want)
+					}
+					if took := time.Since(start); took > patience {
+						t.Errorf("took %v, want at most %v", took, patience)
+					}
+				}
+				if err := arrive(ctx, v); err != nil {
+					t.Errorf("signed with the old key: %v", err)
+				}
+				synctest.Wait()
+				if n := google.count(); n != tt.fetches {
+					t.Errorf("%d fetches, want %d", n, tt.fetches)
+				}
+				time.Sleep(fetchTimeout) // a fetch under way ends within the bubble
+			})
+		})
+	}
+}
+
+// Made-up key IDs cost one fetch a minute, however many they are, at once or one
+// after another, and no valid token is refused meanwhile.
+func TestKeys_made_up_ids_are_no_fetch_storm(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]roundTripper{
+		"answered": goodKeys("Cache-Control", "max-age=21600"),
+		"failing":  broken,
+		"hanging":  hangs,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				google := &endpoint{answer: goodKeys("Cache-Control", "max-age=21600")}
+				v := newVerifier(t, &Options{Transport: google})
+				if err := arrive(ctx, v); err != nil {
+					t.Fatal(err)
+				}
+				google.becomes(answer)
+				// Its signature is never looked at.
+				d := idToken()
+				d.sign = fixed(make([]byte, 256))
+				requests := make([]*http.Request, 10_000)
+				for i := range requests {
+					d.header["kid"] = fmt.Sprint("made-up-", i)
+					requests[i] = push("Bearer " + d.token())
+				}
+				var wg sync.WaitGroup
+				for _, r := range requests[:5000] { // at once
+					wg.Go(func() {
+						if _, err := v.IDToken(r, policy); !errors.Is(err, ErrKeyID) {
+							t.Error(err)
+						}
+					})
+				}
+				wg.Wait()
+				for _, r := range requests[5000:] { // 100 s of 50 a second
+					if _, err := v.IDToken(r, policy); !errors.Is(err, ErrKeyID) {
+						t.Fatal(err)
+					}
+					time.Sleep(20 * time.Millisecond)
+				}
+				if err := arrive(ctx, v); err != nil {
+					t.Errorf("a valid token after them: %v", err)
+				}
+				if n := google.count() - 1; n != 2 {
+					t.Errorf("%d fetches in 100 s, want one a minute", n)
+				}
+				time.Sleep(fetchTimeout)
+			})
+		})
+	}
 }
 
 // The two addresses have nothing to do with each other.

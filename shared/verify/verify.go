@@ -1,11 +1,16 @@
 // Package verify answers one question about a request: who sent it?
 //
-// It completes google.golang.org/api/idtoken. idtoken proves a token's
+// It completes google.golang.org/api/idtoken. idtoken proves a Google ID token's
 // signature and expiry; this package adds what must be refused before
 // (several credentials, other algorithms, other people's keys), what must be
-// compared after (issuer, issue time, audience, e-mail), a transport for
+// compared after (issuer, lifetime, audience, e-mail), a transport for
 // Google's keys that survives an outage, and a cache, because Google's clients
-// send the same token for up to an hour.
+// send the same token for up to an hour. It verifies the assertions of
+// Identity-Aware Proxy itself, since idtoken knows nothing of the 30 seconds of
+// clock skew that Google documents for them.
+//
+// Keys that Google uses before the fetched set expires are fetched as soon as a
+// token names one, at most once a minute.
 //
 // A bearer token is not bound to a request: whoever holds it can send it until
 // it expires. Revoked keys are trusted until the fetched set expires (Google's
@@ -15,11 +20,13 @@ package verify
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/http"
 	"slices"
 	"strings"
@@ -35,9 +42,16 @@ const (
 	// MaxTokenSize is the length of the longest token that is read, in bytes. Google's are
 	// about one thousand.
 	MaxTokenSize = 8 << 10
-	// ClockSkew is how far ahead of this clock a token's iat and nbf may be.
-	// Expiry has no leeway.
+	// ClockSkew is how far ahead of this clock the iat and nbf of a Google ID
+	// token may be. Its expiry has no leeway.
 	ClockSkew = 10 * time.Second
+	// IAPSkew is how far the clock of Identity-Aware Proxy may be from this one:
+	// for iat, nbf and exp, as Google documents it (IAP's "Securing your app with
+	// signed headers").
+	IAPSkew = 30 * time.Second
+	// MaxLife is the longest life of a token, from iat to exp. Google's ID tokens
+	// live an hour, IAP's assertions ten minutes.
+	MaxLife = 25 * time.Hour
 	// cacheSize is how many tokens are remembered for each route, about 1 KiB
 	// each. A push subscription has one token at a time, a reader one an hour.
 	cacheSize = 2048
@@ -61,7 +75,7 @@ type Options struct {
 // Verifier verifies requests. It is safe for concurrent use. Build one and
 // keep it: it holds the fetched keys and the known tokens.
 type Verifier struct {
-	validator *idtoken.Validator
+	validator atomic.Pointer[idtoken.Validator]
 	keys      *keyTransport
 	now       func() time.Time
 	google    route
@@ -75,6 +89,10 @@ type Policy struct {
 	// Emails are the accounts that may call; one must equal the token's
 	// e-mail, byte for byte. Required.
 	Emails []string
+	// ShortIssuer accepts the issuer accounts.google.com besides
+	// https://accounts.google.com. Google documents both for the tokens of people
+	// and of their programs; Pub/Sub's pushes always have the long one.
+	ShortIssuer bool
 }
 
 // Claims are what a verified token says.
@@ -94,7 +112,11 @@ type Claims struct {
 type route struct {
 	algorithm string
 	issuer    string
-	keysURL   string
+	// shortIssuer is another spelling, for the policies that accept it.
+	shortIssuer string
+	keysURL     string
+	// skew is how far ahead iat and nbf may be, leeway how long ago exp.
+	skew, leeway time.Duration
 	// minSignature and maxSignature are sizes in bytes.
 	minSignature, maxSignature int
 	// accounts says that the e-mail must be verified and one of the policy's.
@@ -115,17 +137,16 @@ func New(o *Options) (*Verifier, error) {
 	if v.now == nil {
 		v.now = time.Now
 	}
-	v.keys = newKeyTransport(o.Transport, v.now)
-	var err error
-	v.validator, err = idtoken.NewValidator(context.Background(),
-		option.WithHTTPClient(&http.Client{Transport: v.keys}))
-	if err != nil {
-		return nil, fmt.Errorf("verify: cannot create the validator: %w", err)
+	v.keys = newKeyTransport(o.Transport, v.now, v.newValidator)
+	if err := v.newValidator(); err != nil {
+		return nil, err
 	}
 	v.google = route{
-		algorithm: "RS256",
-		issuer:    "https://accounts.google.com",
-		keysURL:   "https://www.googleapis.com/oauth2/v3/certs",
+		algorithm:   "RS256",
+		issuer:      "https://accounts.google.com",
+		shortIssuer: "accounts.google.com",
+		keysURL:     "https://www.googleapis.com/oauth2/v3/certs",
+		skew:        ClockSkew,
 		// RSA keys of 2,048 to 4,096 bits.
 		minSignature: 256, maxSignature: 512,
 		accounts: true,
@@ -134,9 +155,12 @@ func New(o *Options) (*Verifier, error) {
 		algorithm:    "ES256",
 		issuer:       "https://cloud.google.com/iap",
 		keysURL:      "https://www.gstatic.com/iap/verify/public_key-jwk",
+		skew:         IAPSkew,
+		leeway:       IAPSkew,
 		minSignature: 64, maxSignature: 64,
 	}
 	for _, rt := range []*route{&v.google, &v.iap} {
+		var err error
 		if rt.known, err = lru.New[[sha256.Size]byte, Claims](cacheSize); err != nil {
 			return nil, fmt.Errorf("verify: cannot create the token cache: %w", err)
 		}
@@ -144,10 +168,22 @@ func New(o *Options) (*Verifier, error) {
 	return v, nil
 }
 
+// newValidator begins with a validator of idtoken that has no keys yet: there is
+// no other way to make idtoken forget those that it has.
+func (v *Verifier) newValidator() error {
+	validator, err := idtoken.NewValidator(context.Background(),
+		option.WithHTTPClient(&http.Client{Transport: v.keys}))
+	if err != nil {
+		return fmt.Errorf("verify: cannot create the validator: %w", err)
+	}
+	v.validator.Store(validator)
+	return nil
+}
+
 // IDToken verifies the Google ID token in the request's Authorization header
 // and returns its claims. The token must be issued by
-// https://accounts.google.com, signed with RS256 by one of Google's keys,
-// current, and satisfy p, its e-mail verified.
+// https://accounts.google.com (see Policy.ShortIssuer), signed with RS256 by one
+// of Google's keys, current, and satisfy p, its e-mail verified.
 //
 // Errors are those of this package; a refused token's claims are not returned.
 func (v *Verifier) IDToken(r *http.Request, p Policy) (Claims, error) {
@@ -188,6 +224,8 @@ func (v *Verifier) IAP(r *http.Request, audience string) (Claims, error) {
 // allows compares proven claims with a policy.
 func (rt *route) allows(c *Claims, p *Policy) error {
 	switch {
+	case c.Issuer != rt.issuer && !p.ShortIssuer:
+		return ErrIssuer
 	case c.Audience != p.Audience:
 		return ErrAudience
 	case !rt.accounts:
@@ -214,7 +252,7 @@ func (v *Verifier) verify(ctx context.Context, rt *route, token string, p Policy
 			return Claims{}, err
 		}
 	}
-	if !v.now().Before(c.ExpiresAt) {
+	if !v.now().Before(c.ExpiresAt.Add(rt.leeway)) {
 		return Claims{}, ErrExpired
 	}
 	if err := rt.allows(&c, &p); err != nil {
@@ -247,11 +285,17 @@ func (v *Verifier) prove(ctx context.Context, rt *route, token string) (Claims, 
 	if err != nil {
 		return Claims{}, err
 	}
-	// No audience for idtoken: it would compare it before it has proven the
-	// signature, and an empty one means any to it.
-	payload, err := v.validator.Validate(ctx, token, "")
+	if err := v.keys.lookAgain(ctx, rt.keysURL, t.keyID); err != nil {
+		return Claims{}, err
+	}
+	var payload *idtoken.Payload
+	if rt == &v.iap {
+		payload, err = v.validateIAP(ctx, t, token)
+	} else {
+		payload, err = v.validateGoogle(ctx, t, token)
+	}
 	if err != nil {
-		return Claims{}, v.refusal(rt, t, token, err)
+		return Claims{}, err
 	}
 	if passed := rt.header.Load(); passed == nil || passed.segment != t.header {
 		// A copy, or the whole token would be kept.
@@ -260,24 +304,73 @@ func (v *Verifier) prove(ctx context.Context, rt *route, token string) (Claims, 
 	return v.claims(rt, t, payload)
 }
 
+// validateGoogle proves the signature and the expiry of a Google ID token.
+func (v *Verifier) validateGoogle(ctx context.Context, t inspected, token string) (*idtoken.Payload, error) {
+	// No audience for idtoken: it would compare it before it has proven the
+	// signature, and an empty one means any to it.
+	payload, err := v.validator.Load().Validate(ctx, token, "")
+	if err != nil {
+		return nil, v.refusal(&v.google, t, token, err)
+	}
+	return payload, nil
+}
+
+// validateIAP is the same for an assertion of IAP.
+func (v *Verifier) validateIAP(ctx context.Context, t inspected, token string) (*idtoken.Payload, error) {
+	payload, err := idtoken.ParsePayload(token)
+	if err != nil {
+		return nil, v.refusal(&v.iap, t, token, err)
+	}
+	if _, ok := payload.Claims["exp"].(float64); !ok {
+		return nil, ErrNoExpiry
+	}
+	if !v.now().Before(time.Unix(payload.Expires, 0).Add(v.iap.leeway)) {
+		return nil, ErrExpired
+	}
+	set, err := v.keys.current(ctx, v.iap.keysURL)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(set.keys, func(k key) bool { return k.ID == t.keyID })
+	if i < 0 {
+		return nil, fmt.Errorf("%w: IAP has no key with this ID", ErrKeyID)
+	}
+	public, err := set.keys[i].ecdsa()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrKeyID, err)
+	}
+	sum := sha256.Sum256([]byte(token[:strings.LastIndexByte(token, '.')]))
+	half := len(t.signature) / 2
+	r, s := new(big.Int).SetBytes(t.signature[:half]), new(big.Int).SetBytes(t.signature[half:])
+	if !ecdsa.Verify(public, sum[:], r, s) {
+		return nil, ErrSignature
+	}
+	return payload, nil
+}
+
 // claims checks what a proven payload says about itself.
 func (v *Verifier) claims(rt *route, t inspected, p *idtoken.Payload) (Claims, error) {
 	if members(t.payload) != len(p.Claims) || lookAlike(p.Claims, claimNames[:]) {
 		return Claims{}, fmt.Errorf("%w: a claim occurs twice, or has other upper and lower case", ErrMalformed)
 	}
 	issuedAt, hasIssuedAt := p.Claims["iat"].(float64)
-	notBefore, _ := p.Claims["nbf"].(float64)
+	notBefore, isNumber := p.Claims["nbf"].(float64)
+	if _, ok := p.Claims["nbf"]; ok && !isNumber {
+		return Claims{}, fmt.Errorf("%w: nbf is not a number", ErrMalformed)
+	}
 	audience, _ := p.Claims["aud"].(string)
 	email, _ := p.Claims["email"].(string)
 	emailVerified, _ := p.Claims["email_verified"].(bool)
-	latest := v.now().Add(ClockSkew).Unix()
+	latest := v.now().Add(rt.skew).Unix()
 	switch {
-	case p.Issuer != rt.issuer:
+	case p.Issuer != rt.issuer && (rt.shortIssuer == "" || p.Issuer != rt.shortIssuer):
 		return Claims{}, ErrIssuer
 	case !hasIssuedAt || issuedAt <= 0 || p.IssuedAt > latest || notBefore > float64(latest):
 		return Claims{}, ErrNotYetValid
 	case p.Expires > maxTime:
 		return Claims{}, fmt.Errorf("%w: exp is after the year 9999", ErrMalformed)
+	case p.Expires <= p.IssuedAt || p.Expires-p.IssuedAt > int64(MaxLife/time.Second) || notBefore >= float64(p.Expires):
+		return Claims{}, ErrLife
 	case audience == "" || audience != p.Audience: // idtoken reads it in any letter case
 		return Claims{}, ErrAudience
 	}
@@ -318,7 +411,7 @@ func (v *Verifier) refusal(rt *route, t inspected, token string, err error) erro
 		reason = ErrNoExpiry
 	} else if p.Expires < time.Now().Unix() {
 		reason = ErrExpired
-	} else if !v.keys.has(rt.keysURL, t.keyID) {
+	} else if !v.keys.set(rt.keysURL).has(t.keyID) {
 		reason = ErrKeyID
 	}
 	return fmt.Errorf("%w: %w", reason, err)

@@ -24,6 +24,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -258,6 +259,10 @@ func TestIDToken_accepts(t *testing.T) {
 		"as_pubsub_sends_it":           func(*draft) {},
 		"no_typ":                       func(d *draft) { delete(d.header, "typ") },
 		"issued_within_the_clock_skew": func(d *draft) { d.claims["iat"] = now.Unix() + 8 },
+		"nbf_within_the_clock_skew":    func(d *draft) { d.claims["nbf"] = now.Unix() + 8 },
+		"nbf_zero":                     func(d *draft) { d.claims["nbf"] = 0 },
+		"longest_life":                 func(d *draft) { d.claims["exp"] = d.claims["iat"].(int64) + 25*3600 },
+		"typ_in_lower_case":            func(d *draft) { d.header["typ"] = "jwt" },
 		"unknown_claims_and_fields": func(d *draft) {
 			d.claims["google"] = map[string]any{"aud": "x", "AUD": []any{"y:z", `"`, `\`}}
 			d.claims["text"] = `{"aud":"\\"`
@@ -381,6 +386,22 @@ func TestIDToken_refuses(t *testing.T) {
 		"x5u":                      {field("x5u", "https://evil.example/cert"), ErrMalformed, 401},
 		"x5c":                      {field("x5c", []string{"MII"}), ErrMalformed, 401},
 		"crit":                     {field("crit", []string{"exp"}), ErrMalformed, 401},
+		"crit_null":                {field("crit", nil), ErrMalformed, 401},
+		"crit_empty":               {field("crit", []string{}), ErrMalformed, 401},
+		"crit_in_capitals":         {field("Crit", []string{"exp"}), ErrMalformed, 401},
+		"b64_false":                {field("b64", false), ErrMalformed, 401},
+		"b64_true":                 {field("b64", true), ErrMalformed, 401},
+		"b64_in_capitals":          {field("B64", true), ErrMalformed, 401},
+		"b64_and_crit":             {func(d *draft) { d.header["b64"], d.header["crit"] = false, []string{"b64"} }, ErrMalformed, 401},
+		"zip":                      {field("zip", "DEF"), ErrMalformed, 401},
+		"enc":                      {field("enc", "A256GCM"), ErrMalformed, 401},
+		"cty":                      {field("cty", "JWT"), ErrMalformed, 401},
+		"epk":                      {field("epk", map[string]any{"kty": "EC"}), ErrMalformed, 401},
+		"p2c":                      {field("p2c", 1_000_000_000), ErrMalformed, 401},
+		"x5t":                      {field("x5t", "AAAA"), ErrMalformed, 401},
+		"x5t_s256":                 {field("x5t#S256", "AAAA"), ErrMalformed, 401},
+		"typ_of_another_token":     {field("typ", "secevent+jwt"), ErrMalformed, 401},
+		"typ_null":                 {field("typ", nil), ErrMalformed, 401},
 
 		"alg_none":                    {signed("none", fixed(nil)), ErrMalformed, 401},
 		"alg_none_with_signature":     {field("alg", "none"), ErrAlgorithm, 401},
@@ -441,6 +462,17 @@ func TestIDToken_refuses(t *testing.T) {
 		"iat_zero":                 {claim("iat", 0), ErrNotYetValid, 401},
 		"iat_string":               {claim("iat", "1"), ErrMalformed, 401},
 		"nbf_in_the_future":        {claim("nbf", now.Unix()+60), ErrNotYetValid, 401},
+		"nbf_string":               {claim("nbf", "1"), ErrMalformed, 401},
+		"nbf_null":                 {claim("nbf", nil), ErrMalformed, 401},
+		"nbf_bool":                 {claim("nbf", true), ErrMalformed, 401},
+		"nbf_list":                 {claim("nbf", []int{1}), ErrMalformed, 401},
+		"nbf_object":               {claim("nbf", map[string]any{}), ErrMalformed, 401},
+		"nbf_in_capitals":          {claim("NBF", now.Unix()+60), ErrMalformed, 401},
+		"nbf_twice":                {spelt(`"nbf":1,"nbf":2`), ErrMalformed, 401},
+		"nbf_huge":                 {spelt(`"nbf":1e300`), ErrNotYetValid, 401},
+		"iat_null":                 {claim("iat", nil), ErrNotYetValid, 401},
+		"life_too_long":            {func(d *draft) { d.claims["exp"] = d.claims["iat"].(int64) + 25*3600 + 1 }, ErrLife, 401},
+		"life_of_years":            {claim("iat", 1), ErrLife, 401},
 
 		"issuer_without_scheme":  {claim("iss", "accounts.google.com"), ErrIssuer, 403},
 		"issuer_http":            {claim("iss", "http://accounts.google.com"), ErrIssuer, 403},
@@ -621,6 +653,81 @@ func TestIDToken_refuses_an_empty_policy(t *testing.T) {
 	}
 }
 
+// Google documents two spellings of its issuer, and pushes have the first.
+func TestIDToken_issuer(t *testing.T) {
+	t.Parallel()
+	short := policy
+	short.ShortIssuer = true
+	for _, issuer := range []string{"https://accounts.google.com", "accounts.google.com"} {
+		v := newVerifier(t, nil)
+		d := idToken()
+		d.claims["iss"] = issuer
+		r := push("Bearer " + d.token())
+		// Twice: a token that is known meets every policy.
+		for range 2 {
+			if got, err := v.IDToken(r, short); err != nil || got.Issuer != issuer {
+				t.Errorf("%s: %+v, %v", issuer, got, err)
+			}
+			if _, err := v.IDToken(r, policy); errors.Is(err, ErrIssuer) != (issuer == "accounts.google.com") {
+				t.Errorf("%s on a push: %v", issuer, err)
+			}
+		}
+	}
+	for _, issuer := range []string{"accounts.google.com/", "http://accounts.google.com", "ACCOUNTS.google.com", "https://cloud.google.com/iap", ""} {
+		d := idToken()
+		d.claims["iss"] = issuer
+		got, err := newVerifier(t, nil).IDToken(push("Bearer "+d.token()), short)
+		wantRefusal(t, got, err, ErrIssuer, 403)
+	}
+}
+
+// What the clock allows, to the second. In a bubble, where it stands still.
+func TestClock(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		iat, nbf, exp      int64 // seconds from now
+		wantToken, wantIAP error
+	}{
+		"ten_seconds_ahead":       {10, 10, 3600, nil, nil},
+		"eleven_seconds_ahead":    {11, 0, 3600, ErrNotYetValid, nil},
+		"nbf_eleven_ahead":        {0, 11, 3600, ErrNotYetValid, nil},
+		"thirty_seconds_ahead":    {30, 30, 3600, ErrNotYetValid, nil},
+		"thirty_one_ahead":        {31, 0, 3600, ErrNotYetValid, ErrNotYetValid},
+		"nbf_thirty_one_ahead":    {0, 31, 3600, ErrNotYetValid, ErrNotYetValid},
+		"expires_in_a_second":     {-600, -600, 1, nil, nil},
+		"expires_now":             {-600, -600, 0, ErrExpired, nil},
+		"expired_for_29_seconds":  {-600, -600, -29, ErrExpired, nil},
+		"expired_for_30_seconds":  {-600, -600, -30, ErrExpired, ErrExpired},
+		"life_of_a_second":        {0, 0, 1, nil, nil},
+		"life_of_25_hours":        {-3600, -3600, 24 * 3600, nil, nil},
+		"life_of_25_hours_and_1s": {-3600, -3600, 24*3600 + 1, ErrLife, ErrLife},
+		"issued_at_expiry":        {5, 0, 5, ErrLife, ErrLife},
+		"issued_after_expiry":     {8, 0, 5, ErrLife, ErrLife},
+		"valid_from_expiry_on":    {0, 5, 5, ErrLife, ErrLife},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			googleKey() // outside of the bubble, as all bubbles share it
+			synctest.Test(t, func(t *testing.T) {
+				v := newVerifier(t, nil)
+				token, iap := idToken(), assertion()
+				for _, d := range []*draft{token, iap} {
+					now := time.Now().Unix()
+					d.claims["iat"], d.claims["nbf"], d.claims["exp"] = now+tt.iat, now+tt.nbf, now+tt.exp
+				}
+				for range 2 { // proven, then known
+					if _, err := v.IDToken(push("Bearer "+token.token()), policy); !errors.Is(err, tt.wantToken) {
+						t.Errorf("ID token: %v, want %v", err, tt.wantToken)
+					}
+					if _, err := v.IAP(throughIAP(iap.token()), iapAudience); !errors.Is(err, tt.wantIAP) {
+						t.Errorf("IAP: %v, want %v", err, tt.wantIAP)
+					}
+				}
+			})
+		})
+	}
+}
+
 func TestIAP(t *testing.T) {
 	t.Parallel()
 	d := assertion()
@@ -698,9 +805,16 @@ func TestIAP_refuses(t *testing.T) {
 		"key_id_of_google":   {changed(func(d *draft) { d.header["kid"] = rsaKeyID }), iapAudience, ErrKeyID, 401},
 		"alg_none":           {changed(func(d *draft) { d.header["alg"] = "none" }), iapAudience, ErrAlgorithm, 401},
 		"embedded_jwk":       {changed(func(d *draft) { d.header["jwk"] = map[string]any{} }), iapAudience, ErrMalformed, 401},
-		"expired":            {claim("exp", now.Unix()-1), iapAudience, ErrExpired, 401},
+		"expired":            {claim("exp", now.Unix()-31), iapAudience, ErrExpired, 401},
+		"expired_and_forged": {changed(func(d *draft) { d.claims["exp"], d.sign = now.Unix()-1, signES256(otherKey) }), iapAudience, ErrSignature, 401},
 		"no_exp":             {changed(func(d *draft) { delete(d.claims, "exp") }), iapAudience, ErrNoExpiry, 401},
 		"iat_in_the_future":  {claim("iat", now.Unix()+60), iapAudience, ErrNotYetValid, 401},
+		"nbf_in_the_future":  {claim("nbf", now.Unix()+60), iapAudience, ErrNotYetValid, 401},
+		"nbf_string":         {claim("nbf", "1"), iapAudience, ErrMalformed, 401},
+		"life_too_long":      {changed(func(d *draft) { d.claims["exp"] = d.claims["iat"].(int64) + 25*3600 + 1 }), iapAudience, ErrLife, 401},
+		"b64":                {changed(func(d *draft) { d.header["b64"] = false }), iapAudience, ErrMalformed, 401},
+		"zip":                {changed(func(d *draft) { d.header["zip"] = "DEF" }), iapAudience, ErrMalformed, 401},
+		"issuer_empty":       {claim("iss", ""), iapAudience, ErrIssuer, 403},
 		"issuer_of_google":   {claim("iss", "https://accounts.google.com"), iapAudience, ErrIssuer, 403},
 		"audience_wrong":     {[]string{valid}, iapAudience + "9", ErrAudience, 403},
 		"audience_list":      {claim("aud", []string{iapAudience}), iapAudience, ErrAudience, 403},
