@@ -52,7 +52,7 @@ func New(cfg Config, v Verifier, e *calendar.Engine, p Publisher, log *slog.Logg
 		return nil, errors.New("calendar: a verifier, an engine, a publisher and a logger are required")
 	}
 	h := &handler{
-		policy:  verify.Policy{Audience: cfg.Audience, Emails: cfg.Operators},
+		policy:  verify.Policy{Audience: cfg.Audience, Emails: cfg.Operators, ShortIssuer: true},
 		site:    cfg.SiteVerification,
 		verify:  v,
 		engine:  e,
@@ -344,6 +344,12 @@ func (h *handler) sync(w http.ResponseWriter, r *http.Request) error {
 // pushed syncs the calendar that a message from Pub/Sub names. Pub/Sub repeats the
 // message until the answer is a success.
 func (h *handler) pushed(ctx context.Context, w http.ResponseWriter, r *http.Request, body []byte) error {
+	// Operators have tokens of either issuer, Pub/Sub has not.
+	pushes := h.policy
+	pushes.ShortIssuer = false
+	if _, err := h.verify.IDToken(r, pushes); err != nil {
+		return err
+	}
 	m, err := pubsubpush.Decode(r.Header, body)
 	if err != nil {
 		return err

@@ -657,6 +657,31 @@ func TestStrangersCannotOperate(t *testing.T) {
 	}
 }
 
+// People's tokens may have Google's short issuer, pushes may not.
+func TestIssuer(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.watch(t, demo)
+	push := `{"message":{"attributes":{"calendar":"` + demo + `"},"messageId":"1"},"subscription":"projects/p/subscriptions/s"}`
+	for name, test := range map[string]struct {
+		method, target, body, issuer string
+		status                       int
+	}{
+		"list":             {"GET", "/channels", "", "accounts.google.com", 200},
+		"sync_one":         {"POST", "/sync?calendar=" + url.QueryEscape(demo), "", "accounts.google.com", 200},
+		"sync_all":         {"POST", "/sync", "", "accounts.google.com", 200},
+		"push":             {"POST", "/sync", push, "https://accounts.google.com", 204},
+		"push_with_short":  {"POST", "/sync", push, "accounts.google.com", 403},
+		"list_with_a_fake": {"GET", "/channels", "", "accounts.google.co", 403},
+	} {
+		r := httptest.NewRequest(test.method, test.target, strings.NewReader(test.body))
+		r.Header.Set("Authorization", "Bearer "+s.token(t, map[string]any{"iss": test.issuer}))
+		if w := s.serve(r); w.Code != test.status {
+			t.Errorf("%s answered %d %s, want %d", name, w.Code, w.Body, test.status)
+		}
+	}
+}
+
 func TestPublicFiles(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -135,6 +135,8 @@ func TestWhoMayRead(t *testing.T) {
 	}{
 		"nobody":                    {s, nil, nil, 401},
 		"reader":                    {s, map[string]any{"aud": audience, "email": reader}, nil, 200},
+		"reader_of_short_issuer":    {s, map[string]any{"aud": audience, "email": reader, "iss": "accounts.google.com"}, nil, 200},
+		"reader_of_other_issuer":    {s, map[string]any{"aud": audience, "email": reader, "iss": "accounts.google.com.evil.example"}, nil, 403},
 		"other_account":             {s, map[string]any{"aud": audience, "email": "x@example.com"}, nil, 403},
 		"other_audience":            {s, map[string]any{"aud": "https://receive", "email": reader}, nil, 403},
 		"through_iap":               {s, nil, map[string]any{"aud": iapAudience, "email": "anyone@example.com"}, 200},

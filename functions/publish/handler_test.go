@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/google/go-cmp/cmp"
@@ -120,6 +121,17 @@ func TestPublishesInThreeWays(t *testing.T) {
 	}
 }
 
+func TestAcceptsGooglesShortIssuer(t *testing.T) {
+	t.Parallel()
+	var to topic
+	h, issuer := newHandler(t, &to)
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, request(t, issuer, map[string]any{"iss": "accounts.google.com"}, "/", "text/plain", "hi"))
+	if w.Code != http.StatusOK || len(to.sent) != 1 {
+		t.Errorf("answered %d %s", w.Code, w.Body)
+	}
+}
+
 func TestRefusesWithNothingPublished(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -133,6 +145,9 @@ func TestRefusesWithNothingPublished(t *testing.T) {
 		"expired":           {claims: map[string]any{"iat": 1, "exp": 2}, status: 401},
 		"another_audience":  {claims: map[string]any{"aud": "https://receive"}, status: 403},
 		"another_caller":    {claims: map[string]any{"email": "somebody@else.example"}, status: 403},
+		"another_issuer":    {claims: map[string]any{"iss": "accounts.google.com.evil.example"}, status: 403},
+		"life_of_a_week":    {claims: map[string]any{"exp": time.Now().Unix() + 7*24*3600}, status: 401},
+		"nbf_a_string":      {claims: map[string]any{"nbf": "1"}, status: 401},
 		"unverified_caller": {claims: map[string]any{"email_verified": false}, status: 403},
 		"get":               {change: func(r *http.Request) { r.Method = http.MethodGet }, status: 405},
 		"not_json":          {body: "{", status: 400},

@@ -146,6 +146,8 @@ func credentials(target, token string, key *rsa.PublicKey) ([]Case, error) {
 		"embedded_jwk":       func(m map[string]any) { m["jwk"] = map[string]string{"kty": "RSA"} },
 		"embedded_jku":       func(m map[string]any) { m["jku"] = "https://keys.example/jwks" },
 		"critical_extension": func(m map[string]any) { m["crit"] = []string{"exp"} },
+		"payload_not_base64": func(m map[string]any) { m["b64"] = false },
+		"compressed":         func(m map[string]any) { m["zip"] = "DEF" },
 	}
 	for name, change := range headers {
 		changed, err := edit(header, change)
@@ -242,6 +244,8 @@ func wrongClaims(t Target) ([]Case, error) {
 		{"no_exp", 401, map[string]any{"exp": nil}},
 		{"iat_in_the_future", 401, map[string]any{"iat": now + 600}},
 		{"no_iat", 401, map[string]any{"iat": nil}},
+		{"nbf_a_string", 401, map[string]any{"nbf": "1"}},
+		{"life_of_a_week", 401, map[string]any{"exp": now + 7*24*3600}},
 		{"audience_wrong", 403, map[string]any{"aud": "https://example.com"}},
 		{"audience_empty", 403, map[string]any{"aud": ""}},
 		{"audience_absent", 403, map[string]any{"aud": nil}},
@@ -261,6 +265,7 @@ func wrongClaims(t Target) ([]Case, error) {
 		{"issuer_look_alike", 403, map[string]any{"iss": "https://accounts.google.com.evil.example"}},
 		{"issuer_http", 403, map[string]any{"iss": "http://accounts.google.com"}},
 		{"issuer_with_slash", 403, map[string]any{"iss": "https://accounts.google.com/"}},
+		{"issuer_of_people", 403, map[string]any{"iss": "accounts.google.com"}},
 		{"issuer_absent", 403, map[string]any{"iss": nil}},
 	} {
 		token, err := t.Mint(c.claims)
