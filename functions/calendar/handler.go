@@ -15,6 +15,7 @@ import (
 	"example.com/pushinbox/shared/calendar"
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/problem"
+	"example.com/pushinbox/shared/publisher"
 	"example.com/pushinbox/shared/pubsubpush"
 	"example.com/pushinbox/shared/verify"
 )
@@ -186,6 +187,10 @@ func notification(h http.Header) (calendar.Notification, error) {
 // requestSync publishes the request to sync a calendar.
 func (h *handler) requestSync(ctx context.Context, calendarID string) error {
 	_, err := h.publish.Publish(ctx, []*pubsubpb.PubsubMessage{{Attributes: map[string]string{attributeCalendar: calendarID}}})
+	if errors.Is(err, publisher.ErrNoTopic) {
+		// A 404 would be about the calendar, and the end of Google's attempts.
+		return &problem.Error{Status: http.StatusServiceUnavailable, Detail: "the topic of CALENDAR_SYNC_TOPIC does not exist in Pub/Sub; create it, or correct the setting", Cause: err}
+	}
 	return err
 }
 

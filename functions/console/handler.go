@@ -311,7 +311,7 @@ func (h *handler) publishBody(w http.ResponseWriter, r *http.Request) error {
 	if wantsPage(r) {
 		return h.publishForm(w, r, body)
 	}
-	messages, err := publisher.Parse(r.Header, r.URL.Query(), body)
+	messages, err := publisher.Parse(r.Header, r.URL.RawQuery, body)
 	if err != nil {
 		return err
 	}

@@ -283,7 +283,7 @@ func rowEvent(e inbox.Event) ([]byte, error) {
 // publishForm publishes the form of a browser without JavaScript, and redirects to
 // the list.
 func (h *handler) publishForm(w http.ResponseWriter, r *http.Request, body []byte) error {
-	messages, err := publisher.Parse(r.Header, nil, body)
+	messages, err := publisher.Parse(r.Header, "", body)
 	var ids []string
 	if err == nil {
 		ids, err = h.publishAll(r.Context(), messages)

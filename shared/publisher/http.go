@@ -1,10 +1,13 @@
 package publisher
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
@@ -32,7 +35,7 @@ func unreadable(detail string, cause error) error {
 }
 
 // Parse reads the messages of an HTTP publish request with header h and the
-// given query and body:
+// given query, as it stands in the URL, and body:
 //
 //   - application/json is the body of Pub/Sub's REST method topics.publish,
 //     read as strictly as Google's own JSON parser does;
@@ -42,27 +45,108 @@ func unreadable(detail string, cause error) error {
 //     becomes the attribute content-type, query parameters attribute.KEY=VALUE
 //     become the others.
 //
-// A request that cannot be read is an error with status 400.
-func Parse(h http.Header, query url.Values, body []byte) ([]*pubsubpb.PubsubMessage, error) {
-	contentType := h.Get("Content-Type")
-	mediaType, _, err := mime.ParseMediaType(contentType)
-	if err != nil && contentType != "" {
-		return nil, unreadable("the Content-Type cannot be read", err)
+// A request that cannot be read is an error with status 400 that says what is
+// wrong and where, one in an encoding or character set that is not read here one
+// with status 415.
+func Parse(h http.Header, rawQuery string, body []byte) ([]*pubsubpb.PubsubMessage, error) {
+	mediaType, err := mediaTypeOf(h)
+	if err != nil {
+		return nil, err
 	}
 	switch mediaType {
 	case "application/json":
+		if err := checkQuery(rawQuery, "a JSON body has no parameters: attributes belong into its messages"); err != nil {
+			return nil, err
+		}
 		return parseJSON(body)
 	case "application/x-www-form-urlencoded":
+		if err := checkQuery(rawQuery, "a form has no parameters: attributes belong into its field attributes"); err != nil {
+			return nil, err
+		}
 		return parseForm(body)
 	default:
-		return parseRaw(contentType, query, body)
+		return parseRaw(h.Get("Content-Type"), rawQuery, body)
 	}
+}
+
+// systemParameters are those of Google's APIs that change nothing here. Those that
+// would change the answer's form (callback, alt other than json) or carry a
+// credential in the address (access_token) are not among them.
+var systemParameters = []string{
+	"alt", "$alt", "fields", "$fields", "key", "$key", "prettyPrint", "$prettyPrint", "quotaUser", "$quotaUser",
+	"userProject", "$userProject", "$.xgafv", "$apiVersion",
+}
+
+// ParseREST reads the messages of a request to Pub/Sub's REST method
+// topics.publish, whose body is always JSON and whose query may hold the system
+// parameters of Google's APIs. It fails as Parse does.
+func ParseREST(h http.Header, rawQuery string, body []byte) ([]*pubsubpb.PubsubMessage, error) {
+	mediaType, err := mediaTypeOf(h)
+	if err != nil {
+		return nil, err
+	}
+	if mediaType != "application/json" && mediaType != "" {
+		return nil, problem.New(http.StatusUnsupportedMediaType, "the body of topics.publish is JSON; send it with the Content-Type application/json")
+	}
+	if err := checkQuery(rawQuery, "allowed here are "+strings.Join(systemParameters, ", ")+"; attributes belong into the messages", systemParameters...); err != nil {
+		return nil, err
+	}
+	query, _ := url.ParseQuery(rawQuery)
+	for _, alt := range slices.Concat(query["alt"], query["$alt"]) {
+		if alt != "json" && !strings.HasPrefix(alt, "json;") {
+			return nil, unreadable("the answer is JSON; leave alt out, or send alt=json", nil)
+		}
+	}
+	return parseJSON(body)
+}
+
+// mediaTypeOf returns the media type of the body, "" when none is stated.
+func mediaTypeOf(h http.Header) (string, error) {
+	for _, encoding := range h["Content-Encoding"] {
+		if encoding != "" && !strings.EqualFold(encoding, "identity") {
+			return "", problem.New(http.StatusUnsupportedMediaType, "the body has a Content-Encoding, and none is read here; send it uncompressed")
+		}
+	}
+	values := h["Content-Type"]
+	if len(values) > 1 {
+		return "", unreadable("the request has more than one Content-Type; send it exactly once", nil)
+	}
+	if len(values) == 0 || values[0] == "" {
+		return "", nil
+	}
+	mediaType, parameters, err := mime.ParseMediaType(values[0])
+	if err != nil {
+		return "", unreadable("the Content-Type cannot be read; send one such as text/plain", err)
+	}
+	if charset, ok := parameters["charset"]; ok && mediaType == "application/json" && !strings.EqualFold(charset, "utf-8") {
+		return "", problem.New(http.StatusUnsupportedMediaType, "JSON is read as UTF-8 only; send it so, without another charset")
+	}
+	return mediaType, nil
+}
+
+// checkQuery refuses every parameter but the allowed ones, which hint explains.
+func checkQuery(rawQuery, hint string, allowed ...string) error {
+	query, err := url.ParseQuery(rawQuery)
+	if err != nil {
+		return unreadable("the query cannot be read: "+err.Error(), err)
+	}
+	for _, name := range sortedNames(query) {
+		if !slices.Contains(allowed, name) {
+			return unreadable(fmt.Sprintf("the query has the unknown parameter %.64q; %s", name, hint), nil)
+		}
+	}
+	return nil
 }
 
 func parseJSON(body []byte) ([]*pubsubpb.PubsubMessage, error) {
 	var req pubsubpb.PublishRequest
-	if err := protojson.Unmarshal(body, &req); err != nil {
-		return nil, unreadable(`the body is not a topics.publish request: send {"messages": [{"data": "<base64>", "attributes": {}, "orderingKey": ""}]}`, err)
+	err := protojson.Unmarshal(body, &req)
+	if err == nil && req.GetTopic() != "" {
+		// protojson knows the field, REST has it in the path.
+		err = errors.New("topic is not a field of the body")
+	}
+	if err != nil {
+		return nil, unreadable(fmt.Sprintf(`the body is not a topics.publish request: %s; send {"messages": [{"data": "<base64>", "attributes": {}, "orderingKey": ""}]}`, explain(body)), err)
 	}
 	for _, m := range req.GetMessages() {
 		// Output only; Pub/Sub sets both.
@@ -71,10 +155,20 @@ func parseJSON(body []byte) ([]*pubsubpb.PubsubMessage, error) {
 	return req.GetMessages(), nil
 }
 
+var formFields = []string{"payload", "attributes", "orderingKey"}
+
 func parseForm(body []byte) ([]*pubsubpb.PubsubMessage, error) {
 	form, err := url.ParseQuery(string(body))
 	if err != nil {
-		return nil, unreadable("the form cannot be read", err)
+		return nil, unreadable("the form cannot be read: "+err.Error(), err)
+	}
+	for _, name := range sortedNames(form) {
+		switch {
+		case !slices.Contains(formFields, name):
+			return nil, unreadable(fmt.Sprintf("the form has the unknown field %.64q; its fields are %s (for JSON send the Content-Type application/json)", name, strings.Join(formFields, ", ")), nil)
+		case len(form[name]) > 1:
+			return nil, unreadable("the form has the field "+name+" more than once", nil)
+		}
 	}
 	m := &pubsubpb.PubsubMessage{Data: []byte(form.Get("payload")), OrderingKey: form.Get("orderingKey")}
 	for i, line := range strings.Split(form.Get("attributes"), "\n") {
@@ -93,14 +187,20 @@ func parseForm(body []byte) ([]*pubsubpb.PubsubMessage, error) {
 	return []*pubsubpb.PubsubMessage{m}, nil
 }
 
-func parseRaw(contentType string, query url.Values, body []byte) ([]*pubsubpb.PubsubMessage, error) {
+func parseRaw(contentType, rawQuery string, body []byte) ([]*pubsubpb.PubsubMessage, error) {
+	query, err := url.ParseQuery(rawQuery)
+	if err != nil {
+		return nil, unreadable("the query cannot be read: "+err.Error(), err)
+	}
 	m := &pubsubpb.PubsubMessage{Data: body}
-	for name, values := range query {
-		if k, ok := strings.CutPrefix(name, "attribute."); ok {
-			for _, v := range values {
-				if err := setAttribute(m, k, v); err != nil {
-					return nil, err
-				}
+	for _, name := range sortedNames(query) {
+		k, ok := strings.CutPrefix(name, "attribute.")
+		if !ok {
+			return nil, unreadable(fmt.Sprintf("the query has the unknown parameter %.64q; allowed is attribute.KEY=VALUE, once for each attribute", name), nil)
+		}
+		for _, v := range query[name] {
+			if err := setAttribute(m, k, v); err != nil {
+				return nil, err
 			}
 		}
 	}
@@ -110,10 +210,13 @@ func parseRaw(contentType string, query url.Values, body []byte) ([]*pubsubpb.Pu
 	return []*pubsubpb.PubsubMessage{m}, nil
 }
 
+// sortedNames makes the same request fail with the same words.
+func sortedNames(v url.Values) []string { return slices.Sorted(maps.Keys(v)) }
+
 // setAttribute refuses a second value for a key: one of the two would be lost.
 func setAttribute(m *pubsubpb.PubsubMessage, k, v string) error {
 	if _, ok := m.Attributes[k]; ok {
-		return unreadable("an attribute occurs twice", nil)
+		return unreadable(fmt.Sprintf("the attribute %.64q occurs twice", k), nil)
 	}
 	if m.Attributes == nil {
 		m.Attributes = make(map[string]string)

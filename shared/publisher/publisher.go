@@ -30,9 +30,15 @@ const (
 	MaxOrderingKeySize  = 1024
 )
 
-// ErrUnavailable is the error of a topic that cannot be reached or does not
-// exist.
+// ErrUnavailable is the error of a topic that cannot be reached.
 var ErrUnavailable = problem.New(http.StatusServiceUnavailable, "Pub/Sub does not accept the message now; try again")
+
+// ErrNoTopic is the error of a topic that does not exist: to try again is of no
+// use before somebody creates it.
+var ErrNoTopic = problem.New(http.StatusNotFound, "the topic of this service does not exist in Pub/Sub, so nothing was published; ask who runs this service to create it (terraform apply, or gcloud pubsub topics create)")
+
+// errForbidden is the error of a topic that this service may not publish to.
+var errForbidden = problem.New(http.StatusInternalServerError, "Pub/Sub does not let this service publish to its topic, so nothing was published; ask who runs this service to grant its account roles/pubsub.publisher on the topic")
 
 // errRefused is the error of messages that passed Check and that Pub/Sub refuses.
 var errRefused = problem.New(http.StatusBadRequest, "Pub/Sub refused the messages as invalid; the log has the reason")
@@ -90,7 +96,8 @@ func check(i int, m *pubsubpb.PubsubMessage) error {
 			return limitError(nth(i), "an attribute key of 0 bytes", "at least one byte")
 		case len(k) > MaxAttributeKeySize:
 			return over("an attribute key", len(k), MaxAttributeKeySize)
-		case strings.HasPrefix(k, "goog") && !strings.HasPrefix(k, "googclient_"): // Google's own clients add those
+		// Google's clients set googclient_ attributes, with tracing for one.
+		case strings.HasPrefix(k, "goog") && !strings.HasPrefix(k, "googclient_"):
 			return limitError(nth(i), `an attribute key that starts with "goog"`, `any prefix but "goog"`)
 		case len(v) > MaxAttributeSize:
 			return over("an attribute value", len(v), MaxAttributeSize)
@@ -128,15 +135,21 @@ func New(client *pubsub.Client, topic string) (*Publisher, error) {
 	if client == nil || topic == "" {
 		return nil, errors.New("publisher: a client and a topic are required")
 	}
-	if !strings.Contains(topic, "/") {
-		topic = "projects/" + client.Project() + "/topics/" + topic
+	return &Publisher{client: client, topic: FullName(client.Project(), topic)}, nil
+}
+
+// FullName returns the full name of the topic with this ID in the project, and a
+// full name as it is.
+func FullName(project, topic string) string {
+	if strings.Contains(topic, "/") {
+		return topic
 	}
-	return &Publisher{client: client, topic: topic}, nil
+	return "projects/" + project + "/topics/" + topic
 }
 
 // Publish sends messages, all of them or none, in one request and returns
-// their IDs in order. It fails as Check does, with ErrUnavailable, or with
-// the context's error. Each call is one request, without batching in the
+// their IDs in order. It fails as Check does, with ErrUnavailable or ErrNoTopic,
+// or with the context's error. Each call is one request, without batching in the
 // background: a function has CPU only during a request, and who has many messages
 // sends them together.
 func (p *Publisher) Publish(ctx context.Context, messages []*pubsubpb.PubsubMessage) ([]string, error) {
@@ -150,8 +163,14 @@ func (p *Publisher) Publish(ctx context.Context, messages []*pubsubpb.PubsubMess
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("publisher: %w (%w)", ctx.Err(), err)
 	}
-	if status.Code(err) == codes.InvalidArgument {
-		return nil, fmt.Errorf("%w: %w", errRefused, err)
+	reason := ErrUnavailable
+	switch status.Code(err) {
+	case codes.InvalidArgument:
+		reason = errRefused
+	case codes.NotFound:
+		reason = ErrNoTopic
+	case codes.PermissionDenied, codes.Unauthenticated:
+		reason = errForbidden
 	}
-	return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	return nil, fmt.Errorf("%w: %w", reason, err)
 }
