@@ -1,9 +1,11 @@
 package publish
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -15,7 +17,11 @@ import (
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
+	"golang.org/x/oauth2"
+	"google.golang.org/api/googleapi"
+	"google.golang.org/api/option"
+	pubsubrest "google.golang.org/api/pubsub/v1"
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"example.com/pushinbox/local/pushfake"
@@ -114,7 +120,7 @@ func TestPublishesInThreeWays(t *testing.T) {
 			if len(reply.MessageIDs) != len(test.want) {
 				t.Errorf("message IDs %v", reply.MessageIDs)
 			}
-			if diff := cmp.Diff(test.want, to.sent, protocmp.Transform()); diff != "" {
+			if diff := gocmp.Diff(test.want, to.sent, protocmp.Transform()); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -150,6 +156,8 @@ func TestRefusesWithNothingPublished(t *testing.T) {
 		"nbf_a_string":      {claims: map[string]any{"nbf": "1"}, status: 401},
 		"unverified_caller": {claims: map[string]any{"email_verified": false}, status: 403},
 		"get":               {change: func(r *http.Request) { r.Method = http.MethodGet }, status: 405},
+		"gzip":              {change: func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") }, status: 415},
+		"unknown_parameter": {change: func(r *http.Request) { r.URL.RawQuery = "attr.k=v" }, status: 400, detail: `the query has the unknown parameter "attr.k"; a JSON body has no parameters: attributes belong into its messages`},
 		"not_json":          {body: "{", status: 400},
 		"no_messages":       {body: "{}", status: 400, detail: "the request has 0 messages; the limit is 1 to 1000"},
 		"bad_second": {
@@ -183,6 +191,132 @@ func TestRefusesWithNothingPublished(t *testing.T) {
 				t.Errorf("published %v", to.sent)
 			}
 		})
+	}
+}
+
+// googleError is an error in the form of Google's APIs.
+type googleError struct {
+	Error struct {
+		Code            int
+		Message, Status string
+	}
+}
+
+// Only the topic's own method publishes below /v1/, and all that it refuses it
+// refuses as Google does.
+func TestRESTErrors(t *testing.T) {
+	t.Parallel()
+	const body = `{"messages":[{"data":"aGk="}]}`
+	for name, test := range map[string]struct {
+		path, body string
+		change     func(*http.Request)
+		topicErr   error
+		code       int
+		status     string
+		message    string
+	}{
+		"another_topic":      {path: "/v1/projects/p/topics/other:publish", code: 404, status: "NOT_FOUND", message: "POST to /v1/projects/p/topics/t:publish"},
+		"another_project":    {path: "/v1/projects/q/topics/t:publish", code: 404, status: "NOT_FOUND"},
+		"longer_topic":       {path: "/v1/projects/p/topics/t2:publish", code: 404, status: "NOT_FOUND"},
+		"topic_in_capitals":  {path: "/v1/projects/p/topics/T:publish", code: 404, status: "NOT_FOUND"},
+		"a_slash_more":       {path: "/v1/projects/p/topics/t:publish/", code: 404, status: "NOT_FOUND"},
+		"no_method":          {path: "/v1/projects/p/topics/t", code: 404, status: "NOT_FOUND"},
+		"another_method":     {path: "/v1/projects/p/topics/t:detach", code: 404, status: "NOT_FOUND"},
+		"a_subscription":     {path: "/v1/projects/p/subscriptions/t:pull", code: 404, status: "NOT_FOUND"},
+		"no_token":           {change: func(r *http.Request) { r.Header.Del("Authorization") }, code: 401, status: "UNAUTHENTICATED"},
+		"no_token_elsewhere": {path: "/v1/x", change: func(r *http.Request) { r.Header.Del("Authorization") }, code: 401, status: "UNAUTHENTICATED"},
+		"get":                {change: func(r *http.Request) { r.Method = http.MethodGet }, code: 405, status: "UNIMPLEMENTED", message: "use POST"},
+		"too_large":          {change: func(r *http.Request) { r.ContentLength = 40_000_000 }, code: 413, status: "INVALID_ARGUMENT"},
+		"gzip":               {change: func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") }, code: 415, status: "INVALID_ARGUMENT"},
+		"form":               {change: func(r *http.Request) { r.Header.Set("Content-Type", "application/x-www-form-urlencoded") }, code: 415, status: "INVALID_ARGUMENT"},
+		"bad_base64":         {body: `{"messages":[{"data":"$"}]}`, code: 400, status: "INVALID_ARGUMENT", message: "messages[0].data, at byte 21, is not base64"},
+		"bad_parameter":      {change: func(r *http.Request) { r.URL.RawQuery = "attr.k=v" }, code: 400, status: "INVALID_ARGUMENT", message: `"attr.k"`},
+		"no_messages":        {body: `{"messages":[]}`, code: 400, status: "INVALID_ARGUMENT", message: "0 messages"},
+		"no_topic":           {topicErr: publisher.ErrNoTopic, code: 404, status: "NOT_FOUND", message: "does not exist in Pub/Sub"},
+		"down":               {topicErr: publisher.ErrUnavailable, code: 503, status: "UNAVAILABLE", message: "try again"},
+		"bug":                {topicErr: errors.New("secret"), code: 500, status: "INTERNAL"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			to := topic{err: test.topicErr}
+			h, issuer := newHandler(t, &to)
+			r := request(t, issuer, nil, cmp.Or(test.path, "/v1/projects/p/topics/t:publish"), "application/json", cmp.Or(test.body, body))
+			if test.change != nil {
+				test.change(r)
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			var reply googleError
+			if err := json.Unmarshal(w.Body.Bytes(), &reply); err != nil || w.Code != test.code || w.Header().Get("Content-Type") != "application/json" {
+				t.Fatalf("answered %d %v %s", w.Code, w.Header(), w.Body)
+			}
+			if e := reply.Error; e.Code != test.code || e.Status != test.status || e.Message == "" || !strings.Contains(e.Message, test.message) || strings.Contains(e.Message, "secret") {
+				t.Errorf("answered %s", w.Body)
+			}
+			if (w.Header().Get("Retry-After") != "") != (test.code == 503) {
+				t.Errorf("Retry-After is %q", w.Header().Get("Retry-After"))
+			}
+			if len(to.sent) != 0 {
+				t.Errorf("published %v", to.sent)
+			}
+		})
+	}
+}
+
+// Elsewhere there is nothing but /, and errors are problem+json.
+func TestOtherPaths(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"/x", "/publish", "/v1", "/v2/projects/p/topics/t:publish", "/projects/p/topics/t:publish", "/index.html"} {
+		var to topic
+		h, issuer := newHandler(t, &to)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, request(t, issuer, nil, path, "text/plain", "hi"))
+		if w.Code != http.StatusNotFound || w.Header().Get("Content-Type") != "application/problem+json" || len(to.sent) != 0 {
+			t.Errorf("%s answered %d %v %s", path, w.Code, w.Header(), w.Body)
+		}
+	}
+}
+
+// Google's own REST client is pointed at the function and shows its errors.
+func TestGooglesRESTClient(t *testing.T) {
+	t.Parallel()
+	var to topic
+	h, issuer := newHandler(t, &to)
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	token := google.Token(t, issuer, audience, caller)
+	service, err := pubsubrest.NewService(t.Context(), option.WithEndpoint(server.URL),
+		option.WithTokenSource(oauth2.StaticTokenSource(&oauth2.Token{AccessToken: token})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := &pubsubrest.PublishRequest{Messages: []*pubsubrest.PubsubMessage{{
+		Data:       base64.StdEncoding.EncodeToString([]byte("hi")),
+		Attributes: map[string]string{"googclient_traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}, OrderingKey: "o",
+	}, {Data: "aG8=", OrderingKey: "o"}}}
+	reply, err := service.Projects.Topics.Publish("projects/p/topics/t", request).Context(t.Context()).Do()
+	if err != nil || len(reply.MessageIds) != 2 {
+		t.Fatalf("answered %+v, %v", reply, err)
+	}
+	if len(to.sent) != 2 || string(to.sent[1].Data) != "ho" || len(to.sent[0].Attributes) != 1 {
+		t.Errorf("published %v", to.sent)
+	}
+	_, err = service.Projects.Topics.Publish("projects/p/topics/other", request).Context(t.Context()).Do()
+	wantGoogleError(t, err, 404, "this service publishes to one topic")
+	request.Messages[1].Data = "$"
+	_, err = service.Projects.Topics.Publish("projects/p/topics/t", request).Context(t.Context()).Do()
+	wantGoogleError(t, err, 400, "messages[1].data")
+	to.err = publisher.ErrNoTopic
+	request.Messages[1].Data = "aG8="
+	_, err = service.Projects.Topics.Publish("projects/p/topics/t", request).Context(t.Context()).Do()
+	wantGoogleError(t, err, 404, "does not exist in Pub/Sub")
+}
+
+func wantGoogleError(t *testing.T, err error, code int, message string) {
+	t.Helper()
+	var e *googleapi.Error
+	if !errors.As(err, &e) || e.Code != code || !strings.Contains(e.Message, message) {
+		t.Errorf("the client says %v, want %d %q", err, code, message)
 	}
 }
 
