@@ -74,7 +74,7 @@ func (h *handler) publish(w http.ResponseWriter, r *http.Request) error {
 		parse = publisher.ParseREST
 	case strings.HasPrefix(path, pathREST):
 		return problem.New(http.StatusNotFound, "this service publishes to one topic, and this is not its publish method; POST to "+h.pathOfTopic)
-	case path != "/" && path != "":
+	case path != "/" && path != "" && path != "/publish": // the last in a process that serves other functions, too
 		return problem.New(http.StatusNotFound, "this address does not exist; POST to / or to "+h.pathOfTopic)
 	}
 	body, err := httpapi.ReadBody(w, r, publisher.MaxBodySize, publisher.BodyWeight)

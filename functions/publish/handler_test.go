@@ -266,11 +266,13 @@ func TestRESTErrors(t *testing.T) {
 // Elsewhere there is nothing but /, and errors are problem+json.
 func TestOtherPaths(t *testing.T) {
 	t.Parallel()
-	for _, path := range []string{"/x", "/publish", "/v1", "/v2/projects/p/topics/t:publish", "/projects/p/topics/t:publish", "/index.html"} {
+	for _, path := range []string{"/x", "/publish/x", "//v1/projects/p/topics/t:publish", "/v1", "/v2/projects/p/topics/t:publish", "/projects/p/topics/t:publish", "/index.html"} {
 		var to topic
 		h, issuer := newHandler(t, &to)
 		w := httptest.NewRecorder()
-		h.ServeHTTP(w, request(t, issuer, nil, path, "text/plain", "hi"))
+		r := request(t, issuer, nil, "/", "text/plain", "hi")
+		r.URL.Path = path
+		h.ServeHTTP(w, r)
 		if w.Code != http.StatusNotFound || w.Header().Get("Content-Type") != "application/problem+json" || len(to.sent) != 0 {
 			t.Errorf("%s answered %d %v %s", path, w.Code, w.Header(), w.Body)
 		}

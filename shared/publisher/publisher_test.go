@@ -292,6 +292,7 @@ func TestPlaces(t *testing.T) {
 		"field_in_two_styles":  {`{"messages":[{"orderingKey":"a","ordering_key":"b"}]}`, `messages[0] has the field "ordering_key" twice`},
 		"messages_twice":       {`{"messages":[],"messages":[]}`, `the body has the field "messages" twice, at byte 15`},
 		"attribute_twice":      {`{"messages":[{"attributes":{"k":"a","k":"b"}}]}`, `messages[0].attributes has the field "k" twice`},
+		"topic_of_ours":        {`{"topic":"","messages":[{"data":"$"}]}`, `the body has the unknown field "topic"`},
 		"bad_base64":           {`{"messages":[{"data":"aGk="}, {"data": "$"}]}`, "messages[1].data, at byte 39, is not base64"},
 		"base64_cut":           {`{"messages":[{"data":"aGk"},{"data":"a"}]}`, "messages[1].data, at byte 36, is not base64"},
 		"base64_two_alphabets": {`{"messages":[{"data":"+-=="}]}`, "messages[0].data, at byte 21, is not base64"},
@@ -317,7 +318,7 @@ func TestPlaces(t *testing.T) {
 				"/": publisher.Parse, "REST": publisher.ParseREST,
 			} {
 				got, err := parse(http.Header{"Content-Type": {"application/json"}}, "", []byte(test.body))
-				if status, detail := problem.Of(err); status != http.StatusBadRequest || !strings.Contains(detail, test.want) || len(detail) > 1000 {
+				if status, detail := problem.Of(err); status != http.StatusBadRequest || !strings.Contains(detail, test.want) || len(detail) > 1000 || len(err.Error()) != len(detail) {
 					t.Errorf("%s: got %v, %d %.1000q, want %q", path, got, status, detail, test.want)
 				}
 			}
