@@ -301,7 +301,11 @@ func (h *handler) channels(w http.ResponseWriter, r *http.Request) error {
 	// A calendar without a channel gets no notifications.
 	calendars := make([]watched, 0, len(records))
 	for _, c := range records {
-		calendars = append(calendars, watched{c.ID, c.SyncedAt, c.Wanted != c.Done})
+		w := watched{CalendarID: c.ID, SyncedAt: c.SyncedAt, SyncOwed: c.Wanted != c.Done, MissingSince: c.MissingSince}
+		if c.Gone != "" {
+			w.SyncOwed, w.Gone = false, &gone{c.Gone}
+		}
+		calendars = append(calendars, w)
 	}
 	httpapi.WriteJSON(w, http.StatusOK, struct {
 		Channels  []calendar.Channel `json:"channels"`
@@ -317,6 +321,16 @@ type watched struct {
 	SyncedAt time.Time `json:"syncedAt,omitzero"`
 	// SyncOwed says that a sync was requested and has not ended.
 	SyncOwed bool `json:"syncOwed"`
+	// MissingSince is since when Google has shown no such calendar; absent while
+	// it does.
+	MissingSince time.Time `json:"missingSince,omitzero"`
+	// Gone is there when the calendar is not tried any more until it is watched
+	// again.
+	Gone *gone `json:"gone,omitempty"`
+}
+
+type gone struct {
+	Reason string `json:"reason"`
 }
 
 // sync syncs the calendar that the query or Pub/Sub's message names, or all.

@@ -88,9 +88,13 @@ func changeText(m *inbox.Message) string {
 		Change        string
 		Event, Before struct{ Summary string }
 		Fields        []string
+		Reason        string
 	}
 	if json.Unmarshal(m.Data, &c) != nil || c.Change == "" {
 		return ""
+	}
+	if c.Reason != "" {
+		return c.Change + ": " + c.Reason
 	}
 	text := c.Change + ": " + cmp.Or(c.Event.Summary, c.Before.Summary, "an event without a title")
 	if len(c.Fields) > 0 {

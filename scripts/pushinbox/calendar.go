@@ -169,6 +169,7 @@ type channelList struct {
 		CalendarID string
 		SyncedAt   time.Time
 		SyncOwed   bool
+		Gone       *struct{ Reason string }
 	}
 }
 
@@ -178,6 +179,10 @@ func printChannels(cmd *cobra.Command, l channelList) error {
 	}
 	var rows [][]string
 	for _, c := range l.Calendars {
+		if c.Gone != nil {
+			rows = append(rows, []string{c.CalendarID, "gone", "none: " + c.Gone.Reason, "-", "-"})
+			continue
+		}
 		synced := "not yet"
 		if !c.SyncedAt.IsZero() {
 			synced = moment(c.SyncedAt)

@@ -36,6 +36,10 @@
 // no before when it was never moved. When a series is deleted, so are its
 // exceptions. An event that came and went between two syncs is not reported.
 //
+// A calendar that Google has not shown for a day, since it was deleted or is no
+// longer shared, is gone: that is reported once, as a change of its own, and the
+// calendar is neither synced nor renewed until it is watched again.
+//
 // An event larger than 400 KiB is stored and reported without its largest fields,
 // which the change names as omitted.
 package calendar

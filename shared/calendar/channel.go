@@ -56,17 +56,26 @@ func (e *Engine) serves(c *Channel) bool {
 
 // Watch opens a channel for a calendar and requests its first sync. A calendar
 // that is watched already keeps its channel, which is returned, unless that is
-// due for renewal. When Google refuses, the error says what to do.
+// due for renewal or the calendar is gone. When Google refuses, the error says what to do.
 func (e *Engine) Watch(ctx context.Context, calendarID string) (Channel, error) {
 	if err := checkID(calendarID); err != nil {
 		return Channel{}, err
 	}
-	if c, err := e.o.State.Calendar(ctx, calendarID); err != nil {
+	before, err := e.o.State.Calendar(ctx, calendarID)
+	if err != nil {
 		return Channel{}, err
-	} else if c != nil && c.Stopping {
-		return Channel{}, ErrStopping
 	}
-	channel, reused, err := e.servingChannel(ctx, calendarID)
+	var channel Channel
+	var reused bool
+	switch {
+	case before != nil && before.Stopping:
+		return Channel{}, ErrStopping
+	case before != nil && before.Gone != "":
+		// A channel from before it was gone says nothing about now.
+		channel, err = e.open(ctx, calendarID)
+	default:
+		channel, reused, err = e.servingChannel(ctx, calendarID)
+	}
 	if err != nil {
 		return Channel{}, err
 	}
@@ -81,8 +90,9 @@ func (e *Engine) Watch(ctx context.Context, calendarID string) (Channel, error) 
 			return &Calendar{ID: calendarID, Wanted: 1, Fence: e.o.Now().UnixMicro()}, nil
 		case c.Stopping:
 			return nil, ErrStopping
-		case c.SyncedAt.IsZero():
+		case c.SyncedAt.IsZero(), c.Gone != "":
 			c.Wanted++
+			c.MissingSince, c.Gone = time.Time{}, ""
 		}
 		return c, nil
 	}
@@ -194,7 +204,8 @@ func (e *Engine) Calendars(ctx context.Context) ([]Calendar, error) {
 }
 
 // Renew opens a new channel for every calendar whose newest channel is past half
-// of its lifetime, as Google stated it, and returns the new channels. It deletes
+// of its lifetime, as Google stated it, and returns the new channels. It skips
+// calendars that are gone. It deletes
 // channels that ended. A calendar that fails or is slow does not stop the others;
 // the error joins a CalendarError for each that failed.
 func (e *Engine) Renew(ctx context.Context) (renewed []Channel, err error) {
@@ -210,12 +221,15 @@ func (e *Engine) Renew(ctx context.Context) (renewed []Channel, err error) {
 	watched := map[string]bool{}
 	for i, c := range calendars {
 		watched[c.ID] = true
-		if c.Stopping || slices.ContainsFunc(channels, func(ch Channel) bool { return ch.CalendarID == c.ID && e.serves(&ch) }) {
+		if c.Stopping || c.Gone != "" || slices.ContainsFunc(channels, func(ch Channel) bool { return ch.CalendarID == c.ID && e.serves(&ch) }) {
 			continue
 		}
 		within, cancel := share(ctx, len(calendars)-i)
 		channel, err := e.open(within, c.ID)
 		cancel()
+		if err = e.missing(ctx, c.ID, err); errors.Is(err, ErrGone) {
+			continue
+		}
 		if err != nil {
 			errs = append(errs, &CalendarError{c.ID, err})
 			continue

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"example.com/pushinbox/shared/problem"
@@ -108,6 +109,9 @@ func publicError(err error) error {
 		refused.Status = http.StatusServiceUnavailable
 		refused.Detail = "Google does not accept the credentials of this function; with CALENDAR_SUBJECT, allow the client ID of its account the scope https://www.googleapis.com/auth/calendar.events.readonly under domain-wide delegation"
 	case http.StatusForbidden, http.StatusNotFound:
+		if g.Code == http.StatusNotFound || !limited(g) {
+			refused.Cause = fmt.Errorf("%w: %w", errNotShown, refused.Cause)
+		}
 		refused.Status = g.Code
 		refused.Detail = "Google shows no such calendar to this function: share it with the function's service account (\"See all event details\"), or set CALENDAR_SUBJECT to a user who can see it"
 	default:
@@ -119,6 +123,15 @@ func publicError(err error) error {
 
 func hasReason(g *googleapi.Error, names ...string) bool {
 	return slices.ContainsFunc(g.Errors, func(item googleapi.ErrorItem) bool { return slices.Contains(names, item.Reason) })
+}
+
+// limited reports whether Google refuses because of a limit or quota, of which it
+// has more than are documented.
+func limited(g *googleapi.Error) bool {
+	return slices.ContainsFunc(g.Errors, func(item googleapi.ErrorItem) bool {
+		reason := strings.ToLower(item.Reason)
+		return strings.Contains(reason, "limit") || strings.Contains(reason, "quota")
+	})
 }
 
 // hasCode reports whether Google answered with this status.

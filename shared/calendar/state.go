@@ -92,6 +92,11 @@ type Calendar struct {
 	LeaseUntil time.Time `firestore:"leaseUntil"`
 	// Stopping says that the calendar is about to be forgotten.
 	Stopping bool `firestore:"stopping"`
+	// MissingSince is since when Google has shown no such calendar, at every call;
+	// zero while it does.
+	MissingSince time.Time `firestore:"missingSince"`
+	// Gone is why the calendar is not tried any more; empty while it is.
+	Gone string `firestore:"gone"`
 }
 
 // Lease is the right to write the events of a calendar.

@@ -46,7 +46,7 @@ type Result struct {
 }
 
 // Sync brings the inbox up to date with a calendar. It fails with ErrNotWatched,
-// and with ErrBusy when another sync is under way, which then runs once more.
+// with ErrGone, and with ErrBusy when another sync is under way, which then runs once more.
 func (e *Engine) Sync(ctx context.Context, calendarID string) (Result, error) {
 	return e.sync(ctx, calendarID, request)
 }
@@ -54,17 +54,18 @@ func (e *Engine) Sync(ctx context.Context, calendarID string) (Result, error) {
 // CatchUp syncs a calendar if a sync was requested that no run has served since.
 // Call it for each notification, and again when it fails: also after ErrBusy the
 // sync is still due, since whoever has the lease may die. It does nothing for a
-// calendar that is not watched.
+// calendar that is not watched, or is gone.
 func (e *Engine) CatchUp(ctx context.Context, calendarID string) (Result, error) {
 	result, err := e.sync(ctx, calendarID, ifRequested)
-	if errors.Is(err, ErrNotWatched) || errors.Is(err, errNotRequested) {
+	if errors.Is(err, ErrNotWatched) || errors.Is(err, ErrGone) || errors.Is(err, errNotRequested) {
 		err = nil
 	}
 	return result, err
 }
 
 // SyncAll syncs every watched calendar, which makes up for notifications that were
-// dropped. It skips calendars that another instance is syncing. A calendar that
+// dropped. It skips calendars that another instance is syncing and those that are
+// gone. A calendar that
 // fails or is slow does not stop the others: each has its share of the time until
 // ctx ends. The error joins a CalendarError for each that failed.
 func (e *Engine) SyncAll(ctx context.Context) ([]Result, error) {
@@ -80,7 +81,7 @@ func (e *Engine) SyncAll(ctx context.Context) ([]Result, error) {
 		cancel()
 		if err == nil {
 			results = append(results, result)
-		} else if !errors.Is(err, ErrBusy) && !errors.Is(err, ErrNotWatched) {
+		} else if !errors.Is(err, ErrBusy) && !errors.Is(err, ErrNotWatched) && !errors.Is(err, ErrGone) {
 			errs = append(errs, &CalendarError{c.ID, err})
 		}
 	}
@@ -110,10 +111,11 @@ func (e *Engine) sync(ctx context.Context, calendarID string, purpose leasePurpo
 		result.Runs++
 		token, err := r.list(ctx)
 		if err != nil {
-			return result, err
+			return result, e.missing(ctx, calendarID, err)
 		}
 		if err := r.update(ctx, func(c *Calendar) {
 			c.SyncToken, c.SyncedAt, c.Done = token, e.o.Now().UTC(), wanted
+			c.MissingSince, c.Gone = time.Time{}, ""
 			if due = c.Wanted != c.Done; !due {
 				c.LeaseUntil = time.Time{}
 			}
@@ -155,6 +157,9 @@ func (e *Engine) begin(ctx context.Context, calendarID string, purpose leasePurp
 	err := e.o.State.UpdateCalendar(ctx, calendarID, func(c *Calendar) (*Calendar, error) {
 		if c == nil || c.Stopping && purpose != exclusive {
 			return nil, ErrNotWatched
+		}
+		if c.Gone != "" && purpose != exclusive {
+			return nil, ErrGone
 		}
 		if purpose == ifRequested && c.Wanted == c.Done {
 			return nil, errNotRequested

@@ -115,6 +115,7 @@ func calendars(t *testing.T, p Place) {
 	}
 	b := calendar.Calendar{
 		ID: "b", SyncToken: "token", SyncedAt: epoch, Wanted: 3, Done: 2, Fence: 7, LeaseUntil: epoch.Add(time.Minute), Stopping: true,
+		MissingSince: epoch.Add(time.Hour), Gone: "not shared",
 	}
 	setCalendar(t, s, b)
 	setCalendar(t, s, calendar.Calendar{ID: "a"})
