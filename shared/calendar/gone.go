@@ -48,8 +48,11 @@ func (e *Engine) missing(ctx context.Context, calendarID string, failed error) e
 		record = *c
 		return c, nil
 	})
-	if err != nil || record.Gone == "" && now.Sub(record.MissingSince) < goneAfter {
+	if err != nil {
 		return errors.Join(failed, err)
+	}
+	if record.Gone == "" && now.Sub(record.MissingSince) < goneAfter {
+		return failed
 	}
 	if record.Gone == "" {
 		_, reason := problem.Of(failed)
