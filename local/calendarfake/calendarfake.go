@@ -43,10 +43,12 @@
 package calendarfake
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -55,6 +57,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	_ "time/tzdata" // a machine may have no time zones
 
 	"google.golang.org/api/googleapi"
 
@@ -471,27 +474,54 @@ func (e *event) instance(id, start string) *event {
 	return nil
 }
 
-// checkTimes refuses an event without a start and an end.
+// checkTimes refuses an event without a start and an end. A dateTime without an
+// offset is one of its timeZone, and gets that zone's offset, as Google shows it.
 func checkTimes(body Event) error {
 	for _, name := range []string{"start", "end"} {
 		t, _ := body[name].(map[string]any)
 		date, hasDate := t["date"].(string)
 		dateTime, hasTime := t["dateTime"].(string)
-		_, err := time.Parse(time.DateOnly, date)
+		zone, err := zoneOf(t)
+		if err != nil {
+			return apiError(http.StatusBadRequest, "invalid", "Invalid time zone definition for "+name+" time.")
+		}
+		_, err = time.Parse(time.DateOnly, date)
 		if hasTime {
 			_, err = time.Parse(time.RFC3339, dateTime)
 		}
 		switch {
 		case !hasDate && !hasTime:
 			return apiError(http.StatusBadRequest, "required", "Missing "+name+" time.")
-		case hasDate && hasTime || err != nil:
+		case hasDate && hasTime:
 			return apiError(http.StatusBadRequest, "invalid", "Invalid "+name+" time.")
+		case err == nil:
+			continue
 		}
+		local, err := time.ParseInLocation("2006-01-02T15:04:05", dateTime, cmp.Or(zone, time.UTC))
+		switch {
+		case err != nil:
+			return apiError(http.StatusBadRequest, "invalid", "Invalid "+name+" time.")
+		case zone == nil:
+			return apiError(http.StatusBadRequest, "required", "Missing time zone definition for "+name+" time.")
+		}
+		t["dateTime"] = local.Format(time.RFC3339)
 	}
 	return nil
 }
 
-// normal returns e after encoding to JSON and decoding.
+// zoneOf returns the time zone of a start or an end, nil when it has none.
+func zoneOf(t map[string]any) (*time.Location, error) {
+	name, ok := t["timeZone"].(string)
+	switch {
+	case t["timeZone"] == nil:
+		return nil, nil
+	case !ok, name == "", name == "Local":
+		return nil, errors.New("calendarfake: not the name of a time zone")
+	}
+	return time.LoadLocation(name)
+}
+
+// normal returns a copy of e as decoding JSON makes it.
 func normal(e Event) (Event, error) {
 	b, err := json.Marshal(e)
 	if err != nil {

@@ -403,6 +403,70 @@ func watchable() *gcal.Channel {
 	return &gcal.Channel{Id: "channel-1", Type: "web_hook", Address: "https://example.com/notifications", Token: "secret"}
 }
 
+// A dateTime without an offset is one of its timeZone.
+func TestTimeZones(t *testing.T) {
+	t.Parallel()
+	type m = map[string]any
+	for name, test := range map[string]struct {
+		start m
+		want  string // dateTime, or what Google says
+	}{
+		"winter":            {m{"dateTime": "2026-12-01T09:00:00", "timeZone": "Europe/Zurich"}, "2026-12-01T09:00:00+01:00"},
+		"summer":            {m{"dateTime": "2026-07-01T09:00:00", "timeZone": "Europe/Zurich"}, "2026-07-01T09:00:00+02:00"},
+		"utc":               {m{"dateTime": "2026-12-01T09:00:00", "timeZone": "UTC"}, "2026-12-01T09:00:00Z"},
+		"half_an_hour":      {m{"dateTime": "2026-12-01T09:00:00", "timeZone": "Asia/Kolkata"}, "2026-12-01T09:00:00+05:30"},
+		"fraction":          {m{"dateTime": "2026-12-01T09:00:00.000", "timeZone": "America/New_York"}, "2026-12-01T09:00:00-05:00"},
+		"offset_and_zone":   {m{"dateTime": "2026-12-01T09:00:00+03:00", "timeZone": "Europe/Zurich"}, "2026-12-01T09:00:00+03:00"},
+		"offset_only":       {m{"dateTime": "2026-12-01T09:00:00-08:00"}, "2026-12-01T09:00:00-08:00"},
+		"neither":           {m{"dateTime": "2026-12-01T09:00:00"}, "Missing time zone definition for start time."},
+		"zone_null":         {m{"dateTime": "2026-12-01T09:00:00", "timeZone": nil}, "Missing time zone definition for start time."},
+		"unknown_zone":      {m{"dateTime": "2026-12-01T09:00:00", "timeZone": "Europe/Nowhere"}, "Invalid time zone definition for start time."},
+		"unknown_of_offset": {m{"dateTime": "2026-12-01T09:00:00Z", "timeZone": "Nowhere"}, "Invalid time zone definition for start time."},
+		"empty_zone":        {m{"dateTime": "2026-12-01T09:00:00", "timeZone": ""}, "Invalid time zone definition for start time."},
+		"zone_of_machine":   {m{"dateTime": "2026-12-01T09:00:00", "timeZone": "Local"}, "Invalid time zone definition for start time."},
+		"zone_a_number":     {m{"dateTime": "2026-12-01T09:00:00", "timeZone": 1}, "Invalid time zone definition for start time."},
+		"zone_a_path":       {m{"dateTime": "2026-12-01T09:00:00", "timeZone": "../../etc/passwd"}, "Invalid time zone definition for start time."},
+		"not_a_time":        {m{"dateTime": "tomorrow", "timeZone": "UTC"}, "Invalid start time."},
+		"date_with_zone":    {m{"date": "2026-12-01", "timeZone": "Europe/Zurich"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, calendarfake.Options{})
+			end := m{"dateTime": "2026-12-02T10:00:00Z"}
+			e, err := w.Insert("demo", calendarfake.Event{"start": test.start, "end": end})
+			if apiError := (*googleapi.Error)(nil); errors.As(err, &apiError) {
+				if apiError.Code != http.StatusBadRequest || apiError.Message != test.want {
+					t.Errorf("answered %v, want %q", err, test.want)
+				}
+				return
+			}
+			// As Google's client sends it, and by a change of the times alone.
+			for _, got := range []any{e["start"], patched(t, w, test.start)} {
+				start := got.(m)
+				if dateTime, _ := start["dateTime"].(string); dateTime != test.want || start["timeZone"] != test.start["timeZone"] {
+					t.Errorf("starts %v, want %q", start, test.want)
+				}
+			}
+		})
+	}
+}
+
+func patched(t *testing.T, w *world, start map[string]any) any {
+	t.Helper()
+	e, err := w.Insert("demo", calendarfake.Event{"start": map[string]any{"dateTime": "2026-11-01T10:00:00Z"}, "end": map[string]any{"dateTime": "2026-12-02T10:00:00Z"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	change := map[string]any{"dateTime": nil, "date": nil}
+	for name, value := range start {
+		change[name] = value
+	}
+	if e, err = w.Patch("demo", e["id"].(string), calendarfake.Event{"start": change}); err != nil {
+		t.Fatal(err)
+	}
+	return e["start"]
+}
+
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, calendarfake.Options{})

@@ -47,6 +47,7 @@ type counts struct {
 	Deaths, Failures, TakenOver, EditsInList int
 	Syncs, Failed, Busy, Full, Changes       int
 	Compared, Channels                       int
+	Hidden, Told                             int
 }
 
 type simulation struct {
@@ -71,8 +72,10 @@ type simulation struct {
 	made      int // events
 	nested    bool
 	calm      bool // nothing goes wrong any more
-	tries     map[string]int
-	counts    counts
+	// hidden is the calendar that Google does not show now.
+	hidden string
+	tries  map[string]int
+	counts counts
 }
 
 // push is a message of the topic on which a notification asks for a sync.
@@ -233,7 +236,38 @@ func (s *simulation) faulty(c calendarfake.Call) (f calendarfake.Fault) {
 			f.Limit = 1 // empty pages do not go on for ever
 		}
 	}
+	if c.CalendarID != "" && c.CalendarID == s.hidden {
+		s.counts.Hidden++
+		return calendarfake.Fault{Status: 404, Reason: "notFound"}
+	}
 	return f
+}
+
+// hide hides a calendar from one step to another, and shows it again: hidden for
+// more than a day it is gone, told once, and back when it is watched again.
+func (s *simulation) hide(step, from, to int, id string) {
+	switch step {
+	case from:
+		s.hidden = id
+	case to:
+		told := 0
+		if s.record(id).Gone != "" {
+			told = 1
+		}
+		if isLong := to-from > 24*12; isLong != (told == 1) {
+			s.t.Errorf("seed %d: after %d hours gone is %v", s.seed, (to-from)/12, told == 1)
+		}
+		s.readInbox("")
+		if s.counts.Told != told {
+			s.t.Errorf("seed %d: told %d times that %s is gone, want %d", s.seed, s.counts.Told, id, told)
+		}
+		s.hidden = ""
+		for told == 1 {
+			if _, err := s.instance(0).Watch(context.Background(), id); err == nil {
+				break
+			}
+		}
+	}
 }
 
 // watched checks that each calendar has a live channel, at every moment.
@@ -306,6 +340,10 @@ func (s *simulation) readInbox(calendarID string) (fresh []string) {
 	messages, read := s.inbox.from(s.read)
 	s.read = read
 	for _, m := range messages {
+		if m.Attributes["change"] == calendar.Gone {
+			s.counts.Told++
+			continue
+		}
 		s.counts.Changes++
 		id := m.Attributes["eventId"]
 		c, err := s.mirrors[m.Subscription].apply(&m)
@@ -504,7 +542,11 @@ func (s *simulation) run(days int) {
 	for len(gone) < 20 {
 		gone[s.rand.IntN(steps)] = true
 	}
+	brief, long := 12*(6+s.rand.IntN(17)), 12*(27+s.rand.IntN(44))
+	leaver := s.calendars[s.rand.IntN(len(s.calendars))]
 	for i := range steps {
+		s.hide(i, steps/5, steps/5+brief, leaver)
+		s.hide(i, steps/2, steps/2+long, leaver)
 		s.clock.advance(step)
 		some := s.calendars[s.rand.IntN(len(s.calendars))]
 		if gone[i] {

@@ -108,11 +108,11 @@ func (e *Engine) sync(ctx context.Context, calendarID string, purpose leasePurpo
 	for due := true; due; {
 		// What is requested from here on may be missing from Google's list.
 		wanted := r.calendar.Wanted
-		result.Runs++
 		token, err := r.list(ctx)
 		if err != nil {
 			return result, e.missing(ctx, calendarID, err)
 		}
+		result.Runs++
 		if err := r.update(ctx, func(c *Calendar) {
 			c.SyncToken, c.SyncedAt, c.Done = token, e.o.Now().UTC(), wanted
 			c.MissingSince, c.Gone = time.Time{}, ""
