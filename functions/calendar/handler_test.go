@@ -657,6 +657,109 @@ func TestStrangersCannotOperate(t *testing.T) {
 	}
 }
 
+// A calendar that Google has not shown for a day fails no more calls: it is listed
+// with its reason, told once, and not tried until it is watched again.
+func TestGoneCalendar(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.watch(t, demo)
+	s.watch(t, "second@example.com")
+	type answer struct {
+		Calendars []struct {
+			CalendarID   string
+			SyncOwed     bool
+			MissingSince time.Time
+			Gone         *struct{ Reason string }
+		}
+	}
+	later := func(d time.Duration) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.now = s.now.Add(d)
+	}
+	sync := func(target string, status int) {
+		t.Helper()
+		if w := s.operate(t, http.MethodPost, target, ""); w.Code != status {
+			t.Errorf("%s answered %d %s, want %d", target, w.Code, w.Body, status)
+		}
+	}
+	show := func(fault calendarfake.Fault) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.fault = func(c calendarfake.Call) calendarfake.Fault {
+			if c.CalendarID == demo {
+				return fault
+			}
+			return calendarfake.Fault{}
+		}
+	}
+	list := func() (a answer) {
+		t.Helper()
+		w := s.operate(t, http.MethodGet, "/channels", "")
+		if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil || w.Code != http.StatusOK || len(a.Calendars) != 2 {
+			t.Fatalf("answered %d %s", w.Code, w.Body)
+		}
+		return a
+	}
+	since := s.now
+	show(calendarfake.Fault{Status: 404, Reason: "notFound"})
+	sync("/sync", 503)
+	if c := list().Calendars[0]; c.Gone != nil || !c.MissingSince.Equal(since) {
+		t.Errorf("listed as %+v", c)
+	}
+	later(24 * time.Hour)
+	sync("/sync", 200)
+	for range 3 {
+		later(30 * time.Minute)
+		sync("/sync", 200)
+		sync("/renew", 200)
+		sync("/sync?calendar="+url.QueryEscape(demo), 410)
+		push := httptest.NewRequest(http.MethodPost, "/sync", strings.NewReader(`{"message":{"attributes":{"calendar":"`+demo+`"},"messageId":"1"},"subscription":"projects/p/subscriptions/s"}`))
+		push.Header.Set("Authorization", "Bearer "+s.token(t, nil))
+		if w := s.serve(push); w.Code != http.StatusNoContent {
+			t.Errorf("a push answered %d %s", w.Code, w.Body)
+		}
+	}
+	if c := list().Calendars[0]; c.Gone == nil || !strings.Contains(c.Gone.Reason, "share it") || c.SyncOwed || !c.MissingSince.Equal(since) {
+		t.Errorf("listed as %+v", c)
+	}
+	if c := list().Calendars[1]; c.Gone != nil || !c.MissingSince.IsZero() {
+		t.Errorf("the other is listed as %+v", c)
+	}
+	told := 0
+	for _, m := range s.effects(t).Messages {
+		if m.Attributes["change"] == calendar.Gone {
+			told++
+		}
+	}
+	if told != 1 {
+		t.Errorf("told %d times", told)
+	}
+	sync("/watch?calendar="+url.QueryEscape(demo), 404)
+	show(calendarfake.Fault{})
+	sync("/watch?calendar="+url.QueryEscape(demo), 200)
+	sync("/sync?calendar="+url.QueryEscape(demo), 200)
+	if c := list().Calendars[0]; c.Gone != nil || !c.MissingSince.IsZero() {
+		t.Errorf("listed as %+v", c)
+	}
+}
+
+// Without its topic no sync can be requested, and Google must go on trying.
+func TestMissingTopicIs503(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	genuine := s.watch(t, demo)
+	s.topic.err = fmt.Errorf("%w: secret", publisher.ErrNoTopic)
+	for name, w := range map[string]*httptest.ResponseRecorder{
+		"notification": s.serve(forge(genuine)),
+		"watch":        s.operate(t, http.MethodPost, "/watch?calendar="+url.QueryEscape(demo), ""),
+	} {
+		if w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "CALENDAR_SYNC_TOPIC does not exist") || strings.Contains(w.Body.String(), "secret") {
+			t.Errorf("%s answered %d %s", name, w.Code, w.Body)
+		}
+	}
+}
+
 // People's tokens may have Google's short issuer, pushes may not.
 func TestIssuer(t *testing.T) {
 	t.Parallel()
