@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -47,23 +48,36 @@ const (
 	// answer, and refusalPause after its answer was not a usable certificate.
 	retryPause   = 5 * time.Second
 	refusalPause = time.Minute
-	// maxAddresses is the number of addresses in each of the two caches, of
-	// certificates and of failures. There are two because anyone can invent
-	// addresses that fail, and those must not push certificates out.
+	// maxAddresses is how many certificates are kept, and how many failures each
+	// lane remembers.
 	maxAddresses = 64
-	// Anyone can invent regions, so all addresses without a certificate in the cache
-	// share these limits: fetches at the same time, and fetches in a minute.
-	maxFetches         = 4
-	maxFetchesInMinute = 30
+	// maxHosts is how many hosts are known at most, and maxLanes more than there can
+	// be lanes: two of each known host, one of each certificate that is kept, and
+	// that of the strangers.
+	maxHosts = 64
+	maxLanes = 256
 )
 
-// mainAddress is the address in every push known so far. It does not share the
-// regions' limits, so that invented regions do not stop it from being fetched.
-const mainAddress = "https://mnstest.oss-cn-hangzhou.aliyuncs.com/x509_public_certificate.pem"
+// usualFile is the name of the certificate's file in every push known so far.
+// Alibaba says that the name changes from time to time.
+const usualFile = "/x509_public_certificate.pem"
 
-// address matches the whole of an MNS address, in its only valid spelling. Old
-// pushes have http, which is read as https.
-var address = regexp.MustCompile(`^https?(://(?:mnstest\.oss-cn-hangzhou|mns-cert\.oss-cn-[a-z0-9]+(?:-[a-z0-9]+)*)\.aliyuncs\.com/x509_public_certificate\.pem)$`)
+// mainHost is the host in every push known so far.
+const mainHost = "mnstest.oss-cn-hangzhou.aliyuncs.com"
+
+// regions are Alibaba Cloud's regions in China, without "cn-". Another region is
+// accepted too, but its first fetch shares a lane with those that strangers make
+// up.
+var regions = []string{
+	"beijing", "beijing-finance-1", "chengdu", "fuzhou", "guangzhou", "hangzhou", "hangzhou-finance", "heyuan",
+	"hongkong", "huhehaote", "nanjing", "north-2-gov-1", "qingdao", "shanghai", "shanghai-finance-1", "shenzhen",
+	"shenzhen-finance-1", "wuhan-lr", "wulanchabu", "zhangjiakou", "zhengzhou-jva", "zhongwei",
+}
+
+// address matches the two documented forms of MNS's addresses as a whole, with the
+// one spelling that each has, and any file name at the root. Old pushes say http,
+// which is read as https.
+var address = regexp.MustCompile(`^https?(://(?:mnstest\.oss-cn-hangzhou|mns-cert\.oss-cn-[a-z0-9]+(?:-[a-z0-9]+)*)\.aliyuncs\.com/[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.pem)$`)
 
 // parseCertificateURL returns the address that a push's header has in base64.
 func parseCertificateURL(header string) (string, error) {
@@ -147,11 +161,12 @@ type certificates struct {
 	transport http.RoundTripper
 	now       func() time.Time
 	pins      map[string]bool
-	known     *lru.Cache[string, cached]
-	failures  *lru.Cache[string, failure]
+	known     *lru.Cache[string, kept]
 	flight    singleflight.Group
-	fetches   chan struct{} // has one element for each running fetch of a new address
-	perMinute *rate.Limiter
+
+	mu    sync.Mutex
+	hosts map[string]bool // that are known to be MNS's
+	lanes *lru.Cache[string, *lane]
 }
 
 // cached is a certificate with when to fetch it again and when to forget it.
@@ -160,7 +175,21 @@ type cached struct {
 	freshUntil, staleUntil time.Time
 }
 
-// failure is why the last fetch failed, and when the next one is allowed.
+// lane is what may be fetched of the addresses that share it, and how their last
+// fetches failed. Whoever sends a request makes up its address, so addresses that
+// a stranger can make up share no lane with those that are known:
+//
+//   - the usual file of a known host, and each address that has had a certificate,
+//     has a lane of its own;
+//   - other files of a known host share one lane for each host;
+//   - all other hosts share one lane.
+type lane struct {
+	failures  *lru.Cache[string, failure]
+	fetches   chan struct{} // holds one for each fetch
+	perMinute *rate.Limiter
+}
+
+// failure is why the last fetch failed, and when the next may be.
 type failure struct {
 	err     error
 	retryAt time.Time
@@ -171,8 +200,10 @@ func newCertificates(transport http.RoundTripper, now func() time.Time, pins []s
 		transport: transport,
 		now:       now,
 		pins:      make(map[string]bool),
-		fetches:   make(chan struct{}, maxFetches),
-		perMinute: rate.NewLimiter(rate.Every(time.Minute/maxFetchesInMinute), maxFetchesInMinute),
+		hosts:     map[string]bool{mainHost: true},
+	}
+	for _, region := range regions {
+		c.hosts["mns-cert.oss-cn-"+region+".aliyuncs.com"] = true
 	}
 	for _, pin := range pins {
 		if b, err := hex.DecodeString(pin); err != nil || len(b) != sha256.Size {
@@ -184,14 +215,58 @@ func newCertificates(transport http.RoundTripper, now func() time.Time, pins []s
 		c.transport = http.DefaultTransport
 	}
 	var err1, err2 error
-	c.known, err1 = lru.New[string, cached](maxAddresses)
-	c.failures, err2 = lru.New[string, failure](maxAddresses)
+	c.known, err1 = lru.New[string, kept](maxAddresses)
+	c.lanes, err2 = lru.New[string, *lane](maxLanes)
 	return c, errors.Join(err1, err2)
 }
 
-// get returns the certificate at address. It fetches it when the cached one is not
-// fresh, and returns a stale one when that fails. It fails with ErrCertificate or
-// ErrUnavailable.
+// lane returns the lane of an address.
+func (c *certificates) lane(address string) *lane {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	host := hostOf(address)
+	// A known host's other files get more than the strangers' hosts: one of them
+	// may be the file's new name.
+	name, fetches, perMinute := host, 16, 60
+	switch {
+	case c.hosts[host] && strings.HasSuffix(address, usualFile), c.known.Contains(address):
+		name = address
+	case !c.hosts[host]:
+		name, fetches, perMinute = "", 4, 30
+	}
+	if l, ok := c.lanes.Get(name); ok {
+		return l
+	}
+	failures, err := lru.New[string, failure](maxAddresses)
+	if err != nil {
+		panic(err) // only of a size that is not positive
+	}
+	l := &lane{
+		failures:  failures,
+		fetches:   make(chan struct{}, fetches),
+		perMinute: rate.NewLimiter(rate.Every(time.Minute/time.Duration(perMinute)), perMinute),
+	}
+	c.lanes.Add(name, l)
+	return l
+}
+
+// learn makes the host of an address, which has a certificate, a known one.
+func (c *certificates) learn(address string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.hosts) < maxHosts {
+		c.hosts[hostOf(address)] = true
+	}
+}
+
+// hostOf returns the host of an address that parseCertificateURL returned.
+func hostOf(address string) string {
+	host, _, _ := strings.Cut(strings.TrimPrefix(address, "https://"), "/")
+	return host
+}
+
+// get returns the certificate at address, after a fetch when there is no fresh one.
+// A stale one does when that fails. It fails with ErrCertificate or ErrUnavailable.
 func (c *certificates) get(ctx context.Context, address string) (*certificate, error) {
 	now := c.now()
 	last, _ := c.known.Get(address)
@@ -208,10 +283,11 @@ func (c *certificates) get(ctx context.Context, address string) (*certificate, e
 // refreshed returns the result of a fetch that all concurrent requests for the
 // address share.
 func (c *certificates) refreshed(ctx context.Context, address string) (*certificate, error) {
-	if f, ok := c.failures.Get(address); ok && c.now().Before(f.retryAt) {
+	l := c.lane(address)
+	if f, ok := l.failures.Get(address); ok && c.now().Before(f.retryAt) {
 		return nil, f.err
 	}
-	done := c.flight.DoChan(address, func() (any, error) { return c.refresh(address) })
+	done := c.flight.DoChan(address, func() (any, error) { return c.refresh(address, l) })
 	timer := time.NewTimer(fetchTimeout)
 	defer timer.Stop()
 	select {
@@ -225,22 +301,21 @@ func (c *certificates) refreshed(ctx context.Context, address string) (*certific
 	}
 }
 
-// refresh fetches the certificate at address and caches it, or the failure.
-func (c *certificates) refresh(address string) (*certificate, error) {
-	last, known := c.known.Get(address)
+// refresh fetches the certificate at address, in its lane, and remembers how that
+// went.
+func (c *certificates) refresh(address string, l *lane) (*certificate, error) {
+	last, _ := c.known.Get(address)
 	if c.now().Before(last.freshUntil) {
 		return last.certificate, nil // another fetch ended just now
 	}
-	if !known && address != mainAddress {
-		select {
-		case c.fetches <- struct{}{}:
-			defer func() { <-c.fetches }()
-		default:
-			return nil, fmt.Errorf("%w: too many certificates are being fetched", ErrUnavailable)
-		}
-		if !c.perMinute.AllowN(c.now(), 1) {
-			return nil, fmt.Errorf("%w: too many certificates were fetched in this minute", ErrUnavailable)
-		}
+	select {
+	case l.fetches <- struct{}{}:
+		defer func() { <-l.fetches }()
+	default:
+		return nil, fmt.Errorf("%w: too many are being fetched", ErrUnavailable)
+	}
+	if !l.perMinute.AllowN(c.now(), 1) {
+		return nil, fmt.Errorf("%w: too many were fetched in this minute", ErrUnavailable)
 	}
 	// Not the context of the first request: others wait for the same fetch.
 	ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
@@ -252,11 +327,12 @@ func (c *certificates) refresh(address string) (*certificate, error) {
 		if errors.Is(err, ErrCertificate) {
 			pause = refusalPause
 		}
-		c.failures.Add(address, failure{err, now.Add(pause)})
+		l.failures.Add(address, failure{err, now.Add(pause)})
 		return nil, err
 	}
-	c.failures.Remove(address)
-	c.known.Add(address, cached{cert, now.Add(freshFor), now.Add(freshFor + staleFor)})
+	l.failures.Remove(address)
+	c.learn(address)
+	c.known.Add(address, kept{cert, now.Add(freshFor), now.Add(freshFor + staleFor)})
 	return cert, nil
 }
 

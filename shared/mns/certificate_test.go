@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -117,7 +118,8 @@ func FuzzParseCertificate(f *testing.F) {
 	})
 }
 
-// FuzzCertificateAddress: what is taken is one of two forms, always https.
+// FuzzCertificateAddress: what is taken is one of two hosts and a file of its root,
+// always https, and it is what net/url reads.
 func FuzzCertificateAddress(f *testing.F) {
 	f.Fuzz(func(t *testing.T, address []byte) {
 		got, err := parseCertificateURL(base64.StdEncoding.EncodeToString(address))
@@ -125,7 +127,14 @@ func FuzzCertificateAddress(f *testing.F) {
 			return
 		}
 		rest, isHTTPS := strings.CutPrefix(got, "https://")
-		host, isFile := strings.CutSuffix(rest, "/x509_public_certificate.pem")
+		host, file, _ := strings.Cut(rest, "/")
+		file, isFile := strings.CutSuffix(file, ".pem")
+		isFile = isFile && file != "" && len(got) < maxAddressSize && !strings.Contains("."+file+".", "..") &&
+			strings.Trim(file, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == ""
+		u, err := url.Parse(got)
+		if err != nil || u.Host != host || u.Path != "/"+file+".pem" || u.String() != got {
+			t.Errorf("%q was taken as %q, which is read as %v, %v", address, got, u, err)
+		}
 		name, isOSS := strings.CutSuffix(host, ".aliyuncs.com")
 		if region, ok := strings.CutPrefix(name, "mns-cert.oss-cn-"); ok {
 			isOSS = isOSS && region != "" && strings.Trim(region, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""

@@ -643,6 +643,74 @@ func TestMadeUpRegions(t *testing.T) {
 	})
 }
 
+// TestStrangersLeaveRoom uses up what strangers can use up, and then sends the first
+// push of an address that nothing is known about.
+func TestStrangersLeaveRoom(t *testing.T) {
+	t.Parallel()
+	const (
+		mainHost = "https://mnstest.oss-cn-hangzhou.aliyuncs.com/"
+		region   = "https://mns-cert.oss-cn-shanghai.aliyuncs.com/"
+		newOne   = "https://mns-cert.oss-cn-new-1.aliyuncs.com/"
+		usual    = "x509_public_certificate.pem"
+		rotated  = "x509_public_certificate.2027.pem"
+	)
+	regions := func(int) string {
+		return fmt.Sprintf("https://mns-cert.oss-cn-x%d.aliyuncs.com/%s", rand.Uint64(), usual)
+	}
+	namesAt := func(host string) func(int) string {
+		return func(int) string { return fmt.Sprintf("%sx%d.pem", host, rand.Uint64()) }
+	}
+	for name, tt := range map[string]struct {
+		strangers func(int) string
+		requests  int
+		before    string // a push of this address came first
+		address   string
+		want      error
+	}{
+		"regions_before_the_main_host":            {regions, 150, "", mainHost + usual, nil},
+		"regions_before_a_region":                 {regions, 150, "", region + usual, nil},
+		"regions_before_a_rotated_name":           {regions, 150, "", mainHost + rotated, nil},
+		"regions_before_a_name_of_a_region":       {regions, 150, "", region + rotated, nil},
+		"regions_before_a_learned_region":         {regions, 150, newOne + usual, newOne + rotated, nil},
+		"regions_before_one_that_nobody_knows":    {regions, 150, "", newOne + usual, mns.ErrUnavailable},
+		"names_before_the_usual_one":              {namesAt(mainHost), 150, "", mainHost + usual, nil},
+		"names_of_a_region_before_the_usual_one":  {namesAt(region), 150, "", region + usual, nil},
+		"names_before_a_region":                   {namesAt(mainHost), 150, "", region + usual, nil},
+		"names_before_a_rotated_name_of_a_region": {namesAt(mainHost), 150, "", region + rotated, nil},
+		"thirty_names_before_a_rotated_one":       {namesAt(mainHost), 30, "", mainHost + rotated, nil},
+		"many_names_before_a_rotated_one":         {namesAt(mainHost), 150, "", mainHost + rotated, mns.ErrUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				key := newKey(t)
+				h := &host{}
+				h.becomes(func(r *http.Request) (*http.Response, error) {
+					if a := r.URL.String(); a == tt.address || a == tt.before {
+						return answers(200, key.Certificate)(r)
+					}
+					return answers(404, nil)(r)
+				})
+				v := newVerifier(t, h)
+				if tt.before != "" {
+					want(t, "the push before", verify(t, v, key, tt.before), nil)
+				}
+				for i := range tt.requests {
+					if err := verify(t, v, key, tt.strangers(i)); err == nil {
+						t.Fatal("a stranger's push was accepted")
+					}
+				}
+				if n := h.count(); n > 62 {
+					t.Errorf("%d fetches for strangers at once", n)
+				}
+				want(t, "the first push", verify(t, v, key, tt.address), tt.want)
+				time.Sleep(2 * time.Second)
+				want(t, "the push two seconds later", verify(t, v, key, tt.address), nil)
+			})
+		})
+	}
+}
+
 // A certificate that was good is renewed in the middle of it, too.
 func TestMadeUpRegionsDoNotKeepACertificateOld(t *testing.T) {
 	t.Parallel()

@@ -102,9 +102,13 @@ func (o *Origin) Asked() int {
 	return o.asked[GoodURL]
 }
 
-// serve adds a page at the address with this region and returns the address.
+// serve puts a page at the address with this region, or for one that begins with
+// "name_" with that file name at the usual host, and returns the address.
 func (o *Origin) serve(region string, p page) string {
 	address := "https://mns-cert.oss-cn-" + strings.ReplaceAll(region, "_", "-") + ".aliyuncs.com/x509_public_certificate.pem"
+	if strings.HasPrefix(region, "name_") {
+		address = "https://mnstest.oss-cn-hangzhou.aliyuncs.com/" + region + ".pem"
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.pages[address] = p
@@ -197,6 +201,7 @@ func (a *attack) hosts() error {
 		"status_204": 204, "status_206": 206, "status_403": 403, "status_404": 404,
 	} {
 		a.add(name, http.StatusForbidden, status(code, good), sign)
+		a.add("name_"+name, http.StatusForbidden, status(code, good), sign)
 	}
 	for name, p := range map[string]page{
 		"status_500": status(500, good),
