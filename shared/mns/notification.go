@@ -96,29 +96,39 @@ const (
 // Decode decodes a push whose signature was verified, or fails with ErrMalformed.
 //
 // A push with an x-mns-message-id header is SIMPLIFIED, whatever its body looks
-// like: the publisher chose that body, and must not pass for another publisher by
-// writing a notification into it. The first character of any other push decides
-// between XML and JSON: the Content-Type of JSON pushes is not documented.
+// like: the body is then its publisher's, who must not pass for another by writing
+// a notification into it. Any other push is XML or JSON by its first character:
+// which Content-Type JSON comes with is not documented.
+//
+// A body is read strictly first. What has no place in XML or JSON, such as control
+// characters, is accepted where MessageMD5 proves how it is meant.
 func Decode(h http.Header, body []byte, e Encoding) (*Notification, error) {
 	var fields map[string]string
 	var n Notification
 	var err error
-	switch n.Format = formatOf(h, body); n.Format {
-	case Simplified:
+	if _, ok := h[headerMessageID]; ok {
 		return decodeSimplified(h, body, e)
+	}
+	body = withoutMark(body)
+	switch n.Format = formatOf(body); n.Format {
 	case XML:
 		fields, err = readXML(body)
 	case JSON:
 		fields, err = readJSON(body)
 	default:
-		err = malformed("it is neither XML nor JSON and has no x-mns-message-id")
-	}
-	if err != nil {
-		return nil, err
+		return nil, malformed("it is neither XML nor JSON and has no x-mns-message-id")
 	}
 	message, ok := fields["Message"]
-	if !ok {
-		return nil, malformed("there is no Message")
+	if err != nil || !ok || !strings.EqualFold(fields["MessageMD5"], md5Hex(message)) {
+		proven, text, ok := readLenient(n.Format, h, body)
+		switch {
+		case ok:
+			fields, message = proven, text
+		case err != nil:
+			return nil, err
+		default:
+			return nil, malformed("there is no Message, or MessageMD5 is not its MD5")
+		}
 	}
 	n.TopicOwner, n.TopicName = fields["TopicOwner"], fields["TopicName"]
 	n.Subscriber, n.SubscriptionName = fields["Subscriber"], fields["SubscriptionName"]
@@ -126,18 +136,6 @@ func Decode(h http.Header, body []byte, e Encoding) (*Notification, error) {
 	for _, s := range [...]string{n.TopicOwner, n.TopicName, n.Subscriber, n.SubscriptionName, n.MessageID, n.MessageMD5, fields["PublishTime"]} {
 		if s == "" {
 			return nil, malformed("a name, the ID, the MD5 or the time is missing")
-		}
-	}
-	if !strings.EqualFold(n.MessageMD5, md5Hex(message)) {
-		// An XML decoder turns carriage returns into line feeds, except where they are
-		// written as references. The MD5 shows which the publisher sent.
-		var exact map[string]string
-		if n.Format == XML {
-			exact, err = readXML(bytes.ReplaceAll(body, []byte("\r"), []byte("&#13;")))
-		}
-		message = exact["Message"]
-		if exact == nil || err != nil || !strings.EqualFold(n.MessageMD5, md5Hex(message)) {
-			return nil, malformed("MessageMD5 is not that of Message")
 		}
 	}
 	n.MessageMD5 = strings.ToUpper(n.MessageMD5)
@@ -160,12 +158,13 @@ func decodeSimplified(h http.Header, body []byte, e Encoding) (*Notification, er
 
 // finish checks the fields that all formats share and sets the time and the body.
 func (n *Notification) finish(publishTime string, body []byte, e Encoding) (*Notification, error) {
-	if len(n.MessageTag) > maxName || !utf8.ValidString(n.MessageTag) {
-		return nil, malformed("the tag is too long or not UTF-8")
+	n.MessageTag = strings.ToValidUTF8(n.MessageTag, "\ufffd")
+	if len(n.MessageTag) > maxName {
+		return nil, malformed("the tag is too long")
 	}
 	for _, name := range [...]string{n.TopicOwner, n.TopicName, n.Subscriber, n.SubscriptionName, n.MessageID} {
-		if len(name) > maxName || !utf8.ValidString(name) || strings.ContainsFunc(name, isForbidden) {
-			return nil, malformed("a name or the ID is too long, or has a slash or a control character")
+		if len(name) > maxName || strings.ContainsFunc(name, isNoName) {
+			return nil, malformed("a name cannot be one")
 		}
 	}
 	if n.MessageID == "" {
@@ -192,9 +191,10 @@ const (
 	maxPublishTime = 253402300799999
 )
 
-// isForbidden reports whether no name of MNS has r. With a slash, two subscriptions
-// could have the same full name; with a line feed, one log line could be two.
-func isForbidden(r rune) bool { return r == '/' || r < ' ' || r == 0x7f }
+// isNoName finds what is in no name of MNS and would confuse one subscription's
+// full name with another's, or a line of a log with the next. U+FFFD stands for
+// anything that is not text.
+func isNoName(r rune) bool { return r == '/' || r < ' ' || r == 0x7f || r == utf8.RuneError }
 
 func malformed(why string) error { return fmt.Errorf("%w: %s", ErrMalformed, why) }
 
@@ -203,11 +203,8 @@ func md5Hex(s string) string {
 	return strings.ToUpper(hex.EncodeToString(sum[:]))
 }
 
-// formatOf returns the format of a push, or "" for an unknown one.
-func formatOf(h http.Header, body []byte) Format {
-	if _, ok := h[headerMessageID]; ok {
-		return Simplified
-	}
+// formatOf returns the format of a push that is not SIMPLIFIED, or nothing.
+func formatOf(body []byte) Format {
 	switch body = bytes.TrimLeft(body, " \t\r\n"); {
 	case bytes.HasPrefix(body, []byte("<")):
 		return XML

@@ -1,0 +1,299 @@
+package mns
+
+import (
+	"bytes"
+	"mime"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"golang.org/x/net/html/charset"
+)
+
+// readLenient reads a push that readXML and readJSON cannot read, or whose Message
+// they read as another text than its MessageMD5 is of: text that has no place in
+// XML or JSON, escaped as if it had, or not escaped, in whatever encoding. Message
+// is taken out of the body and read in several ways; ok says that the MD5 proves
+// one of them. What is left of the body must be a notification to the strict
+// reader, so that leniency moves no field.
+func readLenient(format Format, h http.Header, body []byte) (fields map[string]string, message string, ok bool) {
+	for _, body := range encodings(format, h, body) {
+		start, end := jsonMessage(body)
+		texts, read := jsonTexts, readJSON
+		if format == XML {
+			start, end = xmlMessage(body)
+			texts, read = xmlTexts, readXML
+		}
+		if start < 0 {
+			continue
+		}
+		rest := append(bytes.Clone(body[:start]), body[end:]...)
+		fields, err := read(harmless(format, rest))
+		if placeholder, there := fields["Message"]; err != nil || !there || placeholder != "" {
+			continue
+		}
+		for _, text := range texts(body[start:end]) {
+			if strings.EqualFold(fields["MessageMD5"], md5Hex(string(text))) {
+				return fields, string(text), true
+			}
+		}
+	}
+	return nil, "", false
+}
+
+// declaration is the encoding in an XML declaration.
+var declaration = regexp.MustCompile(`^\s*<\?xml\s[^<>]*?(\sencoding\s*=\s*["']([^"'<>]*)["'])`)
+
+// encodings returns the body as UTF-8, without saying that it is something else:
+// as it came and, where it says that it is in another encoding, converted.
+func encodings(format Format, h http.Header, body []byte) [][]byte {
+	var labels []string
+	if _, parameters, err := mime.ParseMediaType(h.Get("Content-Type")); err == nil {
+		labels = append(labels, parameters["charset"])
+	}
+	if m := declaration.FindSubmatchIndex(body); format == XML && m != nil {
+		labels = append(labels, string(body[m[4]:m[5]]))
+		body = append(bytes.Clone(body[:m[2]]), body[m[3]:]...)
+	}
+	all := [][]byte{body}
+	for _, label := range labels {
+		e, name := charset.Lookup(label)
+		if e == nil || name == "utf-8" || strings.HasPrefix(name, "utf-16") {
+			continue // UTF-16 has been converted, or is not what this is
+		}
+		if converted, err := e.NewDecoder().Bytes(body); err == nil {
+			all = append(all, converted)
+		}
+	}
+	return all
+}
+
+// withoutMark returns the body without a byte order mark, as UTF-8 if the mark says
+// that it is UTF-16.
+func withoutMark(body []byte) []byte {
+	for mark, name := range map[string]string{"\xff\xfe": "utf-16le", "\xfe\xff": "utf-16be", "\xef\xbb\xbf": ""} {
+		rest, marked := bytes.CutPrefix(body, []byte(mark))
+		if !marked {
+			continue
+		}
+		if e, _ := charset.Lookup(name); e != nil {
+			if converted, err := e.NewDecoder().Bytes(rest); err == nil {
+				return converted
+			}
+		}
+		return rest
+	}
+	return body
+}
+
+// harmless replaces what has no place in XML or JSON, which a publisher's tag can
+// hold too, by U+FFFD.
+func harmless(format Format, body []byte) []byte {
+	body = bytes.Map(func(r rune) rune {
+		if hasNoPlace(r) {
+			return utf8.RuneError
+		}
+		return r
+	}, body) // which does the same with what is not UTF-8
+	if format != XML {
+		return body
+	}
+	return numeric.ReplaceAllFunc(body, func(reference []byte) []byte {
+		r, n := xmlReference(reference)
+		if n == 0 || hasNoPlace(r) {
+			return []byte("\ufffd")
+		}
+		return reference
+	})
+}
+
+// hasNoPlace finds the characters that XML does not have.
+func hasNoPlace(r rune) bool {
+	return r < ' ' && r != '\t' && r != '\n' && r != '\r' || r == 0xfffe || r == 0xffff || utf16.IsSurrogate(r)
+}
+
+var (
+	numeric  = regexp.MustCompile(`&#[0-9A-Za-z]*;`)
+	xmlStart = regexp.MustCompile(`<(?:[\w.-]+:)?Message(?:\s[^<>]*)?>`)
+	xmlEnd   = regexp.MustCompile(`</(?:[\w.-]+:)?Message\s*>`)
+	// A quotation mark within a JSON string is escaped, so this is no text.
+	jsonStart = regexp.MustCompile(`"Message"\s*:\s*"`)
+)
+
+// xmlMessage returns where the content of Message is: from the first start tag to
+// the last end tag, since the message itself may hold both. start is -1 if it is
+// nowhere.
+func xmlMessage(body []byte) (start, end int) {
+	first := xmlStart.FindIndex(body)
+	if first == nil {
+		return -1, -1
+	}
+	ends := xmlEnd.FindAllIndex(body[first[1]:], -1)
+	if ends == nil {
+		return -1, -1
+	}
+	return first[1], first[1] + ends[len(ends)-1][0]
+}
+
+// jsonMessage returns where the content of Message is, without its quotation
+// marks. start is -1 if it is nowhere.
+func jsonMessage(body []byte) (start, end int) {
+	first := jsonStart.FindIndex(body)
+	if first == nil {
+		return -1, -1
+	}
+	for i := first[1]; i < len(body); i++ {
+		switch body[i] {
+		case '\\':
+			i++
+		case '"':
+			return first[1], i
+		}
+	}
+	return -1, -1
+}
+
+// writers append the character that a reference stands for, in the ways that
+// senders mean it. They differ in half a surrogate pair, which no encoding has, and
+// in what is a byte. pairs says that two halves are one character.
+var writers = []struct {
+	pairs bool
+	write func(b []byte, r rune) []byte
+}{
+	{true, utf8.AppendRune},                              // U+FFFD for half a pair, as Go writes
+	{true, surrogates(func(rune) string { return "?" })}, // as Java writes
+	{true, surrogates(threeBytes)},                       // as Python writes on demand
+	{false, surrogates(threeBytes)},                      // as databases write what they call utf8
+	{true, func(b []byte, r rune) []byte { // as bytes that were taken for characters
+		if r < 0x100 {
+			return append(b, byte(r))
+		}
+		return utf8.AppendRune(b, r)
+	}},
+}
+
+func surrogates(text func(rune) string) func([]byte, rune) []byte {
+	return func(b []byte, r rune) []byte {
+		if utf16.IsSurrogate(r) {
+			return append(b, text(r)...)
+		}
+		return utf8.AppendRune(b, r)
+	}
+}
+
+func threeBytes(r rune) string {
+	return string([]byte{0xe0 | byte(r>>12), 0x80 | byte(r>>6)&0x3f, 0x80 | byte(r)&0x3f})
+}
+
+// xmlTexts returns what the content of an element can mean.
+func xmlTexts(content []byte) [][]byte {
+	all := [][]byte{content}
+	for _, w := range writers {
+		var text []byte
+		for rest := content; len(rest) > 0; {
+			before, markup, found := bytes.Cut(rest, []byte("<"))
+			text, rest = resolve(text, before, xmlReference, w.pairs, w.write), nil
+			if section, ok := bytes.CutPrefix(markup, []byte("![CDATA[")); ok {
+				before, rest, _ = bytes.Cut(section, []byte("]]>"))
+				text = append(text, before...)
+			} else if comment, ok := bytes.CutPrefix(markup, []byte("!--")); ok {
+				_, rest, _ = bytes.Cut(comment, []byte("-->"))
+			} else if instruction, ok := bytes.CutPrefix(markup, []byte("?")); ok {
+				_, rest, _ = bytes.Cut(instruction, []byte("?>"))
+			} else if found {
+				text, rest = append(text, '<'), markup
+			}
+		}
+		all = append(all, text)
+	}
+	return all
+}
+
+// jsonTexts returns what the content of a string can mean.
+func jsonTexts(content []byte) [][]byte {
+	all := [][]byte{content}
+	for _, w := range writers {
+		all = append(all, resolve(nil, content, jsonReference, w.pairs, w.write))
+	}
+	return all
+}
+
+// resolve appends content to text with its references written. reference returns
+// the character of the reference that a text begins with and its length, 0 if it
+// begins with none.
+func resolve(text, content []byte, reference func([]byte) (rune, int), pairs bool, write func([]byte, rune) []byte) []byte {
+	for len(content) > 0 {
+		r, n := reference(content)
+		if n == 0 {
+			text, content = append(text, content[0]), content[1:]
+			continue
+		}
+		content = content[n:]
+		if pairs && utf16.IsSurrogate(r) {
+			low, n := reference(content)
+			if pair := utf16.DecodeRune(r, low); n > 0 && pair != utf8.RuneError {
+				r, content = pair, content[n:]
+			}
+		}
+		text = write(text, r)
+	}
+	return text
+}
+
+var named = map[string]rune{"lt": '<', "gt": '>', "amp": '&', "quot": '"', "apos": '\''}
+
+// maxReference is how much of a text is read for a reference, in bytes: leading
+// zeros make one longer.
+const maxReference = 16
+
+// xmlReference returns the character of the reference that b begins with, one that
+// XML does not allow too, and its length.
+func xmlReference(b []byte) (rune, int) {
+	b = b[:min(len(b), maxReference)]
+	end := bytes.IndexByte(b, ';')
+	if end < 0 || b[0] != '&' {
+		return 0, 0
+	}
+	name := string(b[1:end])
+	if r, ok := named[name]; ok {
+		return r, end + 1
+	}
+	digits, ok := strings.CutPrefix(name, "#")
+	if !ok {
+		return 0, 0
+	}
+	base := 10
+	if strings.HasPrefix(digits, "x") || strings.HasPrefix(digits, "X") {
+		digits, base = digits[1:], 16
+	}
+	n, err := strconv.ParseUint(digits, base, 32)
+	if err != nil || n > utf8.MaxRune {
+		return 0, 0
+	}
+	return rune(n), end + 1
+}
+
+// escapes are the characters of JSON's short escapes.
+var escapes = map[byte]rune{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
+
+// jsonReference returns the character of the escape that b begins with, half a
+// surrogate pair too, and its length.
+func jsonReference(b []byte) (rune, int) {
+	if len(b) < 2 || b[0] != '\\' {
+		return 0, 0
+	}
+	if r, ok := escapes[b[1]]; ok {
+		return r, 2
+	}
+	if b[1] != 'u' || len(b) < 6 {
+		return 0, 0
+	}
+	n, err := strconv.ParseUint(string(b[2:6]), 16, 16)
+	if err != nil {
+		return 0, 0
+	}
+	return rune(n), 6
+}
