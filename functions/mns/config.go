@@ -2,6 +2,7 @@ package mns
 
 import (
 	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -41,8 +42,9 @@ type Config struct {
 	// ?token= too. The known certificate's key has 512 bits, so that a signature
 	// alone is weak evidence.
 	Secret string `env:"MNS_SECRET"`
-	// Body is what publishers do to the bodies of messages: raw or base64.
-	Body mns.Encoding `env:"MNS_BODY" envDefault:"raw"`
+	// Body is what publishers do to the bodies of messages, raw or base64, for each
+	// topic or subscription: raw,TOPIC=base64,TOPIC/SUBSCRIPTION=raw.
+	Body mns.Encodings `env:"MNS_BODY" envDefault:"raw"`
 }
 
 var (
@@ -62,6 +64,13 @@ func (c Config) Validate() error {
 	}
 	if c.Secret != "" && !secretForm.MatchString(c.Secret) {
 		errs = append(errs, errors.New("MNS_SECRET is not 16 to 128 letters, digits and -._~: create one with openssl rand -hex 32"))
+	}
+	for name := range c.Body {
+		topic, subscription, _ := strings.Cut(name, "/")
+		if topic != "" && len(c.Topics) > 0 && !slices.Contains(c.Topics, topic) ||
+			subscription != "" && len(c.Subscriptions) > 0 && !slices.Contains(c.Subscriptions, subscription) {
+			errs = append(errs, fmt.Errorf("MNS_BODY names %q, which may not push here: see MNS_TOPICS, MNS_SUBSCRIPTIONS", name))
+		}
 	}
 	return errors.Join(errs...)
 }

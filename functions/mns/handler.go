@@ -47,21 +47,21 @@ func New(cfg Config, v Verifier, s Store, log *slog.Logger) (http.Handler, error
 		policy: mns.Policy{
 			Owners: cfg.Owners, Topics: cfg.Topics, Subscriptions: cfg.Subscriptions, Unnamed: cfg.Secret != "",
 		},
-		encoding: cfg.Body,
-		verify:   v,
-		store:    s,
-		log:      log,
+		encodings: cfg.Body,
+		verify:    v,
+		store:     s,
+		log:       log,
 	}, nil
 }
 
 type handler struct {
-	project  string
-	secret   string
-	policy   mns.Policy
-	encoding mns.Encoding
-	verify   Verifier
-	store    Store
-	log      *slog.Logger
+	project   string
+	secret    string
+	policy    mns.Policy
+	encodings mns.Encodings
+	verify    Verifier
+	store     Store
+	log       *slog.Logger
 }
 
 // ServeHTTP removes the secret from the URL before the request is logged. The
@@ -123,7 +123,7 @@ func (h *handler) push(w http.ResponseWriter, r *http.Request, path string, secr
 	if err != nil {
 		return err
 	}
-	n, err := mns.Decode(r.Header, body, h.encoding)
+	n, err := mns.Decode(r.Header, body, h.encodings)
 	if err != nil {
 		return err
 	}

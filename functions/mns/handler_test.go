@@ -186,22 +186,36 @@ func TestKeysOfEverySize(t *testing.T) {
 	}
 }
 
+// TestBase64Bodies has one publisher that sends plain text, and a subscription whose
+// bodies are all plain.
 func TestBase64Bodies(t *testing.T) {
 	t.Parallel()
-	e := newEndpoint(t, Config{Body: mns.Base64}, quiet)
-	n := sample()
-	n.Message = "AP8="
-	n.MessageMD5 = fmt.Sprintf("%X", md5.Sum([]byte(n.Message)))
-	if w := e.serve(push(t, e.signer, "/", mnsfake.FormatXML, n)); w.Code != http.StatusCreated {
-		t.Fatalf("answered %d %s", w.Code, w.Body)
-	}
-	if got := string(e.stored(t)[0].Data); got != "\x00\xff" {
-		t.Errorf("stored %q", got)
-	}
-	n.Message = "not base64!"
-	n.MessageMD5 = fmt.Sprintf("%X", md5.Sum([]byte(n.Message)))
-	if w := e.serve(push(t, e.signer, "/", mnsfake.FormatXML, n)); w.Code != http.StatusBadRequest {
-		t.Errorf("answered %d %s", w.Code, w.Body)
+	for name, tt := range map[string]struct {
+		body         mns.Encodings
+		message      string
+		stored, mark string
+	}{
+		"base64":                {mns.Encodings{"": mns.Base64}, "AP8=", "\x00\xff", "base64"},
+		"not_base64":            {mns.Encodings{"": mns.Base64}, "not base64!", "not base64!", "raw"},
+		"raw_topic":             {mns.Encodings{"": mns.Base64, "MySampleTopic": mns.Raw}, "test", "test", ""},
+		"base64_topic":          {mns.Encodings{"MySampleTopic": mns.Base64}, "AP8=", "\x00\xff", "base64"},
+		"raw_subscription":      {mns.Encodings{"MySampleTopic": mns.Base64, "MySampleTopic/MySampleTopic-Sub": mns.Raw}, "test", "test", ""},
+		"base64_of_other_topic": {mns.Encodings{"Other": mns.Base64}, "test", "test", ""},
+	} {
+		for _, format := range formats {
+			t.Run(name+"_"+format, func(t *testing.T) {
+				t.Parallel()
+				e := newEndpoint(t, Config{Body: tt.body}, quiet)
+				n := sample()
+				n.Message, n.MessageMD5 = tt.message, fmt.Sprintf("%X", md5.Sum([]byte(tt.message)))
+				if w := e.serve(push(t, e.signer, "/", format, n)); w.Code != http.StatusCreated {
+					t.Fatalf("answered %d %s", w.Code, w.Body)
+				}
+				if m := e.stored(t)[0]; string(m.Data) != tt.stored || m.Attributes["mns-encoding"] != tt.mark {
+					t.Errorf("stored %q with %v, want %q and %q", m.Data, m.Attributes, tt.stored, tt.mark)
+				}
+			})
+		}
 	}
 }
 
@@ -608,7 +622,7 @@ func TestEnvironment(t *testing.T) {
 	t.Parallel()
 	good := map[string]string{
 		"GOOGLE_CLOUD_PROJECT": "p", "MNS_TOPIC_OWNERS": "1,2", "MNS_TOPICS": "t", "MNS_SUBSCRIPTIONS": "s",
-		"MNS_CERTIFICATE_PINS": strings.Repeat("aB", 32), "MNS_SECRET": secret, "MNS_BODY": "base64",
+		"MNS_CERTIFICATE_PINS": strings.Repeat("aB", 32), "MNS_SECRET": secret, "MNS_BODY": "base64,t/s=raw",
 	}
 	e, err := settings.Parse[environment](good)
 	if err != nil {
@@ -616,7 +630,7 @@ func TestEnvironment(t *testing.T) {
 	}
 	want := Config{
 		Project: "p", Owners: []string{"1", "2"}, Topics: []string{"t"}, Subscriptions: []string{"s"},
-		Pins: []string{strings.Repeat("aB", 32)}, Secret: secret, Body: mns.Base64,
+		Pins: []string{strings.Repeat("aB", 32)}, Secret: secret, Body: mns.Encodings{"": mns.Base64, "t/s": mns.Raw},
 	}
 	if diff := cmp.Diff(want, e.MNS); diff != "" || e.Config.Project != "p" {
 		t.Errorf("%+v: %s", e.Config, diff)
@@ -631,6 +645,10 @@ func TestEnvironment(t *testing.T) {
 		"short_secret":    {"MNS_SECRET", "0123456789abcde", "MNS_SECRET is not"},
 		"odd_secret":      {"MNS_SECRET", "0123456789abcdef/", "MNS_SECRET is not"},
 		"odd_body":        {"MNS_BODY", "hex", "MNS_BODY is not a valid"},
+		"twofold_body":    {"MNS_BODY", "raw,base64", "MNS_BODY is not a valid"},
+		"odd_body_topic":  {"MNS_BODY", "raw,t=hex", "MNS_BODY is not a valid"},
+		"foreign_topic":   {"MNS_BODY", "raw,u=base64", `MNS_BODY names "u"`},
+		"foreign_subscr":  {"MNS_BODY", "raw,t/u=base64", `MNS_BODY names "t/u"`},
 		"no_project":      {"GOOGLE_CLOUD_PROJECT", "", "GOOGLE_CLOUD_PROJECT"},
 	} {
 		t.Run(name, func(t *testing.T) {

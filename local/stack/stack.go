@@ -53,7 +53,7 @@ type Settings struct {
 	TTL               time.Duration `env:"INBOX_TTL" envDefault:"720h"`
 	VerificationToken string        `env:"PUBSUB_VERIFICATION_TOKEN"`
 	MNSSecret         string        `env:"MNS_SECRET"`
-	MNSBody           mns.Encoding  `env:"MNS_BODY" envDefault:"raw"`
+	MNSBody           mns.Encodings `env:"MNS_BODY" envDefault:"raw"`
 	PubSubEmulator    string        `env:"PUBSUB_EMULATOR_HOST"`
 	FirestoreEmulator string        `env:"FIRESTORE_EMULATOR_HOST"`
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,27 +30,54 @@ const (
 	Base64 Encoding = "base64"
 )
 
-// UnmarshalText sets e to the encoding with this name, for settings.
-func (e *Encoding) UnmarshalText(name []byte) error {
-	switch n := Encoding(name); n {
-	case Raw, Base64:
-		*e = n
-		return nil
+// Encodings says what the publishers of each topic do to bodies: its keys are
+// "TOPIC/SUBSCRIPTION", "TOPIC" and, for all others, "". Nil means Raw.
+type Encodings map[string]Encoding
+
+// UnmarshalText reads a setting such as "raw,TOPIC=base64,TOPIC/SUBSCRIPTION=raw":
+// an encoding for each name, and one without a name for all others.
+func (e *Encodings) UnmarshalText(setting []byte) error {
+	all := make(Encodings)
+	for item := range strings.SplitSeq(string(setting), ",") {
+		name, encoding, named := strings.Cut(item, "=")
+		if !named {
+			name, encoding = "", item
+		}
+		if named && !topicForm.MatchString(name) {
+			return fmt.Errorf("mns: %q is not a TOPIC or a TOPIC/SUBSCRIPTION", name)
+		}
+		if encoding != string(Raw) && encoding != string(Base64) {
+			return fmt.Errorf("mns: %q is neither %s nor %s", encoding, Raw, Base64)
+		}
+		if _, twice := all[name]; twice {
+			return fmt.Errorf("mns: %q comes twice", item)
+		}
+		all[name] = Encoding(encoding)
 	}
-	return fmt.Errorf("mns: %q is not a valid encoding; use %s or %s", name, Raw, Base64)
+	*e = all
+	return nil
 }
 
-// decode returns the body as it was before the publisher encoded it.
-func (e Encoding) decode(body []byte) ([]byte, error) {
-	if e != Base64 {
-		return body, nil
+// topicForm matches a topic's name, alone or with a subscription's.
+var topicForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,256}(?:/[A-Za-z0-9_-]{1,256})?$`)
+
+// decode sets n's Body to what the publisher had before encoding body, or to body
+// where that was not encoded.
+func (e Encodings) decode(n *Notification, body []byte) {
+	n.Body = body
+	encoding := e[""]
+	for _, name := range [...]string{n.TopicName, n.TopicName + "/" + n.SubscriptionName} {
+		if named, ok := e[name]; ok {
+			encoding = named
+		}
 	}
-	b := make([]byte, base64.StdEncoding.DecodedLen(len(body)))
-	n, err := base64.StdEncoding.Decode(b, body)
-	if err != nil {
-		return nil, malformed("the message is not base64")
+	if encoding != Base64 {
+		return
 	}
-	return b[:n], nil
+	n.Encoding = Raw
+	if decoded, err := base64.StdEncoding.AppendDecode(nil, body); err == nil {
+		n.Body, n.Encoding = decoded, Base64
+	}
 }
 
 // Format is the form of a subscription's pushes.
@@ -78,8 +106,11 @@ type Notification struct {
 	MessageTag string
 	// PublishTime has milliseconds; it is zero where the push does not have it.
 	PublishTime time.Time
-	// Body is the message's body, decoded.
+	// Body is the message's body, decoded where that is expected and it can be.
 	Body []byte
+	// Encoding is what Body was: Base64 where it was decoded, Raw where that was
+	// expected and it is as it came. It is empty where nothing was expected.
+	Encoding Encoding
 }
 
 // Headers of a SIMPLIFIED push, which always has the first.
@@ -102,7 +133,7 @@ const (
 //
 // A body is read strictly first. What has no place in XML or JSON, such as control
 // characters, is accepted where MessageMD5 proves how it is meant.
-func Decode(h http.Header, body []byte, e Encoding) (*Notification, error) {
+func Decode(h http.Header, body []byte, e Encodings) (*Notification, error) {
 	var fields map[string]string
 	var n Notification
 	var err error
@@ -142,7 +173,7 @@ func Decode(h http.Header, body []byte, e Encoding) (*Notification, error) {
 	return n.finish(fields["PublishTime"], []byte(message), e)
 }
 
-func decodeSimplified(h http.Header, body []byte, e Encoding) (*Notification, error) {
+func decodeSimplified(h http.Header, body []byte, e Encodings) (*Notification, error) {
 	n := &Notification{
 		Format:           Simplified,
 		TopicOwner:       h.Get(headerTopicOwner),
@@ -156,8 +187,8 @@ func decodeSimplified(h http.Header, body []byte, e Encoding) (*Notification, er
 	return n.finish(h.Get(headerPublishTime), body, e)
 }
 
-// finish checks the fields that all formats share and sets the time and the body.
-func (n *Notification) finish(publishTime string, body []byte, e Encoding) (*Notification, error) {
+// finish checks what all formats have in common and sets the time and the body.
+func (n *Notification) finish(publishTime string, body []byte, e Encodings) (*Notification, error) {
 	n.MessageTag = strings.ToValidUTF8(n.MessageTag, "\ufffd")
 	if len(n.MessageTag) > maxName {
 		return nil, malformed("the tag is too long")
@@ -177,10 +208,7 @@ func (n *Notification) finish(publishTime string, body []byte, e Encoding) (*Not
 		}
 		n.PublishTime = time.UnixMilli(ms).UTC()
 	}
-	var err error
-	if n.Body, err = e.decode(body); err != nil {
-		return nil, err
-	}
+	e.decode(n, body)
 	return n, nil
 }
 
@@ -345,6 +373,7 @@ func (n *Notification) Message(s Signer, path string) *inbox.Message {
 		"subscriber":        n.Subscriber,
 		"subscription-name": n.SubscriptionName,
 		"message-tag":       n.MessageTag,
+		"mns-encoding":      string(n.Encoding),
 	} {
 		if value != "" {
 			attributes[name] = value

@@ -75,6 +75,12 @@ func notification(format mns.Format, body, digest string) *mns.Notification {
 	}
 }
 
+// decoded returns n with what its body was, where base64 was expected.
+func decoded(n *mns.Notification, e mns.Encoding) *mns.Notification {
+	n.Encoding = e
+	return n
+}
+
 // md5Of is the MD5 of s as MNS writes it.
 func md5Of(s string) string { return fmt.Sprintf("%X", md5.Sum([]byte(s))) }
 
@@ -92,7 +98,7 @@ func TestDecodeKnownMD5(t *testing.T) {
 			{mns.JSON, typed("application/json"), jsonOf(`"`+message+`"`, digest, `"1463476245000"`)},
 			{mns.Simplified, simplifiedHeader(), message},
 		} {
-			got, err := mns.Decode(push.header, []byte(push.body), mns.Raw)
+			got, err := mns.Decode(push.header, []byte(push.body), nil)
 			if err != nil {
 				t.Errorf("%s: %v", push.format, err)
 				continue
@@ -113,7 +119,7 @@ func TestDecode(t *testing.T) {
 	for name, tt := range map[string]struct {
 		header http.Header
 		body   string
-		e      mns.Encoding
+		e      mns.Encoding // of all topics
 		want   *mns.Notification
 	}{
 		"xml_without_namespace":  {typed("text/xml"), strings.Replace(good, ` xmlns="http://mns.aliyuncs.com/doc/v1/"`, "", 1), "", notification(mns.XML, text, digest)},
@@ -134,7 +140,7 @@ func TestDecode(t *testing.T) {
 		"xml_line_ends_escaped":  {typed("text/xml"), xmlOf("a&#13;\nb&#xD;&#xA;", md5Of(crlf)), "", notification(mns.XML, crlf, md5Of(crlf))},
 		"xml_line_feeds":         {typed("text/xml"), xmlOf("a\nb\n", md5Of("a\nb\n")), "", notification(mns.XML, "a\nb\n", md5Of("a\nb\n"))},
 		"xml_empty_message":      {typed("text/xml"), xmlOf("", md5Of("")), "", notification(mns.XML, "", md5Of(""))},
-		"xml_base64":             {typed("text/xml"), xmlOf(encoded, md5Of(encoded)), mns.Base64, notification(mns.XML, "\x00\xffbinary", md5Of(encoded))},
+		"xml_base64":             {typed("text/xml"), xmlOf(encoded, md5Of(encoded)), mns.Base64, decoded(notification(mns.XML, "\x00\xffbinary", md5Of(encoded)), mns.Base64)},
 		"xml_base64_as_it_is":    {typed("text/xml"), xmlOf(encoded, md5Of(encoded)), mns.Raw, notification(mns.XML, encoded, md5Of(encoded))},
 		"json_time_is_number":    {typed("application/json;charset=utf-8"), jsonOf(`"`+text+`"`, digest, "1463476245000"), "", notification(mns.JSON, text, digest)},
 		"json_no_type":           {http.Header{}, " \n" + jsonOf(`"`+text+`"`, digest, "1463476245000"), "", notification(mns.JSON, text, digest)},
@@ -142,18 +148,18 @@ func TestDecode(t *testing.T) {
 		"json_called_text":       {typed("text/plain"), jsonOf(`"`+text+`"`, digest, "1463476245000"), "", notification(mns.JSON, text, digest)},
 		"json_escaped":           {typed("text/json"), jsonOf(`"<&>\"'\u00fc\t\n "`, md5Of(odd), "1463476245000"), "", notification(mns.JSON, odd, md5Of(odd))},
 		"json_unknown_members":   {typed("text/json"), `{"X":[{"TopicOwner":1}],` + jsonOf(`"`+text+`"`, digest, "1463476245000")[1:], "", notification(mns.JSON, text, digest)},
-		"json_base64":            {typed("application/json"), jsonOf(`"`+encoded+`"`, md5Of(encoded), "1463476245000"), mns.Base64, notification(mns.JSON, "\x00\xffbinary", md5Of(encoded))},
+		"json_base64":            {typed("application/json"), jsonOf(`"`+encoded+`"`, md5Of(encoded), "1463476245000"), mns.Base64, decoded(notification(mns.JSON, "\x00\xffbinary", md5Of(encoded)), mns.Base64)},
 		"simplified_binary":      {simplifiedHeader(), "\x00\xff", "", notification(mns.Simplified, "\x00\xff", md5Of("\x00\xff"))},
 		"simplified_empty":       {simplifiedHeader(), "", "", notification(mns.Simplified, "", md5Of(""))},
 		"simplified_looks_xml":   {simplifiedHeader(), good, "", notification(mns.Simplified, good, md5Of(good))},
-		"simplified_base64":      {simplifiedHeader(), encoded, mns.Base64, notification(mns.Simplified, "\x00\xffbinary", md5Of(encoded))},
+		"simplified_base64":      {simplifiedHeader(), encoded, mns.Base64, decoded(notification(mns.Simplified, "\x00\xffbinary", md5Of(encoded)), mns.Base64)},
 		"simplified_old": {http.Header{"X-Mns-Message-Id": {"1"}}, text, "", &mns.Notification{
 			Format: mns.Simplified, MessageID: "1", MessageMD5: digest, Body: []byte(text),
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := mns.Decode(tt.header, []byte(tt.body), tt.e)
+			got, err := mns.Decode(tt.header, []byte(tt.body), mns.Encodings{"": tt.e})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -189,7 +195,7 @@ func TestDecodeTags(t *testing.T) {
 		} {
 			t.Run(name+"_"+strings.ToLower(string(push.format)), func(t *testing.T) {
 				t.Parallel()
-				n, err := mns.Decode(push.header, []byte(push.body), mns.Raw)
+				n, err := mns.Decode(push.header, []byte(push.body), nil)
 				if !errors.Is(err, tt.want) {
 					t.Fatalf("error is %v, want %v", err, tt.want)
 				}
@@ -214,7 +220,7 @@ func TestDecodeRepairsLineEndsOfXMLOnly(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			n, err := mns.Decode(typed(tt.contentType), []byte(tt.body), mns.Raw)
+			n, err := mns.Decode(typed(tt.contentType), []byte(tt.body), nil)
 			if !errors.Is(err, mns.ErrMalformed) {
 				t.Errorf("read %+v, error is %v, want %v", n, err, mns.ErrMalformed)
 			}
@@ -222,26 +228,74 @@ func TestDecodeRepairsLineEndsOfXMLOnly(t *testing.T) {
 	}
 }
 
-func TestDecodeRefusesWhatIsNotBase64(t *testing.T) {
+// TestDecodeKeepsWhatIsNotBase64 has publishers that send plain text to a topic
+// whose bodies are expected to be base64.
+func TestDecodeKeepsWhatIsNotBase64(t *testing.T) {
 	t.Parallel()
-	_, err := mns.Decode(simplifiedHeader(), []byte("I am test message 0."), mns.Base64)
-	if !errors.Is(err, mns.ErrMalformed) {
-		t.Errorf("error is %v, want %v", err, mns.ErrMalformed)
+	for name, tt := range map[string]struct {
+		body, want string
+		e          mns.Encoding
+	}{
+		"text":             {"I am test message 0.", "I am test message 0.", mns.Raw},
+		"not_a_multiple":   {"hello", "hello", mns.Raw},
+		"url_alphabet":     {"_-8=", "_-8=", mns.Raw},
+		"text_after":       {"AP8=x", "AP8=x", mns.Raw},
+		"not_utf8":         {"\xff\x00", "\xff\x00", mns.Raw},
+		"empty":            {"", "", mns.Base64},
+		"text_that_is_too": {"test", "\xb5\xeb\x2d", mns.Base64},
+		"in_lines":         {"AP\r\n8=", "\x00\xff", mns.Base64},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n, err := mns.Decode(simplifiedHeader(), []byte(tt.body), mns.Encodings{"": mns.Base64})
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := n.Message(mns.Signer{}, "/")
+			if string(m.Data) != tt.want || m.Attributes["mns-encoding"] != string(tt.e) {
+				t.Errorf("stored %q with %v, want %q and %s", m.Data, m.Attributes, tt.want, tt.e)
+			}
+		})
 	}
 }
 
-func TestEncodingUnmarshalText(t *testing.T) {
+// TestEncodings has a setting for each topic, and what a body of MySampleTopic and
+// MySampleTopic-Sub is then.
+func TestEncodings(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]mns.Encoding{"raw": mns.Raw, "base64": mns.Base64} {
-		var e mns.Encoding
-		if err := e.UnmarshalText([]byte(text)); err != nil || e != want {
-			t.Errorf("%q: %q, %v", text, e, err)
+	for setting, want := range map[string]mns.Encoding{
+		"raw":                                    "",
+		"base64":                                 mns.Base64,
+		"raw,MySampleTopic=base64":               mns.Base64,
+		"MySampleTopic=base64,raw":               mns.Base64,
+		"MySampleTopic=base64":                   mns.Base64,
+		"Other=base64":                           "",
+		"mysampletopic=base64":                   "",
+		"base64,MySampleTopic=raw":               "",
+		"base64,MySampleTopic-Sub=raw":           mns.Base64,
+		"MySampleTopic/Other=base64":             "",
+		"raw=base64,base64=raw":                  "",
+		"MySampleTopic/MySampleTopic-Sub=base64": mns.Base64,
+		"MySampleTopic=base64,MySampleTopic/MySampleTopic-Sub=raw": "",
+		"MySampleTopic/MySampleTopic-Sub=base64,MySampleTopic=raw": mns.Base64,
+	} {
+		var e mns.Encodings
+		if err := e.UnmarshalText([]byte(setting)); err != nil {
+			t.Errorf("%q: %v", setting, err)
+			continue
+		}
+		n, err := mns.Decode(simplifiedHeader(), []byte("AP8="), e)
+		if err != nil || n.Encoding != want {
+			t.Errorf("%q: a body was %q, %v, want %q", setting, n.Encoding, err, want)
 		}
 	}
-	for _, text := range []string{"", "RAW", "hex"} {
-		var e mns.Encoding
-		if err := e.UnmarshalText([]byte(text)); err == nil {
-			t.Errorf("%q was taken", text)
+	for _, setting := range []string{
+		"", "RAW", "hex", "base64 ", "raw,", ",raw", "raw,raw", "raw,base64", "T=", "=raw", "T=hex", "T=raw,T=base64", "T=raw=raw",
+		"T/=raw", "/S=raw", "T/S/X=raw", "T =raw", "T= raw", "raw, T=raw", "raw;T=raw", "T=raw\n", strings.Repeat("t", 257) + "=raw",
+	} {
+		var e mns.Encodings
+		if err := e.UnmarshalText([]byte(setting)); err == nil {
+			t.Errorf("%q was accepted as %v", setting, e)
 		}
 	}
 }

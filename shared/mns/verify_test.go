@@ -70,7 +70,7 @@ func (e *endpoint) push(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	n, err := mns.Decode(r.Header, body, mns.Raw)
+	n, err := mns.Decode(r.Header, body, nil)
 	if err != nil {
 		return err
 	}
