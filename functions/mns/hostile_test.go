@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"example.com/pushinbox/local/mnsfake"
+	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/testkit/mnsattack"
 )
 
@@ -89,5 +90,52 @@ func TestRefusesWithNothingStored(t *testing.T) {
 	}
 	if n := len(e.stored(t)); n != 1 {
 		t.Errorf("%d messages were stored of one", n)
+	}
+}
+
+// TestStoresUnusualBodies sends to a real server what is not XML or JSON to the
+// letter, twice.
+func TestStoresUnusualBodies(t *testing.T) {
+	t.Parallel()
+	origin, err := mnsattack.NewOrigin(512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := newEndpoint(t, Config{}, quiet)
+	h, err := New(Config{Owners: []string{mnsfake.Owner}}, newVerifier(t, origin), e.store, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	want := make(map[string]mnsattack.Accepted)
+	for range 2 {
+		for _, push := range mnsattack.Unusual(origin.Target(server.URL, mnsfake.Owner)) {
+			want[push.MessageID] = push
+			resp, err := http.DefaultClient.Do(push.Request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != http.StatusCreated {
+				t.Errorf("%s: answered %d", push.Name, resp.StatusCode)
+			}
+		}
+	}
+	page, err := e.store.List(t.Context(), inbox.Query{PageSize: inbox.MaxPageSize})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range page.Messages() {
+		push := want[m.MessageID]
+		if string(m.Data) != push.Data || m.Attributes["message-tag"] != push.Tag {
+			t.Errorf("%s: stored %q with %q, want %q with tag %q", m.MessageID, m.Data, m.Attributes, push.Data, push.Tag)
+		}
+		if full := "accounts/" + mnsfake.Owner + "/topics/" + mnsattack.Topic + "/subscriptions/" + mnsattack.Subscription; m.Subscription != full {
+			t.Errorf("%s: stored as of %s", m.MessageID, m.Subscription)
+		}
+	}
+	if n := len(page.Messages()); n != len(want) || n < 70 {
+		t.Errorf("%d messages were stored of %d, want at least 70", n, len(want))
 	}
 }
