@@ -230,7 +230,7 @@ variable "message_retention" {
 }
 
 variable "mns" {
-  description = "Creates what the `mns` function needs, so that it can be deployed; null creates none of it. topic_owners are the IDs of the Alibaba Cloud accounts whose topics may push, topics and subscriptions the names that may; none means all. certificate_pins are SHA-256 digests of the signing certificates that are trusted; none means any at MNS's addresses. body is \"base64\" where publishers encode the bodies. MNS waits 5 seconds for an answer: sizes = { mns = { min_instances = 1 } } keeps it from waiting for a start."
+  description = "Creates what the `mns` function needs, so that it can be deployed; null creates none of it. topic_owners are the IDs of the Alibaba Cloud accounts whose topics may push, topics and subscriptions the names that may; none means all. certificate_pins are SHA-256 digests of the signing certificates that are trusted; none means any at MNS's addresses. body is \"base64\" where publishers encode the bodies, and can name topics and subscriptions: \"raw,TOPIC=base64,TOPIC/SUBSCRIPTION=raw\". MNS waits 5 seconds for an answer: sizes = { mns = { min_instances = 1 } } keeps it from waiting for a start."
   type = object({
     body             = optional(string, "raw")
     certificate_pins = optional(list(string), [])
@@ -253,8 +253,8 @@ variable "mns" {
     error_message = "mns.certificate_pins must be SHA-256 digests of 64 hex digits."
   }
   validation {
-    condition     = contains(["raw", "base64"], try(var.mns.body, "raw"))
-    error_message = "mns.body must be \"raw\" or \"base64\"."
+    condition     = can(regex("^((|[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)?=)(raw|base64)(,|$))+$", try(var.mns.body, "raw"))) && !endswith(try(var.mns.body, "raw"), ",")
+    error_message = "mns.body must be \"raw\" or \"base64\", for a topic \"TOPIC=base64\", for a subscription \"TOPIC/SUBSCRIPTION=base64\", or several of these with commas alone between them."
   }
 }
 

@@ -2,6 +2,7 @@ package mns
 
 import (
 	"bytes"
+	"iter"
 	"mime"
 	"net/http"
 	"regexp"
@@ -22,10 +23,10 @@ import (
 func readLenient(format Format, h http.Header, body []byte) (fields map[string]string, message string, ok bool) {
 	for _, body := range encodings(format, h, body) {
 		start, end := jsonMessage(body)
-		texts, read := jsonTexts, readJSON
+		meanings, read := jsonTexts, readJSON
 		if format == XML {
 			start, end = xmlMessage(body)
-			texts, read = xmlTexts, readXML
+			meanings, read = xmlTexts, readXML
 		}
 		if start < 0 {
 			continue
@@ -35,7 +36,7 @@ func readLenient(format Format, h http.Header, body []byte) (fields map[string]s
 		if placeholder, there := fields["Message"]; err != nil || !there || placeholder != "" {
 			continue
 		}
-		for _, text := range texts(body[start:end]) {
+		for text := range meanings(body[start:end]) {
 			if strings.EqualFold(fields["MessageMD5"], md5Hex(string(text))) {
 				return fields, string(text), true
 			}
@@ -156,13 +157,16 @@ func jsonMessage(body []byte) (start, end int) {
 	return -1, -1
 }
 
-// writers append the character that a reference stands for, in the ways that
-// senders mean it. They differ in half a surrogate pair, which no encoding has, and
-// in what is a byte. pairs says that two halves are one character.
-var writers = []struct {
+// writer appends the character that a reference stands for. pairs says that the two
+// halves of a surrogate pair are one character.
+type writer struct {
 	pairs bool
 	write func(b []byte, r rune) []byte
-}{
+}
+
+// writers are the ways that senders mean a reference. They differ in half a
+// surrogate pair, which no encoding has, and in what is a byte.
+var writers = []writer{
 	{true, utf8.AppendRune},                              // U+FFFD for half a pair, as Go writes
 	{true, surrogates(func(rune) string { return "?" })}, // as Java writes
 	{true, surrogates(threeBytes)},                       // as Python writes on demand
@@ -188,14 +192,13 @@ func threeBytes(r rune) string {
 	return string([]byte{0xe0 | byte(r>>12), 0x80 | byte(r>>6)&0x3f, 0x80 | byte(r)&0x3f})
 }
 
-// xmlTexts returns what the content of an element can mean.
-func xmlTexts(content []byte) [][]byte {
-	all := [][]byte{content}
-	for _, w := range writers {
-		var text []byte
+// xmlTexts yields what the content of an element can mean, one at a time.
+func xmlTexts(content []byte) iter.Seq[[]byte] {
+	return texts(content, func(w writer) []byte {
+		text := make([]byte, 0, len(content))
 		for rest := content; len(rest) > 0; {
 			before, markup, found := bytes.Cut(rest, []byte("<"))
-			text, rest = resolve(text, before, xmlReference, w.pairs, w.write), nil
+			text, rest = resolve(text, before, xmlReference, w), nil
 			if section, ok := bytes.CutPrefix(markup, []byte("![CDATA[")); ok {
 				before, rest, _ = bytes.Cut(section, []byte("]]>"))
 				text = append(text, before...)
@@ -207,24 +210,35 @@ func xmlTexts(content []byte) [][]byte {
 				text, rest = append(text, '<'), markup
 			}
 		}
-		all = append(all, text)
-	}
-	return all
+		return text
+	})
 }
 
-// jsonTexts returns what the content of a string can mean.
-func jsonTexts(content []byte) [][]byte {
-	all := [][]byte{content}
-	for _, w := range writers {
-		all = append(all, resolve(nil, content, jsonReference, w.pairs, w.write))
+// jsonTexts yields what the content of a string can mean, one at a time.
+func jsonTexts(content []byte) iter.Seq[[]byte] {
+	return texts(content, func(w writer) []byte {
+		return resolve(make([]byte, 0, len(content)), content, jsonReference, w)
+	})
+}
+
+// texts yields the content as it is and as each writer makes it.
+func texts(content []byte, read func(writer) []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		if !yield(content) {
+			return
+		}
+		for _, w := range writers {
+			if !yield(read(w)) {
+				return
+			}
+		}
 	}
-	return all
 }
 
 // resolve appends content to text with its references written. reference returns
 // the character of the reference that a text begins with and its length, 0 if it
 // begins with none.
-func resolve(text, content []byte, reference func([]byte) (rune, int), pairs bool, write func([]byte, rune) []byte) []byte {
+func resolve(text, content []byte, reference func([]byte) (rune, int), w writer) []byte {
 	for len(content) > 0 {
 		r, n := reference(content)
 		if n == 0 {
@@ -232,13 +246,13 @@ func resolve(text, content []byte, reference func([]byte) (rune, int), pairs boo
 			continue
 		}
 		content = content[n:]
-		if pairs && utf16.IsSurrogate(r) {
+		if w.pairs && utf16.IsSurrogate(r) {
 			low, n := reference(content)
 			if pair := utf16.DecodeRune(r, low); n > 0 && pair != utf8.RuneError {
 				r, content = pair, content[n:]
 			}
 		}
-		text = write(text, r)
+		text = w.write(text, r)
 	}
 	return text
 }
@@ -252,9 +266,11 @@ const maxReference = 16
 // xmlReference returns the character of the reference that b begins with, one that
 // XML does not allow too, and its length.
 func xmlReference(b []byte) (rune, int) {
-	b = b[:min(len(b), maxReference)]
-	end := bytes.IndexByte(b, ';')
-	if end < 0 || b[0] != '&' {
+	if len(b) == 0 || b[0] != '&' {
+		return 0, 0
+	}
+	end := bytes.IndexByte(b[:min(len(b), maxReference)], ';')
+	if end < 0 {
 		return 0, 0
 	}
 	name := string(b[1:end])

@@ -83,14 +83,14 @@ run "narrowed" {
       topics           = ["orders", "returns"]
       subscriptions    = ["orders-Sub"]
       certificate_pins = ["3f7edc3c7b871726fc961494a4f264d5403084f129c78bf6ef84672482e3e103"]
-      body             = "base64"
+      body             = "base64,orders=raw"
     }
     mns_secret = "0123456789abcdef0123456789abcdef"
   }
 
   assert {
     condition = { for k, v in output.functions["mns"].environment : k => v if startswith(k, "MNS_") } == {
-      MNS_BODY             = "base64"
+      MNS_BODY             = "base64,orders=raw"
       MNS_CERTIFICATE_PINS = "3f7edc3c7b871726fc961494a4f264d5403084f129c78bf6ef84672482e3e103"
       MNS_SUBSCRIPTIONS    = "orders-Sub"
       MNS_TOPICS           = "orders,returns"
