@@ -194,7 +194,7 @@ func threeBytes(r rune) string {
 
 // xmlTexts yields what the content of an element can mean, one at a time.
 func xmlTexts(content []byte) iter.Seq[[]byte] {
-	return texts(content, func(w writer) []byte {
+	return texts(content, "&#", func(w writer) []byte {
 		text := make([]byte, 0, len(content))
 		for rest := content; len(rest) > 0; {
 			before, markup, found := bytes.Cut(rest, []byte("<"))
@@ -216,19 +216,20 @@ func xmlTexts(content []byte) iter.Seq[[]byte] {
 
 // jsonTexts yields what the content of a string can mean, one at a time.
 func jsonTexts(content []byte) iter.Seq[[]byte] {
-	return texts(content, func(w writer) []byte {
+	return texts(content, `\u`, func(w writer) []byte {
 		return resolve(make([]byte, 0, len(content)), content, jsonReference, w)
 	})
 }
 
-// texts yields the content as it is and as each writer makes it.
-func texts(content []byte, read func(writer) []byte) iter.Seq[[]byte] {
+// texts yields the content as it is and as each writer makes it: the first one alone
+// where there are no numeric references, which begin like this.
+func texts(content []byte, numeric string, read func(writer) []byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		if !yield(content) {
 			return
 		}
 		for _, w := range writers {
-			if !yield(read(w)) {
+			if !yield(read(w)) || !bytes.Contains(content, []byte(numeric)) {
 				return
 			}
 		}
