@@ -48,11 +48,11 @@ const (
 	// answer, and refusalPause after its answer was not a usable certificate.
 	retryPause   = 5 * time.Second
 	refusalPause = time.Minute
-	// maxAddresses is how many certificates are kept, and how many failures each
+	// maxAddresses is how many certificates are cached, and how many failures each
 	// lane remembers.
 	maxAddresses = 64
 	// maxHosts is how many hosts are known at most, and maxLanes more than there can
-	// be lanes: two of each known host, one of each certificate that is kept, and
+	// be lanes: two of each known host, one of each certificate that is cached, and
 	// that of the strangers.
 	maxHosts = 64
 	maxLanes = 256
@@ -161,7 +161,7 @@ type certificates struct {
 	transport http.RoundTripper
 	now       func() time.Time
 	pins      map[string]bool
-	known     *lru.Cache[string, kept]
+	known     *lru.Cache[string, cached]
 	flight    singleflight.Group
 
 	mu    sync.Mutex
@@ -215,7 +215,7 @@ func newCertificates(transport http.RoundTripper, now func() time.Time, pins []s
 		c.transport = http.DefaultTransport
 	}
 	var err1, err2 error
-	c.known, err1 = lru.New[string, kept](maxAddresses)
+	c.known, err1 = lru.New[string, cached](maxAddresses)
 	c.lanes, err2 = lru.New[string, *lane](maxLanes)
 	return c, errors.Join(err1, err2)
 }
@@ -332,7 +332,7 @@ func (c *certificates) refresh(address string, l *lane) (*certificate, error) {
 	}
 	l.failures.Remove(address)
 	c.learn(address)
-	c.known.Add(address, kept{cert, now.Add(freshFor), now.Add(freshFor + staleFor)})
+	c.known.Add(address, cached{cert, now.Add(freshFor), now.Add(freshFor + staleFor)})
 	return cert, nil
 }
 
