@@ -71,7 +71,8 @@ func TestAccessible(t *testing.T) {
 		s.stored(t, i+1)
 	}
 	s.push(t, "projects/p/subscriptions/other", "1", "pushed by hand")
-	all := s.stored(t, 4)
+	s.pushBody(t, `{"message": "which cannot be decoded"`)
+	all := s.stored(t, 5)
 	for _, name := range []string{"light", "dark"} {
 		for _, size := range []size{desk, phone} {
 			w := s.open(t, size, theme(name))
@@ -107,7 +108,7 @@ func TestAccessible(t *testing.T) {
 			e.live()
 			w = e
 			run("empty list")
-			if ran != 8 {
+			if ran != 9 {
 				t.Errorf("axe ran %d times", ran)
 			}
 		}

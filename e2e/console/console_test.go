@@ -248,6 +248,33 @@ func TestReplay(t *testing.T) {
 
 // TestLostConnection cuts the line while messages go on arriving, again and
 // again: the window says so, comes back by itself, and has every message once.
+// TestQuarantine finds the one message that could not be decoded and replays it, with
+// the keyboard.
+func TestQuarantine(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.push(t, "projects/p/subscriptions/s", "1", "good")
+	s.pushBody(t, "which cannot be decoded {")
+	s.stored(t, 2)
+	w := s.open(t, phone)
+	w.live()
+	w.do(chromedp.Focus("input[name=quarantined]"), chromedp.KeyEvent(" "), chromedp.KeyEvent(kb.Enter))
+	w.until(`location.search.includes("quarantined=true")`)
+	w.live()
+	w.until(`document.querySelectorAll("#rows tr").length === 1`)
+	// The filtered feed leaves other messages out.
+	s.push(t, "projects/p/subscriptions/s", "2", "good")
+	s.pushBody(t, "another that cannot be decoded {")
+	w.until(`document.querySelectorAll("#rows .tag.quarantined").length === 2 && document.querySelectorAll("#rows tr").length === 2`)
+	w.do(chromedp.Click("#rows tr:last-child a"))
+	w.until(`document.querySelector("#quarantined")?.textContent.includes("unknown-form")`)
+	w.do(chromedp.Click("#replay"))
+	w.until(`document.querySelector("dialog").open`)
+	w.do(chromedp.KeyEvent(kb.Enter))
+	w.until(`document.querySelector("#replay-result").textContent.startsWith("Published again")`)
+	s.stored(t, 5)
+}
+
 func TestLostConnection(t *testing.T) {
 	t.Parallel()
 	s := start(t)

@@ -174,6 +174,12 @@ func (s *server) push(t testing.TB, subscription, messageID, data string) {
 	t.Helper()
 	body := fmt.Sprintf(`{"subscription": %q, "message": {"messageId": %q, "publishTime": "2026-11-01T10:00:00Z", "data": %q}}`,
 		subscription, messageID, base64.StdEncoding.EncodeToString([]byte(data)))
+	s.pushBody(t, body)
+}
+
+// pushBody is push of any body, which need not be a push.
+func (s *server) pushBody(t testing.TB, body string) {
+	t.Helper()
 	r, err := http.NewRequest(http.MethodPost, s.base+"/receive", strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
