@@ -50,7 +50,11 @@ func (s *Stack) startCalendar(ctx context.Context) error {
 		return dataError(o.Data, err)
 	}
 	s.onClose("the calendars' state", state.Close)
-	service, err := gcal.NewService(ctx, option.WithEndpoint(s.URL+googlePath+"/"), option.WithHTTPClient(&http.Client{}))
+	client := &http.Client{}
+	if s.Key != nil {
+		client.Transport = keyTransport{s.Key}
+	}
+	service, err := gcal.NewService(ctx, option.WithEndpoint(s.URL+googlePath+"/"), option.WithHTTPClient(client))
 	if err != nil {
 		return err
 	}
@@ -120,14 +124,14 @@ func endLeases(ctx context.Context, state calendar.State) error {
 // mountGoogle serves the stand-in by the API's own paths.
 func (s *Stack) mountGoogle(google *calendarfake.Server) {
 	at := func(pattern, prefix, path string) {
-		s.mux.Handle(pattern, Guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.handle(pattern, s.keyed(jsonBodies(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if id := r.PathValue("calendar"); id != "" {
 				google.AddCalendar(id)
 			}
 			r = r.Clone(r.Context())
 			r.URL.Path, r.URL.RawPath = path+strings.TrimPrefix(r.URL.Path, prefix), ""
 			google.ServeHTTP(w, r)
-		})))
+		}))))
 	}
 	at(googlePath+"/", googlePath, "")
 	// The first event creates its calendar.

@@ -54,10 +54,11 @@ func (s *Stack) startMNS(context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.mux.Handle(MNSFunction, function) // MNS signs the path as it is
-	s.mux.Handle(MNSFunction+"/", function)
-	s.mux.Handle(MNSPath+"/", Guard(http.StripPrefix(MNSPath, service)))
-	s.mux.Handle("POST "+SignPath, Guard(sign(signer)))
+	s.handle(MNSFunction, function) // MNS signs the path as it is
+	s.handle(MNSFunction+"/", function)
+	// Its clients sign with an AccessKey in the header where a key would stand.
+	s.handle(MNSPath+"/", http.StripPrefix(MNSPath, service))
+	s.handle("POST "+SignPath, s.keyed(jsonBodies(sign(signer))))
 	s.background("the pushing of MNS", service.Run)
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -25,47 +24,12 @@ const (
 	iapHeader   = "X-Goog-Iap-Jwt-Assertion"
 )
 
-// Guard refuses with 403 a request whose Host is not this machine or that another
-// site had the browser send. Any web page could otherwise use what a local run
-// gives without a credential.
-func Guard(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		site, origin := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Origin")
-		u, err := url.Parse(origin)
-		detail := ""
-		switch {
-		case !IsLoopback(r.Host):
-			detail = "open this address as 127.0.0.1 or localhost"
-		case site != "" && site != "same-origin" && site != "none":
-			detail = "the request comes from another site; if you followed a link, type its address instead"
-		case origin != "" && (err != nil || u.Host != r.Host):
-			detail = "the request comes from another site"
-		default:
-			next.ServeHTTP(w, r)
-			return
-		}
-		httpapi.WriteError(w, problem.New(http.StatusForbidden, detail))
-	})
-}
-
-// IsLoopback reports whether host, with or without a port, is this machine.
-func IsLoopback(host string) bool {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	if host == "localhost" {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
-}
-
 // signIn does what the Identity-Aware Proxy does in production: it signs the
 // developer in. A request that brings its own ID token goes through as it is, so
 // that the console's other way in can be tried.
-func signIn(issuer *pushfake.Issuer, console http.Handler) http.Handler {
-	signed := Guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		assertion, err := issuer.IAPAssertion(map[string]any{"aud": iapAudience, "email": Developer, "sub": "accounts.google.com:1"})
+func (s *Stack) signIn(console http.Handler) http.Handler {
+	signed := s.keyed(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		assertion, err := s.issuer.IAPAssertion(map[string]any{"aud": iapAudience, "email": Developer, "sub": "accounts.google.com:1"})
 		if err != nil {
 			httpapi.WriteError(w, err)
 			return
@@ -75,12 +39,20 @@ func signIn(issuer *pushfake.Issuer, console http.Handler) http.Handler {
 	}))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Header.Del(iapHeader)
-		if r.Header.Get("Authorization") != "" {
+		if r.Header.Get("Authorization") != "" && (s.Key == nil || !s.Key.hasHeader(r)) {
 			console.ServeHTTP(w, r)
 		} else {
 			signed.ServeHTTP(w, r)
 		}
 	})
+}
+
+// keyed has h want the key where there is one.
+func (s *Stack) keyed(h http.Handler) http.Handler {
+	if s.Key == nil {
+		return h
+	}
+	return s.Key.Require(h)
 }
 
 // tokens serves GET /local/token: an ID token for one of the functions, with
@@ -92,7 +64,7 @@ func tokens(issuer *pushfake.Issuer, base string) http.Handler {
 		"console":  {"aud": base + "/", "email": Developer},
 		"calendar": {"aud": base + "/calendar", "email": Developer},
 	}
-	return Guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		values := r.URL.Query()
 		target := values.Get("for")
 		if target == "" {
@@ -116,7 +88,7 @@ func tokens(issuer *pushfake.Issuer, base string) http.Handler {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("Cache-Control", "no-store")
 		fmt.Fprintln(w, token)
-	}))
+	})
 }
 
 // certs serves GET /local/certs: the public keys of the tokens, for code in

@@ -1,8 +1,8 @@
 // Package stack is all of Push Inbox on one machine, in one process: a Pub/Sub
 // that pushes signed, stand-ins for Google Calendar and Alibaba MNS, and the
 // functions, each built by the constructor that production uses. Only the keys
-// are those of a local issuer. It listens on 127.0.0.1 and is for development
-// and tests, never for production.
+// are those of a local issuer. It listens on loopback, unless it is told another
+// address, and is for development and tests, never for production.
 package stack
 
 import (
@@ -13,10 +13,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -35,6 +37,7 @@ import (
 	"example.com/pushinbox/local/boltinbox"
 	"example.com/pushinbox/local/mnsfake"
 	"example.com/pushinbox/local/pushfake"
+	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 	"example.com/pushinbox/shared/mns"
@@ -71,6 +74,12 @@ type Options struct {
 	Settings
 	// Port is the port of the functions; 0 chooses a free one.
 	Port int
+	// Host is the address to listen at besides loopback. Unless it is one of
+	// loopback's, the console and what gives credentials want a key.
+	Host netip.Addr
+	// HostNames are names of this machine, besides loopback's, that requests may be
+	// sent to.
+	HostNames []string
 	// Data is the directory of the files. It is created when it does not exist.
 	Data string
 	// Pushes has the settings of the inbox's push subscription; names, topic and
@@ -86,6 +95,8 @@ type Options struct {
 const (
 	// requestGrace is how long Close waits for requests that are under way.
 	requestGrace = 3 * time.Second
+	// keyFile is the file in the data directory that holds the key's header.
+	keyFile = "console.key"
 	// closeLimit is how long Close waits for each part.
 	closeLimit = 10 * time.Second
 )
@@ -98,6 +109,9 @@ type Stack struct {
 	PubSub, Inbox string
 	// Pushes is the inbox's push subscription as it is in force.
 	Pushes *pubsubpb.Subscription
+	// Key is what the console and /local/token want, or nil where they are open: to
+	// every account of this machine, as emulators are.
+	Key *Key
 
 	options  Options
 	mux      *http.ServeMux
@@ -116,20 +130,29 @@ type closer struct {
 
 // Start starts everything. ctx bounds the starting only; Close ends what runs.
 func Start(ctx context.Context, o Options) (_ *Stack, err error) {
-	s := &Stack{options: o, mux: http.NewServeMux(), failed: make(chan error, 1)}
+	s := &Stack{options: o, mux: http.NewServeMux(), failed: make(chan error, 3)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
 		}
 	}()
 	// The port comes first: it tells soonest that another run has it.
-	listener, err := s.listen("port", o.Port)
+	listeners, err := s.listen("port", o.Port)
 	if err != nil {
 		return nil, err
 	}
-	s.URL = "http://" + listener.Addr().String()
+	s.URL = fmt.Sprintf("http://127.0.0.1:%d", listeners[0].Addr().(*net.TCPAddr).Port)
 	if err := os.MkdirAll(o.Data, 0o700); err != nil {
 		return nil, dataError(o.Data, err)
+	}
+	door := Door{Hosts: o.HostNames}
+	if o.Host.IsValid() && !o.Host.IsLoopback() {
+		if s.Key, err = NewKey(o.Data, keyFile); err != nil {
+			return nil, dataError(o.Data, err)
+		}
+		s.onClose(keyFile, s.Key.Close)
+		s.mux.Handle(loginPath, s.Key.Require(http.NotFoundHandler()))
+		door = Door{Hosts: append(slices.Clone(o.HostNames), s.Key.Name), OwnAddress: true}
 	}
 	if s.issuer, err = pushfake.NewIssuer(nil); err != nil {
 		return nil, err
@@ -142,17 +165,20 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	}
 	// The pushing starts after the server and ends before it, so that every push
 	// is answered. Until serve, connections wait.
-	serve := s.server(listener)
+	serve := s.server(listeners, door.Guard(s.mux))
 	for _, start := range []func(context.Context) error{s.startInbox, s.startCalendar, s.startMNS} {
 		if err := start(ctx); err != nil {
 			return nil, err
 		}
 	}
-	s.mux.Handle("GET /local/token", tokens(s.issuer, s.URL))
-	s.mux.Handle("GET /local/certs", certs(s.issuer))
+	s.handle("GET /local/token", s.keyed(tokens(s.issuer, s.URL)))
+	s.handle("GET /local/certs", certs(s.issuer))
 	serve()
 	return s, nil
 }
+
+// Login returns the address that signs a browser in, where there is a key.
+func (s *Stack) Login() string { return s.Key.Login(strings.TrimPrefix(s.URL, "http://")) }
 
 // Wait waits until ctx ends, or until the server fails, whose error it returns.
 func (s *Stack) Wait(ctx context.Context) error {
@@ -195,38 +221,40 @@ func (s *Stack) background(part string, f func(context.Context)) {
 	s.onClose(part, func() error { cancel(); <-done; return nil })
 }
 
-// listen listens on a port of 127.0.0.1 that the flag chooses.
-func (s *Stack) listen(flag string, port int) (net.Listener, error) {
-	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+// listen listens on a port that the flag chooses.
+func (s *Stack) listen(flag string, port int) ([]net.Listener, error) {
+	listeners, err := Listen(s.options.Host, port)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("port %d is taken; stop what listens there, or choose another with --%s", port, flag)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot listen on port %d: %w; choose another with --%s", port, err, flag)
+		return nil, fmt.Errorf("port %d: %w; choose another with --%s", port, err, flag)
 	}
-	s.onClose("--"+flag, func() error { _ = listener.Close(); return nil }) // its server may have closed it
-	return listener, nil
+	s.onClose("--"+flag, func() error {
+		for _, l := range listeners {
+			_ = l.Close() // its server may have closed it
+		}
+		return nil
+	})
+	return listeners, nil
 }
 
-// server returns what starts to serve the functions.
-func (s *Stack) server(listener net.Listener) (serve func()) {
+// server returns what starts to serve h.
+func (s *Stack) server(listeners []net.Listener, h http.Handler) (serve func()) {
 	serving, endServing := context.WithCancel(context.Background())
 	// silent has the connections over which nothing was asked yet. Browsers open
 	// some ahead of use, and Shutdown waits five seconds for each.
 	var silent sync.Map
-	server := &http.Server{
-		Handler: s.mux,
-		ConnState: func(c net.Conn, state http.ConnState) {
-			if state == http.StateNew {
-				silent.Store(c, nil)
-			} else {
-				silent.Delete(c)
-			}
-		},
-		ReadHeaderTimeout: 10 * time.Second,
-		ErrorLog:          slog.NewLogLogger(s.log("http").Handler(), slog.LevelWarn),
-		BaseContext:       func(net.Listener) context.Context { return serving },
+	server := httpapi.NewServer(h)
+	server.ConnState = func(c net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			silent.Store(c, nil)
+		} else {
+			silent.Delete(c)
+		}
 	}
+	server.ErrorLog = slog.NewLogLogger(s.log("http").Handler(), slog.LevelWarn)
+	server.BaseContext = func(net.Listener) context.Context { return serving }
 	server.RegisterOnShutdown(func() {
 		endServing() // live tails do not end by themselves
 		for c := range silent.Range {
@@ -241,7 +269,11 @@ func (s *Stack) server(listener net.Listener) (serve func()) {
 		}
 		return nil
 	})
-	return func() { go func() { s.failed <- server.Serve(listener) }() }
+	return func() {
+		for _, l := range listeners {
+			go func() { s.failed <- server.Serve(l) }()
+		}
+	}
 }
 
 // log returns the logger of a part.
@@ -249,9 +281,12 @@ func (s *Stack) log(part string) *slog.Logger { return s.options.Log.With("in", 
 
 // mount serves a function under path, which it does not see.
 func (s *Stack) mount(path string, function http.Handler) {
-	s.mux.Handle(path, http.StripPrefix(path, function))
-	s.mux.Handle(path+"/", http.StripPrefix(path, function))
+	s.handle(path, http.StripPrefix(path, function))
+	s.handle(path+"/", http.StripPrefix(path, function))
 }
+
+// handle serves what only programs use; all but the console is.
+func (s *Stack) handle(pattern string, h http.Handler) { s.mux.Handle(pattern, programs(h)) }
 
 func (s *Stack) openInbox(ctx context.Context) (err error) {
 	o := s.options
@@ -311,7 +346,7 @@ func (s *Stack) startInbox(ctx context.Context) error {
 	}
 	s.mount("/publish", publishing)
 	s.mount("/receive", receiving)
-	s.mux.Handle("/", signIn(s.issuer, reading))
+	s.mux.Handle("/", s.signIn(reading))
 	return nil
 }
 

@@ -22,9 +22,9 @@ const syncTimeout = 10 * time.Minute
 
 // operator calls the function calendar.
 type operator struct {
-	url, token string
-	local      bool
-	port       int
+	url, tokenFile string
+	local          bool
+	port           int
 }
 
 func newCalendar() *cobra.Command {
@@ -43,13 +43,13 @@ with the calendar "demo". --url means the deployed function; give it a token of
 an account that is among its operators.`,
 		Example: `  pushinbox calendar watch --local demo
   pushinbox calendar list --local
-  pushinbox calendar watch --url https://calendar-123.europe-west1.run.app --token "$TOKEN" rooms@example.com`,
+  pushinbox calendar watch --url https://calendar-123.europe-west1.run.app --token-file token.txt rooms@example.com`,
 	}
 	flags := cmd.PersistentFlags()
 	flags.BoolVar(&o.local, "local", false, "call the running pushinbox local")
 	portFlag(flags, &o.port, "the port of the running pushinbox local")
 	flags.StringVar(&o.url, "url", "", "call the function deployed here")
-	flags.StringVar(&o.token, "token", "", "an operator's Google ID token, for --url")
+	tokenFlags(flags, &o.tokenFile, "a file with an operator's Google ID token, for --url; "+envIDToken+" by default")
 	cmd.AddCommand(
 		operation(&o, "watch CALENDAR", "Watch a calendar, and report what is in it",
 			`  pushinbox calendar watch --local demo
@@ -142,8 +142,12 @@ func (o *operator) client(ctx context.Context) (*client, error) {
 		address = fmt.Sprintf("http://127.0.0.1:%d/calendar", o.port)
 	}
 	c, err := newClient("url", address)
-	if err == nil {
-		err = c.authorize(ctx, o.token, "calendar", "OPERATOR", address)
+	switch {
+	case err != nil:
+	case o.local && o.tokenFile == "":
+		c.token, err = c.local().localToken(ctx, url.Values{"for": {"calendar"}})
+	default:
+		err = c.authorize(ctx, o.tokenFile, "calendar", "OPERATOR", address)
 	}
 	return c, err
 }

@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -77,6 +79,7 @@ func (r *running) edit(t *testing.T, method, path, body string, status int) map[
 	if err != nil {
 		t.Fatal(err)
 	}
+	req.Header.Set("Content-Type", "application/json")
 	got, b := do(t, req)
 	if got != status {
 		t.Fatalf("%s %s answered %d %s, want %d", method, path, got, b, status)
@@ -192,6 +195,10 @@ func TestCalendarWrongCalls(t *testing.T) {
 	t.Parallel()
 	r := start(t, t.TempDir())
 	port := strings.TrimPrefix(r.base, "http://127.0.0.1:")
+	secret, open := filepath.Join(t.TempDir(), "secret"), filepath.Join(t.TempDir(), "open")
+	if err := errors.Join(os.WriteFile(secret, []byte("x\n"), 0o600), os.WriteFile(open, []byte("x\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		args []string
 		code int
@@ -202,19 +209,21 @@ func TestCalendarWrongCalls(t *testing.T) {
 		"nowhere":        {[]string{"list"}, exitUsage, "either --local or --url"},
 		"two_places":     {[]string{"list", "--local", "--url", "https://example.com"}, exitUsage, "either --local or --url"},
 		"no_url":         {[]string{"list", "--url", "x"}, exitUsage, "is not a URL"},
-		"no_token":       {[]string{"list", "--url", "https://example.com"}, exitUsage, "give one with --token"},
+		"no_token":       {[]string{"list", "--url", "https://example.com"}, exitUsage, "give one with --token-file"},
 		"no_such":        {[]string{"bogus"}, exitUsage, `"bogus"`},
+		"token_argument": {[]string{"list", "--local", "--token", "s3cret"}, exitUsage, "--token is not taken: every account"},
+		"open_token":     {[]string{"list", "--url", r.base, "--token-file", open}, exitFailed, "others may read or change it (644); run: chmod 600 "},
 		"format":         {[]string{"list", "--local", "--format", "xml"}, exitUsage, "it must be text or json"},
 		"nothing_runs":   {[]string{"list", "--local", "--port", "1"}, exitFailed, "nothing answers at http://127.0.0.1:1"},
 		"not_shared":     {[]string{"watch", "--local", "--port", port, "nobody@example.com"}, exitFailed, "404 Not Found: "},
 		"not_watched":    {[]string{"stop", "--local", "--port", port, "demo"}, exitFailed, "this calendar is not watched"},
-		"wrong_token":    {[]string{"list", "--url", r.base + "/calendar", "--token", "x"}, exitFailed, "401 Unauthorized: "},
+		"wrong_token":    {[]string{"list", "--url", r.base + "/calendar", "--token-file", secret}, exitFailed, "401 Unauthorized: "},
 		"wrong_function": {[]string{"list", "--url", r.base + "/publish"}, exitFailed, "405 Method Not Allowed: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			stdout, stderr, code := run(t, "", append([]string{"calendar"}, c.args...)...)
-			if code != c.code || !strings.Contains(stderr, c.want) || stdout != "" {
+			if code != c.code || !strings.Contains(stderr, c.want) || stdout != "" || strings.Contains(stderr, "s3cret") {
 				t.Errorf("exit code %d, prints %q and %q, want %d and %q", code, stdout, stderr, c.code, c.want)
 			}
 		})

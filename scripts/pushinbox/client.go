@@ -24,6 +24,15 @@ const (
 	callTimeout = 30 * time.Second
 	// maxAnswer is how much of an answer is read, in bytes.
 	maxAnswer = 16 << 20
+	// maxSecret is the size of the largest file with a token or a key, in bytes.
+	maxSecret = 64 << 10
+)
+
+// The variables that hold a token, and the name of the file with the key that
+// "pushinbox local --host" printed.
+const (
+	envIDToken = "PUSHINBOX_TOKEN"
+	envKeyFile = "PUSHINBOX_KEY_FILE"
 )
 
 // client calls the running pushinbox local or a deployed function. It follows no
@@ -105,6 +114,9 @@ func (c *client) call(ctx context.Context, method, path string, header http.Head
 // localToken returns a token that the pushinbox local at c's address signs, with
 // the given claims.
 func (c *client) localToken(ctx context.Context, claims url.Values) (string, error) {
+	if err := c.useKey(); err != nil {
+		return "", err
+	}
 	a, err := c.call(ctx, http.MethodGet, "/local/token?"+claims.Encode(), nil, nil)
 	if err != nil {
 		return "", err
@@ -112,17 +124,70 @@ func (c *client) localToken(ctx context.Context, claims url.Values) (string, err
 	if a.status != http.StatusOK {
 		return "", fmt.Errorf("%s gave no token: %s", c.base, a)
 	}
-	return strings.TrimSpace(string(a.body)), nil
+	token := strings.TrimSpace(string(a.body))
+	if len(token) > maxSecret || strings.ContainsFunc(token, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-_.=", r))
+	}) {
+		return "", fmt.Errorf("%s gave no token: %s", c.base, a)
+	}
+	return token, nil
 }
 
-// authorize sets the token to call with: the given one, or one of pushinbox local
-// for the function. account and audience are what a deployed function expects in
-// it, for the error.
-func (c *client) authorize(ctx context.Context, token, function, account, audience string) (err error) {
-	switch c.token = token; {
-	case token != "":
+// useKey has calls to a pushinbox local carry its key, where there is one.
+func (c *client) useKey() (err error) {
+	if file := os.Getenv(envKeyFile); file != "" {
+		c.token, err = readSecret(file)
+	}
+	return err
+}
+
+// readSecret reads a token from a file that nobody else may read. The file may
+// have it as a header, as those do that pushinbox writes.
+func readSecret(file string) (string, error) {
+	f, err := openSecret(file)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	if err != nil {
+		return "", err
+	}
+	secret := strings.TrimSpace(strings.TrimPrefix(string(b), "Authorization: Bearer "))
+	if len(b) > maxSecret || secret == "" || strings.ContainsFunc(secret, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", fmt.Errorf("%s does not have a token in one line", file)
+	}
+	return secret, nil
+}
+
+// openSecret opens a file with a secret, unless others may read or change it.
+func openSecret(file string) (*os.File, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Mode().Perm()&0o077 != 0 {
+		err = fmt.Errorf("%s has a secret, and others may read or change it (%o); run: chmod 600 %[1]s", file, info.Mode().Perm())
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// authorize sets the token to call with: that of the file or of the environment,
+// or one of pushinbox local for the function. account and audience are what a
+// deployed function expects in it, for the error.
+func (c *client) authorize(ctx context.Context, file, function, account, audience string) (err error) {
+	switch given := os.Getenv(envIDToken); {
+	case file != "":
+		c.token, err = readSecret(file)
+	case given != "":
+		c.token = given
 	case !c.isLocal():
-		err = usageError{fmt.Errorf("no token for %s: give one with --token, such as $(gcloud auth print-identity-token --impersonate-service-account=%s --include-email --audiences=%s)", c.base.Host, account, audience)}
+		err = usageError{fmt.Errorf("no token for %s: give one with --token-file, such as <(gcloud auth print-identity-token --impersonate-service-account=%s --include-email --audiences=%s), or set %s", c.base.Host, account, audience, envIDToken)}
 	default:
 		c.token, err = c.local().localToken(ctx, url.Values{"for": {function}})
 	}

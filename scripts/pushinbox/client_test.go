@@ -23,12 +23,12 @@ func TestAnswersDoNotReachTheTerminalRaw(t *testing.T) {
 		"refused_token":    {400, `{"detail":"` + escape + `"}`, []string{"token", "--address"}},
 		"refused_as_text":  {400, raw, []string{"token", "--address"}},
 		"token":            {200, raw, []string{"token", "--address"}},
-		"refused_push":     {403, `{"detail":"` + escape + `"}`, []string{"send", "../../testdata/pubsub/sample_message.json", "--token", "x", "--url"}},
-		"refused_calendar": {403, `{"detail":"` + escape + `"}`, []string{"calendar", "list", "--token", "x", "--url"}},
-		"failed_calendar":  {502, `{"failed":[{"calendarId":"` + escape + `","detail":"` + escape + `"}]}`, []string{"calendar", "sync", "--token", "x", "--url"}},
-		"calendar":         {200, `{"calendars":[{"calendarId":"` + escape + `"}]}`, []string{"calendar", "list", "--token", "x", "--url"}},
-		"calendar_as_json": {200, `{"calendars":[{"calendarId":"` + strings.ReplaceAll(escape, `\u009b`, "\u009b") + `"}]}`, []string{"calendar", "list", "--format", "json", "--token", "x", "--url"}},
-		"watched_calendar": {200, `{"calendarId":"` + escape + `"}`, []string{"calendar", "watch", "c", "--token", "x", "--url"}},
+		"refused_push":     {403, `{"detail":"` + escape + `"}`, []string{"send", "../../testdata/pubsub/sample_message.json", "--url"}},
+		"refused_calendar": {403, `{"detail":"` + escape + `"}`, []string{"calendar", "list", "--url"}},
+		"failed_calendar":  {502, `{"failed":[{"calendarId":"` + escape + `","detail":"` + escape + `"}]}`, []string{"calendar", "sync", "--url"}},
+		"calendar":         {200, `{"calendars":[{"calendarId":"` + escape + `"}]}`, []string{"calendar", "list", "--url"}},
+		"calendar_as_json": {200, `{"calendars":[{"calendarId":"` + strings.ReplaceAll(escape, `\u009b`, "\u009b") + `"}]}`, []string{"calendar", "list", "--format", "json", "--url"}},
+		"watched_calendar": {200, `{"calendarId":"` + escape + `"}`, []string{"calendar", "watch", "c", "--url"}},
 		"refused_topics":   {403, "<Error><Code>A</Code><Message>&#13;&#10;forged&#155;</Message></Error>", []string{"mns", "list", "--endpoint"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -38,7 +38,7 @@ func TestAnswersDoNotReachTheTerminalRaw(t *testing.T) {
 				_, _ = io.WriteString(w, c.body)
 			}))
 			t.Cleanup(server.Close)
-			out, errs, _ := run(t, "", append(c.args, server.URL)...)
+			out, errs, _ := runIn(t, []string{envIDToken + "=x"}, "", append(c.args, server.URL)...)
 			for _, line := range strings.Split(out+errs, "\n") {
 				if strings.ContainsFunc(line, unicode.IsControl) || strings.HasPrefix(line, "forged") {
 					t.Errorf("printed %q", line)
@@ -75,7 +75,7 @@ func TestCallsAreBounded(t *testing.T) {
 			t.Parallel()
 			server := httptest.NewServer(c.answer)
 			t.Cleanup(server.Close)
-			_, errs, code := run(t, "", "calendar", "list", "--token", "secret", "--url", server.URL)
+			_, errs, code := runIn(t, []string{envIDToken + "=secret"}, "", "calendar", "list", "--url", server.URL)
 			if code != exitFailed || !strings.Contains(errs, c.want) || strings.Contains(errs, "secret") {
 				t.Errorf("exit %d, %.300q", code, errs)
 			}

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httputil"
+	"net/netip"
 	"net/url"
 	"os"
 	"os/exec"
@@ -36,8 +36,12 @@ func newConsole() *cobra.Command {
 The deployed console requires a Google ID token, which a browser does not send.
 This command listens on this machine only and adds one to what it passes on:
 gcloud's, for an account that is among the console's readers and that you may
-impersonate, such as Terraform's tester account. It refuses
-requests that another site has a browser on this machine send.`,
+impersonate, such as Terraform's tester account.
+
+Other accounts of this machine, and web pages, get nothing: the address that is
+printed has a key, valid while the command runs, for which the browser gets a
+cookie. Programs send the header that is in a file which only you can read. The
+name in the address ends in .localhost; open it as it is.`,
 		Example: `  pushinbox console --url "$(terraform -chdir=terraform output -raw console_url)" \
     --account "$(terraform -chdir=terraform output -raw tester_account)"`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -54,15 +58,26 @@ requests that another site has a browser on this machine send.`,
 			if err != nil {
 				return err
 			}
-			listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+			listeners, err := stack.Listen(netip.Addr{}, port)
 			if err != nil {
-				return fmt.Errorf("cannot listen on port %d: %w; choose another with --port", port, err)
+				return fmt.Errorf("port %d: %w; choose another with --port", port, err)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is at http://%s/, as %s. Ctrl-C stops it.\n", u.Host, listener.Addr(), account)
-			server := &http.Server{Handler: forward(u, oauth2.ReuseTokenSource(token, tokens)), ReadHeaderTimeout: 10 * time.Second}
+			key, err := stack.NewKey(os.TempDir(), "")
+			if err != nil {
+				return err
+			}
+			defer key.Close()
+			at := listeners[0].Addr().String()
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is at %s\nas %s, for programs too: curl -H @%s http://%s/messages\nCtrl-C stops it.\n",
+				u.Host, key.Login(at), account, key.File, at)
+			server := httpapi.NewServer(stack.Door{Hosts: []string{key.Name}}.Guard(key.Require(forward(u, oauth2.ReuseTokenSource(token, tokens)))))
 			stop := context.AfterFunc(cmd.Context(), func() { _ = server.Close() })
 			defer stop()
-			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			failed := make(chan error, len(listeners))
+			for _, l := range listeners {
+				go func() { failed <- server.Serve(l) }()
+			}
+			if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
 				return err
 			}
 			return nil
@@ -70,13 +85,13 @@ requests that another site has a browser on this machine send.`,
 	}
 	cmd.Flags().StringVar(&target, "url", "", "the address of the deployed console")
 	cmd.Flags().StringVar(&account, "account", "", "the service account to read as")
-	portFlag(cmd.Flags(), &port, "the port to listen on, on 127.0.0.1; 0 takes a free one")
+	portFlag(cmd.Flags(), &port, "the port to listen on, on 127.0.0.1 and [::1]; 0 takes a free one")
 	return cmd
 }
 
-// forward passes requests from this machine on to a console, with a token.
+// forward passes requests on to a console, with a token.
 func forward(target *url.URL, tokens oauth2.TokenSource) http.Handler {
-	return stack.Guard(&httputil.ReverseProxy{
+	return &httputil.ReverseProxy{
 		Transport: &oauth2.Transport{Source: tokens},
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
@@ -94,7 +109,7 @@ func forward(target *url.URL, tokens oauth2.TokenSource) http.Handler {
 			httpapi.WriteError(w, err)
 		},
 		ErrorLog: slog.NewLogLogger(slog.NewTextHandler(os.Stderr, nil), slog.LevelWarn),
-	})
+	}
 }
 
 // gcloud has gcloud create ID tokens for an account.

@@ -37,6 +37,16 @@ func positional(cmd *cobra.Command, args []string) error {
 	return usageError{fmt.Errorf("%q is one argument too many; see %s --help", args[len(names)], cmd.CommandPath())}
 }
 
+// tokenFlags adds --token-file, and --token only to refuse it.
+func tokenFlags(flags *pflag.FlagSet, file *string, usage string) {
+	flags.StringVar(file, "token-file", "", usage)
+	checked(flags, "token", "", "", "", func(string) error {
+		return errors.New("every account of this machine can read a command's arguments; write the token to a file that only you can read and give --token-file FILE, or set " + envIDToken)
+	})
+	old := flags.Lookup("token")
+	old.Hidden, old.NoOptDefVal = true, " " // so that it is refused without a value, too
+}
+
 // flagError says in words for people what is wrong with a flag.
 func flagError(cmd *cobra.Command, err error) error {
 	if invalid := (*pflag.InvalidValueError)(nil); errors.As(err, &invalid) {
@@ -48,6 +58,9 @@ func flagError(cmd *cobra.Command, err error) error {
 			cause = errors.New("it must be a whole number")
 		}
 		err = fmt.Errorf("--%s is %q; %w", flag.Name, invalid.GetValue(), cause)
+		if flag.Name == "token" { // whose value is a secret
+			err = fmt.Errorf("--token is not taken: %w", cause)
+		}
 	}
 	return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 }

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/spf13/cobra"
@@ -41,6 +43,11 @@ secret is "local" too, and pushes to /mns; see "pushinbox mns --help". What the
 function logs of this run is in mns.log in --data, for "pushinbox logs".
 MNS_SECRET and MNS_BODY are the function's, as when it is deployed.
 
+It is open to every account of this machine, as emulators are, and to no web
+page and no other machine. --host opens it to those, and its console and
+/local/token then want a key, which is printed. A name by which it is called,
+other than localhost, must be given with --host-name.
+
 Pushes are retried, become dead letters and are ordered as Terraform's defaults
 have it; --max-attempts, --retry-backoff, --ack-deadline and --ordering set that
 otherwise.
@@ -49,7 +56,8 @@ PUBSUB_EMULATOR_HOST and FIRESTORE_EMULATOR_HOST name Google's emulators, which
 are then used in place of the Pub/Sub in this process and of the file in --data.
 A subscription that exists in Pub/Sub's emulator stays as it is.`,
 		Example: `  pushinbox local
-  pushinbox local --port 9000 --data /tmp/inbox
+  pushinbox local --port 9000 --data "$HOME/inbox"
+  pushinbox local --host 0.0.0.0 --host-name host.docker.internal
   pushinbox local --max-attempts 5 --retry-backoff 1s,5s
   pushinbox local --format json | jq .status`,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
@@ -68,13 +76,17 @@ A subscription that exists in Pub/Sub's emulator stays as it is.`,
 			if err != nil {
 				return err
 			}
+			if s.Key != nil {
+				warnOpen(s, o.Host)
+			}
 			if !p.json {
 				p.banner(s, o.Settings)
 			}
 			return errors.Join(s.Wait(cmd.Context()), s.Close())
 		},
 	}
-	portFlag(cmd.Flags(), &o.Port, "the port to listen on, on 127.0.0.1; 0 takes a free one")
+	portFlag(cmd.Flags(), &o.Port, "the port to listen on, on 127.0.0.1 and [::1]; 0 takes a free one")
+	hostFlags(cmd.Flags(), &o)
 	checked(cmd.Flags(), "data", o.Data, "DIRECTORY", "the directory that stores the messages", func(s string) error {
 		if o.Data = s; s == "" {
 			return errors.New("it must name a directory")
@@ -85,6 +97,36 @@ A subscription that exists in Pub/Sub's emulator stays as it is.`,
 	cmd.Flags().BoolVar(&quiet, "quiet", false, "print no line for each delivery")
 	formatFlag(cmd)
 	return cmd
+}
+
+// hostFlags adds --host and --host-name.
+func hostFlags(flags *pflag.FlagSet, o *stack.Options) {
+	checked(flags, "host", "", "ADDRESS", "listen at this address of the machine too, such as 0.0.0.0 in a container", func(s string) (err error) {
+		o.Host, err = netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"))
+		if err != nil || o.Host.Zone() != "" {
+			return errors.New("it must be an IP address of this machine, such as 0.0.0.0 for all of them")
+		}
+		o.Host = o.Host.Unmap()
+		return nil
+	})
+	checked(flags, "host-name", "", "NAME", "answer requests that call this machine so, such as host.docker.internal; can be repeated", func(s string) error {
+		if s == "" || strings.ContainsFunc(s, func(r rune) bool {
+			return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-._", r)
+		}) {
+			return errors.New("it must be a host name or an IPv4 address, without a port, such as host.docker.internal")
+		}
+		o.HostNames = append(o.HostNames, strings.TrimSuffix(s, "."))
+		return nil
+	})
+}
+
+// warnOpen says who can reach what, of a run that other machines can reach.
+func warnOpen(s *stack.Stack, host netip.Addr) {
+	fmt.Fprintf(os.Stderr, `warning: --host %s opens this run to every machine that reaches that address; the console and /local/token want a key
+  browsers: %s
+  programs: curl -H @%[3]s %[4]s/messages; the commands of pushinbox: export PUSHINBOX_KEY_FILE=%[3]s
+  Pub/Sub's port and /local/mns cannot want the key, since their clients have nowhere to put one
+`, host, s.Login(), s.Key.File, s.URL)
 }
 
 // pushFlags adds the flags that choose the settings of sub, which has the defaults.
@@ -143,6 +185,10 @@ func (p *printer) printf(format string, args ...any) {
 }
 
 func (p *printer) banner(s *stack.Stack, o stack.Settings) {
+	curl := "curl"
+	if s.Key != nil {
+		curl += " -H @" + s.Key.File
+	}
 	p.printf(`Push Inbox runs on this machine. Ctrl-C stops it.
 
   console  %[1]s/           you are signed in as %[2]s
@@ -155,12 +201,12 @@ func (p *printer) banner(s *stack.Stack, o stack.Settings) {
   inbox    %[7]s
 
 Try it:
-  curl -d 'payload=Hello, World!' %[1]s/messages
-  curl %[1]s/messages
-  curl -H "Authorization: Bearer $(curl -s '%[1]s/local/token?for=publish')" \
+  %[9]s -d 'payload=Hello, World!' %[1]s/messages
+  %[9]s %[1]s/messages
+  curl -H "Authorization: Bearer $(%[9]s -s '%[1]s/local/token?for=publish')" \
     -H 'Content-Type: text/plain' -d 'Hello again' '%[1]s/publish?attribute.kind=greeting'
 
-`, s.URL, stack.Developer, stack.PushAccount, s.PubSub, o.Project, o.Topic, s.Inbox, stack.Describe(s.Pushes))
+`, s.URL, stack.Developer, stack.PushAccount, s.PubSub, o.Project, o.Topic, s.Inbox, stack.Describe(s.Pushes), curl)
 }
 
 // delivered prints a delivery.

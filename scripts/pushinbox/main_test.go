@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		command = filepath.Join(dir, "pushinbox")
-		for _, name := range []string{envKeyID, envKeySecret, envToken} {
+		for _, name := range []string{envKeyID, envKeySecret, envToken, envIDToken, envKeyFile} {
 			_ = os.Unsetenv(name) // whose ever it is
 		}
 		if out, err := exec.Command("go", "build", "-o", command, ".").CombinedOutput(); err != nil {
@@ -370,12 +370,13 @@ func TestSend(t *testing.T) {
 		t.Errorf("%d messages, want %d", len(got), len(samples))
 	}
 	token, _, _ := run(t, "", "token", "--address", r.base, "--claim", "email_verified=false")
-	out, _, code := run(t, "{}", "send", "--url", r.base+"/receive", "--token", strings.TrimSpace(token), "--format", "json", "-")
+	unverified := []string{envIDToken + "=" + strings.TrimSpace(token)}
+	out, _, code := runIn(t, unverified, "{}", "send", "--url", r.base+"/receive", "--format", "json", "-")
 	var result sendResult
 	if err := json.Unmarshal([]byte(out), &result); err != nil || code != exitFailed || result.Status != 403 || result.Detail == "" {
 		t.Errorf("a refusal: exit %d, %s", code, out)
 	}
-	out, errs, code := run(t, "", "send", "--url", r.base+"/receive", "--token", strings.TrimSpace(token), samples[0])
+	out, errs, code := runIn(t, unverified, "", "send", "--url", r.base+"/receive", samples[0])
 	if code != exitFailed || !strings.Contains(out, "<-- 403 Forbidden: ") || !strings.Contains(errs, "not acknowledged") {
 		t.Errorf("an unverified e-mail: exit %d, %s%s", code, out, errs)
 	}
@@ -426,7 +427,7 @@ func TestWrongCalls(t *testing.T) {
 		"no_file":           {[]string{"send"}, exitUsage, "FILE is missing; see pushinbox send --help"},
 		"missing_file":      {[]string{"send", "--url", r.base, filepath.Join(data, "no")}, exitFailed, "no such file"},
 		"file_is_no_push":   {[]string{"send", "--url", r.base, file}, exitFailed, "neither a JSON body nor an HTTP request"},
-		"no_token_for_url":  {[]string{"send", "--url", "https://example.com/", "../../testdata/pubsub/sample_message.json"}, exitUsage, "give one with --token"},
+		"no_token_for_url":  {[]string{"send", "--url", "https://example.com/", "../../testdata/pubsub/sample_message.json"}, exitUsage, "give one with --token-file"},
 		"nothing_runs":      {[]string{"token", "--address", "http://127.0.0.1:1"}, exitFailed, "nothing answers at http://127.0.0.1:1; start it with"},
 		"bad_claim":         {[]string{"token", "--address", r.base, "--claim", "x"}, exitUsage, `--claim "x" is not name=value`},
 		"unknown_audience":  {[]string{"token", "--address", r.base, "--for", "x"}, exitFailed, "for must be receive, publish, console or calendar"},
@@ -470,7 +471,7 @@ func TestCtrlCStopsCleanly(t *testing.T) {
 func TestRefusalIsExplained(t *testing.T) {
 	t.Parallel()
 	r := start(t, t.TempDir())
-	_, _, _ = run(t, "", "send", "--url", r.base+"/receive", "--token", r.token(t, "aud=wrong"), "../../testdata/pubsub/sample_message.json")
+	_, _, _ = runIn(t, []string{envIDToken + "=" + r.token(t, "aud=wrong")}, "", "send", "--url", r.base+"/receive", "../../testdata/pubsub/sample_message.json")
 	if err := r.cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}

@@ -305,18 +305,11 @@ func (c *mnsCaller) connect() error {
 // readConfig reads lines such as AccessKeyId = VALUE. Sections, as the sample
 // configuration of Alibaba's SDKs has one, and comments are skipped.
 func readConfig(file string) (map[string]string, error) {
-	f, err := os.Open(file)
+	f, err := openSecret(file)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("%s has a secret, and others may read or change it (%o); run: chmod 600 %[1]s", file, mode)
-	}
 	values := make(map[string]string)
 	lines := bufio.NewScanner(f)
 	for n := 1; lines.Scan(); n++ {

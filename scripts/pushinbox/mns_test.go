@@ -395,8 +395,8 @@ func TestSendMNS(t *testing.T) {
 	if code != exitFailed || !strings.Contains(out, "<-- 403 Forbidden: this topic or subscription may not push here") {
 		t.Errorf("a foreign topic: exit %d, %s", code, out)
 	}
-	_, errs, code := run(t, "", "send", "--token", "x", samples[0])
-	if code != exitUsage || !strings.Contains(errs, "has a signature, not a --token") {
+	_, errs, code := run(t, "", "send", "--token-file", "x", samples[0])
+	if code != exitUsage || !strings.Contains(errs, "has a signature, not a --token-file") {
 		t.Errorf("with a token: exit %d, %s", code, errs)
 	}
 	_, errs, code = run(t, "", "send", "--url", "http://127.0.0.1:1/mns", samples[0])
@@ -426,6 +426,7 @@ func TestOtherSitesGetNothingOfMNS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		req.Header.Set("Content-Type", "application/json")
 		if status, b := do(t, req); status != http.StatusBadRequest {
 			t.Errorf("%q: answered %d %s", body, status, b)
 		}

@@ -23,7 +23,7 @@ import (
 var errRefused = errors.New("not acknowledged")
 
 func newSend() *cobra.Command {
-	var target, token string
+	var target, tokenFile string
 	cmd := &cobra.Command{
 		Use:   "send FILE",
 		Short: "Post a recorded push, signed, and print the answer",
@@ -31,15 +31,16 @@ func newSend() *cobra.Command {
 
 FILE holds the JSON body of a push, or a whole HTTP request: headers, an empty
 line, the body. "-" reads it from standard input. The token comes from the
-"pushinbox local" that the URL points at; for any other URL give --token.
+"pushinbox local" that the URL points at; for any other URL give --token-file, or set
+PUSHINBOX_TOKEN.
 
 A request with the header x-mns-version is a push of Alibaba MNS. That has a
 signature in place of a token, which is renewed by the "pushinbox local" that the URL
 points at; to any other URL it goes as it was recorded.`,
 		Example: `  pushinbox send testdata/pubsub/sample_message.json
   pushinbox send testdata/mns/xml.http
-  pushinbox send --token "$(pushinbox token --claim aud=wrong)" push.json
-  pushinbox send --url https://receive-123.europe-west1.run.app/ --token "$TOKEN" push.json`,
+  PUSHINBOX_TOKEN="$(pushinbox token --claim aud=wrong)" pushinbox send push.json
+  pushinbox send --url https://receive-123.europe-west1.run.app/ --token-file token.txt push.json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			push, err := readPush(args[0])
 			if err != nil {
@@ -47,8 +48,8 @@ points at; to any other URL it goes as it was recorded.`,
 			}
 			fromMNS := push.header.Get("X-Mns-Version") != ""
 			switch {
-			case fromMNS && token != "":
-				return usageError{errors.New("a push of MNS has a signature, not a --token")}
+			case fromMNS && tokenFile != "":
+				return usageError{errors.New("a push of MNS has a signature, not a --token-file")}
 			case fromMNS && !cmd.Flags().Changed("url"):
 				target = defaultAddress + stack.MNSFunction
 			}
@@ -59,7 +60,7 @@ points at; to any other URL it goes as it was recorded.`,
 			if fromMNS {
 				err = push.sign(cmd.Context(), c)
 			} else {
-				err = c.authorize(cmd.Context(), token, "receive", "PUSH_ACCOUNT", "AUDIENCE")
+				err = c.authorize(cmd.Context(), tokenFile, "receive", "PUSH_ACCOUNT", "AUDIENCE")
 			}
 			if err != nil {
 				return err
@@ -77,7 +78,7 @@ points at; to any other URL it goes as it was recorded.`,
 		},
 	}
 	cmd.Flags().StringVar(&target, "url", defaultAddress+"/receive", "where to post it; a push of MNS goes to /mns by default")
-	cmd.Flags().StringVar(&token, "token", "", "the token to send, instead of one from pushinbox local")
+	tokenFlags(cmd.Flags(), &tokenFile, "a file with the token to send, instead of "+envIDToken+" or one from pushinbox local")
 	formatFlag(cmd)
 	return cmd
 }
@@ -132,7 +133,10 @@ func (p *recordedPush) sign(ctx context.Context, c *client) error {
 		return err
 	}
 	local := c.local()
-	a, err := local.call(ctx, http.MethodPost, stack.SignPath, nil, b)
+	if err := local.useKey(); err != nil {
+		return err
+	}
+	a, err := local.call(ctx, http.MethodPost, stack.SignPath, http.Header{"Content-Type": {"application/json"}}, b)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,314 @@
+package stack
+
+import (
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"mime"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"example.com/pushinbox/shared/httpapi"
+	"example.com/pushinbox/shared/problem"
+)
+
+// Door decides which requests a port of this machine answers. Any web page can
+// have a browser send requests to loopback, with a name of its own that it points
+// there (DNS rebinding) as well as without, so that a request is refused that
+//
+//   - names another host than this machine or one of Hosts,
+//   - is meant for a proxy,
+//   - has an Origin other than the very address that it is sent to,
+//   - or was sent by a browser for another site.
+//
+// The port in a Host is not compared: tunnels and containers map ports.
+type Door struct {
+	// Hosts are names and addresses, without a port, that a request's Host may be
+	// besides localhost and the addresses of loopback.
+	Hosts []string
+	// OwnAddress lets a Host in that is the address the connection was made to, for
+	// a port that is open to other machines. No web page can have an address for its
+	// name.
+	OwnAddress bool
+}
+
+// Guard returns next as a handler that answers 403 to what the door refuses.
+func (d Door) Guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := d.check(r); err != nil {
+			httpapi.WriteError(w, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (d Door) check(r *http.Request) error {
+	if !strings.HasPrefix(r.RequestURI, "/") && r.RequestURI != "*" {
+		return problem.New(http.StatusForbidden, "this is not a proxy; send the path alone in the request line")
+	}
+	if !d.names(r) {
+		return problem.New(http.StatusForbidden, "open this address as 127.0.0.1 or localhost; another name must be given to pushinbox local with --host-name")
+	}
+	for _, site := range r.Header.Values("Sec-Fetch-Site") {
+		if site != "same-origin" && site != "none" {
+			return problem.New(http.StatusForbidden, "the request comes from another site; if you followed a link, type its address instead")
+		}
+	}
+	for _, origin := range r.Header.Values("Origin") {
+		if origin != "http://"+r.Host {
+			return problem.New(http.StatusForbidden, "the request comes from another site")
+		}
+	}
+	return nil
+}
+
+// names reports whether the request's Host names this machine.
+func (d Door) names(r *http.Request) bool {
+	host, ok := hostOf(r.Host)
+	if !ok {
+		return false
+	}
+	if isLoopback(host) || slices.ContainsFunc(d.Hosts, func(h string) bool { return strings.EqualFold(h, host) }) {
+		return true
+	}
+	local, _ := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	addr, err := netip.ParseAddr(host)
+	return d.OwnAddress && err == nil && local != nil && addr.Unmap() == local.AddrPort().Addr().Unmap()
+}
+
+// hostOf returns the name or address of a Host, in lower case and without port,
+// brackets and the dot that may end a name, or false when it is malformed.
+func hostOf(hostport string) (string, bool) {
+	host, port, err := net.SplitHostPort(hostport)
+	if err != nil {
+		host, port = strings.TrimSuffix(strings.TrimPrefix(hostport, "["), "]"), "80"
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", false
+	}
+	if strings.HasPrefix(hostport, "[") {
+		addr, err := netip.ParseAddr(host)
+		return host, err == nil && addr.Is6() && addr.Zone() == ""
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return host, host != "" && !strings.ContainsAny(host, ":[]")
+}
+
+func isLoopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
+}
+
+// IsLoopback reports whether host, with or without a port, is this machine.
+func IsLoopback(host string) bool {
+	name, ok := hostOf(host)
+	return ok && isLoopback(name)
+}
+
+// programs refuses what a web page sends, this port's own included: only programs
+// have business with next.
+func programs(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.Header["Origin"]) > 0 {
+			httpapi.WriteError(w, problem.New(http.StatusForbidden, "this address is for programs, and the request has the Origin of a web page"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// jsonBodies refuses with 415 a body that is not declared to be JSON: a web page
+// can have a browser send other ones without asking first.
+func jsonBodies(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+		if r.ContentLength != 0 && (err != nil || kind != "application/json") {
+			httpapi.WriteError(w, problem.New(http.StatusUnsupportedMediaType, "the body must be JSON, with the header Content-Type: application/json"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+const (
+	loginPath     = "/login"
+	sessionCookie = "pushinbox-session"
+	bearer        = "Authorization: Bearer "
+)
+
+// Key lets in who has it: programs by a header, which they read from a file that
+// only this account can read, and browsers by a cookie, for which Login's address
+// exchanges it. It is valid for as long as the process runs.
+type Key struct {
+	// File holds the header, fit for curl -H @FILE.
+	File string
+	// Name is the host, random and below localhost, that browsers send the cookie
+	// to. They resolve such names to loopback. Cookies ignore ports: that of
+	// "localhost" would reach every server of this machine.
+	Name string
+
+	secret, session string
+}
+
+// NewKey returns a new key whose file is in dir, called name, or at random when
+// name is empty.
+func NewKey(dir, name string) (*Key, error) {
+	k := &Key{Name: random(8) + ".localhost", secret: random(32), session: random(32)}
+	// The file has mode 0600, and a symbolic link in its place is not followed.
+	f, err := os.CreateTemp(dir, "pushinbox-*.key")
+	if err != nil {
+		return nil, err
+	}
+	k.File = f.Name()
+	_, err = f.WriteString(bearer + k.secret + "\n")
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil && name != "" {
+		path := filepath.Join(dir, name)
+		if err = os.Rename(k.File, path); err == nil {
+			k.File = path
+		}
+	}
+	if err != nil {
+		_ = k.Close()
+		return nil, err
+	}
+	return k, nil
+}
+
+func random(bytes int) string {
+	b := make([]byte, bytes)
+	_, _ = rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+// Close removes the file.
+func (k *Key) Close() error { return os.Remove(k.File) }
+
+// Login returns the address to open in a browser, for the port of host, which is
+// an address with a port.
+func (k *Key) Login(host string) string {
+	_, port, _ := net.SplitHostPort(host)
+	return "http://" + net.JoinHostPort(k.Name, port) + loginPath + "?key=" + k.secret
+}
+
+// Require returns next as a handler that answers 401 to requests without the key,
+// and takes the key off the others. At /login browsers get their cookie.
+func (k *Key) Require(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == loginPath:
+			if err := k.login(w, r); err != nil {
+				httpapi.WriteError(w, err)
+			}
+		case k.hasHeader(r):
+			r.Header.Del("Authorization")
+			next.ServeHTTP(w, r)
+		case k.hasCookie(r):
+			next.ServeHTTP(w, r)
+		default:
+			httpapi.WriteError(w, problem.New(http.StatusUnauthorized,
+				"the key is missing: open the address that was printed at the start, or send the header in "+filepath.Base(k.File)))
+		}
+	})
+}
+
+// login sets the cookie.
+func (k *Key) login(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Referrer-Policy", "no-referrer")
+	w.Header().Set("Cache-Control", "no-store")
+	if err := httpapi.AllowMethods(w, r, http.MethodGet); err != nil {
+		return err
+	}
+	if !k.cookieHost(r) {
+		return problem.New(http.StatusForbidden, "open the address as it was printed")
+	}
+	if !same(r.URL.Query().Get("key"), k.secret) {
+		return problem.New(http.StatusUnauthorized, "this is not the key of this run; open the address that was printed at its start")
+	}
+	http.SetCookie(w, &http.Cookie{Name: sessionCookie, Value: k.session, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode})
+	http.Redirect(w, r, "/", http.StatusSeeOther)
+	return nil
+}
+
+// cookieHost reports whether a cookie may be used: the other names of loopback
+// belong to every server of this machine.
+func (k *Key) cookieHost(r *http.Request) bool { return !IsLoopback(r.Host) }
+
+func (k *Key) hasCookie(r *http.Request) bool {
+	return k.cookieHost(r) && slices.ContainsFunc(r.CookiesNamed(sessionCookie), func(c *http.Cookie) bool { return same(c.Value, k.session) })
+}
+
+func (k *Key) hasHeader(r *http.Request) bool {
+	values := r.Header.Values("Authorization")
+	return len(values) == 1 && same(values[0], "Bearer "+k.secret)
+}
+
+// same compares in a time that tells only the length.
+func same(given, want string) bool {
+	return subtle.ConstantTimeCompare([]byte(given), []byte(want)) == 1
+}
+
+// keyTransport has every request carry the key.
+type keyTransport struct{ key *Key }
+
+func (t keyTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+t.key.secret)
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// Listen listens on port, 0 for a free one, at both addresses of loopback, or at
+// host besides. Browsers look for names below localhost at both, and the other one
+// would belong to whoever is first to listen there. The first listener is that of
+// 127.0.0.1, or of what includes it.
+func Listen(host netip.Addr, port int) ([]net.Listener, error) {
+	addresses := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+	switch {
+	case host == netip.IPv6Unspecified():
+		addresses = []netip.Addr{host} // and all of IPv4
+	case host.IsUnspecified() && host.IsValid():
+		addresses[0] = host
+	case host.IsValid() && !slices.Contains(addresses, host):
+		addresses = append(addresses, host)
+	}
+	for tries := 0; ; tries++ {
+		listeners, err := listenAll(addresses, port)
+		if err == nil || port != 0 || tries == 10 {
+			return listeners, err
+		}
+		// The free port of one address was taken on the other.
+	}
+}
+
+func listenAll(addresses []netip.Addr, port int) (all []net.Listener, err error) {
+	for i, address := range addresses {
+		network := "tcp4"
+		if address.Is6() {
+			network = "tcp" // [::] is both
+		}
+		l, err := net.Listen(network, netip.AddrPortFrom(address, uint16(port)).String())
+		if address == netip.IPv6Loopback() && i > 0 && err != nil && !errors.Is(err, syscall.EADDRINUSE) {
+			continue // a machine without IPv6
+		}
+		if err != nil {
+			for _, l := range all {
+				_ = l.Close()
+			}
+			return nil, fmt.Errorf("cannot listen at %s: %w", address, err)
+		}
+		all, port = append(all, l), l.Addr().(*net.TCPAddr).Port
+	}
+	return all, nil
+}
