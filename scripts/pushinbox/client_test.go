@@ -1,20 +1,32 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unicode"
 )
 
 // TestAnswersDoNotReachTheTerminalRaw has a server try to clear the screen, to
-// move the cursor and to forge a line.
+// move the cursor, to turn the text around, to hide some, to forge a line and to
+// fill the terminal.
 func TestAnswersDoNotReachTheTerminalRaw(t *testing.T) {
 	t.Parallel()
-	const escape = `\u001b[2J\r\nforged\u009b1A`
-	raw := strings.NewReplacer(`\u001b`, "\x1b", `\r`, "\r", `\n`, "\n", `\u009b`, "\u009b").Replace(escape)
+	const escape = `\u001b[2J\r\nforged\u009b1A\u202e\u2066\u200b\u3164\ufe0f\udb40\udc41\u007f`
+	var raw string
+	if err := json.Unmarshal([]byte(`"`+escape+`"`), &raw); err != nil {
+		t.Fatal(err)
+	}
+	asJSON := strings.ReplaceAll(strings.ReplaceAll(strings.ReplaceAll(raw, "\x1b", `\u001b`), "\r", `\r`), "\n", `\n`)
+	long := strings.Repeat(escape, 10_000)
 	for name, c := range map[string]struct {
 		status int
 		body   string
@@ -27,8 +39,13 @@ func TestAnswersDoNotReachTheTerminalRaw(t *testing.T) {
 		"refused_calendar": {403, `{"detail":"` + escape + `"}`, []string{"calendar", "list", "--url"}},
 		"failed_calendar":  {502, `{"failed":[{"calendarId":"` + escape + `","detail":"` + escape + `"}]}`, []string{"calendar", "sync", "--url"}},
 		"calendar":         {200, `{"calendars":[{"calendarId":"` + escape + `"}]}`, []string{"calendar", "list", "--url"}},
-		"calendar_as_json": {200, `{"calendars":[{"calendarId":"` + strings.ReplaceAll(escape, `\u009b`, "\u009b") + `"}]}`, []string{"calendar", "list", "--format", "json", "--url"}},
+		"calendar_as_json": {200, `{"calendars":[{"calendarId":"` + asJSON + `"}]}`, []string{"calendar", "list", "--format", "json", "--url"}},
 		"watched_calendar": {200, `{"calendarId":"` + escape + `"}`, []string{"calendar", "watch", "c", "--url"}},
+		"long_refusal":     {403, `{"detail":"` + long + `"}`, []string{"send", "../../testdata/pubsub/sample_message.json", "--url"}},
+		"long_text":        {400, strings.Repeat(raw, 10_000), []string{"token", "--address"}},
+		"long_token":       {200, strings.Repeat(raw, 10_000), []string{"token", "--address"}},
+		"long_calendar":    {200, `{"calendars":[{"calendarId":"` + long + `"}]}`, []string{"calendar", "list", "--url"}},
+		"long_failures":    {502, `{"failed":[` + strings.Repeat(`{"calendarId":"a","detail":"`+escape+`"},`, 1000) + `{}]}`, []string{"calendar", "sync", "--url"}},
 		"refused_topics":   {403, "<Error><Code>A</Code><Message>&#13;&#10;forged&#155;</Message></Error>", []string{"mns", "list", "--endpoint"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -40,14 +57,55 @@ func TestAnswersDoNotReachTheTerminalRaw(t *testing.T) {
 			t.Cleanup(server.Close)
 			out, errs, _ := runIn(t, []string{envIDToken + "=x"}, "", append(c.args, server.URL)...)
 			for _, line := range strings.Split(out+errs, "\n") {
-				if strings.ContainsFunc(line, unicode.IsControl) || strings.HasPrefix(line, "forged") {
+				if strings.ContainsFunc(line, func(r rune) bool {
+					return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
+				}) || strings.HasPrefix(line, "forged") {
 					t.Errorf("printed %q", line)
 				}
+			}
+			if len(out+errs) > 200*maxShown {
+				t.Errorf("printed %d bytes", len(out+errs))
 			}
 			if !strings.Contains(out+errs, `\nforged`) {
 				t.Errorf("what the server said is missing in %q", out+errs)
 			}
 		})
+	}
+}
+
+// TestFilesDoNotReachTheTerminal sends files that are no pushes.
+func TestFilesDoNotReachTheTerminal(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "file\x1b[2J\u202e")
+	for name, size := range map[string]int64{"huge": 60_000_000, "as_large_as_a_push": maxInput, "escapes": 0} {
+		if err := os.WriteFile(file, []byte(strings.Repeat("\x1b[2J\u202e", 1000)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if size > 0 {
+			if err := errors.Join(os.Truncate(file, 0), os.Truncate(file, size)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, args := range [][]string{{"send", file}, {"mns", "publish", "T", "-"}} {
+			f, err := os.Open(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if args[0] == "mns" && size != 60_000_000 {
+				continue
+			}
+			var out bytes.Buffer
+			cmd := exec.CommandContext(t.Context(), command, args...)
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = f, &out, &out
+			err = cmd.Run()
+			_ = f.Close()
+			if err == nil || out.Len() > 2*maxShown || strings.Count(out.String(), "\n") != 1 || strings.ContainsAny(out.String(), "\x00\x1b\u202e") {
+				t.Errorf("%s %v: %v, %d bytes: %.300q", name, args, err, out.Len(), out.String())
+			}
+			if size == 60_000_000 && !strings.Contains(out.String(), "is over 15 MiB") {
+				t.Errorf("%s %v: %q", name, args, out.String())
+			}
+		}
 	}
 }
 

@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 	"unicode"
+	"unicode/utf16"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -125,13 +128,7 @@ func show(cmd *cobra.Command, v any, text string, args ...any) error {
 		if err != nil {
 			return err
 		}
-		// JSON may have DEL and C1 as they are, and a terminal obeys C1.
-		for _, r := range string(b) {
-			if unicode.IsControl(r) {
-				b = bytes.ReplaceAll(b, []byte(string(r)), fmt.Appendf(nil, `\u%04x`, r))
-			}
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", b)
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", visibleJSON(b))
 		return err
 	}
 	_, err := fmt.Fprintf(cmd.OutOrStdout(), text, args...)
@@ -170,16 +167,72 @@ func table(cmd *cobra.Command, header string, rows [][]string) error {
 	return w.Flush()
 }
 
-// visible writes out the characters of s that do not print, such as those that
-// move a terminal's cursor: \x1b.
+// maxShown is about how much is printed of a text that somebody else wrote, in
+// bytes.
+const maxShown = 1000
+
+// hidden reports whether a terminal obeys r, or shows it as nothing: controls,
+// direction marks, fillers, characters without width.
+func hidden(r rune) bool {
+	return !strconv.IsPrint(r) || r == '\u2800' || unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
+}
+
+// visible returns the beginning of s, fit for a line on a terminal: its hidden
+// characters are written out, as \x1b.
 func visible(s string) string {
 	var b strings.Builder
-	for _, r := range s {
-		if strconv.IsPrint(r) {
+	for i, r := range s {
+		switch {
+		case b.Len() >= maxShown:
+			fmt.Fprintf(&b, "... (%d bytes more)", len(s)-i)
+			return b.String()
+		case !hidden(r):
 			b.WriteRune(r)
-		} else {
+		case strconv.IsPrint(r):
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
 			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
 		}
 	}
 	return b.String()
+}
+
+// visibleJSON returns JSON in one line with the hidden characters of its strings
+// written out.
+func visibleJSON(b []byte) []byte {
+	var out bytes.Buffer
+	for _, r := range string(b) {
+		switch {
+		case !hidden(r):
+			out.WriteRune(r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&out, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&out, `\u%04x`, r)
+		}
+	}
+	return out.Bytes()
+}
+
+// maxInput is the size of the largest push or message that is read, in bytes. No
+// service takes larger ones.
+const maxInput = 15 << 20
+
+// readInput reads a file, or standard input where it is "-".
+func readInput(file string) ([]byte, error) {
+	in := os.Stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	b, err := io.ReadAll(io.LimitReader(in, maxInput+1))
+	if err == nil && len(b) > maxInput {
+		err = fmt.Errorf("%s is over 15 MiB, more than any push or message has", file)
+	}
+	return b, err
 }

@@ -162,11 +162,18 @@ func pushFlags(flags *pflag.FlagSet, sub *pubsubpb.Subscription) {
 	flags.BoolVar(&sub.EnableMessageOrdering, "ordering", false, "push the messages of an ordering key one at a time and in order")
 }
 
-// shorten leaves out what a person in front of a terminal knows already. It
+// shorten leaves out what a person in front of a terminal knows already, and what
+// would not be fit for it. It
 // leaves something of each group, since slog loses what follows an empty one.
 func shorten(groups []string, a slog.Attr) slog.Attr {
 	if len(groups) == 0 && a.Key == slog.TimeKey || len(groups) == 1 && a.Key != "requestUrl" && a.Key != "requestId" {
 		return slog.Attr{}
+	}
+	switch v := a.Value.Any().(type) {
+	case string:
+		a.Value = slog.StringValue(visible(v))
+	case error:
+		a.Value = slog.StringValue(visible(v.Error()))
 	}
 	return a
 }
@@ -215,16 +222,16 @@ func (p *printer) delivered(d pushfake.Delivery) {
 	if p.json {
 		line := deliveryLine{d.MessageID, d.Attempt, d.Status, d.Acked, d.DeadLettered, d.Duration.Milliseconds(), d.RetryIn.Milliseconds(), ""}
 		if d.Err != nil {
-			line.Error = d.Err.Error()
+			line.Error = visible(d.Err.Error())
 		}
 		if b, err := json.Marshal(line); err == nil {
-			p.printf("%s\n", b)
+			p.printf("%s\n", visibleJSON(b))
 		}
 		return
 	}
 	answer := fmt.Sprintf("%d %s", d.Status, took)
 	if d.Err != nil {
-		answer = fmt.Sprintf("no answer (%v) %s", d.Err, took)
+		answer = fmt.Sprintf("no answer (%s) %s", visible(d.Err.Error()), took)
 	}
 	switch {
 	case d.DeadLettered:
@@ -234,7 +241,7 @@ func (p *printer) delivered(d pushfake.Delivery) {
 	case !d.Acked:
 		answer += fmt.Sprintf(", attempt %d, again in %s", d.Attempt, d.RetryIn.Round(time.Millisecond))
 	}
-	p.printf("--> %s\n<-- %s\n", d.MessageID, answer)
+	p.printf("--> %s\n<-- %s\n", visible(d.MessageID), answer)
 }
 
 type deliveryLine struct {

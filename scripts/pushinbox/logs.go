@@ -152,8 +152,7 @@ func writeJSON(out io.Writer, raw json.RawMessage, _ logEntry) error {
 	if err := json.Compact(&line, raw); err != nil {
 		return err
 	}
-	line.WriteByte('\n')
-	_, err := line.WriteTo(out)
+	_, err := fmt.Fprintf(out, "%s\n", visibleJSON(line.Bytes()))
 	return err
 }
 
@@ -196,14 +195,17 @@ func writeClassic(out io.Writer, _ json.RawMessage, e logEntry) error {
 	return err
 }
 
-// printable replaces the characters by which a value from a sender could look
-// like more of the log, or move a terminal's cursor.
+// printable returns the beginning of s, without the characters by which a value
+// from a sender could look like more of the log, or move a terminal's cursor.
 func printable(s string) string {
+	if len(s) > maxShown {
+		s = s[:maxShown] + "..."
+	}
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '"':
 			return '\''
-		case !strconv.IsPrint(r):
+		case hidden(r):
 			return '?'
 		}
 		return r

@@ -23,12 +23,18 @@ const (
 	exitAbsent = 4 // MNS does not have it
 )
 
+// maxErrors is how many lines of an error are printed.
+const maxErrors = 100
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := newRoot().ExecuteContext(ctx)
 	stop()
 	if err != nil {
 		lines := strings.Split(err.Error(), "\n")
+		if more := len(lines) - maxErrors; more > 0 {
+			lines = append(lines[:maxErrors], fmt.Sprintf("... (%d errors more)", more))
+		}
 		for i, line := range lines {
 			lines[i] = visible(line)
 		}

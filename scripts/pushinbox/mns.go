@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"net/url"
 	"os"
@@ -209,7 +208,7 @@ func newPublish() *cobra.Command {
 			for _, text := range args[1:] {
 				m.Body = []byte(text)
 				if text == "-" {
-					if m.Body, err = io.ReadAll(os.Stdin); err != nil {
+					if m.Body, err = readInput(text); err != nil {
 						return err
 					}
 				}

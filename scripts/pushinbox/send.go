@@ -7,9 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"regexp"
 	"time"
@@ -94,13 +92,7 @@ type recordedPush struct {
 }
 
 func readPush(file string) (*recordedPush, error) {
-	var b []byte
-	var err error
-	if file == "-" {
-		b, err = io.ReadAll(os.Stdin)
-	} else {
-		b, err = os.ReadFile(file)
-	}
+	b, err := readInput(file)
 	if err != nil {
 		return nil, err
 	}
