@@ -23,11 +23,9 @@ import (
 	"syscall"
 	"time"
 
-	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	"google.golang.org/api/option"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"example.com/pushinbox/functions/console"
@@ -61,9 +59,12 @@ type Settings struct {
 	FirestoreEmulator string        `env:"FIRESTORE_EMULATOR_HOST"`
 }
 
-// Validate reports the values that the function mns refuses. The constructors
-// check the others.
-func (s Settings) Validate() error { return s.mns().Validate() }
+// Validate reports the values that the function mns refuses, and addresses of
+// emulators that are not HOST:PORT. The constructors check the others.
+func (s Settings) Validate() error {
+	return errors.Join(s.mns().Validate(), checkEmulatorHost("PUBSUB_EMULATOR_HOST", s.PubSubEmulator),
+		checkEmulatorHost("FIRESTORE_EMULATOR_HOST", s.FirestoreEmulator))
+}
 
 func (s Settings) mns() mnsfunction.Config {
 	return mnsfunction.Config{Project: s.Project, Owners: []string{mnsfake.Owner}, Secret: s.MNSSecret, Body: s.MNSBody}
@@ -120,6 +121,11 @@ type Stack struct {
 	store    inbox.Inbox
 	failed   chan error
 	closers  []closer // in the order of starting
+	// pubsub is Google's emulator, or nil where the Pub/Sub is in this process, and
+	// pushing what is created in it again after a restart.
+	pubsub      *pushfake.Emulator
+	pubsubWatch *emulator
+	pushing     []func(context.Context) error
 }
 
 // closer ends a part.
@@ -166,7 +172,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	// The pushing starts after the server and ends before it, so that every push
 	// is answered. Until serve, connections wait.
 	serve := s.server(listeners, door.Guard(s.mux))
-	for _, start := range []func(context.Context) error{s.startInbox, s.startCalendar, s.startMNS} {
+	for _, start := range []func(context.Context) error{s.connectPubSub, s.startInbox, s.startCalendar, s.startMNS, s.watchPubSub} {
 		if err := start(ctx); err != nil {
 			return nil, err
 		}
@@ -291,6 +297,9 @@ func (s *Stack) handle(pattern string, h http.Handler) { s.mux.Handle(pattern, p
 func (s *Stack) openInbox(ctx context.Context) (err error) {
 	o := s.options
 	if o.FirestoreEmulator != "" {
+		if err := s.connectFirestore(ctx); err != nil {
+			return err
+		}
 		s.Inbox = "Firestore's emulator at " + o.FirestoreEmulator + ", collection " + o.Collection
 		s.store, err = firestoreinbox.Open(ctx, firestoreinbox.Config{
 			Project: o.Project, Database: o.Database, Collection: o.Collection, Shards: o.Shards, TTL: o.TTL,
@@ -354,54 +363,84 @@ func (s *Stack) startInbox(ctx context.Context) error {
 // settings, whose messages it pushes to endpoint, signed for audience. It returns
 // the topic and the subscription in force.
 func (s *Stack) startPubSub(ctx context.Context, topic, name, endpoint, audience string, settings *pubsubpb.Subscription, delivered func(pushfake.Delivery)) (*publisher.Publisher, *pubsubpb.Subscription, error) {
-	client, err := s.emulator(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
 	project := "projects/" + s.options.Project
 	sub := proto.CloneOf(settings)
 	sub.Topic, sub.Name = project+"/topics/"+topic, project+"/subscriptions/"+name
 	sub.PushConfig = &pubsubpb.PushConfig{AuthenticationMethod: &pubsubpb.PushConfig_OidcToken_{
 		OidcToken: &pubsubpb.PushConfig_OidcToken{ServiceAccountEmail: PushAccount, Audience: audience},
 	}}
-	server, err := pushfake.Start(ctx, endpoint, &pushfake.ServerOptions{
-		Client:       client,
+	options := &pushfake.ServerOptions{
 		Subscription: sub,
-		Dispatcher: pushfake.Options{
-			Issuer:     s.issuer,
-			OnDelivery: delivered,
-			OnError:    func(err error) { s.log("pubsub").Error(err.Error()) },
-		},
-	})
+		Dispatcher:   pushfake.Options{Issuer: s.issuer, OnDelivery: delivered, OnError: s.pushError},
+	}
+	if s.pubsub != nil {
+		options.Client = s.pubsub.Client
+	}
+	server, err := pushfake.Start(ctx, endpoint, options)
 	if err != nil {
-		if client != nil {
+		if s.pubsub != nil {
 			err = fmt.Errorf("Pub/Sub's emulator at %s: %w", s.options.PubSubEmulator, err)
 		}
 		return nil, nil, err
 	}
-	s.onClose("the pushing of "+name, server.Close)
+	running := server
+	s.onClose("the pushing of "+name, func() error { return running.Close() })
+	s.pushing = append(s.pushing, func(ctx context.Context) error {
+		_ = running.Close() // it cannot hand back what the emulator has forgotten
+		again, err := pushfake.Start(ctx, endpoint, options)
+		if err == nil {
+			running = again
+		}
+		return err
+	})
 	inForce, err1 := server.Client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: server.Subscription})
 	publishing, err2 := publisher.New(server.Client, server.Topic)
 	return publishing, inForce, errors.Join(err1, err2)
 }
 
-// emulator returns a client of Pub/Sub's emulator, or nil where there is none and
-// the Pub/Sub is in this process.
-func (s *Stack) emulator(ctx context.Context) (*pubsub.Client, error) {
+// pushError logs an error of the pushing. What comes of an emulator that is down or
+// was restarted has a line of its own.
+func (s *Stack) pushError(err error) {
+	switch status.Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.NotFound:
+		if s.pubsub != nil {
+			return
+		}
+	}
+	s.log("pubsub").Error(err.Error())
+}
+
+// connectPubSub waits for Pub/Sub's emulator, where there is one.
+func (s *Stack) connectPubSub(ctx context.Context) (err error) {
 	host := s.options.PubSubEmulator
 	if host == "" {
 		s.PubSub = "in this process, in memory"
-		return nil, nil
+		return nil
 	}
 	s.PubSub = "Google's emulator at " + host
-	conn, err := grpc.NewClient(host, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return nil, err
+	if s.pubsub, err = pushfake.DialEmulator(ctx, host, s.options.Project); err != nil {
+		return err
 	}
-	client, err := pubsub.NewClient(ctx, s.options.Project, option.WithGRPCConn(conn), option.WithTelemetryDisabled())
-	if err != nil {
-		return nil, errors.Join(err, conn.Close())
+	s.onClose("the client of Pub/Sub's emulator", s.pubsub.Close)
+	s.pubsubWatch = &emulator{
+		name: "Pub/Sub's emulator", variable: "PUBSUB_EMULATOR_HOST", host: host, log: s.log("pubsub"), run: s.pubsub.Run,
 	}
-	s.onClose("the client of Pub/Sub's emulator", client.Close)
-	return client, nil
+	return s.pubsubWatch.connect(ctx)
+}
+
+// watchPubSub begins to watch Pub/Sub's emulator, where there is one.
+func (s *Stack) watchPubSub(context.Context) error {
+	if s.pubsub == nil {
+		return nil
+	}
+	s.background("the watch of Pub/Sub's emulator", func(ctx context.Context) {
+		s.pubsubWatch.watch(ctx, "its topics and subscriptions are created again, and what was not delivered is lost", func(ctx context.Context) error {
+			var errs []error
+			for _, start := range s.pushing {
+				errs = append(errs, start(ctx))
+			}
+			return errors.Join(errs...)
+		})
+	})
+	return nil
 }

@@ -62,6 +62,7 @@ type running struct {
 	// pushes is the banner's line about them.
 	pushes string
 	errs   bytes.Buffer  // to be read after done
+	said   chan string   // what it writes to errs
 	done   chan struct{} // closed when the process has ended
 }
 
@@ -75,7 +76,7 @@ func start(t *testing.T, data string, more ...string) *running {
 // startAt is start on a given port.
 func startAt(t *testing.T, at, data string, more ...string) *running {
 	t.Helper()
-	r := &running{base: "http://127.0.0.1:" + at, lines: make(chan string, 10_000), done: make(chan struct{})}
+	r := &running{base: "http://127.0.0.1:" + at, lines: make(chan string, 10_000), said: make(chan string, 10_000), done: make(chan struct{})}
 	r.cmd = exec.Command(command, "local", "--port", at, "--data", data)
 	r.cmd.Env = os.Environ()
 	for _, s := range more {
@@ -85,7 +86,7 @@ func startAt(t *testing.T, at, data string, more ...string) *running {
 			r.cmd.Env = append(r.cmd.Env, s)
 		}
 	}
-	r.cmd.Stderr = &r.errs
+	r.cmd.Stderr = io.MultiWriter(&r.errs, saying(r.said))
 	out, err := r.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -109,6 +110,33 @@ func startAt(t *testing.T, at, data string, more ...string) *running {
 	})
 	r.line(t, func(s string) bool { return strings.HasPrefix(s, "Try it") })
 	return r
+}
+
+// saying passes on what is written, which is whole lines.
+type saying chan string
+
+func (s saying) Write(b []byte) (int, error) {
+	s <- string(b)
+	return len(b), nil
+}
+
+// soon is how long a user may be left without a word.
+const soon = 3 * time.Second
+
+// says waits until something is written to standard error.
+func (r *running) says(t *testing.T, within time.Duration, want string) {
+	t.Helper()
+	timeout := time.After(within)
+	for {
+		select {
+		case s := <-r.said:
+			if strings.Contains(s, want) {
+				return
+			}
+		case <-timeout:
+			t.Fatalf("pushinbox local did not say %q within %v", want, within)
+		}
+	}
 }
 
 // line waits for a line of output.
