@@ -35,7 +35,7 @@ type emulator struct {
 	run func(context.Context) (int64, error)
 	log *slog.Logger
 
-	current int64
+	current int64 // 0: not yet known
 }
 
 // checkEmulatorHost says what to write where a value is not HOST:PORT.
@@ -90,7 +90,7 @@ func (e *emulator) connect(ctx context.Context) error {
 // restarted, until ctx ends. After a restart it calls restore, if not nil, until
 // that succeeds. lost is what a restart means.
 func (e *emulator) watch(ctx context.Context, lost string, restore func(context.Context) error) {
-	down := false
+	down := e.current == 0
 	for tick := time.Tick(watchInterval); ; {
 		select {
 		case <-ctx.Done():
@@ -111,19 +111,18 @@ func (e *emulator) watch(ctx context.Context, lost string, restore func(context.
 			continue
 		case err != nil:
 			continue
-		case run != e.current:
+		case e.current != 0 && run != e.current:
 			if restore != nil {
 				if err := restore(ctx); err != nil {
 					e.log.Error(fmt.Sprintf("%s at %s was restarted, and its topics and subscriptions cannot be created yet", e.name, e.host), "err", err)
 					continue
 				}
 			}
-			e.current = run
 			e.log.Warn(fmt.Sprintf("%s at %s was restarted: %s", e.name, e.host, lost))
 		case down:
-			e.log.Warn(fmt.Sprintf("%s at %s answers again", e.name, e.host))
+			e.log.Warn(fmt.Sprintf("%s at %s answers", e.name, e.host))
 		}
-		down = false
+		down, e.current = false, run
 	}
 }
 
@@ -155,7 +154,8 @@ func firestoreRun(client *firestore.Client, database string) func(context.Contex
 	}
 }
 
-// connectFirestore waits for Firestore's emulator and begins to watch it.
+// connectFirestore waits for Firestore's emulator and begins to watch it. The run
+// goes on without it: what happens when Firestore is down can be tried so.
 func (s *Stack) connectFirestore(ctx context.Context) error {
 	o := s.options
 	client, err := firestore.NewClient(ctx, firestoredial.Options(o.FirestoreEmulator)...)
@@ -169,7 +169,7 @@ func (s *Stack) connectFirestore(ctx context.Context) error {
 		run: firestoreRun(client, "projects/"+o.Project+"/databases/"+o.Database),
 	}
 	if err := e.connect(ctx); err != nil {
-		return err
+		e.log.Error(err.Error() + "; until then nothing can be stored")
 	}
 	s.background("the watch of Firestore's emulator", func(ctx context.Context) {
 		e.watch(ctx, "what it had stored is gone", nil)

@@ -128,8 +128,11 @@ func TestEmulatorThatIsNotThere(t *testing.T) {
 				case <-time.After(soon):
 					t.Error("said nothing")
 				}
-				if name == "silent" {
+				switch {
+				case name == "silent":
 					return // and waits on
+				case variable == "FIRESTORE_EMULATOR_HOST" && strings.HasPrefix(test.want, "does not answer"):
+					return // and runs on
 				}
 				if err := cmd.Wait(); err == nil || len(said) > 0 {
 					t.Errorf("%v, and said %d lines more", err, len(said))
