@@ -233,6 +233,9 @@ func (s *Stack) listen(flag string, port int) ([]net.Listener, error) {
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("port %d is taken; stop what listens there, or choose another with --%s", port, flag)
 	}
+	if errors.Is(err, syscall.EADDRNOTAVAIL) && s.options.Host.IsValid() {
+		return nil, fmt.Errorf("%s is not an address of this machine; give one with --host, or 0.0.0.0 for all", s.options.Host)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("port %d: %w; choose another with --%s", port, err, flag)
 	}

@@ -192,13 +192,13 @@ func (p *printer) printf(format string, args ...any) {
 }
 
 func (p *printer) banner(s *stack.Stack, o stack.Settings) {
-	curl := "curl"
+	curl, page := "curl", s.URL+"/          "
 	if s.Key != nil {
-		curl += " -H @" + s.Key.File
+		curl, page = "curl -H @"+s.Key.File, "at the address above, where"
 	}
 	p.printf(`Push Inbox runs on this machine. Ctrl-C stops it.
 
-  console  %[1]s/           you are signed in as %[2]s
+  console  %[10]s you are signed in as %[2]s
   publish  %[1]s/publish    POST with a token, see below
   receive  %[1]s/receive    where pushes arrive, signed as %[3]s
   calendar %[1]s/calendar   watches calendars; a stand-in for Google's is at /local/calendar
@@ -213,7 +213,7 @@ Try it:
   curl -H "Authorization: Bearer $(%[9]s -s '%[1]s/local/token?for=publish')" \
     -H 'Content-Type: text/plain' -d 'Hello again' '%[1]s/publish?attribute.kind=greeting'
 
-`, s.URL, stack.Developer, stack.PushAccount, s.PubSub, o.Project, o.Topic, s.Inbox, stack.Describe(s.Pushes), curl)
+`, s.URL, stack.Developer, stack.PushAccount, s.PubSub, o.Project, o.Topic, s.Inbox, stack.Describe(s.Pushes), curl, page)
 }
 
 // delivered prints a delivery.

@@ -421,6 +421,10 @@ func TestWrongCalls(t *testing.T) {
 	if err := os.WriteFile(file, []byte("not a push"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, []byte("\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	broken := t.TempDir()
 	if err := os.WriteFile(filepath.Join(broken, "inbox.db"), bytes.Repeat([]byte("garbage "), 10_000), 0o600); err != nil {
 		t.Fatal(err)
@@ -437,6 +441,18 @@ func TestWrongCalls(t *testing.T) {
 		"port_out_of_range": {[]string{"local", "--port", "70000", "--data", data}, exitUsage, `--port is "70000"; it must be 0 to 65535`},
 		"port_hex":          {[]string{"local", "--port", "0x", "--data", data}, exitUsage, `--port is "0x"; it must be 0 to 65535; see pushinbox local --help`},
 		"data_empty":        {[]string{"local", "--data="}, exitUsage, `--data is ""; it must name a directory`},
+		"host_is_a_name":    {[]string{"local", "--host", "localhost"}, exitUsage, "it must be an IP address of this machine"},
+		"host_with_port":    {[]string{"local", "--host", "0.0.0.0:80"}, exitUsage, "it must be an IP address of this machine"},
+		"host_with_zone":    {[]string{"local", "--host", "[::1%lo]"}, exitUsage, "it must be an IP address of this machine"},
+		"host_elsewhere":    {[]string{"local", "--host", "192.0.2.1", "--port", "0", "--data", t.TempDir()}, exitFailed, "192.0.2.1 is not an address of this machine"},
+		"host_name_is_url":  {[]string{"local", "--host-name", "http://x"}, exitUsage, "without a port, such as host.docker.internal"},
+		"host_name_port":    {[]string{"local", "--host-name", "x:80"}, exitUsage, "without a port, such as host.docker.internal"},
+		"token_argument":    {[]string{"send", "--token", "s3cret", file}, exitUsage, "--token is not taken: every account of this machine"},
+		"token_is_empty":    {[]string{"send", "--token", "", file}, exitUsage, "--token is not taken: every account of this machine"},
+		"token_at_the_end":  {[]string{"send", file, "--token"}, exitUsage, "--token is not taken: every account of this machine"},
+		"token_with_equals": {[]string{"send", "--token=s3cret", file}, exitUsage, "--token is not taken: every account of this machine"},
+		"no_token_file":     {[]string{"send", "--url", r.base, "--token-file", filepath.Join(data, "no"), "../../testdata/pubsub/sample_message.json"}, exitFailed, "no such file"},
+		"token_file_empty":  {[]string{"send", "--url", r.base, "--token-file", empty, "../../testdata/pubsub/sample_message.json"}, exitFailed, "does not have a token in one line"},
 		"ordering_text":     {[]string{"local", "--ordering=maybe"}, exitUsage, `--ordering is "maybe"; it must be true or false`},
 		"unknown_command":   {[]string{"lokal"}, exitUsage, `there is no command "lokal"`},
 		"unknown_flag":      {[]string{"local", "--prot", "1"}, exitUsage, "unknown flag: --prot; see pushinbox local --help"},
@@ -463,7 +479,7 @@ func TestWrongCalls(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			out, errs, code := run(t, "", test.args...)
-			if code != test.code || !strings.Contains(errs, test.want) || strings.Count(errs, "\n") != 1 || out != "" {
+			if code != test.code || !strings.Contains(errs, test.want) || strings.Count(errs, "\n") != 1 || out != "" || strings.Contains(errs, "s3cret") {
 				t.Errorf("exit %d, want %d; stdout %q, stderr %q", code, test.code, out, errs)
 			}
 		})
