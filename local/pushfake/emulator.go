@@ -86,25 +86,38 @@ func (e *Emulator) Run(ctx context.Context) (int64, error) {
 	return strconv.ParseInt(topic.Labels[runLabel], 10, 64)
 }
 
+// Has reports whether the emulator has the subscription with this full name. It
+// fails soon, as Run does.
+func (e *Emulator) Has(ctx context.Context, subscription string) (bool, error) {
+	_, err := e.Client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: subscription}, once)
+	if status.Code(err) == codes.NotFound {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // current returns the run of the latest connection, and how many there have been.
 func (e *Emulator) current(ctx context.Context) (run int64, connections int, err error) {
-	e.mu.Lock()
-	run, connections = e.run, e.connections
-	e.mu.Unlock()
-	if run != 0 {
-		return run, connections, nil
+	for range 3 { // asking may make a connection, of which nobody knows yet where it leads
+		e.mu.Lock()
+		run, connections = e.run, e.connections
+		e.mu.Unlock()
+		if run != 0 {
+			return run, connections, nil
+		}
+		if run, err = e.Run(ctx); err != nil {
+			return 0, 0, err
+		}
+		e.mu.Lock()
+		if connections == e.connections {
+			e.run = run
+		}
+		e.mu.Unlock()
 	}
-	if run, err = e.Run(ctx); err != nil {
-		return 0, 0, err
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	// The first call makes the first connection.
-	if connections == 0 || connections == e.connections {
-		e.run = run
-	}
-	return run, e.connections, nil
+	return 0, 0, errRestarted
 }
+
+var errRestarted = status.Error(codes.Unavailable, "Pub/Sub's emulator was restarted")
 
 // unary renames in the answers to Publish and Pull.
 func (e *Emulator) unary(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
@@ -124,7 +137,7 @@ func (e *Emulator) unary(ctx context.Context, method string, request, answer any
 	same := connections == e.connections
 	e.mu.Unlock()
 	if !same { // nobody knows which run answered
-		return status.Error(codes.Unavailable, "Pub/Sub's emulator was restarted")
+		return errRestarted
 	}
 	ids := messageIDs{run}
 	if isPublish {

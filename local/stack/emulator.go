@@ -36,6 +36,8 @@ type emulator struct {
 	log *slog.Logger
 
 	current int64 // 0: not yet known
+	// whole reports whether what restore creates is there; nil means always.
+	whole func(context.Context) (bool, error)
 }
 
 // checkEmulatorHost says what to write where a value is not HOST:PORT.
@@ -99,6 +101,10 @@ func (e *emulator) watch(ctx context.Context, lost string, restore func(context.
 		}
 		call, cancel := context.WithTimeout(ctx, watchTimeout)
 		run, err := e.run(call)
+		whole := true
+		if err == nil && e.whole != nil {
+			whole, err = e.whole(call)
+		}
 		cancel()
 		switch code := status.Code(err); {
 		case ctx.Err() != nil:
@@ -111,14 +117,21 @@ func (e *emulator) watch(ctx context.Context, lost string, restore func(context.
 			continue
 		case err != nil:
 			continue
-		case e.current != 0 && run != e.current:
+		case e.current != 0 && run != e.current || !whole:
 			if restore != nil {
 				if err := restore(ctx); err != nil {
-					e.log.Error(fmt.Sprintf("%s at %s was restarted, and its topics and subscriptions cannot be created yet", e.name, e.host), "err", err)
+					if ctx.Err() == nil && !down {
+						down = true
+						e.log.Error(fmt.Sprintf("%s at %s has lost its topics and subscriptions, and they cannot be created yet", e.name, e.host), "err", err)
+					}
 					continue
 				}
 			}
-			e.log.Warn(fmt.Sprintf("%s at %s was restarted: %s", e.name, e.host, lost))
+			happened := "was restarted"
+			if run == e.current {
+				happened = "has lost a subscription"
+			}
+			e.log.Warn(fmt.Sprintf("%s at %s %s: %s", e.name, e.host, happened, lost))
 		case down:
 			e.log.Warn(fmt.Sprintf("%s at %s answers", e.name, e.host))
 		}

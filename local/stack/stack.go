@@ -123,9 +123,10 @@ type Stack struct {
 	closers  []closer // in the order of starting
 	// pubsub is Google's emulator, or nil where the Pub/Sub is in this process, and
 	// pushing what is created in it again after a restart.
-	pubsub      *pushfake.Emulator
-	pubsubWatch *emulator
-	pushing     []func(context.Context) error
+	pubsub        *pushfake.Emulator
+	pubsubWatch   *emulator
+	pushing       []func(context.Context) error
+	subscriptions []string // their full names
 }
 
 // closer ends a part.
@@ -386,6 +387,7 @@ func (s *Stack) startPubSub(ctx context.Context, topic, name, endpoint, audience
 		}
 		return nil, nil, err
 	}
+	s.subscriptions = append(s.subscriptions, server.Subscription)
 	running := server
 	s.onClose("the pushing of "+name, func() error { return running.Close() })
 	s.pushing = append(s.pushing, func(ctx context.Context) error {
@@ -401,8 +403,8 @@ func (s *Stack) startPubSub(ctx context.Context, topic, name, endpoint, audience
 	return publishing, inForce, errors.Join(err1, err2)
 }
 
-// pushError logs an error of the pushing. What comes of an emulator that is down or
-// was restarted has a line of its own.
+// pushError logs an error of the pushing. Of an emulator that is down, was
+// restarted or has lost a subscription the watch speaks.
 func (s *Stack) pushError(err error) {
 	switch status.Code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.NotFound:
@@ -435,6 +437,15 @@ func (s *Stack) connectPubSub(ctx context.Context) (err error) {
 func (s *Stack) watchPubSub(context.Context) error {
 	if s.pubsub == nil {
 		return nil
+	}
+	s.pubsubWatch.whole = func(ctx context.Context) (bool, error) {
+		for _, name := range s.subscriptions {
+			exists, err := s.pubsub.Has(ctx, name)
+			if err != nil || !exists {
+				return false, err
+			}
+		}
+		return true, nil
 	}
 	s.background("the watch of Pub/Sub's emulator", func(ctx context.Context) {
 		s.pubsubWatch.watch(ctx, "its topics and subscriptions are created again, and what was not delivered is lost", func(ctx context.Context) error {

@@ -57,6 +57,13 @@ func TestPubSubEmulatorRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.acknowledged(t, 1)
+	if err := client.SubscriptionAdminClient.DeleteSubscription(t.Context(), &pubsubpb.DeleteSubscriptionRequest{
+		Subscription: "projects/restarts/subscriptions/inbox-push",
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r.says(t, soon, "has lost a subscription: ")
+	publish("after a deletion")
 	if err := r.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -65,8 +72,8 @@ func TestPubSubEmulatorRestarts(t *testing.T) {
 	e.Start()
 	r = start(t, data, more...)
 	publish("third run")
-	if all := r.messages(t); len(all) != 4 {
-		t.Errorf("%d messages were kept of 4: %+v", len(all), all)
+	if all := r.messages(t); len(all) != 5 {
+		t.Errorf("%d messages were kept of 5: %+v", len(all), all)
 	}
 }
 

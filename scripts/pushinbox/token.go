@@ -39,7 +39,7 @@ by hand. A value that is JSON is taken as JSON; an empty one leaves the claim ou
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), visible(token))
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), token)
 			return err
 		},
 	}
