@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+	"unicode/utf8"
 )
 
 // TestAnswersDoNotReachTheTerminalRaw has a server try to clear the screen, to
@@ -138,5 +139,27 @@ func TestCallsAreBounded(t *testing.T) {
 				t.Errorf("exit %d, %.300q", code, errs)
 			}
 		})
+	}
+}
+
+// TestLogsDoNotReachTheTerminalRaw prints a log whose senders chose what is in it.
+func TestLogsDoNotReachTheTerminalRaw(t *testing.T) {
+	t.Parallel()
+	const hostile = "\u009b2J\u202e\u200b\u3164\x7f"
+	long := strings.Repeat("é", 30_000)
+	log := `{"time":"2026-11-26T10:00:00Z","access":{"protocol":"HTTP/1.1","host":"` + hostile + `"},"httpRequest":{"requestMethod":"GET","requestUrl":"/` + long + `","userAgent":"` + hostile + `"}}` + "\n" +
+		`{"time":"2026-11-26T10:00:00Z","notification":{"topicName":"` + hostile + `","messageId":"\u001b[2J\n[forged"}}` + "\n"
+	for format, limit := range map[string]int{"classic": 3 * maxShown, "json": len(log) * 2} {
+		out, errs, code := run(t, log, "logs", "--format", format)
+		if code != 0 || len(out) > limit || len(out) == 0 {
+			t.Errorf("%s: exit %d, %d bytes, %s", format, code, len(out), errs)
+		}
+		for _, line := range strings.Split(out, "\n") {
+			if !utf8.ValidString(line) || strings.HasPrefix(line, "[forged") || strings.ContainsFunc(line, func(r rune) bool {
+				return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point)
+			}) {
+				t.Errorf("%s: printed %.200q", format, line)
+			}
+		}
 	}
 }

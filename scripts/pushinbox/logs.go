@@ -199,7 +199,7 @@ func writeClassic(out io.Writer, _ json.RawMessage, e logEntry) error {
 // from a sender could look like more of the log, or move a terminal's cursor.
 func printable(s string) string {
 	if len(s) > maxShown {
-		s = s[:maxShown] + "..."
+		s = strings.ToValidUTF8(s[:maxShown], "") + "..." // the cut may be inside a character
 	}
 	return strings.Map(func(r rune) rune {
 		switch {
