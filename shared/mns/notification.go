@@ -399,6 +399,15 @@ func (n *Notification) Message(s Signer, path string) *inbox.Message {
 	}
 }
 
+// Quarantine returns the message in which the body of a push that cannot be read is
+// stored as it came. Nothing in it says whose it is: the endpoint's path stands for
+// the subscription.
+func Quarantine(s Signer, path string, body []byte) *inbox.Message {
+	m := inbox.Quarantine(inbox.SourceMNS, path, inbox.ReasonUnknownForm, body)
+	m.Verified = inbox.Verified{Issuer: s.CertificateURL, Audience: path, IssuedAt: s.Date.UTC()}
+	return m
+}
+
 // Policy says whose pushes are accepted. MNS signs those of every account.
 type Policy struct {
 	// Owners are the account IDs whose topics may push; at least one.

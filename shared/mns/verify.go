@@ -74,26 +74,23 @@ type Signer struct {
 	RequestID string
 }
 
-// Verify returns who signed r, whose whole body is given. r must be as a server
-// received it: the signature covers the request target as sent (r.RequestURI),
-// every x-mns-* header, Date, Content-Type and Content-MD5, and through the last
-// the body. The cheap checks come first, and no certificate is fetched for a request
-// that fails one of them.
+// Verify returns who signed r, without a look at its body: the signature covers the
+// request target as sent (r.RequestURI, so r must be as a server received it), every
+// x-mns-* header, Date, Content-Type and Content-MD5. The body is proven by
+// CheckBody, once it was worth reading. The cheap checks come first, and no
+// certificate is fetched for a request that fails one of them.
 //
 // A request that MNS did not sign in this form at this time fails with an Err
 // variable of this package whose status is 403. It fails with ErrUnavailable, a 503,
 // when the certificate cannot be fetched. Verify waits for a certificate for at most
 // two seconds.
-func (v *Verifier) Verify(r *http.Request, body []byte) (Signer, error) {
+func (v *Verifier) Verify(r *http.Request) (Signer, error) {
 	p, err := parsePush(r)
 	if err != nil {
 		return Signer{}, err
 	}
 	if age := v.now().Sub(p.date); age > MaxAge || age < -MaxAge {
 		return Signer{}, fmt.Errorf("%w: it is %v old", ErrDate, age.Round(time.Second))
-	}
-	if err := checkDigest(p.digest, body); err != nil {
-		return Signer{}, err
 	}
 	certificate, err := v.certificates.get(r.Context(), p.certificateURL)
 	if err != nil {
@@ -116,7 +113,6 @@ type push struct {
 	signature      []byte
 	certificateURL string
 	date           time.Time
-	digest         string
 }
 
 // parsePush parses the headers. It does nothing expensive.
@@ -130,7 +126,7 @@ func parsePush(r *http.Request) (push, error) {
 	if len(r.Header["Content-Type"]) > 1 {
 		return p, fmt.Errorf("%w: Content-Type is repeated", ErrHeaders)
 	}
-	var authorization, address, date string
+	var authorization, address, date, digest string
 	for _, h := range [...]struct {
 		name  string
 		value *string
@@ -138,7 +134,7 @@ func parsePush(r *http.Request) (push, error) {
 		{"Authorization", &authorization},
 		{headerCertificateURL, &address},
 		{"Date", &date},
-		{"Content-Md5", &p.digest},
+		{"Content-Md5", &digest},
 	} {
 		values := r.Header[h.name]
 		if len(values) != 1 || values[0] == "" {
@@ -160,9 +156,11 @@ func parsePush(r *http.Request) (push, error) {
 	return p, err
 }
 
-// checkDigest compares the body with Content-MD5, which MNS writes in three ways:
-// as 32 hex digits, as base64 of those, and as base64 of the 16 bytes.
-func checkDigest(header string, body []byte) error {
+// CheckBody returns ErrDigest unless body is the one whose Content-MD5 Verify has
+// found signed. MNS writes that in three ways: as 32 hex digits, as base64 of those,
+// and as base64 of the 16 bytes.
+func CheckBody(r *http.Request, body []byte) error {
+	header := r.Header.Get("Content-Md5")
 	digits := header
 	if b, err := base64.StdEncoding.Strict().DecodeString(header); err == nil {
 		switch len(b) {

@@ -54,6 +54,15 @@ func newEndpoint(t testing.TB, transport http.RoundTripper, secret string) *endp
 	return &endpoint{verifier: v, policy: mns.Policy{Owners: []string{owner}, Unnamed: secret != ""}, secret: secret}
 }
 
+// prove proves a request and its body.
+func prove(v *mns.Verifier, r *http.Request, body []byte) (mns.Signer, error) {
+	signer, err := v.Verify(r)
+	if err == nil {
+		err = mns.CheckBody(r, body)
+	}
+	return signer, err
+}
+
 func (e *endpoint) push(w http.ResponseWriter, r *http.Request) error {
 	if err := httpapi.AllowMethods(w, r, http.MethodPost); err != nil {
 		return err
@@ -66,7 +75,7 @@ func (e *endpoint) push(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	signer, err := e.verifier.Verify(r, body)
+	signer, err := prove(e.verifier, r, body)
 	if err != nil {
 		return err
 	}
@@ -178,8 +187,8 @@ func TestCheapChecksComeFirst(t *testing.T) {
 	e := newEndpoint(t, origin, "abcdefghijklmnop")
 	target := origin.Target("https://mns.example/abcdefghijklmnop", owner)
 	target.Secret = "abcdefghijklmnop"
-	needsKey := regexp.MustCompile(`^(signature|signed|header|made|owner|content_type|target|xml|json|simplified)_|^date_altered$`)
-	cheap := regexp.MustCompile(`^(signature_(unpadded|twice_in_one|of_one_byte|of_10_kb|cut)|header_doubled.*|content_type_doubled|simplified_body_swapped)$`)
+	needsKey := regexp.MustCompile(`^(signature|signed|header|made|owner|content_type|target|xml|json|simplified|body|digest)_|^date_altered$`)
+	cheap := regexp.MustCompile(`^(signature_(unpadded|twice_in_one|of_one_byte|of_10_kb|cut)|header_doubled.*|content_type_doubled|digest_(missing|doubled|empty|removed))$`)
 	n := 0
 	for _, c := range mnsattack.Cases(target) {
 		if needsKey.MatchString(c.Name) && !cheap.MatchString(c.Name) {
@@ -293,7 +302,7 @@ func TestVerifyEveryKeySize(t *testing.T) {
 				t.Fatal(err)
 			}
 			d := simplified(now)
-			got, err := v.Verify(d.request(origin.Key.Sign), []byte(d.body))
+			got, err := prove(v, d.request(origin.Key.Sign), []byte(d.body))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -345,7 +354,7 @@ func TestVerifyAccepts(t *testing.T) {
 			}
 			d := simplified(now)
 			change(&d)
-			got, err := v.Verify(d.request(origin.Key.Sign), []byte(d.body))
+			got, err := prove(v, d.request(origin.Key.Sign), []byte(d.body))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -382,7 +391,7 @@ func TestVerifyWithPins(t *testing.T) {
 				t.Fatal(err)
 			}
 			d := simplified(time.Now())
-			if _, err := v.Verify(d.request(origin.Key.Sign), []byte(d.body)); !errors.Is(err, tt.want) {
+			if _, err := prove(v, d.request(origin.Key.Sign), []byte(d.body)); !errors.Is(err, tt.want) {
 				t.Errorf("error is %v, want %v", err, tt.want)
 			}
 		})
@@ -441,7 +450,7 @@ func verify(t testing.TB, v *mns.Verifier, key *mnskey.Key, address string) erro
 	if address != "" {
 		d.headers = strings.Replace(d.headers, base64.StdEncoding.EncodeToString([]byte(mnsattack.GoodURL)), base64.StdEncoding.EncodeToString([]byte(address)), 1)
 	}
-	_, err := v.Verify(d.request(key.Sign), []byte(d.body))
+	_, err := prove(v, d.request(key.Sign), []byte(d.body))
 	return err
 }
 
@@ -580,7 +589,7 @@ func TestVerifyEndsWithItsRequest(t *testing.T) {
 		defer cancel()
 		d := simplified(time.Now())
 		start := time.Now()
-		_, err := v.Verify(d.request(key.Sign).WithContext(ctx), []byte(d.body))
+		_, err := prove(v, d.request(key.Sign).WithContext(ctx), []byte(d.body))
 		want(t, "a cancelled request", err, mns.ErrUnavailable)
 		want(t, "a cancelled request", err, context.DeadlineExceeded)
 		if took := time.Since(start); took != 300*time.Millisecond {
@@ -788,7 +797,7 @@ func BenchmarkVerify(b *testing.B) {
 			r, body := d.request(origin.Key.Sign), []byte(d.body)
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := v.Verify(r, body); err != nil {
+				if _, err := prove(v, r, body); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -817,7 +826,7 @@ func TestVerifyStandIn(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if s, err := v.Verify(got, body); err != nil || s.KeyBits != bits {
+			if s, err := prove(v, got, body); err != nil || s.KeyBits != bits {
 				t.Errorf("%d bits: %+v, %v", bits, s, err)
 			}
 			if !slices.Equal(got.Header["X-Mns-Message-Id"], r.Header["X-Mns-Message-Id"]) {
