@@ -1,6 +1,8 @@
 package pushfake
 
 import (
+	"cmp"
+	"container/heap"
 	"context"
 	"errors"
 	"fmt"
@@ -28,31 +30,159 @@ const (
 	// messageOverhead stands for what a message takes besides its data.
 	messageOverhead = 512
 
-	pullTimeout  = time.Minute
-	callTimeout  = 10 * time.Second
+	pullTimeout = time.Minute
+	callTimeout = 10 * time.Second
+	// Retry delays of a retry policy that leaves one out, and the attempts of
+	// a dead-letter policy that does.
+	defaultMinRetry    = 10 * time.Second
+	defaultMaxRetry    = 10 * time.Minute
+	defaultMaxAttempts = 5
+
 	minCallRetry = 100 * time.Millisecond
 	maxCallRetry = 10 * time.Second
 )
 
-// backend is the Pub/Sub that messages come from.
+// New returns a Dispatcher that pulls the messages of the subscription with this
+// full name, by gRPC, and delivers them until it is closed. Ack deadline,
+// ordering, retry and dead-letter policy are the subscription's, as they are
+// now. It fails when the subscription cannot be read or nothing says where to
+// push.
+func New(ctx context.Context, client *pubsub.Client, subscription string, o *Options) (*Dispatcher, error) {
+	if client == nil {
+		return nil, errors.New("pushfake: no client")
+	}
+	if o == nil {
+		o = &Options{}
+	}
+	s, err := client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: subscription})
+	if err != nil {
+		return nil, fmt.Errorf("pushfake: reading the subscription: %w", err)
+	}
+	if o.Push != nil {
+		s.PushConfig = o.Push
+	}
+	s.Name = subscription
+	d, err := newDispatcher(s, o)
+	if err != nil {
+		return nil, err
+	}
+	b := &backend{
+		d:         d,
+		client:    client,
+		name:      subscription,
+		poll:      o.Poll,
+		ordered:   s.EnableMessageOrdering,
+		retry:     s.RetryPolicy,
+		published: make(chan struct{}, 1),
+		held:      make(map[string]*message),
+		keys:      make(map[string][]*message),
+	}
+	b.pullContext, b.stopPulling = context.WithCancel(context.Background())
+	if p := s.DeadLetterPolicy; p != nil {
+		b.deadLetterTopic = p.DeadLetterTopic
+		b.maxAttempts = cmp.Or(int(p.MaxDeliveryAttempts), defaultMaxAttempts)
+	}
+	d.source = b
+	go d.run()
+	return d, nil
+}
+
+// backend is a Pub/Sub that messages are pulled from. Ordering keys, retry
+// delays and dead letters are dealt with here, since a lease has to be held in
+// the meantime.
 type backend struct {
+	d               *Dispatcher
 	client          *pubsub.Client
 	name            string // of the subscription
 	deadLetterTopic string
 	poll            time.Duration
-	published       chan struct{}
+	ordered         bool
+	retry           *pubsubpb.RetryPolicy
+	maxAttempts     int // 0: no dead-letter policy
+	// published is signalled when there may be messages that were not there
+	// before.
+	published chan struct{}
 	// pullContext ends when no more messages are wanted.
 	pullContext context.Context
 	stopPulling context.CancelFunc
+
+	// The rest belongs to the goroutine of d.
+	held     map[string]*message // by ID: all that is leased to us
+	heldSize int
+	ready    fifo[*message]
+	waiting  waiting
+	keys     map[string][]*message // per ordering key under way, what comes after it
+	leases   fifo[*lease]
+	acks     []*message
+	dead     []*message
+	pulling  call
+	acking   call
+	renewing call
+	burying  call
 }
 
-func newBackend(client *pubsub.Client, subscription string, o *Options) backend {
-	b := backend{client: client, name: subscription, poll: o.Poll, published: o.published}
-	if b.published == nil {
-		b.published = make(chan struct{}, 1)
+// pulledState is what a backend knows of a message.
+type pulledState struct {
+	ackID string
+	key   string // of an ordered subscription
+	size  int
+	lease *lease // the latest
+	acked bool   // by the endpoint, or by way of the dead-letter topic
+}
+
+func (b *backend) work(now time.Time) {
+	for m := b.waiting.popDue(now); m != nil; m = b.waiting.popDue(now) {
+		b.ready.push(m)
 	}
-	b.pullContext, b.stopPulling = context.WithCancel(context.Background())
-	return b
+	b.pullMore(now)
+	b.acknowledgeMore(now)
+	b.bury(now)
+	b.renewLeases(now)
+}
+
+func (b *backend) next(int) *message {
+	if b.ready.len() == 0 {
+		return nil
+	}
+	return b.ready.pop()
+}
+
+func (b *backend) refused(m *message, now time.Time) (deadLettered bool, again time.Time) {
+	if b.maxAttempts > 0 && m.attempt >= b.maxAttempts {
+		b.dead = append(b.dead, m)
+		return true, time.Time{}
+	}
+	m.at = now.Add(b.retryDelay(m.attempt))
+	m.attempt++
+	if m.at.After(now) {
+		heap.Push(&b.waiting, m)
+	} else {
+		b.ready.push(m)
+	}
+	return false, m.at
+}
+
+// released leaves it to close to hand the message back.
+func (b *backend) released(*message) {}
+
+func (b *backend) due(now time.Time, at func(time.Time)) {
+	if len(b.waiting) > 0 {
+		at(b.waiting[0].at)
+	}
+	if b.leases.len() > 0 && b.renewing.may(now) {
+		at(b.leases.front().renewAt)
+	}
+	for _, c := range [...]*call{&b.pulling, &b.acking, &b.burying, &b.renewing} {
+		if !c.busy && now.Before(c.next) {
+			at(c.next)
+		}
+	}
+}
+
+func (b *backend) stop() { b.stopPulling() }
+
+func (b *backend) busy() bool {
+	return b.pulling.busy || b.burying.busy || b.acking.busy || b.renewing.busy
 }
 
 // once takes the client's own retries away, which are silent and last for
@@ -164,67 +294,67 @@ type call struct {
 func (c *call) may(now time.Time) bool { return !c.busy && !now.Before(c.next) }
 
 // ended deals with the end of a call and reports whether it succeeded.
-func (d *Dispatcher) ended(c *call, err error) bool {
+func (b *backend) ended(c *call, err error) bool {
 	c.busy = false
 	if err == nil {
 		c.failures, c.next = 0, time.Time{}
 		return true
 	}
-	c.next = d.clock.Now().Add(doubled(minCallRetry, c.failures, maxCallRetry))
+	c.next = b.d.clock.Now().Add(doubled(minCallRetry, c.failures, maxCallRetry))
 	c.failures++
-	if d.onError != nil {
-		d.onError(err)
+	if b.d.onError != nil {
+		b.d.onError(err)
 	}
 	return false
 }
 
 // pullMore keeps a batch at hand.
-func (d *Dispatcher) pullMore(now time.Time) {
-	if d.stopping || !d.pulling.may(now) || d.ready.len() >= batchSize || len(d.held) >= maxHeld || d.heldSize >= maxHeldSize {
+func (b *backend) pullMore(now time.Time) {
+	if b.d.stopping || !b.pulling.may(now) || b.ready.len() >= batchSize || len(b.held) >= maxHeld || b.heldSize >= maxHeldSize {
 		return
 	}
-	n := min(batchSize, maxHeld-len(d.held))
-	if len(d.held) > 0 {
-		n = max(1, min(n, (maxHeldSize-d.heldSize)/(d.heldSize/len(d.held))))
+	n := min(batchSize, maxHeld-len(b.held))
+	if len(b.held) > 0 {
+		n = max(1, min(n, (maxHeldSize-b.heldSize)/(b.heldSize/len(b.held))))
 	}
-	d.pulling.busy = true
+	b.pulling.busy = true
 	go func() {
-		batch, err := d.pull(n)
-		d.post(func() {
-			d.ended(&d.pulling, err)
-			d.accept(batch)
+		batch, err := b.pull(n)
+		b.d.post(func() {
+			b.ended(&b.pulling, err)
+			b.accept(batch)
 		})
 	}()
 }
 
-// acknowledge tells the backend what the endpoint has acknowledged.
-func (d *Dispatcher) acknowledge(now time.Time) {
-	if len(d.acks) == 0 || !d.acking.may(now) {
+// acknowledgeMore tells the backend what the endpoint has acknowledged.
+func (b *backend) acknowledgeMore(now time.Time) {
+	if len(b.acks) == 0 || !b.acking.may(now) {
 		return
 	}
-	batch, ids := take(&d.acks)
-	d.acking.busy = true
+	batch, ids := take(&b.acks)
+	b.acking.busy = true
 	go func() {
-		err := d.backend.acknowledge(ids)
-		d.post(func() {
-			if !d.ended(&d.acking, err) {
-				d.acks = append(d.acks, batch...)
+		err := b.acknowledge(ids)
+		b.d.post(func() {
+			if !b.ended(&b.acking, err) {
+				b.acks = append(b.acks, batch...)
 				return
 			}
 			for _, m := range batch {
-				d.forget(m)
+				b.forget(m)
 			}
-			if d.ordered {
-				d.wanted()
+			if b.ordered {
+				b.wanted()
 			}
 		})
 	}()
 }
 
-func (d *Dispatcher) forget(m *message) {
-	if d.held[m.MessageId] == m {
-		delete(d.held, m.MessageId)
-		d.heldSize -= m.size
+func (b *backend) forget(m *message) {
+	if b.held[m.MessageId] == m {
+		delete(b.held, m.MessageId)
+		b.heldSize -= m.pulled.size
 	}
 }
 
@@ -239,25 +369,25 @@ func take(from *[]*message) ([]*message, []string) {
 func ackIDs(batch []*message) []string {
 	ids := make([]string, len(batch))
 	for i, m := range batch {
-		ids[i] = m.ackID
+		ids[i] = m.pulled.ackID
 	}
 	return ids
 }
 
 // bury forwards dead letters and then has them acknowledged, so that they are
 // in one place or the other, or for a moment in both.
-func (d *Dispatcher) bury(now time.Time) {
-	if len(d.dead) == 0 || !d.burying.may(now) {
+func (b *backend) bury(now time.Time) {
+	if len(b.dead) == 0 || !b.burying.may(now) {
 		return
 	}
-	m := d.dead[0]
-	d.burying.busy = true
+	m := b.dead[0]
+	b.burying.busy = true
 	go func() {
-		err := d.forward(m.PubsubMessage, m.attempt)
-		d.post(func() {
-			if d.ended(&d.burying, err) {
-				d.dead = d.dead[1:]
-				d.settle(m)
+		err := b.forward(m.PubsubMessage, m.attempt)
+		b.d.post(func() {
+			if b.ended(&b.burying, err) {
+				b.dead = b.dead[1:]
+				b.acked(m)
 			}
 		})
 	}()
@@ -271,52 +401,138 @@ type lease struct {
 
 func (l *lease) add(m *message) {
 	l.messages = append(l.messages, m)
-	m.lease = l
+	m.pulled.lease = l
 }
 
 // renewLeases extends, at half-time, the leases of what is still held.
-func (d *Dispatcher) renewLeases(now time.Time) {
-	for d.leases.len() > 0 && !now.Before(d.leases.front().renewAt) && d.renewing.may(now) {
-		l := d.leases.front()
+func (b *backend) renewLeases(now time.Time) {
+	for b.leases.len() > 0 && !now.Before(b.leases.front().renewAt) && b.renewing.may(now) {
+		l := b.leases.front()
 		l.messages = slices.DeleteFunc(l.messages, func(m *message) bool {
-			return d.held[m.MessageId] != m || m.lease != l
+			return b.held[m.MessageId] != m || m.pulled.lease != l
 		})
 		if len(l.messages) == 0 {
-			d.leases.pop()
+			b.leases.pop()
 			continue
 		}
 		ids := ackIDs(l.messages)
-		d.renewing.busy = true
+		b.renewing.busy = true
 		go func() {
-			err := d.extend(ids, d.ackDeadline)
-			d.post(func() {
-				if d.ended(&d.renewing, err) {
-					d.leases.pop()
-					l.renewAt = now.Add(d.ackDeadline / 2)
-					d.leases.push(l)
+			err := b.extend(ids, b.d.ackDeadline)
+			b.d.post(func() {
+				if b.ended(&b.renewing, err) {
+					b.leases.pop()
+					l.renewAt = now.Add(b.d.ackDeadline / 2)
+					b.leases.push(l)
 				}
 			})
 		}()
 	}
 }
 
-// handBack ends the Dispatcher's hold on all messages.
-func (d *Dispatcher) handBack() error {
+// close ends the hold on all messages.
+func (b *backend) close() error {
 	var errs []error
-	for len(d.acks) > 0 {
-		batch, ids := take(&d.acks)
-		errs = append(errs, d.backend.acknowledge(ids))
+	for len(b.acks) > 0 {
+		batch, ids := take(&b.acks)
+		errs = append(errs, b.acknowledge(ids))
 		for _, m := range batch {
-			d.forget(m)
+			b.forget(m)
 		}
 	}
 	var rest []*message
-	for _, m := range d.held {
+	for _, m := range b.held {
 		rest = append(rest, m)
 	}
 	for len(rest) > 0 {
 		_, ids := take(&rest)
-		errs = append(errs, d.extend(ids, 0))
+		errs = append(errs, b.extend(ids, 0))
 	}
 	return errors.Join(errs...)
+}
+
+// accept takes in what was pulled.
+func (b *backend) accept(batch []*pubsubpb.ReceivedMessage) {
+	// Backends give no order, or only one for each key and not after messages
+	// were handed back.
+	slices.SortFunc(batch, func(a, b *pubsubpb.ReceivedMessage) int { return byPublishing(a.Message, b.Message) })
+	leased := &lease{renewAt: b.d.clock.Now().Add(b.d.ackDeadline / 2)}
+	for _, r := range batch {
+		m := b.held[r.Message.MessageId]
+		if m != nil {
+			// Our lease was lost. The message stays where it is, under its new
+			// ack ID; what was acknowledged by the old one is again.
+			m.pulled.ackID = r.AckId
+			if m.pulled.acked {
+				b.acks = append(b.acks, m)
+			}
+			leased.add(m)
+			continue
+		}
+		m = &message{
+			PubsubMessage: r.Message, attempt: max(1, int(r.DeliveryAttempt)),
+			pulled: pulledState{ackID: r.AckId, size: len(r.Message.Data) + messageOverhead},
+		}
+		b.held[m.MessageId] = m
+		b.heldSize += m.pulled.size
+		leased.add(m)
+		if b.ordered && m.OrderingKey != "" {
+			m.pulled.key = m.OrderingKey
+			if after, underWay := b.keys[m.pulled.key]; underWay {
+				i, _ := slices.BinarySearchFunc(after, m, func(a, b *message) int { return byPublishing(a.PubsubMessage, b.PubsubMessage) })
+				b.keys[m.pulled.key] = slices.Insert(after, i, m)
+				continue
+			}
+			b.keys[m.pulled.key] = nil
+		}
+		b.ready.push(m)
+	}
+	if len(leased.messages) > 0 {
+		b.leases.push(leased)
+	}
+}
+
+// byPublishing compares messages by when they were published. IDs that are
+// numbers of different length compare as numbers.
+func byPublishing(a, b *pubsubpb.PubsubMessage) int {
+	return cmp.Or(
+		cmp.Compare(a.PublishTime.GetSeconds(), b.PublishTime.GetSeconds()),
+		cmp.Compare(a.PublishTime.GetNanos(), b.PublishTime.GetNanos()),
+		cmp.Compare(len(a.MessageId), len(b.MessageId)),
+		cmp.Compare(a.MessageId, b.MessageId),
+	)
+}
+
+// retryDelay is how long a message rests after this many attempts.
+func (b *backend) retryDelay(attempts int) time.Duration {
+	if b.retry == nil {
+		return 0
+	}
+	least, most := defaultMinRetry, defaultMaxRetry
+	if b.retry.MinimumBackoff != nil {
+		least = b.retry.MinimumBackoff.AsDuration()
+	}
+	if b.retry.MaximumBackoff != nil {
+		most = b.retry.MaximumBackoff.AsDuration()
+	}
+	if least <= 0 {
+		return 0
+	}
+	return doubled(least, attempts-1, most)
+}
+
+// acked has a message acknowledged to the backend and lets the next one of its
+// key go ahead.
+func (b *backend) acked(m *message) {
+	m.pulled.acked = true
+	b.acks = append(b.acks, m)
+	if m.pulled.key == "" {
+		return
+	}
+	if after := b.keys[m.pulled.key]; len(after) > 0 {
+		b.keys[m.pulled.key] = after[1:]
+		b.ready.push(after[0])
+	} else {
+		delete(b.keys, m.pulled.key)
+	}
 }

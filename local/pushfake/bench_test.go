@@ -2,13 +2,11 @@ package pushfake_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
@@ -38,28 +36,25 @@ func BenchmarkDelivery(b *testing.B) {
 			if _, err := server.Issuer.IDToken(nil); err != nil {
 				b.Fatal(err)
 			}
-			// What is published while it runs would not be a backlog.
-			if err := server.Dispatcher.Close(); err != nil {
-				b.Fatal(err)
+			// What is published while it pushes would not be a backlog.
+			modify := func(to *pubsubpb.PushConfig) {
+				err := server.Client.SubscriptionAdminClient.ModifyPushConfig(b.Context(), &pubsubpb.ModifyPushConfigRequest{Subscription: server.Subscription, PushConfig: to})
+				if err != nil {
+					b.Fatal(err)
+				}
 			}
+			modify(nil)
 			publish(b, server.Client, server.Topic, backlog)
 			b.StartTimer()
-			dispatcher, err := pushfake.New(b.Context(), server.Client, server.Subscription, &pushfake.Options{
-				Issuer: server.Issuer,
-				Poll:   time.Second,
-				Push: &pubsubpb.PushConfig{PushEndpoint: count.URL, AuthenticationMethod: &pubsubpb.PushConfig_OidcToken_{
-					OidcToken: &pubsubpb.PushConfig_OidcToken{ServiceAccountEmail: pushfake.DefaultEmail},
-				}},
-			})
-			if err != nil {
-				b.Fatal(err)
-			}
+			modify(&pubsubpb.PushConfig{PushEndpoint: count.URL, AuthenticationMethod: &pubsubpb.PushConfig_OidcToken_{
+				OidcToken: &pubsubpb.PushConfig_OidcToken{ServiceAccountEmail: pushfake.DefaultEmail},
+			}})
 			<-count.full
 			b.StopTimer()
 			if n := count.signed.Load(); n < backlog {
 				b.Fatalf("%d of %d pushes were signed", n, backlog)
 			}
-			if err := errors.Join(dispatcher.Close(), server.Close()); err != nil {
+			if err := server.Close(); err != nil {
 				b.Fatal(err)
 			}
 			b.StartTimer()

@@ -13,43 +13,41 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+
+	"example.com/pushinbox/local/pubsubserver"
 )
 
 const (
 	// DefaultMaxOutstanding is how many requests are under way at most when
-	// Options name no number. It keeps an endpoint on the same machine busy;
-	// more of them only cost it connections.
-	DefaultMaxOutstanding = 100
+	// Options name no number. It is past the 3,000 from which Pub/Sub's own
+	// window grows slowly.
+	DefaultMaxOutstanding = 4000
 
 	defaultAckDeadline = 10 * time.Second
 	// tokenMargin is how long before it expires a token is no longer sent.
 	tokenMargin = time.Minute
 	// maxAnswer is how much of an answer is read to keep its connection.
 	maxAnswer = 64 << 10
-	// Retry delays of a retry policy that leaves one out, and the attempts of
-	// a dead-letter policy that does.
-	defaultMinRetry    = 10 * time.Second
-	defaultMaxRetry    = 10 * time.Minute
-	defaultMaxAttempts = 5
 )
 
-// Options holds what is optional for New.
+// Options holds what is optional for New and NewDispatchers.
 type Options struct {
 	// Issuer signs the tokens. It is required when the push configuration has
 	// an OIDC token.
 	Issuer *Issuer
-	// Push takes the place of the subscription's own push configuration. Where
-	// the backend would push itself, or lets nobody pull from a subscription
-	// that has an endpoint (Google's emulator and Pub/Sub itself), create the
-	// subscription without one and set it here.
+	// Push takes the place of the subscription's own push configuration in New.
+	// Where the backend would push itself, or lets nobody pull from a
+	// subscription that has an endpoint, create the subscription without one and
+	// set it here.
 	Push *pubsubpb.PushConfig
+	// UserAgent is what requests say of themselves; empty means
+	// CloudPubSub-Google. Cloud Run sees AgentOfCloudRun.
+	UserAgent string
 	// Transport sends the pushes; nil means one of this Dispatcher's own, which
 	// uses no proxy.
 	Transport http.RoundTripper
@@ -59,9 +57,9 @@ type Options struct {
 	// MaxOutstanding caps the push window; 0 or less means
 	// DefaultMaxOutstanding. Pub/Sub has no such cap.
 	MaxOutstanding int
-	// OnDelivery is told of every finished attempt, one at a time and in the
-	// order in which they finished. Delivery waits for it, so it must not close
-	// the Dispatcher.
+	// OnDelivery is told of every finished attempt, those of a subscription one
+	// at a time and in the order in which they finished. Delivery waits for it,
+	// so it must not close the Dispatcher.
 	OnDelivery func(Delivery)
 	// OnError is told of every failed call to the backend, one at a time. Such
 	// calls are repeated, with a backoff of 100 ms to 10 s.
@@ -74,10 +72,6 @@ type Options struct {
 	// whose Pull looks for messages twice in 500 ms and not in between. 0 means
 	// to wait in Pull.
 	Poll time.Duration
-
-	// published, if not nil, says that there may be messages, so that they
-	// need not be polled for.
-	published chan struct{}
 }
 
 // Fault is what goes wrong with one attempt.
@@ -103,8 +97,10 @@ var ErrAckLost = errors.New("pushfake: the acknowledgement was lost on request")
 
 // Delivery is one finished attempt to deliver a message.
 type Delivery struct {
-	MessageID   string
-	OrderingKey string
+	// Subscription is the full name.
+	Subscription string
+	MessageID    string
+	OrderingKey  string
 	// Attempt counts from 1, whether or not the request says so.
 	Attempt int
 	// Status is the endpoint's answer, or 0 when there was none.
@@ -124,10 +120,10 @@ type Delivery struct {
 	RetryIn time.Duration
 }
 
-// Dispatcher pushes the messages of one subscription. New starts it.
+// Dispatcher pushes the messages of one subscription, until it is closed.
 type Dispatcher struct {
-	backend
 	encoding
+	source      source
 	issuer      *Issuer
 	oidc        *pubsubpb.PushConfig_OidcToken
 	audience    string
@@ -139,9 +135,6 @@ type Dispatcher struct {
 	onError     func(error)
 	faults      func(*pubsubpb.PubsubMessage, int) Fault
 	ackDeadline time.Duration
-	ordered     bool
-	retry       *pubsubpb.RetryPolicy
-	maxAttempts int // 0: no dead-letter policy
 
 	// events are what happened elsewhere and is to be dealt with in run, the
 	// only goroutine that uses the fields below them.
@@ -152,19 +145,8 @@ type Dispatcher struct {
 	done   chan struct{}
 	err    error // of the shutdown; read after done
 
-	held     map[string]*message // by ID: all that the backend has leased to us
-	heldSize int
-	ready    fifo[*message]
-	waiting  waiting
-	keys     map[string][]*message // per ordering key under way, what comes after it
-	flights  list.List             // of *flight, by deadline
-	leases   fifo[*lease]
-	acks     []*message
-	dead     []*message
-	pulling  call
-	acking   call
-	renewing call
-	burying  call
+	delayed  waiting   // by a Fault
+	flights  list.List // of *flight, by deadline
 	window   window
 	backoff  pushBackoff
 	token    string // the Authorization header
@@ -175,17 +157,36 @@ type Dispatcher struct {
 	disarm   func() bool
 }
 
-// message is one that the backend has leased to us.
+// source is where a Dispatcher takes messages from. It is called by run alone.
+type source interface {
+	// work does what is due, such as calls to a backend.
+	work(now time.Time)
+	// next returns a message that is due, or nil; n is how many are wanted.
+	next(n int) *message
+	acked(m *message)
+	// refused says what becomes of a message whose delivery failed, and when it
+	// is due again.
+	refused(m *message, now time.Time) (deadLettered bool, again time.Time)
+	// released takes back a message that was not delivered.
+	released(m *message)
+	// due calls at with the times at which there is something to do.
+	due(now time.Time, at func(time.Time))
+	// stop ends the waiting for more messages.
+	stop()
+	// busy says whether calls are under way, for which close has to wait.
+	busy() bool
+	close() error
+}
+
+// message is one that is ours for the time being.
 type message struct {
 	*pubsubpb.PubsubMessage
-	ackID   string
-	key     string // of an ordered subscription
-	attempt int    // the next one, or the one under way
-	size    int
-	lease   *lease // the latest
-	acked   bool   // by the endpoint, or by way of the dead-letter topic
+	attempt int // the next one, or the one under way
 	fault   *Fault
 	at      time.Time // when it is due, while it waits
+
+	lease  *pubsubserver.Lease // of a queue
+	pulled pulledState         // of a backend
 }
 
 // flight is one request under way.
@@ -200,41 +201,26 @@ type flight struct {
 	element  *list.Element // in flights
 }
 
-// New returns a Dispatcher that delivers the messages of the subscription with
-// this full name until it is closed. Ack deadline, ordering, retry and
-// dead-letter policy are the subscription's, as they are now. It fails when the
-// subscription cannot be read or nothing says where to push.
-func New(ctx context.Context, client *pubsub.Client, subscription string, o *Options) (*Dispatcher, error) {
-	if client == nil {
-		return nil, errors.New("pushfake: no client")
-	}
-	if o == nil {
-		o = &Options{}
-	}
-	s, err := client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: subscription})
-	if err != nil {
-		return nil, fmt.Errorf("pushfake: reading the subscription: %w", err)
-	}
-	push := o.Push
-	if push == nil {
-		push = s.PushConfig
-	}
+// newDispatcher returns a Dispatcher for a subscription with these settings. It
+// is still to be given its source, and started.
+func newDispatcher(s *pubsubpb.Subscription, o *Options) (*Dispatcher, error) {
+	push := s.PushConfig
 	limit := o.MaxOutstanding
 	if limit <= 0 {
 		limit = DefaultMaxOutstanding
 	}
 	endpoint, err := url.Parse(push.GetPushEndpoint())
 	if err != nil || endpoint.Host == "" || endpoint.Scheme != "http" && endpoint.Scheme != "https" {
-		return nil, fmt.Errorf("pushfake: %s has no push endpoint that is an http or https URL", subscription)
+		return nil, fmt.Errorf("pushfake: %s has no push endpoint that is an http or https URL", s.Name)
 	}
 	oidc := push.GetOidcToken()
 	if oidc != nil && o.Issuer == nil {
-		return nil, fmt.Errorf("pushfake: %s pushes with an OIDC token, and no issuer is given", subscription)
+		return nil, fmt.Errorf("pushfake: %s pushes with an OIDC token, and no issuer is given", s.Name)
 	}
 	d := &Dispatcher{
-		backend: newBackend(client, subscription, o),
 		encoding: encoding{
-			subscription: subscription,
+			subscription: s.Name,
+			userAgent:    cmp.Or(o.UserAgent, defaultAgent),
 			unwrapped:    push.GetNoWrapper() != nil,
 			metadata:     push.GetNoWrapper().GetWriteMetadata(),
 			attempts:     s.DeadLetterPolicy != nil,
@@ -248,13 +234,9 @@ func New(ctx context.Context, client *pubsub.Client, subscription string, o *Opt
 		onDelivery:  o.OnDelivery,
 		onError:     o.OnError,
 		faults:      o.Faults,
-		ackDeadline: time.Duration(s.AckDeadlineSeconds) * time.Second,
-		ordered:     s.EnableMessageOrdering,
-		retry:       s.RetryPolicy,
+		ackDeadline: cmp.Or(time.Duration(s.AckDeadlineSeconds)*time.Second, defaultAckDeadline),
 		wake:        make(chan struct{}, 1),
 		done:        make(chan struct{}),
-		held:        make(map[string]*message),
-		keys:        make(map[string][]*message),
 		window:      window{size: float64(min(startWindow, limit)), limit: float64(limit)},
 		disarm:      func() bool { return false },
 	}
@@ -264,13 +246,6 @@ func New(ctx context.Context, client *pubsub.Client, subscription string, o *Opt
 	}
 	if d.clock == nil {
 		d.clock = systemClock{}
-	}
-	if d.ackDeadline == 0 {
-		d.ackDeadline = defaultAckDeadline
-	}
-	if p := s.DeadLetterPolicy; p != nil {
-		d.deadLetterTopic = p.DeadLetterTopic
-		d.maxAttempts = cmp.Or(int(p.MaxDeliveryAttempts), defaultMaxAttempts)
 	}
 	if d.transport == nil {
 		t := &http.Transport{
@@ -282,12 +257,11 @@ func New(ctx context.Context, client *pubsub.Client, subscription string, o *Opt
 		}
 		d.transport, d.ownIdle = t, t.CloseIdleConnections
 	}
-	go d.run()
 	return d, nil
 }
 
 // Close cancels the requests under way and hands back every message that the
-// endpoint has not acknowledged. It fails when the backend could not be told
+// endpoint has not acknowledged. It fails when a backend could not be told
 // all of it; it will then deliver those messages again in its own time.
 func (d *Dispatcher) Close() error {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -298,10 +272,7 @@ func (d *Dispatcher) Close() error {
 // Shutdown is Close that starts no more requests and gives those under way
 // until ctx ends.
 func (d *Dispatcher) Shutdown(ctx context.Context) error {
-	d.post(func() {
-		d.stopping = true
-		d.stopPulling()
-	})
+	d.finish()
 	select {
 	case <-d.done:
 	case <-ctx.Done():
@@ -309,6 +280,14 @@ func (d *Dispatcher) Shutdown(ctx context.Context) error {
 		<-d.done
 	}
 	return d.err
+}
+
+// finish has no more requests started.
+func (d *Dispatcher) finish() {
+	d.post(func() {
+		d.stopping = true
+		d.source.stop()
+	})
 }
 
 func (d *Dispatcher) cancelFlights() {
@@ -348,15 +327,13 @@ func (d *Dispatcher) run() {
 
 		now := d.clock.Now()
 		d.expire(now)
-		d.requeue(now)
+		d.source.work(now)
 		d.launch(now)
-		d.pullMore(now)
-		d.acknowledge(now)
-		d.bury(now)
-		d.renewLeases(now)
-		if d.stopping && d.flights.Len() == 0 && !d.pulling.busy && !d.burying.busy && !d.acking.busy && !d.renewing.busy {
-			d.err = d.handBack()
-			d.stopPulling()
+		if d.stopping && d.flights.Len() == 0 && !d.source.busy() {
+			for _, m := range d.delayed {
+				d.source.released(m)
+			}
+			d.err = d.source.close()
 			d.disarm()
 			d.ownIdle()
 			return
@@ -373,11 +350,11 @@ func (d *Dispatcher) sleep(now time.Time) {
 			next = t
 		}
 	}
-	if len(d.waiting) > 0 {
-		due(d.waiting[0].at)
+	if len(d.delayed) > 0 && now.Before(d.delayed[0].at) {
+		due(d.delayed[0].at)
 	}
-	if d.ready.len() > 0 && now.Before(d.backoff.until) {
-		due(d.backoff.until)
+	if start := d.backoff.start(now); now.Before(start) {
+		due(start)
 	}
 	for e := d.flights.Front(); e != nil; e = e.Next() {
 		if f := e.Value.(*flight); !f.expired {
@@ -385,14 +362,7 @@ func (d *Dispatcher) sleep(now time.Time) {
 			break
 		}
 	}
-	if d.leases.len() > 0 && d.renewing.may(now) {
-		due(d.leases.front().renewAt)
-	}
-	for _, c := range [...]*call{&d.pulling, &d.acking, &d.burying, &d.renewing} {
-		if !c.busy && now.Before(c.next) {
-			due(c.next)
-		}
-	}
+	d.source.due(now, due)
 	// An alarm that goes off too early does no harm, and leaving it alone is
 	// cheaper than setting it with each request.
 	if !next.IsZero() && (d.alarm.IsZero() || next.Before(d.alarm)) {
@@ -404,55 +374,6 @@ func (d *Dispatcher) sleep(now time.Time) {
 	if !d.alarm.IsZero() && !d.clock.Now().Before(d.alarm) {
 		d.alarm = time.Time{}
 	}
-}
-
-// accept takes in what was pulled.
-func (d *Dispatcher) accept(batch []*pubsubpb.ReceivedMessage) {
-	// Backends give no order, or only one for each key and not after messages
-	// were handed back.
-	slices.SortFunc(batch, func(a, b *pubsubpb.ReceivedMessage) int { return byPublishing(a.Message, b.Message) })
-	leased := &lease{renewAt: d.clock.Now().Add(d.ackDeadline / 2)}
-	for _, r := range batch {
-		m := d.held[r.Message.MessageId]
-		if m != nil {
-			// Our lease was lost. The message stays where it is, under its new
-			// ack ID; what was acknowledged by the old one is again.
-			m.ackID = r.AckId
-			if m.acked {
-				d.acks = append(d.acks, m)
-			}
-			leased.add(m)
-			continue
-		}
-		m = &message{PubsubMessage: r.Message, ackID: r.AckId, attempt: max(1, int(r.DeliveryAttempt)), size: len(r.Message.Data) + messageOverhead}
-		d.held[m.MessageId] = m
-		d.heldSize += m.size
-		leased.add(m)
-		if d.ordered && m.OrderingKey != "" {
-			m.key = m.OrderingKey
-			if after, underWay := d.keys[m.key]; underWay {
-				i, _ := slices.BinarySearchFunc(after, m, func(a, b *message) int { return byPublishing(a.PubsubMessage, b.PubsubMessage) })
-				d.keys[m.key] = slices.Insert(after, i, m)
-				continue
-			}
-			d.keys[m.key] = nil
-		}
-		d.ready.push(m)
-	}
-	if len(leased.messages) > 0 {
-		d.leases.push(leased)
-	}
-}
-
-// byPublishing compares messages by when they were published. IDs that are
-// numbers of different length compare as numbers.
-func byPublishing(a, b *pubsubpb.PubsubMessage) int {
-	return cmp.Or(
-		cmp.Compare(a.PublishTime.GetSeconds(), b.PublishTime.GetSeconds()),
-		cmp.Compare(a.PublishTime.GetNanos(), b.PublishTime.GetNanos()),
-		cmp.Compare(len(a.MessageId), len(b.MessageId)),
-		cmp.Compare(a.MessageId, b.MessageId),
-	)
 }
 
 // expire cancels the requests whose ack deadline has passed.
@@ -467,35 +388,39 @@ func (d *Dispatcher) expire(now time.Time) {
 	}
 }
 
-// requeue makes those messages ready whose time has come.
-func (d *Dispatcher) requeue(now time.Time) {
-	for len(d.waiting) > 0 && !now.Before(d.waiting[0].at) {
-		d.ready.push(heap.Pop(&d.waiting).(*message))
+// next returns a message to start a request for, or nil; n is how many there may
+// be.
+func (d *Dispatcher) next(now time.Time, n int) *message {
+	if m := d.delayed.popDue(now); m != nil {
+		return m
 	}
-}
-
-func (d *Dispatcher) wait(m *message, until time.Time) {
-	m.at = until
-	heap.Push(&d.waiting, m)
+	for {
+		m := d.source.next(n)
+		if m == nil || d.faults == nil {
+			return m
+		}
+		fault := d.faults(m.PubsubMessage, m.attempt)
+		m.fault = &fault
+		if fault.Delay == 0 {
+			return m
+		}
+		m.at = now.Add(fault.Delay)
+		heap.Push(&d.delayed, m)
+	}
 }
 
 // launch starts as many requests as there may be.
 func (d *Dispatcher) launch(now time.Time) {
-	if d.stopping || now.Before(d.backoff.until) {
-		return
-	}
-	for d.flights.Len() < d.window.open() && d.ready.len() > 0 {
-		m := d.ready.pop()
+	for !d.stopping && !now.Before(d.backoff.start(now)) && d.flights.Len() < d.window.open() {
+		m := d.next(now, d.window.open()-d.flights.Len())
+		if m == nil {
+			return
+		}
 		var fault Fault
 		if m.fault != nil {
 			fault, m.fault = *m.fault, nil
-		} else if d.faults != nil {
-			if fault = d.faults(m.PubsubMessage, m.attempt); fault.Delay > 0 {
-				m.fault = &fault
-				d.wait(m, now.Add(fault.Delay))
-				continue
-			}
 		}
+		d.backoff.started = now
 		authorization, err := d.authorization(now)
 		ctx, cancel := context.WithCancel(context.Background())
 		f := &flight{
@@ -616,77 +541,35 @@ func (d *Dispatcher) landed(f *flight, status int, err error) {
 	switch {
 	case f.expired && status != http.StatusProcessing: // which may be all that comes
 		status, err = 0, fmt.Errorf("pushfake: no answer within the ack deadline of %s: %w", d.ackDeadline, context.DeadlineExceeded)
-	case err != nil && d.cut:
-		return // it was our doing
+	case err != nil && d.cut: // it was our doing
+		d.source.released(m)
+		return
 	}
 	if f.fault.LoseAck && err == nil {
 		err = ErrAckLost
 	}
 	v := Delivery{
-		MessageID: m.MessageId, OrderingKey: m.OrderingKey, Attempt: m.attempt,
+		Subscription: d.subscription, MessageID: m.MessageId, OrderingKey: m.OrderingKey, Attempt: m.attempt,
 		Status: status, Err: err, Duration: took,
 		Acked: err == nil && acknowledges(status),
 	}
 	if v.Acked {
 		d.window.acked(took)
-		d.backoff.acked(f.stops)
-		d.settle(m)
+		d.backoff.acked(f.stops, now)
+		d.source.acked(m)
 	} else {
 		d.window.failed(took)
 		d.backoff.failed(f.stops, now)
-		if d.maxAttempts > 0 && m.attempt >= d.maxAttempts {
-			v.DeadLettered = true
-			d.dead = append(d.dead, m)
-		} else {
-			again := now.Add(d.retryDelay(m.attempt))
-			m.attempt++
-			if again.After(now) {
-				d.wait(m, again)
-			} else {
-				d.ready.push(m)
-			}
+		var again time.Time
+		if v.DeadLettered, again = d.source.refused(m, now); !again.IsZero() {
 			if again.Before(d.backoff.until) {
 				again = d.backoff.until
 			}
-			v.RetryIn = again.Sub(now)
+			v.RetryIn = max(0, again.Sub(now))
 		}
 	}
 	if d.onDelivery != nil {
 		d.onDelivery(v)
-	}
-}
-
-// retryDelay is how long a message rests after this many attempts.
-func (d *Dispatcher) retryDelay(attempts int) time.Duration {
-	if d.retry == nil {
-		return 0
-	}
-	least, most := defaultMinRetry, defaultMaxRetry
-	if d.retry.MinimumBackoff != nil {
-		least = d.retry.MinimumBackoff.AsDuration()
-	}
-	if d.retry.MaximumBackoff != nil {
-		most = d.retry.MaximumBackoff.AsDuration()
-	}
-	if least <= 0 {
-		return 0
-	}
-	return doubled(least, attempts-1, most)
-}
-
-// settle has a message acknowledged to the backend and lets the next one of its
-// key go ahead.
-func (d *Dispatcher) settle(m *message) {
-	m.acked = true
-	d.acks = append(d.acks, m)
-	if m.key == "" {
-		return
-	}
-	if after := d.keys[m.key]; len(after) > 0 {
-		d.keys[m.key] = after[1:]
-		d.ready.push(after[0])
-	} else {
-		delete(d.keys, m.key)
 	}
 }
 
@@ -703,6 +586,14 @@ func (w *waiting) Pop() any {
 	(*w)[last] = nil
 	*w = (*w)[:last]
 	return m
+}
+
+// popDue removes and returns a message that is due, or nil.
+func (w *waiting) popDue(now time.Time) *message {
+	if len(*w) == 0 || now.Before((*w)[0].at) {
+		return nil
+	}
+	return heap.Pop(w).(*message)
 }
 
 // fifo is a queue.

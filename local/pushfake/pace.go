@@ -1,6 +1,9 @@
 package pushfake
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 const (
 	startWindow = 4
@@ -16,6 +19,8 @@ const (
 
 	minPushBackoff = 100 * time.Millisecond
 	maxPushBackoff = time.Minute
+	// paceMemory is how long a stop of delivery counts for its pace.
+	paceMemory = 8 * time.Second
 )
 
 // window is the push window: how many requests may be under way at once.
@@ -61,7 +66,8 @@ func (w *window) sample(latency time.Duration) {
 	w.results, w.acks, w.latency = 0, 0, 0
 }
 
-// pushBackoff stops all delivery of the subscription after failures.
+// pushBackoff stops all delivery of the subscription after failures, and paces it
+// while failures go on.
 type pushBackoff struct {
 	// stops counts how often delivery was stopped. A request remembers the
 	// count at its start, so that one that was already under way then is not
@@ -69,23 +75,62 @@ type pushBackoff struct {
 	stops int
 	step  int
 	until time.Time
+
+	started time.Time // the last request
+	// recent and results count the stops and the results of the last seconds,
+	// older ones less and less, as of counted.
+	recent, results float64
+	counted         time.Time
 }
 
-func (b *pushBackoff) acked(stops int) {
+func (b *pushBackoff) acked(stops int, now time.Time) {
+	b.forget(now)
+	b.results++
 	if b.step > 0 && stops == b.stops {
 		b.step--
 	}
 }
 
 func (b *pushBackoff) failed(stops int, now time.Time) {
+	b.forget(now)
+	b.results++
 	if stops != b.stops {
 		return
 	}
 	b.stops++
+	b.recent++
 	b.until = now.Add(doubled(minPushBackoff, b.step, maxPushBackoff))
 	if b.until.Sub(now) < maxPushBackoff {
 		b.step++
 	}
+}
+
+// forget makes what is counted that much older.
+func (b *pushBackoff) forget(now time.Time) {
+	if b.results > 0 {
+		left := math.Exp(-now.Sub(b.counted).Seconds() / paceMemory.Seconds())
+		b.recent *= left
+		b.results *= left
+	}
+	b.counted = now
+}
+
+// start returns when the next request may start.
+//
+// Delivery that is stopped again and again, by at least every tenth result, is
+// paced too: a request follows another after 100 ms, doubled by each recent stop
+// but the first. With every fifth message refused once, that makes one delivery
+// in about 500 ms, as Pub/Sub's documentation has it.
+func (b *pushBackoff) start(now time.Time) time.Time {
+	start := b.until
+	b.forget(now)
+	if b.recent > 1 && b.recent*10 >= b.results {
+		gap := min(time.Duration(float64(minPushBackoff)*math.Exp2(b.recent-1)), maxPushBackoff)
+		if paced := b.started.Add(gap); paced.After(start) {
+			start = paced
+		}
+	}
+	return start
 }
 
 // doubled returns d doubled n times, and no more than most.

@@ -5,9 +5,11 @@
 //
 // It has two parts. An Issuer signs tokens as Google does and serves the keys
 // to them at Google's addresses, so that only a transport has to be swapped in
-// the code under test. A Dispatcher delivers the messages of a subscription of
-// any Pub/Sub (pstest, the emulator, a real one) as Pub/Sub documents it for
-// push. Start puts them together with a Pub/Sub inside the process.
+// the code under test. A Dispatcher delivers the messages of a subscription as
+// Pub/Sub documents it for push: Dispatchers take those of a
+// pubsubserver.Server, in this process, and New pulls from any other Pub/Sub, such
+// as Google's emulator. Start puts Issuer and Dispatchers together with a Pub/Sub
+// inside the process.
 //
 // # What it does as documented
 //
@@ -28,6 +30,8 @@
 //   - A failure stops delivery for 100 ms, doubled by every further failure up
 //     to 60 s. Failures of requests that were under way when delivery stopped
 //     count as one. An acknowledgement takes one doubling back.
+//   - Failures that go on, at least a tenth of all results, pace delivery too:
+//     requests are 100 ms apart, doubled by each stop of the last seconds.
 //   - Retry delays double from the minimum to the maximum, without jitter.
 //   - A 102 counts when no final status follows it.
 //   - Unwrapped requests have no Content-Type but that of an attribute of the
@@ -39,9 +43,8 @@
 //
 // A message is acknowledged to its Pub/Sub after the endpoint acknowledged it
 // and is otherwise handed back, so none is lost; as with Pub/Sub, one can
-// arrive twice. Attempts are counted in the Dispatcher, which keeps its hold on
-// a message between them: they start over, but for what the backend counted,
-// when the Dispatcher is started again. A subscription's settings are read
-// once, and the old body that the push attribute x-goog-version can ask for is
-// not made.
+// arrive twice. A Dispatcher that pulls counts attempts itself, holding the
+// message between them: they start over, but for what the backend counted, when
+// it is started again, and it reads the subscription's settings once. The old
+// body that the push attribute x-goog-version can ask for is not made.
 package pushfake

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"golang.org/x/net/http/httpguts"
@@ -21,9 +20,17 @@ const (
 	headerOrderingKey  = "X-Goog-Pubsub-Ordering-Key"
 )
 
+// User agents of Pub/Sub: what its documentation and App Engine show, and what
+// Cloud Run sees.
+const (
+	defaultAgent    = "CloudPubSub-Google"
+	AgentOfCloudRun = "APIs-Google; (+https://developers.google.com/webmasters/APIs-Google.html)"
+)
+
 // encoding is the form that the requests of a subscription have.
 type encoding struct {
 	subscription string // full name
+	userAgent    string
 	unwrapped    bool
 	metadata     bool // of unwrapped requests, in headers
 	attempts     bool // there is a dead-letter policy
@@ -31,10 +38,10 @@ type encoding struct {
 
 // encode returns the headers, but for the credential, and the body of a push.
 func (e *encoding) encode(m *pubsubpb.PubsubMessage, attempt int) (http.Header, []byte) {
-	h := make(http.Header, 4)
+	h := make(http.Header, 8)
 	if !e.unwrapped {
+		e.own(h)
 		h["Content-Type"] = []string{"application/json"}
-		h["User-Agent"] = []string{"CloudPubSub-Google"}
 		return h, e.envelope(m, attempt)
 	}
 	if e.metadata {
@@ -52,8 +59,16 @@ func (e *encoding) encode(m *pubsubpb.PubsubMessage, attempt int) (http.Header, 
 			h[headerOrderingKey] = []string{m.OrderingKey}
 		}
 	}
-	h["User-Agent"] = []string{"CloudPubSub-Google"}
+	e.own(h)
 	return h, m.Data
+}
+
+// own sets the headers that Pub/Sub's requests were seen to have.
+func (e *encoding) own(h http.Header) {
+	h["Accept"] = []string{"application/json"}
+	h["Accept-Encoding"] = []string{"gzip, deflate, br"}
+	h["From"] = []string{"noreply@google.com"}
+	h["User-Agent"] = []string{e.userAgent}
 }
 
 // framing are the headers that HTTP itself sets for each connection.
@@ -141,18 +156,8 @@ func appendString(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-// publishTime returns the time as Pub/Sub writes it: RFC 3339 with 0, 3, 6 or
-// 9 digits of a second.
+// publishTime returns the time as Pub/Sub writes it, with three digits of a
+// second.
 func publishTime(m *pubsubpb.PubsubMessage) string {
-	t := m.PublishTime.AsTime()
-	layout := "2006-01-02T15:04:05.000000000Z"
-	switch ns := t.Nanosecond(); {
-	case ns == 0:
-		layout = time.RFC3339
-	case ns%1e6 == 0:
-		layout = "2006-01-02T15:04:05.000Z"
-	case ns%1e3 == 0:
-		layout = "2006-01-02T15:04:05.000000Z"
-	}
-	return t.Format(layout)
+	return m.PublishTime.AsTime().Format("2006-01-02T15:04:05.000Z")
 }

@@ -2,6 +2,7 @@ package pushfake
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -17,6 +18,13 @@ const (
 	jsonType = "application/json"
 	agent    = "CloudPubSub-Google"
 )
+
+// ours returns the headers that every push has, and more.
+func ours(more http.Header) http.Header {
+	h := http.Header{"Accept": {jsonType}, "Accept-Encoding": {"gzip, deflate, br"}, "From": {"noreply@google.com"}, "User-Agent": {agent}}
+	maps.Copy(h, more)
+	return h
+}
 
 func sample(change func(*pubsubpb.PubsubMessage)) *pubsubpb.PubsubMessage {
 	m := &pubsubpb.PubsubMessage{
@@ -50,18 +58,18 @@ func TestWrapped(t *testing.T) {
 			`{"message":{"attributes":{"a":"1","b":"2"},` + ids + `,` + usual + `},` + sub + `}`},
 		"ordering_key": {func(m *pubsubpb.PubsubMessage) { m.OrderingKey = "k" }, false,
 			`{"message":{` + data + ids + `,"orderingKey":"k",` + usual + `},` + sub + `}`},
-		"whole_second": {at(0), false, `{"message":{` + data + ids + `,` + times("2021-02-26T19:13:55Z") + `},` + sub + `}`},
-		"microseconds": {at(1000), false, `{"message":{` + data + ids + `,` + times("2021-02-26T19:13:55.000001Z") + `},` + sub + `}`},
-		"nanoseconds":  {at(1), false, `{"message":{` + data + ids + `,` + times("2021-02-26T19:13:55.000000001Z") + `},` + sub + `}`},
+		"whole_second": {at(0), false, `{"message":{` + data + ids + `,` + times("2021-02-26T19:13:55.000Z") + `},` + sub + `}`},
+		"microseconds": {at(1000), false, `{"message":{` + data + ids + `,` + times("2021-02-26T19:13:55.000Z") + `},` + sub + `}`},
+		"nanoseconds":  {at(1), false, `{"message":{` + data + ids + `,` + times("2021-02-26T19:13:55.000Z") + `},` + sub + `}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := encoding{subscription: "projects/p/subscriptions/s", attempts: tc.attempts}
+			e := encoding{subscription: "projects/p/subscriptions/s", userAgent: agent, attempts: tc.attempts}
 			h, body := e.encode(sample(tc.change), 3)
 			if diff := cmp.Diff(tc.want, string(body)); diff != "" {
 				t.Errorf("body (-want +got):\n%s", diff)
 			}
-			if diff := cmp.Diff(http.Header{"Content-Type": {jsonType}, "User-Agent": {agent}}, h); diff != "" {
+			if diff := cmp.Diff(ours(http.Header{"Content-Type": {jsonType}}), h); diff != "" {
 				t.Errorf("header (-want +got):\n%s", diff)
 			}
 		})
@@ -97,12 +105,11 @@ func TestStrings(t *testing.T) {
 func TestUnwrapped(t *testing.T) {
 	t.Parallel()
 	metadata := func(more ...string) http.Header {
-		h := http.Header{
-			"User-Agent":                      {agent},
+		h := ours(http.Header{
 			"X-Goog-Pubsub-Message-Id":        {"2070443601311540"},
 			"X-Goog-Pubsub-Publish-Time":      {"2021-02-26T19:13:55.749Z"},
 			"X-Goog-Pubsub-Subscription-Name": {"projects/p/subscriptions/s"},
-		}
+		})
 		for i := 0; i < len(more); i += 2 {
 			h.Set(more[i], more[i+1])
 		}
@@ -121,14 +128,14 @@ func TestUnwrapped(t *testing.T) {
 		metadata bool
 		want     http.Header
 	}{
-		"bare":                    {attributes("a", "b", "content-type", "text/plain"), false, http.Header{"User-Agent": {agent}}},
+		"bare":                    {attributes("a", "b", "content-type", "text/plain"), false, ours(nil)},
 		"metadata":                {attributes(), true, metadata()},
 		"ordering_key":            {func(m *pubsubpb.PubsubMessage) { m.OrderingKey = "k" }, true, metadata("X-Goog-Pubsub-Ordering-Key", "k")},
 		"attributes":              {attributes("a", "b", "X-Two", ""), true, metadata("a", "b", "X-Two", "")},
 		"content_type":            {attributes("content-type", "text/plain"), true, metadata("Content-Type", "text/plain")},
 		"same_in_another_case":    {attributes("Key", "first", "key", "second"), true, metadata("Key", "first")},
 		"poses_as_metadata":       {attributes("x-goog-pubsub-message-id", "1", "X-Goog-Pubsub-Ordering-Key", "k"), true, metadata()},
-		"poses_as_pubsub":         {attributes("user-agent", "curl"), true, metadata()},
+		"poses_as_pubsub":         {attributes("user-agent", "curl", "from", "evil@example.com", "accept-encoding", "identity"), true, metadata()},
 		"changes_framing":         {attributes("Content-Length", "1", "host", "evil.test", "transfer-encoding", "chunked", "connection", "close", "expect", "100-continue"), true, metadata()},
 		"no_header_name":          {attributes("a b", "1", "", "2", "größe", "3", "a:b", "4", "a\r\nb", "5"), true, metadata()},
 		"no_header_value":         {attributes("a", "1\r\nX-Injected: yes", "b", "\x00", "c", "ok"), true, metadata("c", "ok")},
@@ -137,7 +144,7 @@ func TestUnwrapped(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := encoding{subscription: "projects/p/subscriptions/s", unwrapped: true, metadata: tc.metadata, attempts: true}
+			e := encoding{subscription: "projects/p/subscriptions/s", userAgent: agent, unwrapped: true, metadata: tc.metadata, attempts: true}
 			h, body := e.encode(sample(tc.change), 3)
 			if string(body) != "Hello, World!" {
 				t.Errorf("body: %q", body)
@@ -167,8 +174,8 @@ func TestRetryDelay(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := &Dispatcher{retry: tc.policy}
-			if got := d.retryDelay(tc.attempts); got != tc.want {
+			b := &backend{retry: tc.policy}
+			if got := b.retryDelay(tc.attempts); got != tc.want {
 				t.Errorf("delay after attempt %d: %s, want %s", tc.attempts, got, tc.want)
 			}
 		})

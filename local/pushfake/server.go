@@ -11,33 +11,27 @@ import (
 
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	"cloud.google.com/go/pubsub/v2/pstest"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"example.com/pushinbox/local/pubsubserver"
+	"example.com/pushinbox/local/pubsubserver/rest"
 )
 
 const (
-	// idlePoll is how often pstest is asked for messages when nothing was
-	// published; what is published is asked for at once.
-	idlePoll = time.Minute
 	// closeGrace is how long Close lets requests finish that are under way.
 	closeGrace = time.Second
-	// maxCall leaves room for a publish request of 10 MB; gRPC's own limit is
-	// 4 MiB.
-	maxCall = 64 << 20
 )
 
 // ServerOptions holds what is optional for Start.
 type ServerOptions struct {
 	// Client leads to a Pub/Sub that is there already, such as Google's
-	// emulator; Close leaves it open. nil starts Google's pstest inside this
-	// process. That keeps every message in memory for as long as it runs, loses
-	// those that were not delivered when it ends, and forgets those that nobody
-	// pulled for ten minutes.
+	// emulator; Close leaves it open. nil starts a pubsubserver inside this
+	// process, whose messages are gone when it ends.
 	Client *pubsub.Client
 	// Subscription is what to create, its settings as Pub/Sub's own: ack
 	// deadline, ordering, retry policy and so on. Names that are empty are
@@ -46,8 +40,8 @@ type ServerOptions struct {
 	// and signed for DefaultEmail, their audience the endpoint. It is not
 	// changed.
 	Subscription *pubsubpb.Subscription
-	// Dispatcher are the dispatcher's options. Start sets Push, Issuer when it
-	// is nil, and Poll when Client is.
+	// Dispatcher are the dispatchers' options. Start sets Push, and Issuer when
+	// it is nil.
 	Dispatcher Options
 }
 
@@ -71,8 +65,6 @@ type Server struct {
 	Email    string
 	// Issuer signs the tokens; its Transport serves the keys.
 	Issuer *Issuer
-	// Dispatcher does the pushing.
-	Dispatcher *Dispatcher
 
 	stops []func() error // in the order of starting
 }
@@ -80,7 +72,8 @@ type Server struct {
 // Start creates a topic and a push subscription, with their dead-letter topic
 // and a pull subscription to it if the subscription has a dead-letter policy,
 // and pushes what is published to endpoint until the Server is closed. What
-// exists already in the Pub/Sub of a given client is used as it is.
+// exists already in the Pub/Sub of a given client is used as it is. In a Pub/Sub
+// of its own every other subscription with an endpoint is pushed too.
 func Start(ctx context.Context, endpoint string, o *ServerOptions) (_ *Server, err error) {
 	if o == nil {
 		o = &ServerOptions{}
@@ -103,9 +96,7 @@ func Start(ctx context.Context, endpoint string, o *ServerOptions) (_ *Server, e
 		dispatcher.Issuer = s.Issuer
 	}
 	if s.Client == nil {
-		dispatcher.Poll = idlePoll
-		dispatcher.published = make(chan struct{}, 1)
-		if err = s.startPubSub(ctx, dispatcher.published); err != nil {
+		if err = s.startPubSub(ctx, &dispatcher); err != nil {
 			return nil, err
 		}
 	}
@@ -115,15 +106,21 @@ func Start(ctx context.Context, endpoint string, o *ServerOptions) (_ *Server, e
 	if oidc := dispatcher.Push.GetOidcToken(); oidc != nil {
 		s.Email, s.Audience = oidc.ServiceAccountEmail, cmp.Or(oidc.Audience, dispatcher.Push.PushEndpoint)
 	}
-	if s.Dispatcher, err = New(ctx, s.Client, s.Subscription, &dispatcher); err != nil {
-		return nil, err
+	if o.Client != nil {
+		d, err := New(ctx, s.Client, s.Subscription, &dispatcher)
+		if err != nil {
+			return nil, err
+		}
+		s.stops = append(s.stops, func() error { return graceful(d.Shutdown) })
 	}
-	s.stops = append(s.stops, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
-		defer cancel()
-		return s.Dispatcher.Shutdown(ctx)
-	})
 	return s, nil
+}
+
+// graceful gives what shuts down its grace.
+func graceful(shutdown func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
+	defer cancel()
+	return shutdown(ctx)
 }
 
 // Close gives requests under way a second to finish, and ends the dispatcher
@@ -137,37 +134,26 @@ func (s *Server) Close() error {
 	return errors.Join(errs...)
 }
 
-// onPublish is signalled when pstest publishes. pstest is locked then, so that
-// whoever pulls after the signal sees what was published.
-type onPublish chan struct{}
-
-// React lets the call take its course.
-func (c onPublish) React(any) (bool, any, error) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-	return false, nil, nil
-}
-
-// startPubSub starts pstest and connects the client to it, whatever
+// startPubSub starts a Pub/Sub and connects the client to it, whatever
 // PUBSUB_EMULATOR_HOST says.
-func (s *Server) startPubSub(ctx context.Context, wake onPublish) error {
-	fake := pstest.NewServerWithAddress("127.0.0.1:0", pstest.ServerReactorOption{FuncName: "Publish", Reactor: wake})
-	s.stops = append(s.stops, fake.Close)
-	// The server that comes with pstest refuses messages of more than 4 MiB.
+func (s *Server) startPubSub(ctx context.Context, o *Options) error {
+	dispatchers := NewDispatchers(o)
+	store, err := pubsubserver.Open(pubsubserver.Options{Clock: o.Clock, Push: dispatchers.Start})
+	if err != nil {
+		return err
+	}
+	s.stops = append(s.stops, store.Close)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("pushfake: listening for Pub/Sub: %w", err)
 	}
-	ids := newMessageIDs()
-	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxCall), grpc.UnaryInterceptor(ids.unary), grpc.StreamInterceptor(ids.stream))
-	pubsubpb.RegisterPublisherServer(server, &fake.GServer)
-	pubsubpb.RegisterSubscriberServer(server, &fake.GServer)
-	pubsubpb.RegisterSchemaServiceServer(server, &fake.GServer)
-	go server.Serve(listener)
-	s.stops = append(s.stops, func() error { server.Stop(); return nil })
 	s.Addr = listener.Addr().String()
+	serving, stop := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() {
+		served <- rest.Serve(serving, listener, rest.Services{Publisher: store, Subscriber: store}, nil)
+	}()
+	s.stops = append(s.stops, func() error { stop(); return <-served })
 
 	conn, err := grpc.NewClient(s.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<31-1)))
@@ -179,6 +165,9 @@ func (s *Server) startPubSub(ctx context.Context, wake onPublish) error {
 	if err != nil {
 		return fmt.Errorf("pushfake: connecting to Pub/Sub: %w", err)
 	}
+	s.stops = append(s.stops, func() error {
+		return graceful(func(ctx context.Context) error { dispatchers.Shutdown(ctx); return nil })
+	})
 	return nil
 }
 
@@ -200,14 +189,15 @@ func (s *Server) create(ctx context.Context, endpoint string, settings *pubsubpb
 		}}
 	}
 	push.PushEndpoint = cmp.Or(push.PushEndpoint, endpoint)
+	if push.PushEndpoint == "" {
+		return nil, errors.New("pushfake: no endpoint to push to")
+	}
 	sub.PushConfig = nil
 	if tell {
 		sub.PushConfig = proto.CloneOf(push)
 	}
 	if p := sub.DeadLetterPolicy; p != nil {
 		p.DeadLetterTopic = cmp.Or(p.DeadLetterTopic, sub.Topic+"-dead-letter")
-		// pstest takes 0 to mean no attempt at all.
-		p.MaxDeliveryAttempts = cmp.Or(p.MaxDeliveryAttempts, defaultMaxAttempts)
 		s.DeadLetterTopic = p.DeadLetterTopic
 		s.DeadLetterSubscription = strings.Replace(p.DeadLetterTopic, "/topics/", "/subscriptions/", 1)
 		if err := s.createTopic(ctx, s.DeadLetterTopic); err != nil {
