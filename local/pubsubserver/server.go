@@ -314,6 +314,20 @@ func (s *Server) Backlog(subscription string) (messages int, oldest time.Time, e
 	return len(unacked), oldest, nil
 }
 
+// Undelivered returns how many messages of all push subscriptions are not
+// acknowledged.
+func (s *Server) Undelivered() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, sub := range s.subscriptions {
+		if sub.pb.PushConfig.GetPushEndpoint() != "" {
+			n += len(sub.unacked())
+		}
+	}
+	return n
+}
+
 // write makes one change of the file.
 func (s *Server) write(ctx context.Context, w *write, size int) error {
 	err := s.writes.Do(ctx, w, size)

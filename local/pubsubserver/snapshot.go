@@ -268,7 +268,7 @@ func (s *Server) Seek(ctx context.Context, r *pubsubpb.SeekRequest) (*pubsubpb.S
 			return nil, err
 		}
 		if snap.topic != sub.topic {
-			return nil, invalid("The snapshot %s is of topic %s, the subscription %s of %s: both must be of the same topic.", snap.pb.Name, snap.pb.Topic, sub.pb.Name, sub.pb.Topic)
+			return nil, failedPrecondition("The snapshot %s is of topic %s, the subscription %s of %s: both must be of the same topic.", snap.pb.Name, snap.pb.Topic, sub.pb.Name, sub.pb.Topic)
 		}
 		to.Floor, to.Until = snap.Floor, 0
 		unacked = snap.holds

@@ -70,7 +70,7 @@ func (s *Stack) startCalendar(ctx context.Context) error {
 		// else until the ack deadline.
 		pushes.AckDeadlineSeconds = 20
 	}
-	topic, _, err := s.startPubSub(ctx, syncTopic, syncTopic, s.URL+"/calendar/sync", s.URL+"/calendar", pushes, nil)
+	topic, _, err := s.startPubSub(ctx, syncTopic, syncTopic, s.URL+"/calendar/sync", s.URL+"/calendar", pushes)
 	if err != nil {
 		return err
 	}

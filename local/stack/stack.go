@@ -81,6 +81,10 @@ type Options struct {
 	// HostNames are names of this machine, besides loopback's, that requests may be
 	// sent to.
 	HostNames []string
+	// PubSubPort is the port of Pub/Sub, 0 a free one. Where it is taken, a free one
+	// is chosen in its place, unless PubSubPortOnly is set.
+	PubSubPort     int
+	PubSubPortOnly bool
 	// Data is the directory of the files. It is created when it does not exist.
 	Data string
 	// Pushes has the settings of the inbox's push subscription; names, topic and
@@ -88,8 +92,8 @@ type Options struct {
 	Pushes *pubsubpb.Subscription
 	// Log gets warnings and errors. Its attribute "in" names the part.
 	Log *slog.Logger
-	// OnDelivery is called, by several goroutines, after each push of Pub/Sub or
-	// MNS to the inbox; nil means that nobody wants to know.
+	// OnDelivery is called, by several goroutines, after each push of MNS, and of
+	// Pub/Sub but for the syncs of calendars; nil means that nobody wants to know.
 	OnDelivery func(pushfake.Delivery)
 }
 
@@ -108,17 +112,23 @@ type Stack struct {
 	URL string
 	// PubSub and Inbox say, for people, where the Pub/Sub and the inbox are.
 	PubSub, Inbox string
+	// PubSubAddr is the host:port of Pub/Sub, fit for PUBSUB_EMULATOR_HOST.
+	PubSubAddr string
 	// Pushes is the inbox's push subscription as it is in force.
 	Pushes *pubsubpb.Subscription
 	// Key is what the console and /local/token want, or nil where they are open: to
 	// every account of this machine, as emulators are.
 	Key *Key
+	// Undelivered is how many messages are kept that no push delivered; Close sets
+	// it.
+	Undelivered int
 
 	options  Options
 	mux      *http.ServeMux
 	issuer   *pushfake.Issuer
 	verifier *verify.Verifier
 	store    inbox.Inbox
+	own      *ownPubSub // nil where Google's emulator is used
 	failed   chan error
 	closers  []closer // in the order of starting
 	// pubsub is Google's emulator, or nil where the Pub/Sub is in this process, and
@@ -137,7 +147,7 @@ type closer struct {
 
 // Start starts everything. ctx bounds the starting only; Close ends what runs.
 func Start(ctx context.Context, o Options) (_ *Stack, err error) {
-	s := &Stack{options: o, mux: http.NewServeMux(), failed: make(chan error, 3)}
+	s := &Stack{options: o, mux: http.NewServeMux(), failed: make(chan error, 4)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -173,7 +183,9 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	// The pushing starts after the server and ends before it, so that every push
 	// is answered. Until serve, connections wait.
 	serve := s.server(listeners, door.Guard(s.mux))
-	for _, start := range []func(context.Context) error{s.connectPubSub, s.startInbox, s.startCalendar, s.startMNS, s.watchPubSub} {
+	for _, start := range []func(context.Context) error{
+		s.openPubSub, s.connectPubSub, s.startInbox, s.startCalendar, s.startMNS, s.startPushing, s.watchPubSub,
+	} {
 		if err := start(ctx); err != nil {
 			return nil, err
 		}
@@ -314,13 +326,17 @@ func (s *Stack) openInbox(ctx context.Context) (err error) {
 		s.store, err = boltinbox.Open(s.Inbox, &boltinbox.Options{TTL: o.TTL})
 	}
 	if errors.Is(err, boltinbox.ErrLocked) {
-		return fmt.Errorf("another pushinbox local uses %s; stop it, or choose another directory with --data", o.Data)
+		return inUse(o.Data)
 	}
 	if err != nil {
 		return dataError(o.Data, err)
 	}
 	s.onClose("the inbox", s.store.Close)
 	return nil
+}
+
+func inUse(dir string) error {
+	return fmt.Errorf("another pushinbox local uses %s; stop it, or choose another directory with --data", dir)
 }
 
 func dataError(dir string, err error) error {
@@ -338,7 +354,7 @@ func (s *Stack) startInbox(ctx context.Context) error {
 	if o.VerificationToken != "" {
 		endpoint += "?token=" + url.QueryEscape(o.VerificationToken)
 	}
-	topic, pushes, err := s.startPubSub(ctx, o.Topic, o.Topic+"-push", endpoint, s.URL+"/receive", o.Pushes, o.OnDelivery)
+	topic, pushes, err := s.startPubSub(ctx, o.Topic, o.Topic+"-push", endpoint, s.URL+"/receive", o.Pushes)
 	if err != nil {
 		return err
 	}
@@ -363,29 +379,30 @@ func (s *Stack) startInbox(ctx context.Context) error {
 	return nil
 }
 
-// startPubSub starts a Pub/Sub with a topic and a subscription with the given
-// settings, whose messages it pushes to endpoint, signed for audience. It returns
-// the topic and the subscription in force.
-func (s *Stack) startPubSub(ctx context.Context, topic, name, endpoint, audience string, settings *pubsubpb.Subscription, delivered func(pushfake.Delivery)) (*publisher.Publisher, *pubsubpb.Subscription, error) {
+// startPubSub creates a topic and a subscription with the given settings, whose
+// messages are pushed to endpoint, signed for audience. It returns the topic and
+// the subscription in force.
+func (s *Stack) startPubSub(ctx context.Context, topic, name, endpoint, audience string, settings *pubsubpb.Subscription) (*publisher.Publisher, *pubsubpb.Subscription, error) {
 	project := "projects/" + s.options.Project
 	sub := proto.CloneOf(settings)
 	sub.Topic, sub.Name = project+"/topics/"+topic, project+"/subscriptions/"+name
 	sub.PushConfig = &pubsubpb.PushConfig{AuthenticationMethod: &pubsubpb.PushConfig_OidcToken_{
 		OidcToken: &pubsubpb.PushConfig_OidcToken{ServiceAccountEmail: PushAccount, Audience: audience},
 	}}
-	options := &pushfake.ServerOptions{
-		Subscription: sub,
-		Dispatcher:   pushfake.Options{Issuer: s.issuer, OnDelivery: delivered, OnError: s.pushError},
+	if s.own != nil {
+		sub.PushConfig.PushEndpoint = endpoint
+		inForce, err1 := s.own.create(ctx, sub)
+		publishing, err2 := publisher.New(s.own.client, sub.Topic)
+		return publishing, inForce, errors.Join(err1, err2)
 	}
-	if s.pubsub != nil {
-		options.Client = s.pubsub.Client
+	options := &pushfake.ServerOptions{
+		Client:       s.pubsub.Client,
+		Subscription: sub,
+		Dispatcher:   pushfake.Options{Issuer: s.issuer, OnDelivery: s.delivered, OnError: s.pushError},
 	}
 	server, err := pushfake.Start(ctx, endpoint, options)
 	if err != nil {
-		if s.pubsub != nil {
-			err = fmt.Errorf("Pub/Sub's emulator at %s: %w", s.options.PubSubEmulator, err)
-		}
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("Pub/Sub's emulator at %s: %w", s.options.PubSubEmulator, err)
 	}
 	s.subscriptions = append(s.subscriptions, server.Subscription)
 	running := server
@@ -417,11 +434,11 @@ func (s *Stack) pushError(err error) {
 
 // connectPubSub waits for Pub/Sub's emulator, where there is one.
 func (s *Stack) connectPubSub(ctx context.Context) (err error) {
-	host := s.options.PubSubEmulator
-	if host == "" {
-		s.PubSub = "in this process, in memory"
+	if s.own != nil {
 		return nil
 	}
+	host := s.options.PubSubEmulator
+	s.PubSubAddr = host
 	s.PubSub = "Google's emulator at " + host
 	if s.pubsub, err = pushfake.DialEmulator(ctx, host, s.options.Project); err != nil {
 		return err

@@ -24,7 +24,7 @@ import (
 )
 
 func newLocal() *cobra.Command {
-	o := stack.Options{Port: 8080, Data: ".local", Pushes: stack.TerraformDefaults()}
+	o := stack.Options{Port: 8080, PubSubPort: stack.PubSubPort, Data: ".local", Pushes: stack.TerraformDefaults()}
 	var quiet bool
 	cmd := &cobra.Command{
 		Use:   "local",
@@ -34,9 +34,13 @@ push subscription and the dead-letter topic that Terraform creates, a token
 issuer, a dispatcher that pushes signed, and the functions as in production,
 only with the issuer's keys in place of Google's.
 
-Messages are stored in --data and survive a restart and a kill -9. What was
-published but not yet delivered is lost when the process ends: the Pub/Sub in
-it lives in memory, as does all that the stand-in for MNS has.
+Messages are stored in --data and survive a restart and a kill -9, those that
+were published and not yet delivered too. The stand-in for MNS has all that is
+its own in memory.
+
+Pub/Sub's port is open to every client, by gRPC and REST: set
+PUBSUB_EMULATOR_HOST as the banner says. Every subscription with a push
+endpoint is pushed to, signed when it has an oidc_token.
 
 A stand-in for Alibaba MNS is at /local/mns, with the AccessKey "local" whose
 secret is "local" too, and pushes to /mns; see "pushinbox mns --help". What the
@@ -54,11 +58,17 @@ otherwise.
 
 PUBSUB_EMULATOR_HOST and FIRESTORE_EMULATOR_HOST name Google's emulators, which
 are then used in place of the Pub/Sub in this process and of the file in --data.
-A subscription that exists in Pub/Sub's emulator stays as it is.`,
+A subscription that exists in Pub/Sub's emulator stays as it is. Nothing listening
+at PUBSUB_EMULATOR_HOST, it may be the address of --pubsub-port, as printed by an
+earlier run.
+
+With --format json the first line has every address, and each other one is a
+delivery.`,
 		Example: `  pushinbox local
   pushinbox local --port 9000 --data "$HOME/inbox"
   pushinbox local --host 0.0.0.0 --host-name host.docker.internal
   pushinbox local --max-attempts 5 --retry-backoff 1s,5s
+  pushinbox local --pubsub-port 0
   pushinbox local --format json | jq .status`,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if o.Settings, err = settings.Parse[stack.Settings](nil); err != nil {
@@ -71,6 +81,7 @@ A subscription that exists in Pub/Sub's emulator stays as it is.`,
 			} else {
 				o.OnDelivery = p.delivered
 			}
+			p.inbox, o.PubSubPortOnly = o.Settings.Subscription(), cmd.Flags().Changed("pubsub-port")
 			o.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: shorten}))
 			s, err := stack.Start(cmd.Context(), o)
 			if err != nil {
@@ -79,13 +90,27 @@ A subscription that exists in Pub/Sub's emulator stays as it is.`,
 			if s.Key != nil {
 				warnOpen(s, o.Host)
 			}
-			if !p.json {
+			if p.json {
+				p.addresses(s, o)
+			} else {
 				p.banner(s, o.Settings)
 			}
-			return errors.Join(s.Wait(cmd.Context()), s.Close())
+			err = errors.Join(s.Wait(cmd.Context()), s.Close())
+			if s.Undelivered > 0 {
+				fmt.Fprintf(os.Stderr, "%d messages were not delivered; they are kept in %s for the next run\n", s.Undelivered, o.Data)
+			}
+			return err
 		},
 	}
 	portFlag(cmd.Flags(), &o.Port, "the port to listen on, on 127.0.0.1 and [::1]; 0 takes a free one")
+	checked(cmd.Flags(), "pubsub-port", strconv.Itoa(o.PubSubPort), "PORT", "the port of Pub/Sub; 0 takes a free one, as does the default when it is taken", func(s string) error {
+		n, err := strconv.ParseUint(s, 10, 16)
+		if err != nil {
+			return errors.New("it must be 0 to 65535")
+		}
+		o.PubSubPort = int(n)
+		return nil
+	})
 	hostFlags(cmd.Flags(), &o)
 	checked(cmd.Flags(), "data", o.Data, "DIRECTORY", "the directory that stores the messages", func(s string) error {
 		if o.Data = s; s == "" {
@@ -180,9 +205,10 @@ func shorten(groups []string, a slog.Attr) slog.Attr {
 
 // printer prints a local run, one whole piece of output at a time.
 type printer struct {
-	out  io.Writer
-	json bool
-	mu   sync.Mutex
+	out   io.Writer
+	json  bool
+	inbox string // its push subscription
+	mu    sync.Mutex
 }
 
 func (p *printer) printf(format string, args ...any) {
@@ -207,20 +233,56 @@ func (p *printer) banner(s *stack.Stack, o stack.Settings) {
   pushes   %[8]s
   inbox    %[7]s
 
+Every client of Pub/Sub, in another terminal:
+  export PUBSUB_EMULATOR_HOST=%[11]s
+
 Try it:
   %[9]s -d 'payload=Hello, World!' %[1]s/messages
   %[9]s %[1]s/messages
   curl -H "Authorization: Bearer $(%[9]s -s '%[1]s/local/token?for=publish')" \
     -H 'Content-Type: text/plain' -d 'Hello again' '%[1]s/publish?attribute.kind=greeting'
 
-`, s.URL, stack.Developer, stack.PushAccount, s.PubSub, o.Project, o.Topic, s.Inbox, stack.Describe(s.Pushes), curl, page)
+`, s.URL, stack.Developer, stack.PushAccount, s.PubSub, o.Project, o.Topic, s.Inbox, stack.Describe(s.Pushes), curl, page, s.PubSubAddr)
+}
+
+// addresses prints where everything is, as JSON.
+func (p *printer) addresses(s *stack.Stack, o stack.Options) {
+	b, err := json.Marshal(addressLine{
+		Console: s.URL + "/", Publish: s.URL + "/publish", Receive: s.URL + "/receive", Calendar: s.URL + "/calendar", MNS: s.URL + stack.MNSFunction,
+		GoogleCalendar: s.URL + "/local/calendar", AlibabaMNS: s.URL + stack.MNSPath, Token: s.URL + "/local/token", Certs: s.URL + "/local/certs",
+		PubSubEmulatorHost: s.PubSubAddr, Topic: s.Pushes.Topic, Subscription: s.Pushes.Name, Data: o.Data,
+	})
+	if err == nil {
+		p.printf("%s\n", b)
+	}
+}
+
+// addressLine is the first line of JSON.
+type addressLine struct {
+	Console            string `json:"console"`
+	Publish            string `json:"publish"`
+	Receive            string `json:"receive"`
+	Calendar           string `json:"calendar"`
+	MNS                string `json:"mns"`
+	GoogleCalendar     string `json:"googleCalendar"` // the stand-in
+	AlibabaMNS         string `json:"alibabaMns"`     // the stand-in
+	Token              string `json:"token"`
+	Certs              string `json:"certs"`
+	PubSubEmulatorHost string `json:"pubsubEmulatorHost"`
+	Topic              string `json:"topic"`
+	Subscription       string `json:"subscription"`
+	Data               string `json:"data"`
 }
 
 // delivered prints a delivery.
 func (p *printer) delivered(d pushfake.Delivery) {
 	took := d.Duration.Round(time.Millisecond)
+	other := ""
+	if d.Subscription != p.inbox {
+		other = d.Subscription // "" is MNS
+	}
 	if p.json {
-		line := deliveryLine{d.MessageID, d.Attempt, d.Status, d.Acked, d.DeadLettered, d.Duration.Milliseconds(), d.RetryIn.Milliseconds(), ""}
+		line := deliveryLine{other, d.MessageID, d.Attempt, d.Status, d.Acked, d.DeadLettered, d.Duration.Milliseconds(), d.RetryIn.Milliseconds(), ""}
 		if d.Err != nil {
 			line.Error = visible(d.Err.Error())
 		}
@@ -241,10 +303,15 @@ func (p *printer) delivered(d pushfake.Delivery) {
 	case !d.Acked:
 		answer += fmt.Sprintf(", attempt %d, again in %s", d.Attempt, d.RetryIn.Round(time.Millisecond))
 	}
-	p.printf("--> %s\n<-- %s\n", visible(d.MessageID), answer)
+	if other != "" {
+		other = " of " + visible(other)
+	}
+	p.printf("--> %s%s\n<-- %s\n", visible(d.MessageID), other, answer)
 }
 
 type deliveryLine struct {
+	// Subscription is empty for the inbox's own.
+	Subscription string `json:"subscription,omitempty"`
 	MessageID    string `json:"messageId"`
 	Attempt      int    `json:"attempt"`
 	Status       int    `json:"status"`

@@ -77,7 +77,7 @@ func start(t *testing.T, data string, more ...string) *running {
 func startAt(t *testing.T, at, data string, more ...string) *running {
 	t.Helper()
 	r := &running{base: "http://127.0.0.1:" + at, lines: make(chan string, 10_000), said: make(chan string, 10_000), done: make(chan struct{})}
-	r.cmd = exec.Command(command, "local", "--port", at, "--data", data)
+	r.cmd = exec.Command(command, "local", "--port", at, "--pubsub-port=0", "--data", data)
 	r.cmd.Env = os.Environ()
 	for _, s := range more {
 		if strings.HasPrefix(s, "--") {

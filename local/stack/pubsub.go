@@ -1,0 +1,260 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"example.com/pushinbox/local/pubsubserver"
+	"example.com/pushinbox/local/pubsubserver/rest"
+	"example.com/pushinbox/local/pushfake"
+)
+
+const (
+	// PubSubPort is the port of Pub/Sub by default, that of Google's emulator.
+	PubSubPort = 8085
+	pubSubFile = "pubsub.db"
+	// pushGrace is how long Close waits for pushes that are under way.
+	pushGrace = time.Second
+)
+
+// Subscription is the full name of the inbox's push subscription.
+func (s Settings) Subscription() string {
+	return "projects/" + s.Project + "/subscriptions/" + s.Topic + "-push"
+}
+
+// ownPubSub is the Pub/Sub in this process.
+type ownPubSub struct {
+	store  *pubsubserver.Server
+	client *pubsub.Client
+	pushes *gate
+}
+
+// openPubSub opens the Pub/Sub of this process and serves it to every client. It
+// pushes once startPushing is called.
+func (s *Stack) openPubSub(ctx context.Context) error {
+	listener, err := s.listenPubSub()
+	if listener == nil {
+		return err // with nil: an emulator is used
+	}
+	o := s.options
+	dispatchers := pushfake.NewDispatchers(&pushfake.Options{
+		Issuer:     s.issuer,
+		OnDelivery: s.delivered,
+		OnError:    func(err error) { s.log("pubsub").Error(err.Error()) },
+	})
+	own := &ownPubSub{pushes: &gate{start: dispatchers.Start, waiting: make(map[string]*waitingPush)}}
+	path := filepath.Join(o.Data, pubSubFile)
+	own.store, err = pubsubserver.Open(pubsubserver.Options{Path: path, Logger: s.log("pubsub"), Push: own.pushes.push})
+	if errors.Is(err, pubsubserver.ErrLocked) {
+		_ = listener.Close()
+		return inUse(o.Data)
+	}
+	if err != nil {
+		_ = listener.Close()
+		return dataError(o.Data, err)
+	}
+	s.onClose(pubSubFile, own.store.Close)
+	serving, stop := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() {
+		err := rest.Serve(serving, listener, rest.Services{Publisher: own.store, Subscriber: own.store}, &rest.Options{Hosts: o.HostNames})
+		if serving.Err() == nil {
+			s.failed <- err
+		}
+		served <- err
+	}()
+	s.onClose("--pubsub-port", func() error { stop(); return <-served })
+	s.PubSubAddr = listener.Addr().String()
+	s.PubSub = fmt.Sprintf("at %s, kept in %s", s.PubSubAddr, path)
+
+	conn, err := grpc.NewClient(s.PubSubAddr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	own.client, err = pubsub.NewClient(ctx, o.Project, option.WithGRPCConn(conn), option.WithTelemetryDisabled())
+	if err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	s.onClose("the client of Pub/Sub", own.client.Close)
+	s.onClose("the pushing", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), pushGrace)
+		defer cancel()
+		dispatchers.Shutdown(ctx)
+		s.Undelivered = own.store.Undelivered()
+		return nil
+	})
+	s.own = own
+	return nil
+}
+
+// listenPubSub listens on Pub/Sub's port, or returns no listener when an emulator
+// is to be used. That may have the very address which an earlier run told the
+// shell: it is an emulator's only where somebody listens.
+func (s *Stack) listenPubSub() (net.Listener, error) {
+	o := &s.options
+	host, port, _ := net.SplitHostPort(o.PubSubEmulator)
+	if o.PubSubEmulator != "" && (!IsLoopback(host) || port != fmt.Sprint(o.PubSubPort)) {
+		return nil, nil
+	}
+	address := fmt.Sprintf("127.0.0.1:%d", o.PubSubPort)
+	listener, err := net.Listen("tcp", address)
+	switch {
+	case err == nil:
+		o.PubSubEmulator = ""
+	case o.PubSubEmulator != "":
+		return nil, nil
+	case !errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("cannot listen on port %d: %w; choose another with --pubsub-port", o.PubSubPort, err)
+	case o.PubSubPortOnly:
+		return nil, fmt.Errorf("port %d is taken; stop what listens there, or choose another with --pubsub-port", o.PubSubPort)
+	default:
+		if listener, err = net.Listen("tcp", "127.0.0.1:0"); err == nil {
+			s.log("pubsub").Warn(fmt.Sprintf("port %d is taken; Pub/Sub is at %s", o.PubSubPort, listener.Addr()))
+		}
+	}
+	return listener, err
+}
+
+// startPushing starts the pushing to every endpoint.
+func (s *Stack) startPushing(context.Context) error {
+	if s.own != nil {
+		s.own.pushes.open()
+	}
+	return nil
+}
+
+// delivered reports a push. Those that only say that a calendar is to be synced
+// are nobody's messages.
+func (s *Stack) delivered(d pushfake.Delivery) {
+	if s.options.OnDelivery != nil && !strings.HasSuffix(d.Subscription, "/subscriptions/"+syncTopic) {
+		s.options.OnDelivery(d)
+	}
+}
+
+// create makes the topics and the subscription what sub says, and returns what is
+// in force. Messages of an earlier run are kept.
+func (p *ownPubSub) create(ctx context.Context, sub *pubsubpb.Subscription) (*pubsubpb.Subscription, error) {
+	if policy := sub.DeadLetterPolicy; policy != nil {
+		policy.DeadLetterTopic = sub.Topic + "-dead-letter"
+		if err := p.createTopic(ctx, policy.DeadLetterTopic); err != nil {
+			return nil, err
+		}
+		name := strings.Replace(policy.DeadLetterTopic, "/topics/", "/subscriptions/", 1)
+		_, err := p.store.CreateSubscription(ctx, &pubsubpb.Subscription{Name: name, Topic: policy.DeadLetterTopic})
+		if err != nil && status.Code(err) != codes.AlreadyExists {
+			return nil, err
+		}
+	}
+	if err := p.createTopic(ctx, sub.Topic); err != nil {
+		return nil, err
+	}
+	there, err := p.store.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: sub.Name})
+	if err == nil && (there.Topic != sub.Topic || there.EnableMessageOrdering != sub.EnableMessageOrdering) {
+		if err := p.deleteUnused(ctx, there, sub); err != nil {
+			return nil, err
+		}
+		there = nil
+	}
+	if there == nil {
+		return p.store.CreateSubscription(ctx, sub)
+	}
+	// The settings that cannot be changed are the same, or not ours.
+	wanted := proto.CloneOf(there)
+	wanted.AckDeadlineSeconds, wanted.RetryPolicy, wanted.DeadLetterPolicy = sub.AckDeadlineSeconds, sub.RetryPolicy, sub.DeadLetterPolicy
+	wanted.PushConfig = proto.CloneOf(sub.PushConfig)
+	wanted.PushConfig.Attributes = there.PushConfig.GetAttributes()
+	if proto.Equal(there, wanted) {
+		return there, nil
+	}
+	return p.store.UpdateSubscription(ctx, &pubsubpb.UpdateSubscriptionRequest{
+		Subscription: sub,
+		UpdateMask:   &fieldmaskpb.FieldMask{Paths: []string{"ack_deadline_seconds", "push_config", "retry_policy", "dead_letter_policy"}},
+	})
+}
+
+func (p *ownPubSub) createTopic(ctx context.Context, name string) error {
+	_, err := p.store.CreateTopic(ctx, &pubsubpb.Topic{Name: name})
+	if status.Code(err) == codes.AlreadyExists {
+		return nil
+	}
+	return err
+}
+
+// deleteUnused deletes a subscription whose settings cannot be changed to what is
+// wanted, if it has no messages.
+func (p *ownPubSub) deleteUnused(ctx context.Context, there, wanted *pubsubpb.Subscription) error {
+	messages, _, err := p.store.Backlog(there.Name)
+	switch {
+	case err != nil:
+		return err
+	case messages == 0:
+		_, err := p.store.DeleteSubscription(ctx, &pubsubpb.DeleteSubscriptionRequest{Subscription: there.Name})
+		return err
+	case there.Topic != wanted.Topic:
+		return fmt.Errorf("the subscription %s in --data is of the topic %s and has %d messages; choose another PUBSUB_TOPIC or --data", there.Name, there.Topic, messages)
+	}
+	return fmt.Errorf("the subscription %s in --data has %d messages and --ordering=%t; it cannot be changed before they are delivered: run with that once more, or choose another --data",
+		there.Name, messages, there.EnableMessageOrdering)
+}
+
+// gate holds the pushing back until the subscriptions of this run have its
+// addresses in place of those of the run before.
+type gate struct {
+	start   func(*pubsubpb.Subscription, *pubsubserver.Queue) (stop func())
+	mu      sync.Mutex
+	opened  bool
+	waiting map[string]*waitingPush
+}
+
+type waitingPush struct {
+	settings *pubsubpb.Subscription
+	queue    *pubsubserver.Queue
+	stop     func() // once it was started
+}
+
+// push is start, once the gate is open.
+func (g *gate) push(settings *pubsubpb.Subscription, q *pubsubserver.Queue) (stop func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.opened {
+		return g.start(settings, q)
+	}
+	w := &waitingPush{settings: settings, queue: q}
+	g.waiting[settings.Name] = w
+	return func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if w.stop != nil {
+			w.stop()
+		} else if g.waiting[settings.Name] == w {
+			delete(g.waiting, settings.Name)
+		}
+	}
+}
+
+func (g *gate) open() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.opened = true
+	for _, w := range g.waiting {
+		w.stop = g.start(w.settings, w.queue)
+	}
+	g.waiting = nil
+}
