@@ -109,3 +109,42 @@ func TestCloseEndsEveryPart(t *testing.T) {
 		close(release)
 	})
 }
+
+// TestPubSub has another port in place of a taken one, and the settings of the
+// inbox's subscription changed by the next run on the same data.
+func TestPubSub(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	o := options(t)
+	o.PubSubPort = listener.Addr().(*net.TCPAddr).Port
+	s, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.PubSubAddr == listener.Addr().String() {
+		t.Errorf("Pub/Sub is at %s, which is taken", s.PubSubAddr)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o.Pushes.AckDeadlineSeconds, o.Pushes.DeadLetterPolicy.MaxDeliveryAttempts = 77, 7
+	o.Pushes.EnableMessageOrdering = true // nothing is undelivered
+	before := s.URL
+	if s, err = Start(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	got := s.Pushes
+	if got.AckDeadlineSeconds != 77 || got.DeadLetterPolicy.MaxDeliveryAttempts != 7 || !got.EnableMessageOrdering ||
+		got.PushConfig.PushEndpoint != s.URL+"/receive/wrapped" || s.URL == before {
+		t.Errorf("at %s: %v", s.URL, got)
+	}
+}
