@@ -148,6 +148,7 @@ type Dispatcher struct {
 	delayed  waiting   // by a Fault
 	flights  list.List // of *flight, by deadline
 	window   window
+	ramp     ramp
 	backoff  pushBackoff
 	token    string // the Authorization header
 	renewAt  time.Time
@@ -362,6 +363,9 @@ func (d *Dispatcher) sleep(now time.Time) {
 			break
 		}
 	}
+	if d.flights.Len() >= d.ramp.size && now.Before(d.ramp.next) {
+		due(d.ramp.next)
+	}
 	d.source.due(now, due)
 	// An alarm that goes off too early does no harm, and leaving it alone is
 	// cheaper than setting it with each request.
@@ -411,8 +415,12 @@ func (d *Dispatcher) next(now time.Time, n int) *message {
 
 // launch starts as many requests as there may be.
 func (d *Dispatcher) launch(now time.Time) {
-	for !d.stopping && !now.Before(d.backoff.start(now)) && d.flights.Len() < d.window.open() {
-		m := d.next(now, d.window.open()-d.flights.Len())
+	for !d.stopping && !now.Before(d.backoff.start(now)) {
+		n := min(d.window.open(), d.ramp.open(d.flights.Len(), now)) - d.flights.Len()
+		if n <= 0 {
+			return
+		}
+		m := d.next(now, n)
 		if m == nil {
 			return
 		}

@@ -23,6 +23,30 @@ const (
 	paceMemory = 8 * time.Second
 )
 
+// ramp slows the growth past a hundred requests at a time, by as many every
+// rampTime: an endpoint that answers at once gains nothing by more, and each costs
+// a connection. A window that grows by answers after a second is not held up.
+type ramp struct {
+	size int // reached
+	next time.Time
+}
+
+const (
+	rampStep = 100
+	rampTime = 250 * time.Millisecond
+)
+
+// open returns how many requests there may be, of which so many are under way.
+func (r *ramp) open(underWay int, now time.Time) int {
+	if underWay >= r.size && !now.Before(r.next) {
+		r.size += rampStep
+		if r.size > rampStep {
+			r.next = now.Add(rampTime)
+		}
+	}
+	return r.size
+}
+
 // window is the push window: how many requests may be under way at once.
 type window struct {
 	size    float64
