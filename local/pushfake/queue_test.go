@@ -1,0 +1,118 @@
+package pushfake_test
+
+import (
+	"crypto/x509"
+	"errors"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"example.com/pushinbox/local/pubsubserver"
+	"example.com/pushinbox/local/pushfake"
+)
+
+// TestUnknownCertificate has an endpoint whose certificate nobody vouches for get
+// nothing.
+func TestUnknownCertificate(t *testing.T) {
+	t.Parallel()
+	requests := make(chan struct{}, 10)
+	endpoint := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests <- struct{}{} }))
+	endpoint.Config.ErrorLog = log.New(io.Discard, "", 0)
+	endpoint.StartTLS()
+	defer endpoint.Close()
+	deliveries := make(chan pushfake.Delivery, 100)
+	server, err := pushfake.Start(t.Context(), endpoint.URL, &pushfake.ServerOptions{Dispatcher: pushfake.Options{
+		OnDelivery: func(d pushfake.Delivery) { deliveries <- d },
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	server.Client.Publisher(server.Topic).Publish(t.Context(), &pubsub.Message{Data: []byte("a")})
+	d := receive(t, deliveries)
+	if unknown := (x509.UnknownAuthorityError{}); d.Acked || !errors.As(d.Err, &unknown) || len(requests) > 0 {
+		t.Errorf("delivery: %+v, %d requests", d, len(requests))
+	}
+}
+
+// TestRestartBetweenAttempts closes and opens the Pub/Sub after each refused push:
+// attempts go on being counted, the retry policy's delay goes on, and the last
+// attempt makes a dead letter.
+func TestRestartBetweenAttempts(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "pubsub.db")
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		type attempt struct {
+			Number int
+			At     time.Duration
+		}
+		var attempts []attempt
+		o := pushfake.Options{
+			Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: 500, Body: http.NoBody}, nil
+			}),
+			OnDelivery: func(d pushfake.Delivery) {
+				attempts = append(attempts, attempt{d.Attempt, time.Since(begun).Round(time.Second)})
+			},
+		}
+		run := func(f func(*pubsubserver.Server)) {
+			t.Helper()
+			dispatchers := pushfake.NewDispatchers(&o)
+			server, err := pubsubserver.Open(pubsubserver.Options{Path: path, NoSync: true, Push: dispatchers.Start})
+			if err != nil {
+				t.Fatal(err)
+			}
+			f(server)
+			synctest.Wait()
+			dispatchers.Shutdown(t.Context())
+			if err := server.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		run(func(s *pubsubserver.Server) {
+			for _, name := range []string{topicName, deadTopic} {
+				if _, err := s.CreateTopic(t.Context(), &pubsubpb.Topic{Name: name}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, sub := range []*pubsubpb.Subscription{{Name: deadSub, Topic: deadTopic}, {
+				Name: subName, Topic: topicName, PushConfig: &pubsubpb.PushConfig{PushEndpoint: endpoint},
+				RetryPolicy:      &pubsubpb.RetryPolicy{MinimumBackoff: durationpb.New(10 * time.Second)},
+				DeadLetterPolicy: &pubsubpb.DeadLetterPolicy{DeadLetterTopic: deadTopic, MaxDeliveryAttempts: 5},
+			}} {
+				if _, err := s.CreateSubscription(t.Context(), sub); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := s.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: topicName, Messages: []*pubsubpb.PubsubMessage{text("a")}}); err != nil {
+				t.Fatal(err)
+			}
+		})
+		for _, wait := range []time.Duration{10, 20, 40, 80} {
+			time.Sleep(wait*time.Second/2 - time.Second)
+			run(func(*pubsubserver.Server) {}) // too early
+			time.Sleep(wait * time.Second / 2)
+			run(func(*pubsubserver.Server) { time.Sleep(time.Second) })
+		}
+		want := []attempt{{1, 0}, {2, 10 * time.Second}, {3, 30 * time.Second}, {4, 70 * time.Second}, {5, 150 * time.Second}}
+		if diff := cmp.Diff(want, attempts); diff != "" {
+			t.Errorf("attempts (-want +got):\n%s", diff)
+		}
+		run(func(s *pubsubserver.Server) {
+			if n, _, err := s.Backlog(deadSub); n != 1 || err != nil {
+				t.Errorf("%d dead letters, %v", n, err)
+			}
+		})
+	})
+}
