@@ -363,9 +363,6 @@ func (d *Dispatcher) sleep(now time.Time) {
 			break
 		}
 	}
-	if d.flights.Len() >= d.ramp.size && now.Before(d.ramp.next) {
-		due(d.ramp.next)
-	}
 	d.source.due(now, due)
 	// An alarm that goes off too early does no harm, and leaving it alone is
 	// cheaper than setting it with each request.
@@ -564,6 +561,7 @@ func (d *Dispatcher) landed(f *flight, status int, err error) {
 	if v.Acked {
 		d.window.acked(took)
 		d.backoff.acked(f.stops, now)
+		d.ramp.acks++
 		d.source.acked(m)
 	} else {
 		d.window.failed(took)

@@ -23,27 +23,52 @@ const (
 	paceMemory = 8 * time.Second
 )
 
-// ramp slows the growth past a hundred requests at a time, by as many every
-// rampTime: an endpoint that answers at once gains nothing by more, and each costs
-// a connection. A window that grows by answers after a second is not held up.
+// ramp goes beyond a hundred requests at a time only where that brings more
+// answers: each takes a connection and its memory, and an endpoint that is busy
+// gains nothing by them. It doubles the number and takes it back if the next round
+// of answers was hardly faster.
 type ramp struct {
-	size int // reached
-	next time.Time
+	size   int // how many there may be
+	before int // the size to go back to, or 0
+	rate   float64
+	begun  time.Time // the round of answers that is counted
+	acks   int
+	hold   time.Time // no other try before
 }
 
 const (
-	rampStep = 100
-	rampTime = 250 * time.Millisecond
+	rampStart = 100
+	// A round lasts until as many as may be under way were answered, and at least
+	// so long.
+	minRound = 250 * time.Millisecond
+	// rampGain is how much faster a round has to be.
+	rampGain = 1.2
+	// rampHold is how long a size stays that was not worth doubling.
+	rampHold = 5 * time.Second
 )
 
-// open returns how many requests there may be, of which so many are under way.
+// open returns how many requests there may be; so many are under way.
 func (r *ramp) open(underWay int, now time.Time) int {
-	if underWay >= r.size && !now.Before(r.next) {
-		r.size += rampStep
-		if r.size > rampStep {
-			r.next = now.Add(rampTime)
-		}
+	r.size = max(r.size, rampStart)
+	if underWay < r.size {
+		return r.size
 	}
+	if r.begun.IsZero() {
+		r.begun, r.acks = now, 0
+	}
+	took := now.Sub(r.begun)
+	if took < minRound || r.acks < r.size {
+		return r.size
+	}
+	rate := float64(r.acks) / took.Seconds()
+	switch {
+	case r.before > 0 && rate < rampGain*r.rate:
+		r.size, r.before, r.hold = r.before, 0, now.Add(rampHold)
+	case !now.Before(r.hold):
+		r.before, r.rate = r.size, rate
+		r.size *= 2
+	}
+	r.begun = time.Time{}
 	return r.size
 }
 

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -115,4 +117,56 @@ func TestRestartBetweenAttempts(t *testing.T) {
 			}
 		})
 	})
+}
+
+// TestRequestsAtATime has as many as are of use: all that the window allows where
+// each answer takes a second, and few where one is answered at a time.
+func TestRequestsAtATime(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		answer      func(turn chan struct{})
+		least, most int
+	}{
+		"slow": {func(chan struct{}) { time.Sleep(time.Second) }, 3000, 4000},
+		"busy": {func(turn chan struct{}) { turn <- struct{}{}; time.Sleep(time.Millisecond); <-turn }, 100, 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "pubsub.db")
+			synctest.Test(t, func(t *testing.T) {
+				var underWay, most atomic.Int64
+				turn := make(chan struct{}, 1)
+				dispatchers := pushfake.NewDispatchers(&pushfake.Options{Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+					most.Store(max(most.Load(), underWay.Add(1)))
+					tc.answer(turn)
+					underWay.Add(-1)
+					return &http.Response{StatusCode: 204, Body: http.NoBody}, nil
+				})})
+				server, err := pubsubserver.Open(pubsubserver.Options{Path: path, NoSync: true, Push: dispatchers.Start})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := server.CreateTopic(t.Context(), &pubsubpb.Topic{Name: topicName}); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := server.CreateSubscription(t.Context(), &pubsubpb.Subscription{Name: subName, Topic: topicName, AckDeadlineSeconds: 600, PushConfig: &pubsubpb.PushConfig{PushEndpoint: endpoint}}); err != nil {
+					t.Fatal(err)
+				}
+				batch := slices.Repeat([]*pubsubpb.PubsubMessage{text("a")}, 1000)
+				for range 20 {
+					if _, err := server.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: topicName, Messages: batch}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(15 * time.Second)
+				if n := int(most.Load()); n < tc.least || n > tc.most {
+					t.Errorf("%d requests at a time, want %d to %d", n, tc.least, tc.most)
+				}
+				dispatchers.Shutdown(t.Context())
+				if err := server.Close(); err != nil {
+					t.Fatal(err)
+				}
+			})
+		})
+	}
 }
