@@ -3,6 +3,7 @@
 package relay
 
 import (
+	"context"
 	"io"
 	"net"
 	"sync"
@@ -40,7 +41,14 @@ func (r *Relay) Host() string { return r.host }
 // Restore ends a Cut; from now on connections go to target.
 func (r *Relay) Restore(target string) {
 	r.tb.Helper()
-	l, err := net.Listen("tcp", r.host)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	var l net.Listener
+	// The last listener's socket closes when its Accept has returned.
+	err := port.Until(ctx, func() (err error) {
+		l, err = net.Listen("tcp", r.host)
+		return err
+	})
 	if err != nil {
 		r.tb.Fatal(err)
 	}
