@@ -1,0 +1,155 @@
+// Package datadir opens the data directory of a local run and the files in it,
+// so that nobody else on the machine can read them or choose where they lie, and
+// so that what was written is known to be in a file that is still there.
+package datadir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// Create creates the directory with mode 0700 where it is missing, and refuses
+// one that somebody else owns or can write to. A directory above it that
+// everybody can write to is refused too, since its entries can be swapped; where
+// it is sticky, such as a folder for temporary files, it is accepted if chosen
+// says that somebody gave the path, and did not just start there.
+func Create(dir string, chosen bool) error {
+	path, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	if path, err = followOwn(path); err != nil {
+		return fmt.Errorf("the data directory %s %w", dir, err)
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return &fs.PathError{Op: "open", Path: path, Err: syscall.ENOTDIR}
+	}
+	if err := private(info); err != nil {
+		return fmt.Errorf("the data directory %s %w", dir, err)
+	}
+	for at := filepath.Dir(path); ; at = filepath.Dir(at) {
+		info, err := os.Lstat(at)
+		if err != nil {
+			return err
+		}
+		switch {
+		case !othersWrite(info):
+		case info.Mode()&os.ModeSticky == 0:
+			return fmt.Errorf("the data directory %s is in %s, in which others can replace it; choose another directory with --data, or take their right to write away (chmod go-w %[2]s)", dir, at)
+		case !chosen:
+			return fmt.Errorf("the data directory %s is in %s, in which others can create files; start in a directory of your own, or name this one with --data", dir, at)
+		}
+		if at == filepath.Dir(at) {
+			return nil
+		}
+	}
+}
+
+// followOwn returns path without symbolic links, and refuses one that somebody
+// else placed.
+func followOwn(path string) (string, error) {
+	for at := path; at != filepath.Dir(at); at = filepath.Dir(at) {
+		info, err := os.Lstat(at)
+		if err != nil {
+			return "", err
+		}
+		if info.Mode()&os.ModeSymlink != 0 && !trusted(info) {
+			return "", fmt.Errorf("goes through %s, a symbolic link of another user; choose another directory with --data", at)
+		}
+	}
+	return filepath.EvalSymlinks(path)
+}
+
+// OpenFile opens a file of a data directory as os.OpenFile does, and creates a
+// missing one with mode 0600. It does not follow a symbolic link, and refuses what
+// is not a regular file of this user. A file that others could read or write
+// becomes private.
+func OpenFile(path string, flag int) (*os.File, error) {
+	// A file is not cut before it is known what it is. Opening a pipe waits for
+	// its other end unless told otherwise.
+	file, err := os.OpenFile(path, flag&^os.O_TRUNC|noFollow, 0o600)
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, fmt.Errorf("%s is a symbolic link, which is not followed; move it away", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := secure(file, path, flag); err != nil {
+		_ = file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
+func secure(file *os.File, path string, flag int) error {
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	switch {
+	case info.IsDir():
+		return &fs.PathError{Op: "open", Path: path, Err: syscall.EISDIR}
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is not a file; move it away", path)
+	case !trusted(info):
+		return fmt.Errorf("%s belongs to another user; move it away", path)
+	}
+	if writable := flag&(os.O_WRONLY|os.O_RDWR) != 0; writable && info.Mode().Perm()&0o077 != 0 && hasModes {
+		if err := file.Chmod(0o600); err != nil {
+			return err
+		}
+	}
+	if flag&os.O_TRUNC != 0 {
+		return file.Truncate(0)
+	}
+	return nil
+}
+
+// ErrGone says that the file that is open is not the one at its path any more, so
+// that what is written to it is lost when it is closed.
+var ErrGone = errors.New("the open file is no longer at its path")
+
+// CheckPlace returns an error that is ErrGone when file is not at path: it was
+// deleted, moved or replaced, or its directory was. It returns another one when
+// the file has less than size bytes: it was cut.
+func CheckPlace(file *os.File, path string, size int64) error {
+	open, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	at, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		return fmt.Errorf("%w: %s was deleted or moved", ErrGone, path)
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrGone, err)
+	case !os.SameFile(open, at):
+		return fmt.Errorf("%w: %s was replaced by another file", ErrGone, path)
+	case open.Size() < size:
+		return fmt.Errorf("%s was cut: it has %d bytes in place of at least %d", path, open.Size(), size)
+	}
+	return nil
+}
+
+// SyncDir makes the entries of path's directory durable.
+func SyncDir(path string) error {
+	if !hasModes { // Windows neither needs nor has such a call
+		return nil
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
