@@ -9,31 +9,37 @@
 // A message older than the TTL is deleted in the background within about a
 // minute, or a tenth of the TTL if that is less. As with Firestore's TTL it
 // still makes a redelivery a duplicate until then.
+//
+// The file is read when it is opened, and every record has a checksum: a damaged
+// one is left out of lists and feeds and named in the log. A file of an earlier
+// version is upgraded, and kept beside the new one.
+//
+// Tokens follow the order in which messages were stored, whatever the clock does.
+// See [Options.Now] for what a wrong clock does to times.
 package boltinbox
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"iter"
+	"log/slog"
+	"net/http"
 	"os"
-	"path/filepath"
-	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/groupcommit"
 	"example.com/pushinbox/shared/problem"
 	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // ErrLocked is returned by Open when another process, or this one, has the
@@ -44,19 +50,25 @@ var ErrLocked = errors.New("boltinbox: the inbox is in use by another process")
 type Options struct {
 	// TTL is how long messages are stored. Zero stores them for ever.
 	TTL time.Duration
-	// Now is the clock; nil means time.Now. It may stand still or step back: the
-	// messages' times rise all the same.
+	// Now is the clock; nil means time.Now. Messages get its time, or one just
+	// after the last message's where it stood still or went back by up to five
+	// minutes. When it leaps ahead of where it was, reads leave out at once what
+	// has expired by it, and messages are deleted by the old time for an hour.
 	Now func() time.Time
+	// Log gets what is wrong with the file or the clock, and the progress of an
+	// upgrade; nil discards it.
+	Log *slog.Logger
 }
 
 // Inbox is an inbox in a file. Open returns one.
 type Inbox struct {
-	db   *bbolt.DB
-	file *os.File
-	path string
-	ttl  time.Duration
-	now  func() time.Time
-	puts *groupcommit.Group[*pendingPut]
+	db    *bbolt.DB
+	file  *os.File
+	path  string
+	ttl   time.Duration
+	clock clock
+	log   *slog.Logger
+	puts  *groupcommit.Group[*pendingPut]
 
 	// changed is closed and replaced after every commit.
 	changedMu sync.Mutex
@@ -68,13 +80,15 @@ type Inbox struct {
 	sweeping  sync.WaitGroup
 	// damaged holds why the file can no longer be used.
 	damaged atomic.Pointer[error]
+	// named has the orders of the damaged records that were logged.
+	named sync.Map
+	// size is how many bytes the file has at least. The one who commits uses it.
+	size int64
 }
 
 var _ inbox.Inbox = (*Inbox)(nil)
 
 const (
-	// lockWait is how long Open waits for the lock of a process that is ending.
-	lockWait = 100 * time.Millisecond
 	// firstMap is how much of the file is mapped at least. Growing the map
 	// stops readers and writers and copies what is being written, so that a
 	// new file starts with room for a few messages of the largest size. On
@@ -88,9 +102,24 @@ const (
 // Open opens the inbox in the file at path, and creates a missing file. The
 // directory must exist. Open fails with ErrLocked when another process has the
 // inbox open, and with an error that names the path when the file cannot be read
-// and written, is not an inbox, or is damaged. It reads only the list of the
-// file's free pages: milliseconds, also with a million messages.
+// and written, is not an inbox, is of a later version, or is damaged so that lists
+// could be wrong. It reads the whole file, which has a gigabyte in about a second.
 func Open(path string, o *Options) (*Inbox, error) {
+	in, err := newInbox(path, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := in.guard(in.open); err != nil {
+		return nil, openError(path, err)
+	}
+	if in.ttl > 0 {
+		in.sweeping.Go(in.sweep)
+	}
+	return in, nil
+}
+
+// newInbox returns an inbox whose file is not open yet.
+func newInbox(path string, o *Options) (*Inbox, error) {
 	if o == nil {
 		o = &Options{}
 	}
@@ -100,12 +129,16 @@ func Open(path string, o *Options) (*Inbox, error) {
 	in := &Inbox{
 		path:    path,
 		ttl:     o.TTL,
-		now:     o.Now,
+		clock:   clock{now: o.Now},
+		log:     o.Log,
 		changed: make(chan struct{}),
 		closing: make(chan struct{}),
 	}
-	if in.now == nil {
-		in.now = time.Now
+	if in.clock.now == nil {
+		in.clock.now = time.Now
+	}
+	if in.log == nil {
+		in.log = slog.New(slog.DiscardHandler)
 	}
 	var err error
 	in.puts, err = groupcommit.New(in.commit, groupcommit.Options{
@@ -115,111 +148,205 @@ func Open(path string, o *Options) (*Inbox, error) {
 		InFlight: 1,
 		Finish:   true,
 	})
-	if err != nil {
-		return nil, err
-	}
-	if err := in.guard(in.open); err != nil {
-		switch {
-		case errors.Is(err, bolterrors.ErrTimeout):
-			return nil, fmt.Errorf("%w: %s", ErrLocked, path)
-		case errors.As(err, new(*fs.PathError)):
-			return nil, fmt.Errorf("boltinbox: %w", err)
-		case in.damaged.Load() != nil:
-			return nil, err
-		}
-		return nil, fmt.Errorf("boltinbox: %s is not an inbox, or is damaged: %w", path, err)
-	}
-	if in.ttl > 0 {
-		in.sweeping.Go(in.sweep)
-	}
-	return in, nil
+	return in, err
 }
 
-// open opens the file, and turns a new one into an inbox.
+// openError returns err as Open says it.
+func openError(path string, err error) error {
+	switch {
+	case errors.Is(err, datadir.ErrLocked):
+		return fmt.Errorf("%w: %s", ErrLocked, path)
+	case strings.Contains(err.Error(), path):
+		return fmt.Errorf("boltinbox: %w", err)
+	}
+	return fmt.Errorf("boltinbox: %s %w", path, err)
+}
+
+// repairHint says what to do about a damaged file.
+const repairHint = `"pushinbox local --repair" moves what can be read to a new file and keeps this one`
+
+// open opens the file, turns a new one into an inbox, and upgrades an old one.
 func (in *Inbox) open() error {
-	isNew, err := in.check()
+	found, err := in.check()
 	if err != nil {
 		return err
 	}
-	in.db, err = bbolt.Open(in.path, 0o600, &bbolt.Options{
-		Timeout: lockWait,
-		// Storing the free list in the file (NoFreelistSync false) costs a few
-		// pages a commit, and Open need not read the whole file.
-		NoFreelistSync: false,
-		// The hashmap finds free pages at once in a file with many holes, which
-		// the TTL leaves; the array searches them.
-		FreelistType:    bbolt.FreelistMapType,
-		InitialMmapSize: firstMap,
-		NoStatistics:    true,
-		OpenFile: func(name string, flag int, perm os.FileMode) (_ *os.File, err error) {
-			in.file, err = os.OpenFile(name, flag, perm)
-			return in.file, err
-		},
-	})
-	if err != nil || !isNew {
+	if found.version == "1" {
+		if err := in.upgrade(found); err != nil {
+			return fmt.Errorf("cannot be upgraded from format 1 to %s, and is as it was: %w", version, err)
+		}
+		if found, err = in.check(); err != nil {
+			return err
+		}
+	}
+	in.db, in.file, err = datadir.OpenBolt(in.path, firstMap)
+	if err != nil {
 		return err
 	}
-	if err := in.initFile(); err != nil {
+	if found.isNew {
+		err = in.initFile()
+	} else {
+		err = in.start(found)
+	}
+	if err != nil {
 		_ = in.db.Close()
-		return err
 	}
-	return nil
+	return err
 }
 
-// check refuses a file that is not an inbox or is cut short, and reports whether
-// the file is missing or empty. It opens the file for reading: bbolt then reads
-// only the file's head. Opened for writing, it would read pages that may lie past
-// the end, and fault with the file locked.
-func (in *Inbox) check() (isNew bool, err error) {
-	info, err := os.Stat(in.path)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && (!info.Mode().IsRegular() || info.Size() == 0) {
-		return true, nil // what is not a file is refused when it is written
-	}
-	if err != nil {
-		return false, err
-	}
-	db, err := bbolt.Open(in.path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: lockWait, NoStatistics: true})
-	if err != nil {
-		return false, err
-	}
-	defer db.Close()
-	err = db.View(func(tx *bbolt.Tx) error {
-		if tx.Size() > info.Size() {
-			return fmt.Errorf("it is cut short: it has %d of %d bytes", info.Size(), tx.Size())
+// start makes ready a file that is an inbox, in which found was found.
+func (in *Inbox) start(found *content) error {
+	if len(found.damaged) > 0 {
+		in.log.Warn(fmt.Sprintf("%s: %d of %d records are damaged and left out; %s", in.path, len(found.damaged), found.records, repairHint))
+		for i, at := range found.damaged {
+			if i == maxNamed {
+				in.log.Warn(fmt.Sprintf("%s: %d more damaged records are not named here", in.path, len(found.damaged)-i))
+				break
+			}
+			in.name(at)
 		}
-		if k, _ := tx.Cursor().First(); k == nil {
-			isNew = true
-			return nil
-		}
-		if b := tx.Bucket(bucketFormat); b == nil || string(b.Get(keyVersion)) != version {
-			return fmt.Errorf("its format is not %s", version)
-		}
+	}
+	if found.badChunks > 0 {
+		in.log.Warn(fmt.Sprintf("%s: %d parts of large messages are damaged; these messages are listed and cannot be read whole", in.path, found.badChunks))
+	}
+	in.clock.start(found.seen)
+	if found.want == found.have {
 		return nil
+	}
+	missing, err := in.reindex()
+	in.log.Warn(fmt.Sprintf("%s: the index was damaged and was built again from the %d records that can be read", in.path, found.records-len(found.damaged)))
+	for _, id := range missing {
+		in.log.Warn(fmt.Sprintf("%s: message %x is missing", in.path, id))
+	}
+	return err
+}
+
+// maxNamed is how many damaged records are named when the file is opened.
+const maxNamed = 20
+
+// name logs a damaged record, once.
+func (in *Inbox) name(at order) {
+	if _, done := in.named.LoadOrStore(at, nil); !done {
+		in.log.Warn(fmt.Sprintf("%s: the record of the message received at %s is damaged and left out", in.path, at.time().Format(time.RFC3339Nano)))
+	}
+}
+
+// content is what check found in a file.
+type content struct {
+	isNew   bool
+	version string
+	seen    time.Time // zero when unknown
+	// records is how many messages there are, damaged the orders of those that
+	// cannot be read, and badChunks how many chunks cannot.
+	records, badChunks int
+	damaged            []order
+	// last is the last order that was assigned.
+	last uint64
+	// want is the digest of the keys that the records want, have that of those
+	// that are there.
+	want, have uint64
+}
+
+// check reads the file, and refuses one that is not an inbox or whose pages are
+// damaged. What it finds of a missing or empty file is that it is new.
+func (in *Inbox) check() (*content, error) {
+	found, damage, err := in.read()
+	switch {
+	case err != nil:
+		return nil, err
+	case found.isNew && len(damage) == 0:
+		return found, nil
+	case found.version != "" && found.version != version && found.version != "1":
+		return nil, fmt.Errorf("has format %q and this pushinbox reads up to %s; use the pushinbox that wrote it, or another directory with --data", found.version, version)
+	}
+	// One of two heads may be damaged: the other one has all but the last commit.
+	if len(damage) > 0 && errors.Is(damage[0], datadir.ErrHead) {
+		in.log.Warn(fmt.Sprintf("%s: %v", in.path, damage[0]))
+		damage = damage[1:]
+	}
+	switch {
+	case len(damage) > 1:
+		return nil, fmt.Errorf("is damaged or not an inbox: %w, and %d more faults; %s", damage[0], len(damage)-1, repairHint)
+	case len(damage) > 0:
+		return nil, fmt.Errorf("is damaged or not an inbox: %w; %s", damage[0], repairHint)
+	case found.version == "":
+		return nil, fmt.Errorf("is not an inbox; move it away, or choose another directory with --data")
+	}
+	return found, nil
+}
+
+// read reads the file from start to end. It returns what is in it and what is wrong
+// with its pages.
+func (in *Inbox) read() (*content, []error, error) {
+	found := &content{}
+	buckets := 0
+	isNew, damage, err := datadir.CheckBolt(in.path, datadir.Visitor{
+		Bucket: func(path []string, sequence uint64) {
+			if buckets++; path[0] == string(bucketMessages) {
+				found.last = sequence
+			}
+		},
+		Entry: found.add,
 	})
-	return isNew, err
+	if err != nil {
+		return nil, nil, err
+	}
+	// bbolt creates a file, and the buckets come with the first commit.
+	found.isNew = isNew || buckets == 0 && len(damage) == 0
+	if !found.isNew && len(damage) == 0 && found.version != "" && buckets != 5 {
+		damage = append(damage, fmt.Errorf("it has %d of 5 buckets", buckets))
+	}
+	return found, damage, nil
+}
+
+// add takes in an entry of a file.
+func (c *content) add(path []string, key, value []byte) {
+	if len(path) != 1 {
+		return
+	}
+	switch bucket := []byte(path[0]); string(bucket) {
+	case string(bucketIDs):
+		c.have += hashKey(bucket, key, value)
+	case string(bucketIndex):
+		c.have += hashKey(bucket, key, nil)
+	case string(bucketChunks):
+		c.have += hashKey(bucket, key, nil)
+		if _, ok := unseal(key, value); !ok {
+			c.badChunks++
+		}
+	case string(bucketMessages):
+		c.records++
+		_, digest, ok := unsealRecord(key, value)
+		if c.want += digest; !ok {
+			c.damaged = append(c.damaged, parseOrder(key))
+		}
+	case string(bucketFormat):
+		if string(key) == string(keyVersion) {
+			c.version = string(value)
+		} else if b, ok := unseal(key, value); ok && len(b) == 8 {
+			c.seen = parseOrder(b).time()
+		}
+	}
 }
 
 // initFile turns a new file into an inbox.
 func (in *Inbox) initFile() error {
-	err := in.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [...][]byte{bucketFormat, bucketIDs, bucketMessages, bucketChunks, bucketIndex} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return err
-			}
+	in.clock.start(time.Time{})
+	if err := in.db.Update(createBuckets); err != nil {
+		return err
+	}
+	// A new file is durable once its directory is synced.
+	return datadir.SyncDir(in.path)
+}
+
+// createBuckets makes an empty file an inbox.
+func createBuckets(tx *bbolt.Tx) error {
+	for _, name := range [...][]byte{bucketFormat, bucketIDs, bucketMessages, bucketChunks, bucketIndex} {
+		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+			return err
 		}
-		return tx.Bucket(bucketFormat).Put(keyVersion, []byte(version))
-	})
-	if err != nil || runtime.GOOS == "windows" {
-		return err
 	}
-	// A new file is durable once its directory is synced. Windows neither needs
-	// nor has such a call.
-	dir, err := os.Open(filepath.Dir(in.path))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
+	return tx.Bucket(bucketFormat).Put(keyVersion, []byte(version))
 }
 
 // Close finishes the Puts, ends the feeds and closes the file. Another Close does
@@ -235,7 +362,12 @@ func (in *Inbox) Close() error {
 			in.closeErr = in.file.Close()
 			return
 		}
-		in.closeErr = in.db.Close()
+		saveErr := in.guard(func() error { return in.db.Update(in.saveClock) })
+		if in.damaged.Load() != nil {
+			in.closeErr = in.file.Close()
+			return
+		}
+		in.closeErr = errors.Join(saveErr, in.db.Close())
 	})
 	return in.closeErr
 }
@@ -303,11 +435,15 @@ func (in *Inbox) Put(ctx context.Context, m *inbox.Message) (stored bool, err er
 // errNothingNew ends a transaction that has nothing to write.
 var errNothingNew = errors.New("nothing new")
 
-// commit stores those of ps that are new, all or none.
+// commit stores those of ps that are new, all or none. What it reports as stored
+// is in a file that is at its path.
 func (in *Inbox) commit(_ context.Context, ps []*pendingPut) []error {
 	err := in.guard(func() error {
-		return in.db.Update(func(tx *bbolt.Tx) error {
-			t, now, anyNew := tablesOf(tx), in.now(), false
+		if err := in.checkFile(); err != nil {
+			return err
+		}
+		err := in.db.Update(func(tx *bbolt.Tx) error {
+			t, now, anyNew := tablesOf(tx), in.clock.now(), false
 			for _, p := range ps {
 				var err error
 				if p.stored, err = t.put(p.message, now); err != nil {
@@ -318,8 +454,15 @@ func (in *Inbox) commit(_ context.Context, ps []*pendingPut) []error {
 			if !anyNew {
 				return errNothingNew
 			}
-			return nil
+			return in.saveClock(tx)
 		})
+		if err != nil && !errors.Is(err, errNothingNew) {
+			return err
+		}
+		if lost := in.checkFile(); lost != nil {
+			return lost
+		}
+		return err
 	})
 	switch {
 	case errors.Is(err, errNothingNew):
@@ -332,6 +475,37 @@ func (in *Inbox) commit(_ context.Context, ps []*pendingPut) []error {
 	in.changed = make(chan struct{})
 	in.changedMu.Unlock()
 	return nil
+}
+
+// checkFile returns an error that callers may see when the open file is not the one
+// at its path, or was cut. A cut file cannot be used any more.
+func (in *Inbox) checkFile() error {
+	size := in.size
+	if err := in.db.View(func(tx *bbolt.Tx) error { in.size = tx.Size(); return nil }); err != nil {
+		return err
+	}
+	err := datadir.CheckPlace(in.file, in.path, max(size, in.size))
+	switch {
+	case err == nil || errors.Is(err, fs.ErrClosed):
+		return err
+	case !errors.Is(err, datadir.ErrGone):
+		err = fmt.Errorf("boltinbox: %w", err)
+		in.damaged.Store(&err)
+	}
+	return &problem.Error{
+		Status: http.StatusServiceUnavailable,
+		Detail: "the inbox's file was deleted, moved, replaced or cut while it was in use, so nothing can be stored; start pushinbox local again",
+		Cause:  fmt.Errorf("%w: %w", inbox.ErrUnavailable, err),
+	}
+}
+
+// damagedMessage returns the error for a message that cannot be read.
+func damagedMessage(err error) error {
+	return &problem.Error{
+		Status: http.StatusInternalServerError,
+		Detail: "this message is damaged in the inbox's file and cannot be read",
+		Cause:  fmt.Errorf("%w: %w", inbox.ErrUnavailable, err),
+	}
 }
 
 // nextCommit returns a channel that is closed after the next commit.
@@ -362,28 +536,32 @@ func (in *Inbox) find(ctx context.Context, id string, read func(tables, order) (
 	}
 	var m *inbox.Message
 	err = in.view(ctx, func(t tables) (err error) {
-		var at order
-		if copy(at[:], t.ids.Get(raw)) == 0 || in.expired(at) {
+		v, limit := t.ids.Get(raw), in.expiry()
+		at := parseOrder(v)
+		if v == nil || at.time().Before(limit) {
 			return inbox.ErrNotFound
 		}
-		m, err = read(t, at)
-		return err
+		switch m, err = read(t, at); {
+		case err != nil:
+			return damagedMessage(err)
+		case m.ReceivedAt.Before(limit):
+			return inbox.ErrNotFound
+		}
+		return nil
 	})
-	return m, err
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
-// expiry returns the first order that has not expired.
-func (in *Inbox) expiry() (limit order) {
+// expiry returns the time before which messages that were received have expired by
+// the clock, deleted or not.
+func (in *Inbox) expiry() (limit time.Time) {
 	if in.ttl > 0 {
-		binary.BigEndian.PutUint64(limit[:], uint64(max(in.now().Add(-in.ttl).UnixMicro(), 0)))
+		limit = time.UnixMicro(max(in.clock.now().Add(-in.ttl).UnixMicro(), 0)).UTC()
 	}
 	return limit
-}
-
-// expired reports whether the message at an order is past its expiry, deleted or not.
-func (in *Inbox) expired(at order) bool {
-	limit := in.expiry()
-	return bytes.Compare(at[:], limit[:]) < 0
 }
 
 // List returns a page of messages, newest first.
@@ -395,10 +573,17 @@ func (in *Inbox) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
 	page := &inbox.Page{}
 	err = in.view(ctx, func(t tables) error {
 		page.WatchToken = t.end().Token()
-		w := t.walk(q)
-		for at, ok := w.before(from); ok && !in.expired(at); at, ok = w.previous() {
-			if e, err := t.event(at); err != nil || !page.Add(q, e) {
-				return err
+		w, limit := t.walk(q), in.expiry()
+		// What is in front of an expired order has expired too, since no message is
+		// received after its order says.
+		for at, ok := w.before(from); ok && !at.time().Before(limit); at, ok = w.previous() {
+			e, err := t.event(at)
+			switch {
+			case err != nil:
+				in.name(at)
+			case e.Message.ReceivedAt.Before(limit):
+			case !page.Add(q, e):
+				return nil
 			}
 		}
 		return nil
@@ -441,9 +626,10 @@ func (in *Inbox) Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event
 			// The channel is read first, so that no commit is missed between the
 			// read and the wait.
 			committed := in.nextCommit()
-			events, err := in.after(ctx, q, at)
+			events, next, err := in.after(ctx, q, at)
+			more := next != at
+			at = next
 			for _, e := range events {
-				at = inbox.Position{ReceivedAt: e.Message.ReceivedAt, Commit: e.Message.ReceivedAt, ID: e.Message.ID}
 				if ctx.Err() != nil || !yield(e, nil) {
 					return
 				}
@@ -454,7 +640,7 @@ func (in *Inbox) Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event
 			case err != nil:
 				yield(inbox.Event{}, err)
 				return
-			case len(events) > 0:
+			case more:
 				continue
 			}
 			select {
@@ -471,78 +657,29 @@ func (in *Inbox) Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event
 
 var errClosed = errors.New("boltinbox: the inbox is closed")
 
-// after returns the next events after a position, in the order of the feed.
-func (in *Inbox) after(ctx context.Context, q inbox.Query, from inbox.Position) (events []inbox.Event, err error) {
+// after returns the next events after a position, in the order of the feed, and the
+// position after what it read, which is from at the feed's end.
+func (in *Inbox) after(ctx context.Context, q inbox.Query, from inbox.Position) (events []inbox.Event, next inbox.Position, err error) {
+	next = from
 	err = in.view(ctx, func(t tables) error {
-		w, size := t.walk(q), 0
-		limit := in.expiry()
-		if unexpired := (inbox.Position{Commit: limit.time()}); unexpired.Commit.After(from.Commit) {
-			from = unexpired
+		w, limit := t.walk(q), in.expiry()
+		if from.Commit.Before(limit) {
+			from = inbox.Position{Commit: limit}
 		}
-		for at, ok := w.after(from); ok && len(events) < feedMessages && size < feedBytes; at, ok = w.next() {
+		read, size := 0, 0
+		for at, ok := w.after(from); ok && read < feedMessages && size < feedBytes; at, ok = w.next() {
 			e, err := t.event(at)
-			if err != nil {
-				return err
+			switch {
+			case err != nil:
+				in.name(at)
+			case !e.Message.ReceivedAt.Before(limit):
+				events = append(events, e)
 			}
 			size += len(t.messages.Get(at[:]))
-			events = append(events, e)
+			next = at.next()
+			read++
 		}
 		return nil
 	})
-	return events, err
-}
-
-// sweep deletes expired messages periodically until the inbox closes.
-func (in *Inbox) sweep() {
-	ticker := time.NewTicker(max(min(in.ttl/10, time.Minute), time.Millisecond))
-	defer ticker.Stop()
-	for {
-		for more := true; more; {
-			select {
-			case <-in.closing:
-				return
-			default:
-			}
-			// Put reports a failure such as a full disk as well. The next tick
-			// repeats the step.
-			more, _ = in.sweepStep()
-		}
-		select {
-		case <-in.closing:
-			return
-		case <-ticker.C:
-		}
-	}
-}
-
-// sweepKeys is about how many keys one step of the sweep deletes: few enough
-// that a Put hardly waits for it.
-const sweepKeys = 2000
-
-// sweepStep deletes some expired messages, oldest first, and reports whether
-// there may be more.
-func (in *Inbox) sweepStep() (more bool, err error) {
-	err = in.guard(func() error {
-		return in.db.Update(func(tx *bbolt.Tx) error {
-			t, keys, limit := tablesOf(tx), 0, in.expiry()
-			for keys < sweepKeys {
-				at, n, err := t.deleteOldest(limit)
-				if err != nil {
-					return err
-				}
-				if keys += n; at == nil {
-					if keys == 0 {
-						return errNothingNew
-					}
-					return nil
-				}
-			}
-			more = true
-			return nil
-		})
-	})
-	if errors.Is(err, errNothingNew) {
-		err = nil
-	}
-	return more && err == nil, err
+	return events, next, err
 }

@@ -185,7 +185,7 @@ func TestOtherDatabase(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			return b.Put(keyVersion, []byte("2"))
+			return b.Put(keyVersion, []byte("3"))
 		},
 	} {
 		path := filepath.Join(t.TempDir(), "other.db")

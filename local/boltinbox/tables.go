@@ -39,20 +39,23 @@ var (
 	bucketChunks = []byte("chunks")
 	// bucketIndex: filter and order -> nothing.
 	bucketIndex = []byte("index")
-	// bucketFormat: the version of the file's format.
+	// bucketFormat: the version of the file's format, and when the inbox was last in
+	// use, in microseconds.
 	bucketFormat = []byte("pushinbox")
 	keyVersion   = []byte("version")
+	keySeen      = []byte("seen")
 )
 
 const (
-	version   = "1"
+	// version is the format of the file. In version 1 nothing had a checksum.
+	version   = "2"
 	idSize    = 20
 	chunkSize = 64 << 10
 )
 
 // tables are the buckets within one transaction.
 type tables struct {
-	ids, messages, chunks, index *bbolt.Bucket
+	ids, messages, chunks, index, format *bbolt.Bucket
 }
 
 func tablesOf(tx *bbolt.Tx) tables {
@@ -61,6 +64,7 @@ func tablesOf(tx *bbolt.Tx) tables {
 		messages: tx.Bucket(bucketMessages),
 		chunks:   tx.Bucket(bucketChunks),
 		index:    tx.Bucket(bucketIndex),
+		format:   tx.Bucket(bucketFormat),
 	}
 	// Keys only rise in these two, so their pages can be filled.
 	t.messages.FillPercent, t.chunks.FillPercent = 1, 1
@@ -80,6 +84,8 @@ type record struct {
 	DeliveryAttempt int               `json:"deliveryAttempt,omitempty"`
 	Quarantined     string            `json:"quarantined,omitempty"`
 	Verified        verified          `json:"verified,omitzero"`
+	// ReceivedAt is set where the order is not the time, see tables.put.
+	ReceivedAt time.Time `json:"receivedAt,omitzero"`
 }
 
 // verified is inbox.Verified with the names of the file.
@@ -93,8 +99,9 @@ type verified struct {
 	ExpiresAt     time.Time `json:"exp,omitzero"`
 }
 
-// encode returns a record's bytes: ID, length of the JSON, JSON, data.
-func encode(id []byte, m *inbox.Message) ([]byte, error) {
+// encode returns a record's bytes: ID, length of the JSON, JSON, data. receivedAt
+// is zero where it is the order.
+func encode(id []byte, m *inbox.Message, receivedAt time.Time) ([]byte, error) {
 	v := verified(m.Verified)
 	v.IssuedAt, v.ExpiresAt = stamp(v.IssuedAt), stamp(v.ExpiresAt)
 	r, err := json.Marshal(&record{
@@ -108,6 +115,7 @@ func encode(id []byte, m *inbox.Message) ([]byte, error) {
 		DeliveryAttempt: m.DeliveryAttempt,
 		Quarantined:     string(m.Quarantined),
 		Verified:        v,
+		ReceivedAt:      receivedAt,
 	})
 	if err != nil {
 		return nil, err
@@ -139,13 +147,16 @@ func decode(at order, b []byte) (*inbox.Message, error) {
 	if err := json.Unmarshal(b[n:n+int(size)], &r); err != nil {
 		return nil, fmt.Errorf("%w: %w", errRecord, err)
 	}
+	if r.ReceivedAt.IsZero() {
+		r.ReceivedAt = at.time()
+	}
 	return &inbox.Message{
 		ID:              hex.EncodeToString(id),
 		Source:          r.Source,
 		Subscription:    r.Subscription,
 		MessageID:       r.MessageID,
 		PublishTime:     r.PublishTime,
-		ReceivedAt:      at.time(),
+		ReceivedAt:      r.ReceivedAt,
 		Data:            bytes.Clone(b[n+int(size):]), // b is the file's
 		Size:            r.Size,
 		Truncated:       r.Size > inbox.PreviewSize,
@@ -157,46 +168,79 @@ func decode(at order, b []byte) (*inbox.Message, error) {
 	}, nil
 }
 
-// put stores m as received at now, or just after the last message if that is
-// later. It reports false when a message with the same identity exists.
+const (
+	// maxAhead is how far the order of a message may be ahead of the clock and
+	// still be the time at which it was received.
+	maxAhead = 5 * time.Minute
+	// lastTime is the latest time that a clock is believed to have, so that times
+	// can rise after it.
+	lastTime = 220_000_000_000_000_000 // in microseconds, the year 8941
+)
+
+// put stores m as received at now. Its order is the same time, or just after the
+// last message if that is later: order, and with it every token, rises whatever
+// the clock does. Where the two differ by more than maxAhead, because the clock
+// was ahead before, m has both. It reports false when a message with the same
+// identity exists.
 func (t tables) put(m *inbox.Message, now time.Time) (stored bool, err error) {
-	id, err := hex.DecodeString(inbox.ID(m.Source, m.Subscription, m.MessageID))
-	if err != nil {
-		return false, err
-	}
+	id := rawID(m)
 	if t.ids.Get(id) != nil {
 		return false, nil
 	}
-	micros := max(uint64(max(now.UnixMicro(), 0)), t.messages.Sequence()+1)
+	clock := min(uint64(max(now.UnixMicro(), 0)), lastTime)
+	micros := max(clock, t.messages.Sequence()+1)
+	// Only damage puts the last message after the sequence.
+	if last, _ := t.messages.Cursor().Last(); last != nil {
+		micros = max(micros, binary.BigEndian.Uint64(last)+1)
+	}
 	if err := t.messages.SetSequence(micros); err != nil {
 		return false, err
 	}
 	var at order
 	binary.BigEndian.PutUint64(at[:], micros)
-	r, err := encode(id, m)
+	var receivedAt time.Time
+	if micros-clock > uint64(maxAhead/time.Microsecond) {
+		receivedAt = time.UnixMicro(int64(clock)).UTC()
+	}
+	r, err := encode(id, m, receivedAt)
 	if err != nil {
 		return false, err
 	}
-	if err := t.messages.Put(at[:], r); err != nil {
+	if err := t.putRecord(at, id, r, m, len(m.Data)); err != nil {
 		return false, err
-	}
-	if err := t.ids.Put(id, at[:]); err != nil {
-		return false, err
-	}
-	for _, key := range indexKeys(m, at) {
-		if err := t.index.Put(key, nil); err != nil {
-			return false, err
-		}
 	}
 	rest := m.Data[min(len(m.Data), inbox.PreviewSize):]
 	for i := 0; len(rest) > 0; i++ {
 		n := min(len(rest), chunkSize)
-		if err := t.chunks.Put(chunkKey(at, i), rest[:n]); err != nil {
+		key := chunkKey(at, i)
+		if err := t.chunks.Put(key, seal(key, rest[:n])); err != nil {
 			return false, err
 		}
 		rest = rest[n:]
 	}
 	return true, nil
+}
+
+// putRecord stores the record of m, whose data has size bytes, and the keys that
+// lead to it.
+func (t tables) putRecord(at order, id, record []byte, m *inbox.Message, size int) error {
+	index := indexKeys(m, at)
+	record = binary.BigEndian.AppendUint64(record, digest(id, at, index, size))
+	if err := errors.Join(t.messages.Put(at[:], seal(at[:], record)), t.ids.Put(id, at[:])); err != nil {
+		return err
+	}
+	for _, key := range index {
+		if err := t.index.Put(key, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rawID returns the ID of m in bytes.
+func rawID(m *inbox.Message) []byte {
+	id, _ := hex.DecodeString(inbox.ID(m.Source, m.Subscription, m.MessageID))
+	return id
 }
 
 func chunkKey(at order, i int) []byte {
@@ -234,6 +278,16 @@ func filter(q inbox.Query) []byte {
 	return sum[:16]
 }
 
+// message returns the message at an order, whose data are the first PreviewSize
+// bytes. It fails with errRecord.
+func (t tables) message(at order) (*inbox.Message, error) {
+	r, _, ok := unsealRecord(at[:], t.messages.Get(at[:]))
+	if !ok {
+		return nil, errRecord
+	}
+	return decode(at, r)
+}
+
 // event returns the message at an order as lists and feeds show it. A message is
 // visible from the time at which it is received, since there is one writer.
 func (t tables) event(at order) (inbox.Event, error) {
@@ -241,67 +295,98 @@ func (t tables) event(at order) (inbox.Event, error) {
 	if err != nil {
 		return inbox.Event{}, err
 	}
-	token := inbox.Position{ReceivedAt: m.ReceivedAt, Commit: m.ReceivedAt, ID: m.ID}.Token()
-	return inbox.Event{Token: token, Message: *m}, nil
+	return inbox.Event{Token: at.position(m.ID).Token(), Message: *m}, nil
 }
 
-// message returns the message at an order, its data cut.
-func (t tables) message(at order) (*inbox.Message, error) {
-	return decode(at, t.messages.Get(at[:]))
+// position returns the position of the message with this order and ID.
+func (o order) position(id string) inbox.Position {
+	return inbox.Position{ReceivedAt: o.time(), Commit: o.time(), ID: id}
 }
 
-// whole returns the message at an order and all its data.
+// next returns the position right after the message with this order.
+func (o order) next() inbox.Position {
+	after := o.time().Add(time.Microsecond)
+	return inbox.Position{ReceivedAt: after, Commit: after}
+}
+
+// whole returns the message at an order and all its data. It fails with errRecord.
 func (t tables) whole(at order) (*inbox.Message, error) {
 	m, err := t.message(at)
-	if err != nil || !m.Truncated {
-		return m, err
+	if err == nil && m.Truncated {
+		err = t.readChunks(at, m)
 	}
-	if m.Size > inbox.MaxQuarantinedSize {
-		return nil, errRecord
-	}
-	m.Data = append(make([]byte, 0, m.Size), m.Data...)
-	c := t.chunks.Cursor()
-	for k, v := c.Seek(chunkKey(at, 0)); bytes.HasPrefix(k, at[:]); k, v = c.Next() {
-		m.Data = append(m.Data, v...)
-	}
-	if len(m.Data) != m.Size {
-		return nil, errRecord
-	}
-	m.Truncated = false
-	return m, nil
+	return m, err
 }
 
-// deleteOldest deletes the oldest message if it is older than limit. It returns
-// its order, nil when there is none, and the number of deleted keys.
-func (t tables) deleteOldest(limit order) (*order, int, error) {
-	k, v := t.messages.Cursor().First()
-	if k == nil || bytes.Compare(k, limit[:]) >= 0 {
-		return nil, 0, nil
+// readChunks makes the data of m whole.
+func (t tables) readChunks(at order, m *inbox.Message) error {
+	if m.Size > inbox.MaxQuarantinedSize {
+		return errRecord
 	}
-	var at order
-	copy(at[:], k)
-	m, err := decode(at, v)
-	if err != nil {
-		return nil, 0, err
+	data := append(make([]byte, 0, m.Size), m.Data...)
+	for i := range chunks(m.Size) {
+		key := chunkKey(at, i)
+		chunk, ok := unseal(key, t.chunks.Get(key))
+		if !ok {
+			return fmt.Errorf("%w: part %d of its data", errRecord, i)
+		}
+		data = append(data, chunk...)
 	}
-	id := bytes.Clone(v[:idSize])
-	keys := indexKeys(m, at)
-	n := len(keys) + 2
-	for _, key := range keys {
-		if err := t.index.Delete(key); err != nil {
-			return nil, 0, err
+	if len(data) != m.Size {
+		return errRecord
+	}
+	m.Data, m.Truncated = data, false
+	return nil
+}
+
+// expired returns the orders of the oldest messages that were received before
+// limit, at most n. A message that was received after soon, which the clock has
+// not reached, expires with the next one that expires.
+func (t tables) expired(limit, soon time.Time, n int) (found []order) {
+	sure := 0
+	c := t.messages.Cursor()
+	for k, _ := c.First(); k != nil && sure < n; k, _ = c.Next() {
+		at := parseOrder(k)
+		received := at.time()
+		if m, err := t.message(at); err == nil {
+			received = m.ReceivedAt
+		}
+		if !received.Before(limit) && !received.After(soon) {
+			break
+		}
+		if found = append(found, at); received.Before(limit) {
+			sure = len(found)
 		}
 	}
-	for i, left := 0, m.Size-len(m.Data); left > 0; i, left = i+1, left-chunkSize {
-		if err := t.chunks.Delete(chunkKey(at, i)); err != nil {
-			return nil, 0, err
+	return found[:min(sure, n)]
+}
+
+// delete deletes the message at an order, and of a damaged one what can be found.
+// It returns the number of keys.
+func (t tables) delete(at order) (keys int, err error) {
+	if m, err := t.message(at); err == nil {
+		index := indexKeys(m, at)
+		for _, key := range index {
+			if err := t.index.Delete(key); err != nil {
+				return 0, err
+			}
 		}
-		n++
+		if err := t.ids.Delete(rawID(m)); err != nil {
+			return 0, err
+		}
+		keys = len(index) + 1
 	}
-	if err := errors.Join(t.ids.Delete(id), t.messages.Delete(at[:])); err != nil {
-		return nil, 0, err
+	var parts [][]byte
+	c := t.chunks.Cursor()
+	for k, _ := c.Seek(at[:]); bytes.HasPrefix(k, at[:]); k, _ = c.Next() {
+		parts = append(parts, bytes.Clone(k))
 	}
-	return &at, n, nil
+	for _, key := range parts {
+		if err := t.chunks.Delete(key); err != nil {
+			return 0, err
+		}
+	}
+	return keys + len(parts) + 1, t.messages.Delete(at[:])
 }
 
 // end returns the position after every message that was ever stored.
@@ -330,8 +415,7 @@ func (w walk) at(k, _ []byte) (at order, ok bool) {
 	if len(k) != len(w.prefix)+len(at) || !bytes.HasPrefix(k, w.prefix) {
 		return at, false
 	}
-	copy(at[:], k[len(w.prefix):])
-	return at, true
+	return parseOrder(k[len(w.prefix):]), true
 }
 
 func (w walk) next() (order, bool)     { return w.at(w.c.Next()) }

@@ -6,6 +6,7 @@ package datadir
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -152,4 +153,37 @@ func SyncDir(path string) error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// Copy copies a file to a new one, which is whole and durable or absent.
+func Copy(from *os.File, path string) error {
+	info, err := from.Stat()
+	if err != nil {
+		return err
+	}
+	part := path + ".part"
+	to, err := OpenFile(part, os.O_CREATE|os.O_WRONLY|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(to, io.NewSectionReader(from, 0, info.Size()))
+	if err = errors.Join(err, to.Sync(), to.Close()); err == nil {
+		err = os.Rename(part, path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(part))
+	}
+	return SyncDir(path)
+}
+
+// Lock opens the file at path as bbolt does for writing, without reading it: it
+// fails with ErrLocked when another process has it open.
+func Lock(path string) (file *os.File, err error) {
+	if file, err = OpenFile(path, os.O_RDWR); err != nil {
+		return nil, err
+	}
+	if err := lock(file); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: %s", ErrLocked, path), file.Close())
+	}
+	return file, nil
 }

@@ -14,3 +14,6 @@ const (
 func trusted(os.FileInfo) bool     { return true }
 func private(os.FileInfo) error    { return nil }
 func othersWrite(os.FileInfo) bool { return false }
+
+// lock does nothing: Windows does not let a file be renamed that is open.
+func lock(*os.File) error { return nil }

@@ -46,3 +46,8 @@ func othersWrite(info os.FileInfo) bool {
 	_, gid := owner(info)
 	return info.Mode()&0o002 != 0 || info.Mode()&0o020 != 0 && gid != os.Getegid() && gid != 0
 }
+
+// lock takes the lock that bbolt takes, until the file is closed.
+func lock(file *os.File) error {
+	return syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+}

@@ -87,16 +87,16 @@ func readMetas(file io.ReaderAt) (*meta, error) {
 	case first == nil && second == nil:
 		return nil, errors.New("it has no head")
 	case first == nil:
-		return second, errHead
+		return second, ErrHead
 	case second == nil:
-		return first, errHead
+		return first, ErrHead
 	case first.transaction > second.transaction:
 		return first, nil
 	}
 	return second, nil
 }
 
-var errHead = errors.New("one of its two heads is damaged: what was written last may be missing")
+var ErrHead = errors.New("one of its two heads is damaged: what was written last may be missing")
 
 func readMeta(file io.ReaderAt, at int64) *meta {
 	b := make([]byte, metaSize)

@@ -1,0 +1,84 @@
+package boltinbox
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/crc32"
+	"hash/fnv"
+
+	"example.com/pushinbox/shared/inbox"
+)
+
+// Every record and chunk ends with a checksum of its key and value. A record has
+// in front of it the sum of the hashes of all other keys that belong to the
+// message, so that reading the file once shows whether any of those is missing.
+const (
+	digestSize = 8
+	sumSize    = 4
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func checksum(key, value []byte) uint32 {
+	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
+}
+
+// seal returns value with the checksum.
+func seal(key, value []byte) []byte {
+	return binary.BigEndian.AppendUint32(value[:len(value):len(value)], checksum(key, value))
+}
+
+// unseal returns what was sealed under key, and whether it is unchanged.
+func unseal(key, sealed []byte) ([]byte, bool) {
+	n := len(sealed) - sumSize
+	if n < 0 || binary.BigEndian.Uint32(sealed[n:]) != checksum(key, sealed[:n]) {
+		return nil, false
+	}
+	return sealed[:n:n], true
+}
+
+// unsealRecord returns a record as encode returned it, and its digest.
+func unsealRecord(key, sealed []byte) (record []byte, digest uint64, ok bool) {
+	b, ok := unseal(key, sealed)
+	n := len(b) - digestSize
+	if !ok || n < 0 {
+		return nil, 0, false
+	}
+	return b[:n:n], binary.BigEndian.Uint64(b[n:]), true
+}
+
+// hashKey returns what a key, and a value that matters, adds to a digest.
+func hashKey(bucket, key, value []byte) uint64 {
+	h := fnv.New64a()
+	for _, b := range [...][]byte{bucket, {byte(len(key))}, key, value} {
+		_, _ = h.Write(b)
+	}
+	return h.Sum64()
+}
+
+// digest returns the digest of a message whose data has size bytes.
+func digest(id []byte, at order, index [][]byte, size int) uint64 {
+	sum := hashKey(bucketIDs, id, at[:])
+	for _, key := range index {
+		sum += hashKey(bucketIndex, key, nil)
+	}
+	for i := range chunks(size) {
+		sum += hashKey(bucketChunks, chunkKey(at, i), nil)
+	}
+	return sum
+}
+
+// chunks returns how many chunks a message has whose data has size bytes.
+func chunks(size int) int { return (max(size-inbox.PreviewSize, 0) + chunkSize - 1) / chunkSize }
+
+// parseOrder returns the order that a key is or begins with.
+func parseOrder(key []byte) (at order) {
+	copy(at[:], key)
+	return at
+}
+
+// isOwn reports whether a record, of a version without checksums, is that of the
+// message that it names.
+func isOwn(record []byte, m *inbox.Message) bool {
+	return bytes.Equal(record[:idSize], rawID(m))
+}
