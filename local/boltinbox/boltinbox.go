@@ -156,7 +156,7 @@ func openError(path string, err error) error {
 	switch {
 	case errors.Is(err, datadir.ErrLocked):
 		return fmt.Errorf("%w: %s", ErrLocked, path)
-	case strings.Contains(err.Error(), path):
+	case strings.Contains(err.Error(), path+":"), strings.Contains(err.Error(), path+" "):
 		return fmt.Errorf("boltinbox: %w", err)
 	}
 	return fmt.Errorf("boltinbox: %s %w", path, err)

@@ -20,6 +20,7 @@ import (
 func init() {
 	childTasks["fill"] = fill
 	beforeOpen["as_nobody"] = becomeNobody
+	beforeOpen["little_room"] = littleRoom
 }
 
 // TestNoPermission opens what another user may not read or write.
@@ -129,4 +130,33 @@ func fill(in *Inbox) {
 	check(in.Close())
 	fmt.Println(acknowledged)
 	fmt.Println("ok")
+}
+
+// TestUpgradeDiskFull has a child run into a limit during an upgrade: the old file
+// stays as it was, and what is begun is gone.
+func TestUpgradeDiskFull(t *testing.T) {
+	t.Parallel()
+	path, want := version1(t)
+	before := readFile(t, path)
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), childPath+"="+path, childTask+"=little_room")
+	out, err := cmd.CombinedOutput()
+	if says := string(out); err == nil || !strings.Contains(says, path+" cannot be upgraded from format 1 to 2, and is as it was") || strings.Count(says, "\n") != 1 {
+		t.Errorf("the child: %v, %s", err, says)
+	}
+	if found, err := filepath.Glob(path + "*"); err != nil || len(found) != 1 {
+		t.Errorf("the files are %v, %v, want the old one", found, err)
+	}
+	if string(readFile(t, path)) != string(before) {
+		t.Error("the old file is not as it was")
+	}
+	in := mustOpen(t, path, nil)
+	defer in.Close()
+	sameAs(t, in, want)
+}
+
+// littleRoom limits the size of the files that this process writes.
+func littleRoom() {
+	signal.Ignore(syscall.SIGXFSZ)
+	check(syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 200_000, Max: 200_000}))
 }

@@ -210,6 +210,7 @@ func (r *rewriting) commit() {
 		return
 	}
 	r.err, r.tx, r.bytes = r.tx.Commit(), nil, 0
+	beforeStep("copied")
 	if time.Since(r.told) > 2*time.Second {
 		r.told = time.Now()
 		r.in.log.Warn(fmt.Sprintf("%s: %d of %d messages are copied", r.in.path, r.stored, r.found.records))
