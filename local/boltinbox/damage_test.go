@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/testkit/measure"
+	"github.com/google/go-cmp/cmp"
 	"go.etcd.io/bbolt"
 )
 
@@ -201,5 +205,214 @@ func TestOtherDatabase(t *testing.T) {
 				t.Errorf("%s: Open = %v, %v, want an error with the path", name, in, err)
 			}
 		}
+	}
+}
+
+// flip turns over a bit of a file.
+func flip(file []byte, bit int64) { file[bit/8] ^= 1 << (bit % 8) }
+
+// thousand returns the bytes of an inbox with 1,000 messages of several sizes, up
+// to its last page in use, and the messages by ID.
+func thousand(t *testing.T) (file []byte, messages map[string]inbox.Message) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "inbox.db")
+	in := mustOpen(t, path, nil)
+	for i := 0; i < 1000; i += 50 {
+		var ps []*pendingPut
+		for j := i; j < i+50; j++ {
+			m := message(fmt.Sprint("m", j), []int{10, 300, 3000}[j%3])
+			if j%100 == 0 {
+				m.Data = []byte(strings.Repeat("large", 30_000))
+			}
+			ps = append(ps, &pendingPut{message: m})
+		}
+		if errs := in.commit(t.Context(), ps); errs != nil {
+			t.Fatal(errs)
+		}
+	}
+	messages = map[string]inbox.Message{}
+	for _, m := range list(t, in) {
+		whole, err := in.Get(t.Context(), m.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		messages[m.ID] = *whole
+	}
+	var used int64
+	if err := in.db.View(func(tx *bbolt.Tx) error { used = tx.Size(); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return readFile(t, path)[:used], messages
+}
+
+// outcome is what came of a damaged file.
+type outcome struct {
+	refused bool
+	left    int // messages that are listed and can be read whole
+	said    string
+}
+
+// examine opens a damaged file and reads everything in it in every way: what is
+// returned must be true, and what is missing must be named. A file that is refused
+// is repaired first.
+func examine(t *testing.T, path string, messages map[string]inbox.Message) (got outcome) {
+	t.Helper()
+	var log buffer
+	defer func() { got.said = log.String() }()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	in, err := Open(path, &Options{Log: log.log()})
+	if err != nil {
+		got.refused = true
+		log.Write([]byte(err.Error() + "\n"))
+		if !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "--repair") || strings.Contains(err.Error(), "\n") {
+			// The version may be what was damaged.
+			if !strings.Contains(err.Error(), "has format") {
+				t.Errorf("Open: %q, want one line that names the path and the repair", err)
+			}
+		}
+		kept, n, err := Repair(path, &Options{Log: log.log()})
+		if err != nil {
+			t.Errorf("Repair: %v", err)
+			return got
+		}
+		if err := os.Remove(kept); err != nil {
+			t.Error(err)
+		}
+		if in, err = Open(path, &Options{Log: log.log()}); err != nil {
+			t.Errorf("after the repair: %v", err)
+			return got
+		}
+		if n < len(messages) {
+			got.said += fmt.Sprint(n, "were repaired")
+		}
+	}
+	defer func() {
+		if err := in.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	}()
+	seen := map[string]bool{}
+	same := func(how string, m inbox.Message) {
+		want, ok := messages[m.ID]
+		if m.Truncated {
+			want.Data, want.Truncated = want.Data[:inbox.PreviewSize], true
+		}
+		if !ok || !reflect.DeepEqual(want, m) {
+			t.Errorf("%s has a changed message (-want +got):\n%s", how, cmp.Diff(want, m))
+		}
+	}
+	all, err := listAll(ctx, in)
+	if err != nil {
+		t.Errorf("List: %v", err)
+	}
+	in.db.NoSync = true
+	for _, m := range all {
+		same("List", m)
+		whole, err := in.Get(ctx, m.ID)
+		if err == nil {
+			same("Get", *whole)
+			got.left++
+		} else if m.Size <= inbox.PreviewSize || !errors.Is(err, inbox.ErrUnavailable) {
+			t.Errorf("Get of a listed message: %v", err)
+		}
+		seen[m.ID] = true
+	}
+	filtered := 0
+	for q := (inbox.Query{Subscription: "projects/p/subscriptions/s", PageSize: 500}); ; {
+		page, err := in.List(ctx, q)
+		if err != nil {
+			t.Errorf("List with a filter: %v", err)
+			break
+		}
+		for _, m := range page.Messages() {
+			same("List with a filter", m)
+			filtered++
+		}
+		if q.PageToken = page.NextPageToken; q.PageToken == "" {
+			break
+		}
+	}
+	fed := 0
+	start := inbox.Position{ReceivedAt: time.UnixMicro(0), Commit: time.UnixMicro(0)}.Token()
+	put(t, in, message("last", 1))
+	for e, err := range in.Watch(ctx, inbox.Query{PageToken: start}) {
+		if err != nil {
+			t.Errorf("Watch: %v", err)
+			break
+		}
+		if e.Message.MessageID == "last" {
+			break
+		}
+		same("Watch", e.Message)
+		fed++
+	}
+	if filtered != len(all) || fed != len(all) {
+		t.Errorf("%d messages are listed, %d with a filter, and %d fed", len(all), filtered, fed)
+	}
+	return got
+}
+
+// TestFlippedBits turns over 200 random bits of a file of 1,000 messages, one in
+// each copy of it and all of them in one. Nothing panics or hangs, no message comes
+// back changed, and what is missing is told.
+func TestFlippedBits(t *testing.T) {
+	t.Parallel()
+	file, messages := thousand(t)
+	// Most of the time would go to waiting for a disk.
+	dir, err := os.MkdirTemp("/dev/shm", "boltinbox")
+	if err != nil {
+		dir = t.TempDir()
+	}
+	defer os.RemoveAll(dir)
+	random := rand.New(rand.NewPCG(13, 14))
+	bits := make([]int64, measure.Size(200, 2000))
+	for i := range bits {
+		bits[i] = random.Int64N(int64(len(file)) * 8)
+		if i%4 == 0 { // also where it is more than data: heads, roots and keys
+			bits[i] = random.Int64N(int64(os.Getpagesize()) * 8 * 8)
+		}
+	}
+	path := filepath.Join(dir, "inbox.db")
+	refused, silent, left := 0, 0, 0
+	for _, bit := range bits {
+		flip(file, bit)
+		if err := os.WriteFile(path, file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		flip(file, bit)
+		got := examine(t, path, messages)
+		if got.refused {
+			refused++
+		}
+		if got.left < len(messages) {
+			left++
+			if got.said == "" {
+				silent++
+				t.Errorf("bit %d: %d messages are gone without a word", bit, len(messages)-got.left)
+			}
+		}
+		if got.left < len(messages)-60 {
+			t.Errorf("bit %d: %d of %d messages are left:\n%s", bit, got.left, len(messages), got.said)
+		}
+		if t.Failed() {
+			t.Fatalf("bit %d", bit)
+		}
+	}
+	t.Logf("%d of %d bits had the file refused and repaired, %d lost messages, %d of them silently", refused, len(bits), left, silent)
+
+	for _, bit := range bits[:200] {
+		flip(file, bit)
+	}
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := examine(t, path, messages)
+	t.Logf("all at once: %d messages are left", got.left)
+	if got.left == len(messages) || got.left < 500 || got.said == "" {
+		t.Errorf("all at once: %d messages are left, and it says %q", got.left, got.said)
 	}
 }
