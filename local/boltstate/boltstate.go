@@ -13,9 +13,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"os"
 	"slices"
-	"time"
 
+	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/shared/calendar"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -24,9 +26,6 @@ import (
 // ErrLocked is returned by Open when the file is open already, in another
 // process or this one.
 var ErrLocked = errors.New("boltstate: the file is in use by another process")
-
-// lockWait is how long Open waits for the lock of a process that is ending.
-const lockWait = 100 * time.Millisecond
 
 var (
 	calendars = []byte("calendars") // ID: calendar.Calendar
@@ -37,45 +36,88 @@ var (
 )
 
 // State is a calendar.State in a file. Open returns one.
-type State struct{ db *bbolt.DB }
+type State struct {
+	db   *bbolt.DB
+	file *os.File
+	path string
+}
 
 var _ calendar.State = (*State)(nil)
 
 // Open opens the state in the file at path, and creates a missing file. The
-// directory must exist. It fails with ErrLocked when the file is open already.
+// directory must exist. It reads the whole file, and fails with ErrLocked when it
+// is open already, and with an error that names the path when it is damaged or
+// something else.
 func Open(path string) (*State, error) {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout: lockWait, FreelistType: bbolt.FreelistMapType, NoStatistics: true,
-	})
-	if errors.Is(err, bolterrors.ErrTimeout) {
+	s, err := open(path)
+	switch {
+	case errors.Is(err, datadir.ErrLocked):
 		return nil, fmt.Errorf("%w: %s", ErrLocked, path)
-	}
-	if err == nil {
-		err = db.Update(func(tx *bbolt.Tx) error {
-			for _, name := range [][]byte{calendars, channels, events, pending} {
-				if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			_ = db.Close()
-		}
-	}
-	if err != nil {
+	case err != nil:
 		return nil, fmt.Errorf("boltstate: open %s: %w", path, err)
 	}
-	return &State{db}, nil
+	return s, nil
+}
+
+func open(path string) (*State, error) {
+	var damaged error
+	_, damage, err := datadir.CheckBolt(path, datadir.Visitor{Entry: func(path []string, key, value []byte) {
+		if _, err := unseal(key, value); err != nil {
+			damaged = err
+		}
+	}})
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range damage {
+		if !errors.Is(d, datadir.ErrHead) { // the other head has all but the last change
+			damaged = d
+			break
+		}
+	}
+	if damaged != nil {
+		return nil, fmt.Errorf("it is damaged or something else: %w; move it away, then the calendars can be watched again", damaged)
+	}
+	db, file, err := datadir.OpenBolt(path, 0)
+	if err != nil {
+		return nil, err
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{calendars, channels, events, pending} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return &State{db, file, path}, nil
 }
 
 // Close finishes the calls under way and closes the file.
 func (s *State) Close() error { return s.db.Close() }
 
-// update runs change in a transaction, which is durable when update returns. An
-// error of change undoes the transaction and is returned as it is.
+// update runs change in a transaction, which is durable when update returns, in a
+// file that is at its path. An error of change undoes the transaction and is
+// returned as it is.
 func (s *State) update(ctx context.Context, change func(*bbolt.Tx) error) error {
-	return s.do(ctx, s.db.Update, change)
+	var size int64
+	return s.do(ctx, func(work func(*bbolt.Tx) error) error {
+		err := s.db.Update(func(tx *bbolt.Tx) error {
+			size = tx.Size()
+			// Cut, it would be filled up with nothing.
+			if err := datadir.CheckPlace(s.file, s.path, size); err != nil {
+				return err
+			}
+			return work(tx)
+		})
+		if err == nil {
+			err = datadir.CheckPlace(s.file, s.path, size)
+		}
+		return err
+	}, change)
 }
 
 func (s *State) view(ctx context.Context, read func(*bbolt.Tx) error) error {
@@ -109,11 +151,43 @@ func get[T any](b *bbolt.Bucket, key []byte) (*T, error) {
 	if raw == nil {
 		return nil, nil
 	}
+	raw, err := unseal(key, raw)
+	if err != nil {
+		return nil, failed(err)
+	}
 	v := new(T)
 	if err := json.Unmarshal(raw, v); err != nil {
 		return nil, failed(err)
 	}
 	return v, nil
+}
+
+// Every value ends with a checksum of its key and itself, as hex digits behind a
+// mark. What an earlier version stored has none, and ends as JSON does.
+const (
+	mark    = '#'
+	sumSize = 9
+)
+
+func seal(key, value []byte) []byte {
+	return fmt.Appendf(value, "%c%08x", mark, checksum(key, value))
+}
+
+func checksum(key, value []byte) uint32 {
+	table := crc32.MakeTable(crc32.Castagnoli)
+	return crc32.Update(crc32.Checksum(key, table), table, value)
+}
+
+// unseal returns the JSON of a value.
+func unseal(key, sealed []byte) ([]byte, error) {
+	n := len(sealed) - sumSize
+	if n > 0 && string(seal(key, sealed[:n:n])) == string(sealed) {
+		return sealed[:n], nil
+	}
+	if n > 0 && sealed[n] == mark || !json.Valid(sealed) {
+		return nil, fmt.Errorf("the record %.80q is damaged", key)
+	}
+	return sealed, nil
 }
 
 // put stores the value of a key; nil deletes it.
@@ -126,7 +200,7 @@ func put[T any](b *bbolt.Bucket, key []byte, v *T) error {
 	} else {
 		var raw []byte
 		if raw, err = json.Marshal(v); err == nil {
-			err = b.Put(key, raw)
+			err = b.Put(key, seal(key, raw))
 		}
 	}
 	if err != nil {

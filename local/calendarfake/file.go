@@ -4,8 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+
+	"example.com/pushinbox/local/datadir"
 )
 
 // contents is the content of a Server's file.
@@ -21,9 +24,14 @@ type contents struct {
 func Open(file string, o *Options) (*Server, error) {
 	s := New(o)
 	s.file = file
-	b, err := os.ReadFile(file)
+	f, err := datadir.OpenFile(file, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
+	}
+	var b []byte
+	if err == nil {
+		b, err = io.ReadAll(f)
+		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("calendarfake: %w", err)
@@ -44,7 +52,12 @@ func (s *Server) save() error {
 	if err != nil {
 		return fmt.Errorf("calendarfake: %w", err)
 	}
-	if err := os.WriteFile(s.file+".new", b, 0o600); err != nil {
+	f, err := datadir.OpenFile(s.file+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC)
+	if err == nil {
+		_, err = f.Write(b)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
 		return fmt.Errorf("calendarfake: %w", err)
 	}
 	if err := os.Rename(s.file+".new", s.file); err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	mnsfunction "example.com/pushinbox/functions/mns"
+	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/local/mnsfake"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/httpapi"
@@ -44,7 +45,7 @@ func (s *Stack) startMNS(context.Context) error {
 		return err
 	}
 	// The log of this run, as Cloud Logging would get it, for `pushinbox logs`.
-	log, err := os.OpenFile(filepath.Join(s.options.Data, MNSLog), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	log, err := datadir.OpenFile(filepath.Join(s.options.Data, MNSLog), os.O_CREATE|os.O_WRONLY|os.O_TRUNC)
 	if err != nil {
 		return dataError(s.options.Data, err)
 	}

@@ -62,10 +62,6 @@ func (s *Stack) openPubSub(ctx context.Context) error {
 	own := &ownPubSub{pushes: &gate{start: dispatchers.Start, waiting: make(map[string]*waitingPush)}}
 	path := filepath.Join(o.Data, pubSubFile)
 	own.store, err = pubsubserver.Open(pubsubserver.Options{Path: path, Logger: s.log("pubsub"), Push: own.pushes.push})
-	if errors.Is(err, pubsubserver.ErrLocked) {
-		_ = listener.Close()
-		return inUse(o.Data)
-	}
 	if err != nil {
 		_ = listener.Close()
 		return dataError(o.Data, err)

@@ -15,7 +15,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,7 +32,10 @@ import (
 	"example.com/pushinbox/functions/publish"
 	"example.com/pushinbox/functions/receive"
 	"example.com/pushinbox/local/boltinbox"
+	"example.com/pushinbox/local/boltstate"
+	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/local/mnsfake"
+	"example.com/pushinbox/local/pubsubserver"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
@@ -85,8 +87,13 @@ type Options struct {
 	// is chosen in its place, unless PubSubPortOnly is set.
 	PubSubPort     int
 	PubSubPortOnly bool
-	// Data is the directory of the files. It is created when it does not exist.
-	Data string
+	// Data is the directory of the files. It is created when it does not exist, and
+	// refused when others can write to it. DataByDefault says that nobody chose it:
+	// then it must not be in a directory that everybody can write to either.
+	Data          string
+	DataByDefault bool
+	// Repair moves what can be read of a damaged inbox to a new file first.
+	Repair bool
 	// Pushes has the settings of the inbox's push subscription; names, topic and
 	// push configuration are filled in.
 	Pushes *pubsubpb.Subscription
@@ -159,8 +166,13 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 		return nil, err
 	}
 	s.URL = fmt.Sprintf("http://127.0.0.1:%d", listeners[0].Addr().(*net.TCPAddr).Port)
-	if err := os.MkdirAll(o.Data, 0o700); err != nil {
+	if err := datadir.Create(o.Data, !o.DataByDefault); err != nil {
 		return nil, dataError(o.Data, err)
+	}
+	if o.Repair {
+		if err := s.repair(); err != nil {
+			return nil, err
+		}
 	}
 	door := Door{Hosts: o.HostNames}
 	if o.Host.IsValid() && !o.Host.IsLoopback() {
@@ -323,10 +335,7 @@ func (s *Stack) openInbox(ctx context.Context) (err error) {
 		})
 	} else {
 		s.Inbox = filepath.Join(o.Data, "inbox.db")
-		s.store, err = boltinbox.Open(s.Inbox, &boltinbox.Options{TTL: o.TTL})
-	}
-	if errors.Is(err, boltinbox.ErrLocked) {
-		return inUse(o.Data)
+		s.store, err = boltinbox.Open(s.Inbox, &boltinbox.Options{TTL: o.TTL, Log: s.log("inbox")})
 	}
 	if err != nil {
 		return dataError(o.Data, err)
@@ -335,11 +344,22 @@ func (s *Stack) openInbox(ctx context.Context) (err error) {
 	return nil
 }
 
-func inUse(dir string) error {
-	return fmt.Errorf("another pushinbox local uses %s; stop it, or choose another directory with --data", dir)
+// repair moves what can be read of a damaged inbox to a new file.
+func (s *Stack) repair() error {
+	path := filepath.Join(s.options.Data, "inbox.db")
+	kept, n, err := boltinbox.Repair(path, &boltinbox.Options{Log: s.log("inbox")})
+	if err != nil {
+		return dataError(s.options.Data, err)
+	}
+	s.log("inbox").Warn(fmt.Sprintf("%s: repaired, with %d messages; the damaged file is kept as %s", path, n, kept))
+	return nil
 }
 
+// dataError returns err, of a file in the data directory, as people can act on it.
 func dataError(dir string, err error) error {
+	if errors.Is(err, boltinbox.ErrLocked) || errors.Is(err, boltstate.ErrLocked) || errors.Is(err, pubsubserver.ErrLocked) {
+		return fmt.Errorf("another pushinbox local uses %s; stop it, or choose another directory with --data", dir)
+	}
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EROFS) {
 		return fmt.Errorf("cannot keep messages in %s: %w; choose another directory with --data", dir, err)
 	}

@@ -36,7 +36,9 @@ only with the issuer's keys in place of Google's.
 
 Messages are stored in --data and survive a restart and a kill -9, those that
 were published and not yet delivered too. The stand-in for MNS has all that is
-its own in memory.
+its own in memory. A directory that somebody else owns or can write to is
+refused. The files are checked at the start; --repair moves the messages that can
+be read in a damaged inbox.db to a new one.
 
 Pub/Sub's port is open to every client, by gRPC and REST: set
 PUBSUB_EMULATOR_HOST as the banner says. Every subscription with a push
@@ -83,6 +85,7 @@ delivery.`,
 			}
 			p.inbox, o.PubSubPortOnly = o.Settings.Subscription(), cmd.Flags().Changed("pubsub-port")
 			o.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: shorten}))
+			o.DataByDefault = !cmd.Flags().Changed("data")
 			s, err := stack.Start(cmd.Context(), o)
 			if err != nil {
 				return err
@@ -118,6 +121,7 @@ delivery.`,
 		}
 		return nil
 	})
+	cmd.Flags().BoolVar(&o.Repair, "repair", false, "first move what can be read of a damaged inbox to a new file, and keep the damaged one")
 	pushFlags(cmd.Flags(), o.Pushes)
 	cmd.Flags().BoolVar(&quiet, "quiet", false, "print no line for each delivery")
 	formatFlag(cmd)
