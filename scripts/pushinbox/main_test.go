@@ -441,7 +441,7 @@ func TestWrongCalls(t *testing.T) {
 		"taken_port":        {[]string{"local", "--port", port, "--data", t.TempDir()}, exitFailed, "is taken; stop what listens there, or choose another with --port"},
 		"second_on_data":    {[]string{"local", "--port", "0", "--data", data}, exitFailed, "another pushinbox local uses " + data},
 		"data_is_a_file":    {[]string{"local", "--port", "0", "--data", file}, exitFailed, "choose another directory with --data"},
-		"data_is_damaged":   {[]string{"local", "--port", "0", "--data", broken}, exitFailed, "is not an inbox, or is damaged"},
+		"data_is_damaged":   {[]string{"local", "--port", "0", "--data", broken}, exitFailed, "is damaged or not an inbox"},
 		"port_out_of_range": {[]string{"local", "--port", "70000", "--data", data}, exitUsage, `--port is "70000"; it must be 0 to 65535`},
 		"port_hex":          {[]string{"local", "--port", "0x", "--data", data}, exitUsage, `--port is "0x"; it must be 0 to 65535; see pushinbox local --help`},
 		"data_empty":        {[]string{"local", "--data="}, exitUsage, `--data is ""; it must name a directory`},
