@@ -1,0 +1,133 @@
+package stack
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestOldDataDirectory runs on a data directory that an earlier version wrote:
+// testdata/v1.tgz with 1,000 messages. Its lists and page tokens stay.
+func TestOldDataDirectory(t *testing.T) {
+	t.Parallel()
+	o := options(t)
+	if out, err := exec.CommandContext(t.Context(), "tar", "-xzf", "testdata/v1.tgz", "-C", o.Data).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var want struct {
+		Messages   []struct{ ID string }
+		PageTokens []struct {
+			Token string
+			After int
+		}
+	}
+	b, err := os.ReadFile(filepath.Join(o.Data, "want.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &want); err != nil {
+		t.Fatal(err)
+	}
+	o.Data, o.TTL = filepath.Join(o.Data, "data"), 100*365*24*time.Hour
+	var log strings.Builder
+	o.Log = slog.New(slog.NewTextHandler(&log, nil))
+	s, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := func(token string, size int) (ids []string, next string) {
+		resp, err := http.Get(fmt.Sprintf("%s/messages?pageSize=%d&pageToken=%s", s.URL, size, token))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var list struct {
+			Messages      []struct{ ID string }
+			NextPageToken string
+		}
+		if err := json.NewDecoder(resp.Body).Decode(&list); err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("%d, %v", resp.StatusCode, err)
+		}
+		for _, m := range list.Messages {
+			ids = append(ids, m.ID)
+		}
+		return ids, list.NextPageToken
+	}
+	var all []string
+	for token := ""; ; {
+		ids, next := page(token, 300)
+		all = append(all, ids...)
+		if token = next; token == "" {
+			break
+		}
+	}
+	if len(all) != len(want.Messages) {
+		t.Fatalf("%d messages are listed, want %d", len(all), len(want.Messages))
+	}
+	for i, m := range want.Messages {
+		if all[i] != m.ID {
+			t.Fatalf("message %d is %s, want %s", i, all[i], m.ID)
+		}
+	}
+	for _, p := range want.PageTokens {
+		if ids, _ := page(p.Token, 10); fmt.Sprint(ids) != fmt.Sprint(all[p.After:p.After+10]) {
+			t.Errorf("the page after %d is %v", p.After, ids)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(log.String(), "upgrading 1000 messages from format 1") {
+		t.Errorf("the log is:\n%s", log.String())
+	}
+	if _, err := os.Stat(filepath.Join(o.Data, "inbox.db.v1")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRefusedDataDirectory starts on what others may have prepared.
+func TestRefusedDataDirectory(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		prepare func(dir string) error
+		want    string
+	}{
+		"writable":      {func(dir string) error { return os.Chmod(dir, 0o777) }, "can be written to by others"},
+		"mns_log":       {func(dir string) error { return os.Symlink("../victim", filepath.Join(dir, "mns.log")) }, "symbolic link"},
+		"inbox":         {func(dir string) error { return os.Symlink("../victim", filepath.Join(dir, "inbox.db")) }, "symbolic link"},
+		"calendar":      {func(dir string) error { return os.Symlink("../victim", filepath.Join(dir, "calendar.db")) }, "symbolic link"},
+		"google":        {func(dir string) error { return os.Symlink("../victim", filepath.Join(dir, "google-calendar.json")) }, "symbolic link"},
+		"google_as_new": {func(dir string) error { return os.Symlink("../victim", filepath.Join(dir, "google-calendar.json.new")) }, "symbolic link"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := options(t)
+			victim := filepath.Join(o.Data, "victim")
+			o.Data = filepath.Join(o.Data, "data")
+			for _, err := range []error{os.WriteFile(victim, []byte("precious"), 0o600), os.Mkdir(o.Data, 0o700), test.prepare(o.Data)} {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			s, err := Start(t.Context(), o)
+			if err == nil {
+				err = s.Close()
+				if name != "google_as_new" { // the stand-in writes when something changes
+					t.Errorf("it started: %v", err)
+				}
+			} else if !strings.Contains(err.Error(), test.want) {
+				t.Errorf("Start = %v, want %q", err, test.want)
+			}
+			if b, err := os.ReadFile(victim); err != nil || string(b) != "precious" {
+				t.Errorf("another file has %q, %v", b, err)
+			}
+		})
+	}
+}
