@@ -52,7 +52,8 @@ func OpenBolt(path string, firstMap int) (db *bbolt.DB, file *os.File, err error
 		Timeout: lockWait,
 		// The list of the free pages would be written with every commit, and takes
 		// ever longer in a file with many holes. Without it opening reads the file,
-		// which CheckBolt does as well.
+		// which CheckBolt does as well, and so does a commit that fails, in a
+		// goroutine whose faults nobody can recover: CheckPlace comes first.
 		NoFreelistSync: true,
 		// The hashmap finds free pages at once in a file with many holes, which
 		// deleting leaves; the array searches them.
