@@ -197,26 +197,26 @@ func (in *Inbox) open() error {
 // start makes ready a file that is an inbox, in which found was found.
 func (in *Inbox) start(found *content) error {
 	if len(found.damaged) > 0 {
-		in.log.Warn(fmt.Sprintf("%s: %d of %d records are damaged and left out; %s", in.path, len(found.damaged), found.records, repairHint))
+		in.log.Error(fmt.Sprintf("%s: %d of %d records are damaged and left out; %s", in.path, len(found.damaged), found.records, repairHint))
 		for i, at := range found.damaged {
 			if i == maxNamed {
-				in.log.Warn(fmt.Sprintf("%s: %d more damaged records are not named here", in.path, len(found.damaged)-i))
+				in.log.Error(fmt.Sprintf("%s: %d more damaged records are not named here", in.path, len(found.damaged)-i))
 				break
 			}
 			in.name(at)
 		}
 	}
 	if found.badChunks > 0 {
-		in.log.Warn(fmt.Sprintf("%s: %d parts of large messages are damaged; these messages are listed and cannot be read whole", in.path, found.badChunks))
+		in.log.Error(fmt.Sprintf("%s: %d parts of large messages are damaged; these messages are listed and cannot be read whole", in.path, found.badChunks))
 	}
 	in.clock.start(found.seen)
 	if found.want == found.have {
 		return nil
 	}
 	missing, err := in.reindex()
-	in.log.Warn(fmt.Sprintf("%s: the index was damaged and was built again from the %d records that can be read", in.path, found.records-len(found.damaged)))
+	in.log.Error(fmt.Sprintf("%s: the index was damaged and was built again from the %d records that can be read", in.path, found.records-len(found.damaged)))
 	for _, id := range missing {
-		in.log.Warn(fmt.Sprintf("%s: message %x is missing", in.path, id))
+		in.log.Error(fmt.Sprintf("%s: message %x is missing", in.path, id))
 	}
 	return err
 }
@@ -227,7 +227,7 @@ const maxNamed = 20
 // name logs a damaged record, once.
 func (in *Inbox) name(at order) {
 	if _, done := in.named.LoadOrStore(at, nil); !done {
-		in.log.Warn(fmt.Sprintf("%s: the record of the message received at %s is damaged and left out", in.path, at.time().Format(time.RFC3339Nano)))
+		in.log.Error(fmt.Sprintf("%s: the record of the message received at %s is damaged and left out", in.path, at.time().Format(time.RFC3339Nano)))
 	}
 }
 
