@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -200,7 +201,7 @@ func TestRewriteQuarantined(t *testing.T) {
 			var log buffer
 			in = mustOpen(t, path, &Options{Log: log.log()})
 			defer in.Close()
-			if got, err := in.Get(t.Context(), want.ID); err != nil || !cmp.Equal(want, got) {
+			if got, err := in.Get(t.Context(), want.ID); err != nil || !reflect.DeepEqual(want, got) {
 				t.Errorf("the quarantined message is changed, %v", err)
 			}
 			for _, q := range []inbox.Query{{Quarantined: true}, {Quarantined: true, Subscription: large.Subscription}} {
