@@ -21,10 +21,12 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/shared/inbox/groupcommit"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -74,6 +76,7 @@ type Options struct {
 // Server is a Pub/Sub. Create one with Open.
 type Server struct {
 	db   *bbolt.DB
+	file *os.File
 	path string
 	// temporary is the file to delete in the end, or empty.
 	temporary string
@@ -152,7 +155,26 @@ func Open(o Options) (*Server, error) {
 		f.Close()
 		s.path, s.temporary, o.NoSync = f.Name(), f.Name(), true
 	}
+	// bbolt panics on damaged pages.
+	_, damage, err := datadir.CheckBolt(s.path, datadir.Visitor{})
+	if err == nil {
+		damage = slices.DeleteFunc(damage, func(err error) bool { return errors.Is(err, datadir.ErrHead) }) // the other head has all but the last change
+		err = errors.Join(damage...)
+		if err != nil {
+			return nil, fmt.Errorf("pubsubserver: %s is damaged: %w; move it away to start with an empty one: what was not delivered is lost", s.path, err)
+		}
+	}
+	if errors.Is(err, datadir.ErrLocked) {
+		return nil, fmt.Errorf("%w: %s", ErrLocked, s.path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pubsubserver: %w", err)
+	}
 	s.db, err = bbolt.Open(s.path, 0o600, &bbolt.Options{
+		OpenFile: func(name string, flag int, _ os.FileMode) (file *os.File, err error) {
+			s.file, err = datadir.OpenFile(name, flag)
+			return s.file, err
+		},
 		Timeout: lockWait,
 		// A free list in the file would be written with every commit, and after
 		// a large backlog it is large.

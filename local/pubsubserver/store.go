@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"example.com/pushinbox/local/datadir"
 	"go.etcd.io/bbolt"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -81,6 +82,10 @@ func (s *Server) commit(_ context.Context, writes []*write) []error {
 }
 
 func (s *Server) transact(writes []*write, errs []error) error {
+	// What is acknowledged is in a file that is there, before and after.
+	if err := s.place(); err != nil {
+		return err
+	}
 	tx, err := s.db.Begin(true)
 	if err != nil {
 		return err
@@ -101,7 +106,18 @@ func (s *Server) transact(writes []*write, errs []error) error {
 			return err
 		}
 	}
-	return tx.Commit()
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	return s.place()
+}
+
+// place returns an error when the file is not at its path.
+func (s *Server) place() error {
+	if s.temporary != "" {
+		return nil
+	}
+	return datadir.CheckPlace(s.file, s.path, 0)
 }
 
 // record is what the file has of a topic, a subscription or a snapshot besides

@@ -174,15 +174,6 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 			return nil, err
 		}
 	}
-	door := Door{Hosts: o.HostNames}
-	if o.Host.IsValid() && !o.Host.IsLoopback() {
-		if s.Key, err = NewKey(o.Data, keyFile); err != nil {
-			return nil, dataError(o.Data, err)
-		}
-		s.onClose(keyFile, s.Key.Close)
-		s.mux.Handle(loginPath, s.Key.Require(http.NotFoundHandler()))
-		door = Door{Hosts: append(slices.Clone(o.HostNames), s.Key.Name), OwnAddress: true}
-	}
 	if s.issuer, err = pushfake.NewIssuer(nil); err != nil {
 		return nil, err
 	}
@@ -191,6 +182,16 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	}
 	if err := s.openInbox(ctx); err != nil {
 		return nil, err
+	}
+	// The key comes after the lock of the inbox, so that a second run leaves it.
+	door := Door{Hosts: o.HostNames}
+	if o.Host.IsValid() && !o.Host.IsLoopback() {
+		if s.Key, err = NewKey(o.Data, keyFile); err != nil {
+			return nil, dataError(o.Data, err)
+		}
+		s.onClose(keyFile, s.Key.Close)
+		s.mux.Handle(loginPath, s.Key.Require(http.NotFoundHandler()))
+		door = Door{Hosts: append(slices.Clone(o.HostNames), s.Key.Name), OwnAddress: true}
 	}
 	// The pushing starts after the server and ends before it, so that every push
 	// is answered. Until serve, connections wait.

@@ -26,7 +26,7 @@ var ErrGone = problem.New(http.StatusGone, "this calendar is gone: for a day Goo
 
 // errNotShown is wrapped by the refusal of a call because Google shows no such
 // calendar.
-var errNotShown = errors.New("Google shows no such calendar")
+var errNotShown = errors.New("calendar: Google shows no such calendar")
 
 // missing records why a call to Google about a watched calendar failed, and returns
 // the error for the caller: ErrGone once the calendar is gone. That is told in a
