@@ -117,9 +117,7 @@ func hasNoPlace(r rune) bool {
 }
 
 var (
-	numeric  = regexp.MustCompile(`&#[0-9A-Za-z]*;`)
-	xmlStart = regexp.MustCompile(`<(?:[\w.-]+:)?Message(?:\s[^<>]*)?>`)
-	xmlEnd   = regexp.MustCompile(`</(?:[\w.-]+:)?Message\s*>`)
+	numeric = regexp.MustCompile(`&#[0-9A-Za-z]*;`)
 	// A quotation mark within a JSON string is escaped, so this is no text.
 	jsonStart = regexp.MustCompile(`"Message"\s*:\s*"`)
 )
@@ -128,15 +126,45 @@ var (
 // the last end tag, since the message itself may hold both. start is -1 if it is
 // nowhere.
 func xmlMessage(body []byte) (start, end int) {
-	first := xmlStart.FindIndex(body)
-	if first == nil {
+	start, end = -1, -1
+	for at := 0; ; {
+		i := bytes.Index(body[at:], element)
+		if i < 0 {
+			break
+		}
+		name := at + i
+		at = name + len(element)
+		switch begin := beforeName(body[:name]); {
+		case bytes.HasSuffix(begin, []byte("</")):
+			if rest := bytes.TrimLeft(body[at:], space); start >= 0 && len(rest) > 0 && rest[0] == '>' {
+				end = len(begin) - len("</")
+			}
+		case bytes.HasSuffix(begin, []byte("<")) && start < 0:
+			if i := bytes.IndexAny(body[at:], "<>"); i >= 0 && body[at+i] == '>' && (i == 0 || strings.IndexByte(space, body[at]) >= 0) {
+				start = at + i + 1
+			}
+		}
+	}
+	if end < 0 {
 		return -1, -1
 	}
-	ends := xmlEnd.FindAllIndex(body[first[1]:], -1)
-	if ends == nil {
-		return -1, -1
+	return start, end
+}
+
+// element is the local name of the element, and space what may follow it in its tags.
+var element = []byte("Message")
+
+const space = " \t\n\f\r"
+
+// beforeName returns b without a namespace's prefix at its end.
+func beforeName(b []byte) []byte {
+	qualified, ok := bytes.CutSuffix(b, []byte(":"))
+	if !ok {
+		return b
 	}
-	return first[1], first[1] + ends[len(ends)-1][0]
+	return bytes.TrimRightFunc(qualified, func(r rune) bool {
+		return r == '_' || r == '.' || r == '-' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
+	})
 }
 
 // jsonMessage returns where the content of Message is, without its quotation
