@@ -39,6 +39,7 @@ func Create(dir string, chosen bool) error {
 	if err := private(info); err != nil {
 		return fmt.Errorf("the data directory %s %w", dir, err)
 	}
+	own := false // whether a directory of this user is between path and at
 	for at := filepath.Dir(path); ; at = filepath.Dir(at) {
 		info, err := os.Lstat(at)
 		if err != nil {
@@ -48,9 +49,10 @@ func Create(dir string, chosen bool) error {
 		case !othersWrite(info):
 		case info.Mode()&os.ModeSticky == 0:
 			return fmt.Errorf("the data directory %s is in %s, in which others can replace it; choose another directory with --data, or take their right to write away (chmod go-w %[2]s)", dir, at)
-		case !chosen:
+		case !chosen && !own:
 			return fmt.Errorf("the data directory %s is in %s, in which others can create files; start in a directory of your own, or name this one with --data", dir, at)
 		}
+		own = own || trusted(info) && !othersWrite(info)
 		if at == filepath.Dir(at) {
 			return nil
 		}

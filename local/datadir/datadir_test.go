@@ -34,11 +34,10 @@ func TestCreate(t *testing.T) {
 		"in_sticky":        {prepare: mode("shared/data", 0o777|os.ModeSticky)},
 		"in_sticky_by_default": {prepare: mode("shared/data", 0o777|os.ModeSticky), byDefault: true,
 			want: "in which others can create files"},
-		"deep_in_sticky_by_default": {prepare: mode("shared/a/data", 0o777|os.ModeSticky), byDefault: true,
-			want: "in which others can create files"},
-		"in_writable":      {prepare: mode("shared/data", 0o777), want: "in which others can replace it"},
-		"deep_in_writable": {prepare: mode("shared/a/b/data", 0o777), want: "in which others can replace it"},
-		"in_group_of_own":  {prepare: mode("shared/data", 0o775)},
+		"deep_in_sticky_by_default": {prepare: mode("shared/a/data", 0o777|os.ModeSticky), byDefault: true},
+		"in_writable":               {prepare: mode("shared/data", 0o777), want: "in which others can replace it"},
+		"deep_in_writable":          {prepare: mode("shared/a/b/data", 0o777), want: "in which others can replace it"},
+		"in_group_of_own":           {prepare: mode("shared/data", 0o775)},
 		"own_link": {prepare: func(t *testing.T, base string) string {
 			must(t, os.Mkdir(filepath.Join(base, "real"), 0o700), os.Symlink("real", filepath.Join(base, "data")))
 			return filepath.Join(base, "data")
@@ -76,9 +75,6 @@ func TestCreate(t *testing.T) {
 			}
 			dir := test.prepare(t, t.TempDir())
 			err := Create(dir, !test.byDefault)
-			if test.byDefault && test.want == "" {
-				t.Fatal("the folder for temporary files is one of others")
-			}
 			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), dir)) {
 				t.Errorf("Create = %v, want %q", err, test.want)
 			}
