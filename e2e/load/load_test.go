@@ -290,7 +290,7 @@ func (in *instance) occupy(t *testing.T, path string, honest request, want int) 
 		"POST " + path + " HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n",
 		"GET " + path + " HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n",
 		"POST //x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n",
-		"OPTIONS " + path + " HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+		"POST " + path + " HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
 	}
 	client := newClient()
 	defer client.CloseIdleConnections()

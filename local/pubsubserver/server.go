@@ -77,6 +77,7 @@ type Options struct {
 type Server struct {
 	db   *bbolt.DB
 	file *os.File
+	size int64 // of the file, which a cut one is smaller than
 	path string
 	// temporary is the file to delete in the end, or empty.
 	temporary string
@@ -193,7 +194,7 @@ func Open(o Options) (*Server, error) {
 		return nil, fmt.Errorf("pubsubserver: %s is not a Pub/Sub file, or is damaged: %w", s.path, err)
 	}
 	if err := s.load(); err != nil {
-		return nil, errors.Join(fmt.Errorf("pubsubserver: %s: %w", s.path, err), s.db.Close())
+		return nil, errors.Join(fmt.Errorf("pubsubserver: %s cannot be read: %w; move it away to start with an empty one: what was not delivered is lost", s.path, err), s.db.Close())
 	}
 	// Where files can be deleted while they are open, nothing is left behind
 	// even when Close is not called.

@@ -117,7 +117,14 @@ func (s *Server) place() error {
 	if s.temporary != "" {
 		return nil
 	}
-	return datadir.CheckPlace(s.file, s.path, 0)
+	if err := datadir.CheckPlace(s.file, s.path, s.size); err != nil {
+		return err
+	}
+	info, err := s.file.Stat()
+	if err == nil {
+		s.size = info.Size()
+	}
+	return err
 }
 
 // record is what the file has of a topic, a subscription or a snapshot besides

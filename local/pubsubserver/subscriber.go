@@ -79,7 +79,7 @@ func (s *Server) restartPush(sub *subscription) {
 		return
 	default:
 	}
-	if s.push != nil && ended == nil && !pb.Detached && pb.PushConfig.PushEndpoint != "" {
+	if s.push != nil && ended == nil && !pb.Detached && pb.GetPushConfig().GetPushEndpoint() != "" {
 		sub.stopPush = s.push(pb, &Queue{sub})
 	}
 }

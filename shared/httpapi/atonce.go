@@ -26,7 +26,7 @@ func AtOnce(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		g := &guard{ResponseWriter: w, conn: http.NewResponseController(w)}
 		if r.Body != nil && r.Body != http.NoBody {
-			g.body = &watchedBody{ReadCloser: r.Body}
+			g.body = &watchedBody{ReadCloser: r.Body, end: func() { _ = g.conn.SetReadDeadline(time.Time{}) }}
 			r = r.WithContext(r.Context()) // the server goes on reading its own request's Body
 			r.Body = g.body
 		} else {
@@ -41,16 +41,20 @@ func AtOnce(next http.Handler) http.Handler {
 	})
 }
 
-// watchedBody knows whether a body was read to its end.
+// watchedBody knows whether a body was read to its end, at which the time for
+// reading a request is over: a handler that takes longer would seem to have lost its
+// client.
 type watchedBody struct {
 	io.ReadCloser
 	ended bool
+	end   func()
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF {
+	if err == io.EOF && !b.ended {
 		b.ended = true
+		b.end()
 	}
 	return n, err
 }

@@ -28,6 +28,7 @@ import (
 
 	"cloud.google.com/go/iam/apiv1/iampb"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"example.com/pushinbox/shared/httpapi"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
@@ -44,7 +45,7 @@ const (
 
 	maxHeaderSize = 64 << 10
 	headerTimeout = 10 * time.Second
-	bodyTimeout   = time.Minute
+	bodyTimeout   = 30 * time.Second
 	idleTimeout   = 2 * time.Minute
 	// grace is how long requests in flight may take after Serve's context has
 	// ended.
@@ -92,8 +93,9 @@ func Serve(ctx context.Context, l net.Listener, s Services, o *Options) error {
 	split := newSplitter(l)
 	grpcServer := newGRPC(s, g)
 	httpServer := &http.Server{
-		Handler:           handler,
+		Handler:           httpapi.AtOnce(handler),
 		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       bodyTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderSize,
 	}
