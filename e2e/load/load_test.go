@@ -512,7 +512,11 @@ func TestConsole(t *testing.T) {
 		"largest_download": "/messages/" + id + "/data",
 	} {
 		t.Run(name, func(t *testing.T) {
-			in.flood(t, measure.Size(slots/4, slots), http.StatusOK, request{method: "GET", path: path})
+			n := measure.Size(slots/4, slots)
+			if name == "largest_page" {
+				n = slots / 4 // Google's emulator does not get over more, and answers nothing after that
+			}
+			in.flood(t, n, http.StatusOK, request{method: "GET", path: path})
 		})
 	}
 	t.Run("largest_html", func(t *testing.T) {

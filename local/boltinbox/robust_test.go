@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -97,23 +98,25 @@ func TestClockAhead(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "inbox.db")
 	start := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-	now := start
-	in := mustOpen(t, path, &Options{Now: func() time.Time { return now }})
+	var now atomic.Pointer[time.Time]
+	set := func(at time.Time) { now.Store(&at) }
+	set(start)
+	in := mustOpen(t, path, &Options{Now: func() time.Time { return *now.Load() }})
 	put(t, in, message("before", 10))
-	now = start.AddDate(5, 0, 0)
+	set(start.AddDate(5, 0, 0))
 	put(t, in, message("ahead", 10))
 	first, err := in.List(t.Context(), inbox.Query{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	now = start.Add(time.Hour)
+	set(start.Add(time.Hour))
 	put(t, in, message("after", 10))
 	if err := in.Close(); err != nil {
 		t.Fatal(err)
 	}
-	in = mustOpen(t, path, &Options{TTL: 24 * time.Hour * 365 * 100, Now: func() time.Time { return now }})
+	in = mustOpen(t, path, &Options{TTL: 24 * time.Hour * 365 * 100, Now: func() time.Time { return *now.Load() }})
 	defer in.Close()
-	now = start.Add(2 * time.Hour)
+	set(start.Add(2 * time.Hour))
 	put(t, in, message("last", 10))
 	all := list(t, in)
 	for i, want := range []struct {
@@ -165,9 +168,9 @@ func TestClockLeaps(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				path := filepath.Join(t.TempDir(), "inbox.db")
-				var ahead time.Duration
+				var ahead atomic.Int64 // a time.Duration
 				var log buffer
-				o := &Options{TTL: 7 * 24 * time.Hour, Log: log.log(), Now: func() time.Time { return time.Now().Add(ahead) }}
+				o := &Options{TTL: 7 * 24 * time.Hour, Log: log.log(), Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }}
 				in := mustOpen(t, path, o)
 				defer func() { in.Close() }()
 				put(t, in, message("old", 10))
@@ -178,7 +181,7 @@ func TestClockLeaps(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				ahead = 30 * 24 * time.Hour
+				ahead.Store(int64(30 * 24 * time.Hour))
 				if restart {
 					in = mustOpen(t, path, o)
 				}
@@ -191,11 +194,11 @@ func TestClockLeaps(t *testing.T) {
 					if got := len(list(t, in)); got != 0 {
 						t.Errorf("%d messages are listed that have expired by the clock", got)
 					}
-					ahead = 0 // nobody but List sees it
+					ahead.Store(0) // nobody but List sees it
 					if got := len(list(t, in)); got != test.left {
 						t.Errorf("%d messages are left, want %d", got, test.left)
 					}
-					ahead = 30 * 24 * time.Hour
+					ahead.Store(int64(30 * 24 * time.Hour))
 					if n := strings.Count(log.String(), "deleted in an hour"); n != 1 {
 						t.Errorf("the clock is told %d times, want 1:\n%s", n, log.String())
 					}
