@@ -188,7 +188,7 @@ func TestDeployedFunctionsAnswer(t *testing.T) {
 		{"receive_signature_cut_off", "POST", receiveURL, signed[:strings.LastIndexByte(signed, '.')] + ".SIGNATURE_REMOVED_BY_GOOGLE", "application/json", string(push), 401},
 		{"receive_other_audience", "POST", receiveURL, token(publish["PUBLISH_AUDIENCE"], receive["PUSH_SERVICE_ACCOUNT"]), "application/json", string(push), 403},
 		{"receive_other_account", "POST", receiveURL, token(receive["PUSH_AUDIENCE"], tester), "application/json", string(push), 403},
-		{"receive_malformed", "POST", receiveURL, signed, "application/json", "{}", 400},
+		{"receive_quarantines", "POST", receiveURL, signed, "application/json", "{}", 204},
 		{"publish_signed", "POST", publishURL, token(publish["PUBLISH_AUDIENCE"], tester), "text/plain", "Hello from a deployed function", 200},
 		{"publish_unsigned", "POST", publishURL, "", "text/plain", "Hello", 401},
 		{"publish_other_account", "POST", publishURL, token(publish["PUBLISH_AUDIENCE"], receive["PUSH_SERVICE_ACCOUNT"]), "text/plain", "Hello", 403},
@@ -238,8 +238,8 @@ func TestDeployedFunctionsAnswer(t *testing.T) {
 	if err := json.Unmarshal([]byte(list.body), &page); err != nil {
 		t.Fatalf("%v: %s", err, list.body)
 	}
-	if len(page.Messages) != 2 || string(page.Messages[0].Data) != "Hello from a deployed function" {
-		t.Errorf("the list is %s, want what was published and the sample", list.body)
+	if len(page.Messages) != 3 || string(page.Messages[0].Data) != "Hello from a deployed function" {
+		t.Errorf("the list is %s, want what was published, the sample and what is in quarantine", list.body)
 	}
 	for _, m := range page.Messages {
 		if m.Verified.Email != receive["PUSH_SERVICE_ACCOUNT"] {
