@@ -1,16 +1,12 @@
 package console
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -28,36 +24,12 @@ const memoryLimit = 512 << 20
 // TestMemoryOfLargeAnswers asks a process of its own for the largest answers there
 // are, as many at once as an instance has requests: each is whole, or 503.
 func TestMemoryOfLargeAnswers(t *testing.T) {
-	if os.Getenv("CONSOLE_MEMORY_CHILD") != "" {
+	if measure.ChildOf() != "" {
 		serveForMemory(t)
 		return
 	}
-	cmd := exec.Command(os.Args[0], "-test.run", "^TestMemoryOfLargeAnswers$", "-test.v")
-	cmd.Env = append(os.Environ(), "CONSOLE_MEMORY_CHILD=1", "GOMEMLIMIT=450MiB")
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		_ = stdin.Close()
-		_ = cmd.Wait()
-	}()
-	var address, token, id string
-	for s := bufio.NewScanner(out); s.Scan(); {
-		if _, err := fmt.Sscanf(s.Text(), "SERVING %s %s %s", &address, &token, &id); err == nil {
-			break
-		}
-	}
-	if address == "" {
-		t.Fatal("the process does not serve")
-	}
+	pid, address, words := measure.Child(t, "TestMemoryOfLargeAnswers", "console", "GOMEMLIMIT=450MiB")
+	token, id := words[0], words[1]
 	ask := func(path, accept string) (status, size int, err error) {
 		r, err := http.NewRequest(http.MethodGet, address+path, nil)
 		if err != nil {
@@ -102,7 +74,7 @@ func TestMemoryOfLargeAnswers(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		peak, err := measure.PeakMemory(cmd.Process.Pid)
+		peak, err := measure.PeakMemory(pid)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -137,12 +109,6 @@ func serveForMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() { _ = http.Serve(listener, h) }()
-	fmt.Printf("SERVING http://%s/ %s %s\n", listener.Addr(), google.Token(t, issuer, audience, reader), inbox.ID("pubsub", "", "large"))
-	_, _ = io.Copy(io.Discard, os.Stdin) // until the parent is done
+	measure.Serve(t, h, google.Token(t, issuer, audience, reader), inbox.ID("pubsub", "", "large"))
 	_ = store.Close()
 }

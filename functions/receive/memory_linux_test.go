@@ -1,16 +1,12 @@
 package receive
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/base64"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -31,41 +27,18 @@ const memoryLimit = 64 << 20
 // TestMemoryOfTheLargestPush pushes 10 MB to a process of its own, which does
 // nothing else, and reads from the system how large it has been.
 func TestMemoryOfTheLargestPush(t *testing.T) {
-	if kind := os.Getenv("RECEIVE_MEMORY_CHILD"); kind != "" {
+	if kind := measure.ChildOf(); kind != "" {
 		serveForMemory(t, kind)
 		return
 	}
 	for _, kind := range []string{"bolt", "firestore"} {
 		t.Run(kind, func(t *testing.T) {
-			cmd := exec.Command(os.Args[0], "-test.run", "^TestMemoryOfTheLargestPush$", "-test.v")
-			cmd.Env = append(os.Environ(), "RECEIVE_MEMORY_CHILD="+kind)
+			var environment []string
 			if kind == "firestore" {
-				cmd.Env = append(cmd.Env, "FIRESTORE_EMULATOR_HOST="+emulator.Firestore(t))
+				environment = append(environment, "FIRESTORE_EMULATOR_HOST="+emulator.Firestore(t))
 			}
-			out, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			stdin, err := cmd.StdinPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			defer func() {
-				_ = stdin.Close()
-				_ = cmd.Wait()
-			}()
-			var address, token string
-			for s := bufio.NewScanner(out); s.Scan(); {
-				if _, err := fmt.Sscanf(s.Text(), "SERVING %s %s", &address, &token); err == nil {
-					break
-				}
-			}
-			if address == "" {
-				t.Fatal("the process does not serve")
-			}
+			pid, address, words := measure.Child(t, "TestMemoryOfTheLargestPush", kind, environment...)
+			token := words[0]
 			body := fmt.Sprintf(`{"message":{"messageId":"large","data":%q},"subscription":"projects/p/subscriptions/%s"}`,
 				base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("0123456789"), 999_800)), kind)
 			push := func() int {
@@ -91,7 +64,7 @@ func TestMemoryOfTheLargestPush(t *testing.T) {
 			if again := push(); status != http.StatusNoContent || again != http.StatusNoContent {
 				t.Fatalf("answered %d, and %d to a redelivery", status, again)
 			}
-			peak, err := measure.PeakMemory(cmd.Process.Pid)
+			peak, err := measure.PeakMemory(pid)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -122,13 +95,6 @@ func serveForMemory(t *testing.T, kind string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token := google.Token(t, issuer, audience, pushAccount)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() { _ = http.Serve(listener, h) }()
-	fmt.Printf("SERVING http://%s/ %s\n", listener.Addr(), token)
-	_, _ = io.Copy(io.Discard, os.Stdin) // until the parent is done
+	measure.Serve(t, h, google.Token(t, issuer, audience, pushAccount))
 	_ = store.Close()
 }

@@ -18,7 +18,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"slices"
@@ -29,7 +28,6 @@ import (
 	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/shared/inbox/groupcommit"
 	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -107,7 +105,6 @@ type Server struct {
 }
 
 const (
-	lockWait = 100 * time.Millisecond
 	// firstMap is how much of the file is mapped at least: growing the map
 	// stops readers and writers.
 	firstMap = 64 << 20
@@ -171,28 +168,14 @@ func Open(o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pubsubserver: %w", err)
 	}
-	s.db, err = bbolt.Open(s.path, 0o600, &bbolt.Options{
-		OpenFile: func(name string, flag int, _ os.FileMode) (file *os.File, err error) {
-			s.file, err = datadir.OpenFile(name, flag)
-			return s.file, err
-		},
-		Timeout: lockWait,
-		// A free list in the file would be written with every commit, and after
-		// a large backlog it is large.
-		NoFreelistSync:  true,
-		FreelistType:    bbolt.FreelistMapType,
-		InitialMmapSize: firstMap,
-		NoStatistics:    true,
-		NoSync:          o.NoSync,
-	})
+	s.db, s.file, err = datadir.OpenBolt(s.path, firstMap)
 	switch {
-	case errors.Is(err, bolterrors.ErrTimeout):
+	case errors.Is(err, datadir.ErrLocked):
 		return nil, fmt.Errorf("%w: %s", ErrLocked, s.path)
-	case errors.As(err, new(*fs.PathError)):
-		return nil, fmt.Errorf("pubsubserver: %w", err)
 	case err != nil:
-		return nil, fmt.Errorf("pubsubserver: %s is not a Pub/Sub file, or is damaged: %w", s.path, err)
+		return nil, fmt.Errorf("pubsubserver: %w", err)
 	}
+	s.db.NoSync = o.NoSync
 	if err := s.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("pubsubserver: %s cannot be read: %w; move it away to start with an empty one: what was not delivered is lost", s.path, err), s.db.Close())
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"google.golang.org/grpc/codes"
@@ -47,7 +48,15 @@ const (
 
 const deletedTopic = "_deleted-topic_"
 
-var resourceID = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$`)
+// Lengths are checked beside the expressions: Go writes a repetition out, and those
+// of classes of Unicode take 8 MB and 12 ms at every start.
+var (
+	resourceID = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._~+%-]*$`)
+	labelKey   = regexp.MustCompile(`^[\p{Ll}\p{Lo}][\p{Ll}\p{Lo}\p{N}_-]*$`)
+	labelValue = regexp.MustCompile(`^[\p{Ll}\p{Lo}\p{N}_-]*$`)
+)
+
+const maxLabel = 63 // characters
 
 // checkName checks the name of a resource that exists or is to be created.
 func checkName(kind, name string) error {
@@ -56,7 +65,7 @@ func checkName(kind, name string) error {
 	switch {
 	case len(part) != 4 || part[0] != "projects" || part[1] == "" || part[2] != kind:
 		return invalid("Invalid resource name given (name=%s): it must have the form projects/PROJECT/%s/ID. %s", name, kind, refer)
-	case !resourceID.MatchString(part[3]):
+	case len(part[3]) < 3 || len(part[3]) > 255 || !resourceID.MatchString(part[3]):
 		return invalid("Invalid resource name given (name=%s): %q must start with a letter, have 3 to 255 characters, and only letters, digits and -_.~+%%. %s", name, part[3], refer)
 	case strings.HasPrefix(part[3], "goog"):
 		return invalid("Invalid resource name given (name=%s): %q must not start with \"goog\". %s", name, part[3], refer)
@@ -71,17 +80,13 @@ func checkProject(name string) error {
 	return nil
 }
 
-var (
-	labelKey   = regexp.MustCompile(`^[\p{Ll}\p{Lo}][\p{Ll}\p{Lo}\p{N}_-]{0,62}$`)
-	labelValue = regexp.MustCompile(`^[\p{Ll}\p{Lo}\p{N}_-]{0,63}$`)
-)
-
 func checkLabels(labels map[string]string) error {
 	if len(labels) > 64 {
 		return invalid("There are %d labels; the limit is 64.", len(labels))
 	}
 	for _, k := range slices.Sorted(maps.Keys(labels)) {
-		if !labelKey.MatchString(k) || !labelValue.MatchString(labels[k]) {
+		v := labels[k]
+		if utf8.RuneCountInString(k) > maxLabel || utf8.RuneCountInString(v) > maxLabel || !labelKey.MatchString(k) || !labelValue.MatchString(v) {
 			return invalid("Label %q=%q is not valid: a key has 1 to 63 and a value up to 63 lowercase letters, digits, - and _; a key starts with a letter.", k, labels[k])
 		}
 	}

@@ -21,9 +21,14 @@ const (
 // requests that an instance serves at a time, for ever. Here the answer is sent
 // within 100 ms, and the connection of a body that did not come is closed. An
 // answer is read within a minute, unless it is flushed as a stream, whose every
-// piece has a minute of its own.
+// piece has a minute of its own. Within a handler that AtOnce has returned it adds
+// nothing.
 func AtOnce(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, guarded := w.(*guard); guarded {
+			next.ServeHTTP(w, r)
+			return
+		}
 		g := &guard{ResponseWriter: w, conn: http.NewResponseController(w)}
 		if r.Body != nil && r.Body != http.NoBody {
 			g.body = &watchedBody{ReadCloser: r.Body, end: func() { _ = g.conn.SetReadDeadline(time.Time{}) }}
