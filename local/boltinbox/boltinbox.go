@@ -310,8 +310,8 @@ func (c *content) add(path []string, key, value []byte) {
 	case string(bucketIndex):
 		c.have += hashKey(bucket, key, nil)
 	case string(bucketChunks):
-		c.have += hashKey(bucket, key, nil)
-		if _, ok := unseal(key, value); !ok {
+		key, ok := unsealChunk(key, value)
+		if c.have += hashKey(bucket, key, nil); !ok {
 			c.badChunks++
 		}
 	case string(bucketMessages):

@@ -224,12 +224,18 @@ func format1(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	if err := errors.Join(db.Update(func(tx *bbolt.Tx) error {
-		for name, added := range map[string]int{string(bucketMessages): digestSize + sumSize, string(bucketChunks): sumSize} {
+		for name, added := range map[string]struct{ key, value int }{
+			string(bucketMessages): {0, digestSize + sumSize}, string(bucketChunks): {sumSize, 0},
+		} {
 			b, old := tx.Bucket([]byte(name)), map[string][]byte{}
 			_ = b.ForEach(func(k, v []byte) error {
-				old[string(k)] = slices.Clone(v[:len(v)-added])
+				old[string(k[:len(k)-added.key])] = slices.Clone(v[:len(v)-added.value])
 				return nil
 			})
+			if err := errors.Join(tx.DeleteBucket([]byte(name)), createBuckets(tx)); err != nil {
+				return err
+			}
+			b = tx.Bucket([]byte(name))
 			for k, v := range old {
 				if err := b.Put([]byte(k), v); err != nil {
 					return err

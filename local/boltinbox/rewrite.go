@@ -253,19 +253,21 @@ func (r *rewriting) record(key, value []byte) {
 
 // chunk stores a chunk of the old file in the new one.
 func (r *rewriting) chunk(key, value []byte) {
-	if len(key) != len(order{})+4 {
-		return
-	}
+	ok := len(key) == chunkKeySize
 	if !r.old {
-		var ok bool
-		if value, ok = unseal(key, value); !ok {
-			return
-		}
+		key, ok = unsealChunk(key, value)
 	}
-	if r.begin(); r.err != nil || r.t.messages.Get(key[:len(order{})]) == nil || r.t.chunks.Get(key) != nil {
+	if !ok {
 		return
 	}
-	r.err = r.t.chunks.Put(key, seal(key, value))
+	if r.begin(); r.err != nil || r.t.messages.Get(key[:len(order{})]) == nil {
+		return
+	}
+	if there, _ := r.t.chunks.Cursor().Seek(key); bytes.HasPrefix(there, key) {
+		return
+	}
+	// The value is valid during this call only, and needed until the commit.
+	r.err = r.t.chunks.Put(sealChunk(key, value), bytes.Clone(value))
 	r.wrote(len(value))
 }
 

@@ -9,8 +9,9 @@ import (
 	"example.com/pushinbox/shared/inbox"
 )
 
-// Every record and chunk ends with a checksum of its key and value. A record has
-// in front of it the sum of the hashes of all other keys that belong to the
+// Every record ends with a checksum of its key and value. A chunk has it at the end
+// of its key: to append it to 10 MB of values would copy them. A record has in front
+// of its checksum the sum of the hashes of all other keys that belong to the
 // message, so that reading the file once shows whether any of those is missing.
 const (
 	digestSize = 8
@@ -35,6 +36,18 @@ func unseal(key, sealed []byte) ([]byte, bool) {
 		return nil, false
 	}
 	return sealed[:n:n], true
+}
+
+// sealChunk returns the key of a chunk with the checksum.
+func sealChunk(key, chunk []byte) []byte {
+	return binary.BigEndian.AppendUint32(key[:len(key):len(key)], checksum(key, chunk))
+}
+
+// unsealChunk returns the key that sealChunk was given, and whether it and the chunk
+// are unchanged.
+func unsealChunk(sealed, chunk []byte) (key []byte, ok bool) {
+	key = sealed[:min(len(sealed), chunkKeySize)]
+	return key, len(sealed) == chunkKeySize+sumSize && binary.BigEndian.Uint32(sealed[chunkKeySize:]) == checksum(key, chunk)
 }
 
 // unsealRecord returns a record as encode returned it, and its digest.

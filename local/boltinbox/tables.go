@@ -33,7 +33,7 @@ var (
 	// bytes. Its sequence is the last order that was assigned, which outlives its
 	// message.
 	bucketMessages = []byte("messages")
-	// bucketChunks: order and number of the chunk -> the data from PreviewSize
+	// bucketChunks: order, number of the chunk, checksum -> the data from PreviewSize
 	// on, in pieces. bbolt writes a page of up to four neighbours as a whole: data
 	// in one piece would have up to 10 MB of each neighbour written again.
 	bucketChunks = []byte("chunks")
@@ -213,7 +213,7 @@ func (t tables) put(m *inbox.Message, now time.Time) (stored bool, err error) {
 	for i := 0; len(rest) > 0; i++ {
 		n := min(len(rest), chunkSize)
 		key := chunkKey(at, i)
-		if err := t.chunks.Put(key, seal(key, rest[:n])); err != nil {
+		if err := t.chunks.Put(sealChunk(key, rest[:n]), rest[:n]); err != nil {
 			return false, err
 		}
 		rest = rest[n:]
@@ -242,6 +242,8 @@ func rawID(m *inbox.Message) []byte {
 	id, _ := hex.DecodeString(inbox.ID(m.Source, m.Subscription, m.MessageID))
 	return id
 }
+
+const chunkKeySize = len(order{}) + 4
 
 func chunkKey(at order, i int) []byte {
 	return binary.BigEndian.AppendUint32(at[:len(at):len(at)], uint32(i))
@@ -325,9 +327,9 @@ func (t tables) readChunks(at order, m *inbox.Message) error {
 	}
 	data := append(make([]byte, 0, m.Size), m.Data...)
 	for i := range chunks(m.Size) {
-		key := chunkKey(at, i)
-		chunk, ok := unseal(key, t.chunks.Get(key))
-		if !ok {
+		want := chunkKey(at, i)
+		sealed, chunk := t.chunks.Cursor().Seek(want)
+		if key, ok := unsealChunk(sealed, chunk); !ok || !bytes.Equal(key, want) {
 			return fmt.Errorf("%w: part %d of its data", errRecord, i)
 		}
 		data = append(data, chunk...)
