@@ -86,23 +86,30 @@ func listBytes(t *testing.T, p Place) {
 	}
 	putAll(t, in, ms...)
 	each := ms[1].Footprint()
-	for _, test := range []struct {
-		bytes, size int
-		most        int // messages on a page
-	}{
-		{1, 100, 1}, {each, 100, 2}, {3 * each, 100, 6}, {3 * each, 2, 2}, {0, 100, 12}, {12 * each, 5, 5},
+	for _, test := range []struct{ bytes, size int }{
+		{1, 100}, {each, 100}, {3 * each, 100}, {3 * each, 2}, {0, 100}, {12 * each, 5},
 	} {
 		for _, q := range []inbox.Query{{}, {Source: inbox.SourcePubSub}} {
 			q.PageBytes, q.PageSize = test.bytes, test.size
+			most := test.bytes
+			if most == 0 {
+				most = inbox.MaxPageBytes
+			}
 			var got []string
-			for {
+			for n, bytes := 0, 0; ; {
 				page := list(t, in, q)
-				bytes := 0
+				if len(page.Events) == 0 {
+					t.Fatalf("%+v: an empty page", q)
+				}
+				if first := page.Messages()[0].Footprint(); n > 0 && n < test.size && bytes+first <= most {
+					t.Fatalf("%+v: a page ended after %d messages of %d bytes, though the next takes %d", q, n, bytes, first)
+				}
+				n, bytes = len(page.Events), 0
 				for _, m := range page.Messages() {
 					bytes += m.Footprint()
 					got = append(got, m.MessageID)
 				}
-				if n := len(page.Events); n == 0 || n > test.most || n > 1 && test.bytes > 0 && bytes > test.bytes {
+				if n > test.size || n > 1 && bytes > most {
 					t.Fatalf("%+v: a page has %d messages of %d bytes", q, n, bytes)
 				}
 				if q.PageToken = page.NextPageToken; q.PageToken == "" {
