@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/testkit/measure"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -259,10 +260,7 @@ func watchWakesForEach(t *testing.T, p Place) {
 func watchAcrossReconnects(t *testing.T, p Place) {
 	ins := handles(t, p, 3)
 	start := startOf(t, ins[0])
-	n := 400
-	if testing.Short() {
-		n = 120
-	}
+	n := measure.Size(120, 400)
 	ms, last := numbered("m", n), message("last")
 	var readers sync.WaitGroup
 	got := make([][]inbox.Event, 3)
