@@ -570,23 +570,37 @@ func (in *Inbox) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
 	if err != nil {
 		return nil, err
 	}
-	page := &inbox.Page{}
+	var page *inbox.Page
 	err = in.view(ctx, func(t tables) error {
-		page.WatchToken = t.end().Token()
-		w, limit := t.walk(q), in.expiry()
-		// What is in front of an expired order has expired too, since no message is
-		// received after its order says.
-		for at, ok := w.before(from); ok && !at.time().Before(limit); at, ok = w.previous() {
-			e, err := t.event(at)
-			switch {
-			case err != nil:
+		w, isExact := t.walk(&q)
+		filling := q.Fill(isExact)
+		page = &filling.Page
+		page.WatchToken = q.Token(t.end())
+		limit := in.expiry()
+		first, next := w.before, w.previous
+		if q.Ascending {
+			first, next = w.from, w.next
+		}
+		for at, ok := first(from); ok && ctx.Err() == nil; at, ok = next() {
+			// What is in front of an expired order has expired too, since no message is
+			// received after its order says.
+			if at.time().Before(limit) {
+				if q.Ascending {
+					continue
+				}
+				break
+			}
+			m, err := t.message(at)
+			if err != nil {
 				in.name(at)
-			case e.Message.ReceivedAt.Before(limit):
-			case !page.Add(q, e):
-				return nil
+			} else if m.ReceivedAt.Before(limit) {
+				m = nil
+			}
+			if !filling.Add(at.position(w.id(at)), m) {
+				break
 			}
 		}
-		return nil
+		return ctx.Err()
 	})
 	if err != nil {
 		return nil, err
@@ -607,7 +621,10 @@ func (in *Inbox) Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event
 	var from inbox.Position
 	var err error
 	if q.PageToken != "" {
-		from, err = inbox.ParseToken(q.PageToken)
+		var token *inbox.Position
+		if token, err = q.Position(); err == nil {
+			from = *token
+		}
 	} else {
 		err = in.view(ctx, func(t tables) error {
 			from = t.end()
@@ -626,7 +643,7 @@ func (in *Inbox) Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event
 			// The channel is read first, so that no commit is missed between the
 			// read and the wait.
 			committed := in.nextCommit()
-			events, next, err := in.after(ctx, q, at)
+			events, next, err := in.after(ctx, &q, at)
 			more := next != at
 			at = next
 			for _, e := range events {
@@ -659,21 +676,22 @@ var errClosed = errors.New("boltinbox: the inbox is closed")
 
 // after returns the next events after a position, in the order of the feed, and the
 // position after what it read, which is from at the feed's end.
-func (in *Inbox) after(ctx context.Context, q inbox.Query, from inbox.Position) (events []inbox.Event, next inbox.Position, err error) {
+func (in *Inbox) after(ctx context.Context, q *inbox.Query, from inbox.Position) (events []inbox.Event, next inbox.Position, err error) {
 	next = from
 	err = in.view(ctx, func(t tables) error {
-		w, limit := t.walk(q), in.expiry()
+		w, _ := t.walk(q)
+		limit := in.expiry()
 		if from.Commit.Before(limit) {
 			from = inbox.Position{Commit: limit}
 		}
 		read, size := 0, 0
 		for at, ok := w.after(from); ok && read < feedMessages && size < feedBytes; at, ok = w.next() {
-			e, err := t.event(at)
+			m, err := t.message(at)
 			switch {
 			case err != nil:
 				in.name(at)
-			case !e.Message.ReceivedAt.Before(limit):
-				events = append(events, e)
+			case !m.ReceivedAt.Before(limit) && q.Matches(m):
+				events = append(events, inbox.Event{Token: q.Token(at.position(m.ID)), Message: *m})
 			}
 			size += len(t.messages.Get(at[:]))
 			next = at.next()

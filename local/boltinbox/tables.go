@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"example.com/pushinbox/shared/inbox"
@@ -290,17 +291,8 @@ func (t tables) message(at order) (*inbox.Message, error) {
 	return decode(at, r)
 }
 
-// event returns the message at an order as lists and feeds show it. A message is
+// position returns the position of the message with this order and ID. A message is
 // visible from the time at which it is received, since there is one writer.
-func (t tables) event(at order) (inbox.Event, error) {
-	m, err := t.message(at)
-	if err != nil {
-		return inbox.Event{}, err
-	}
-	return inbox.Event{Token: at.position(m.ID).Token(), Message: *m}, nil
-}
-
-// position returns the position of the message with this order and ID.
 func (o order) position(id string) inbox.Position {
 	return inbox.Position{ReceivedAt: o.time(), Commit: o.time(), ID: id}
 }
@@ -405,11 +397,18 @@ type walk struct {
 	prefix []byte
 }
 
-func (t tables) walk(q inbox.Query) walk {
-	if q.Source == "" && q.Subscription == "" && !q.Quarantined {
-		return walk{t, t.messages.Cursor(), nil}
+// walk also reports whether the query selects all that it goes over.
+func (t tables) walk(q *inbox.Query) (w walk, isExact bool) {
+	indexed := inbox.Query{Source: q.Source, Quarantined: q.Quarantined}
+	if strings.Contains(q.Subscription, "/") {
+		indexed.Subscription = q.Subscription
 	}
-	return walk{t, t.index.Cursor(), filter(q)}
+	isExact = q.Subscription == indexed.Subscription && q.MessageID == "" && q.OrderingKey == "" && q.Text == "" &&
+		q.Since.IsZero() && q.Until.IsZero() && len(q.Attributes) == 0
+	if indexed.Source == "" && indexed.Subscription == "" && !indexed.Quarantined {
+		return walk{t, t.messages.Cursor(), nil}, isExact
+	}
+	return walk{t, t.index.Cursor(), filter(indexed)}, isExact
 }
 
 // at returns the order in the key k, and whether k is one of the walk's.
@@ -433,6 +432,19 @@ func (w walk) seek(at time.Time) (order, bool) {
 func (w walk) after(from inbox.Position) (order, bool) {
 	at, ok := w.seek(from.Commit)
 	if ok && at.time().Equal(from.Commit) && w.id(at) <= from.ID {
+		return w.next()
+	}
+	return at, ok
+}
+
+// from goes to the first message that an ascending list shows after a position, or
+// to the oldest.
+func (w walk) from(p *inbox.Position) (order, bool) {
+	if p == nil {
+		return w.seek(time.UnixMicro(0))
+	}
+	at, ok := w.seek(p.ReceivedAt)
+	if ok && at.time().Equal(p.ReceivedAt) && w.id(at) <= p.ID {
 		return w.next()
 	}
 	return at, ok

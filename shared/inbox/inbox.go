@@ -8,7 +8,6 @@
 package inbox
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -192,78 +191,6 @@ const (
 	maxAttributesSize = 256 << 10
 )
 
-// Query selects messages. The zero Query is the first page of everything.
-type Query struct {
-	// Source and Subscription, when set, must be equal to the message's.
-	Source       string
-	Subscription string
-	// Quarantined, when true, selects only quarantined messages.
-	Quarantined bool
-	// PageSize is how many messages to return: 0 means DefaultPageSize, more
-	// than MaxPageSize means MaxPageSize. Watch ignores it.
-	PageSize int
-	// PageBytes is how much memory the messages of a page may take together, in
-	// bytes: 0 means MaxPageBytes. A page of one message may take more. Watch
-	// ignores it.
-	PageBytes int
-	// PageToken continues after an earlier page, message or event.
-	PageToken string
-}
-
-// Limit returns the page size that q asks for, within the bounds.
-func (q Query) Limit() int {
-	if q.PageSize <= 0 {
-		return DefaultPageSize
-	}
-	return min(q.PageSize, MaxPageSize)
-}
-
-// Position returns the position of q's page token, or nil when it has none. It
-// fails with ErrPageToken.
-func (q Query) Position() (*Position, error) {
-	if q.PageToken == "" {
-		return nil, nil
-	}
-	p, err := ParseToken(q.PageToken)
-	return &p, err
-}
-
-// Page is one page of a list, newest first.
-type Page struct {
-	// Events are the messages, each with the token that continues right after
-	// it: List goes on with what is older, Watch with what was stored later.
-	Events []Event
-	// NextPageToken leads to the next, older page; empty on the last.
-	NextPageToken string
-	// WatchToken starts a Watch that yields exactly what was stored after
-	// this page was read: no gap and no duplicate.
-	WatchToken string
-
-	bytes int // of the messages in memory
-}
-
-// Add appends e, the next event that q selects, and returns true. When the page is
-// full, by its number of messages or by their bytes, Add lets NextPageToken lead to
-// e and returns false.
-func (p *Page) Add(q Query, e Event) bool {
-	bytes := p.bytes + e.Message.Footprint()
-	if n := len(p.Events); n == q.Limit() || n > 0 && bytes > cmp.Or(q.PageBytes, MaxPageBytes) {
-		p.NextPageToken = p.Events[n-1].Token
-		return false
-	}
-	p.Events, p.bytes = append(p.Events, e), bytes
-	return true
-}
-
-// Messages returns the page's messages, newest first; never nil.
-func (p *Page) Messages() []Message {
-	messages := make([]Message, len(p.Events))
-	for i, e := range p.Events {
-		messages[i] = e.Message
-	}
-	return messages
-}
-
 // Event is a message where it stands in the inbox.
 type Event struct {
 	// Token resumes a Watch or a List right after the message.
@@ -287,13 +214,15 @@ type Inbox interface {
 	Get(ctx context.Context, id string) (*Message, error)
 	// Peek is Get with the data cut to PreviewSize: Size says what Get would hold.
 	Peek(ctx context.Context, id string) (*Message, error)
-	// List returns a page of messages, newest first. A page token stays valid
-	// while new messages arrive. A token that no inbox issued is ErrPageToken. A
-	// page ends before its messages take more than the query's PageBytes, and is
-	// empty only when there are no more.
+	// List returns a page of the messages that q selects, in q's order. A page
+	// token stays valid while new messages arrive. A token that no inbox issued is
+	// ErrPageToken, one of another filter ErrPageFilter. A page ends before its
+	// messages take more than the query's PageBytes. Where no index answers all of
+	// q, it also ends when MaxExamined messages were examined, or MaxExamineTime
+	// has passed: then it may be empty, and NextPageToken goes on.
 	List(ctx context.Context, q Query) (*Page, error)
-	// Watch yields messages as they are stored, after the query's page token or,
-	// without one, from now on. It ends without an error when ctx does, or by
+	// Watch yields the messages that q selects as they are stored, after the
+	// query's page token or, without one, from now on. It ends without an error when ctx does, or by
 	// yielding one error. Resuming after the last token loses and repeats nothing.
 	Watch(ctx context.Context, q Query) iter.Seq2[Event, error]
 	// Close finishes the calls under way and releases what the inbox uses.
@@ -302,6 +231,7 @@ type Inbox interface {
 
 // The errors of an Inbox.
 var (
+	ErrPageFilter  = problem.New(http.StatusBadRequest, "the page token belongs to another filter; send it with the parameters of the request that returned it, or leave it out")
 	ErrInvalid     = problem.New(http.StatusBadRequest, "the message cannot be stored as it is")
 	ErrPageToken   = problem.New(http.StatusBadRequest, "the page token is not one that this inbox issued")
 	ErrNotFound    = problem.New(http.StatusNotFound, "no message has this ID")

@@ -166,7 +166,8 @@ func TestQueryLimit(t *testing.T) {
 		math.MinInt: DefaultPageSize, -1: DefaultPageSize, 0: DefaultPageSize,
 		1: 1, MaxPageSize: MaxPageSize, MaxPageSize + 1: MaxPageSize, math.MaxInt: MaxPageSize,
 	} {
-		if got := (Query{PageSize: size}).Limit(); got != want {
+		q := Query{PageSize: size}
+		if got := q.Limit(); got != want {
 			t.Errorf("Limit of %d = %d, want %d", size, got, want)
 		}
 	}

@@ -49,7 +49,7 @@ func TestPageIsBounded(t *testing.T) {
 		"both_small": {inbox.Query{PageSize: 1, PageBytes: 1}, 1},
 	} {
 		page, n := &inbox.Page{}, 0
-		for n < 100 && page.Add(test.q, e) {
+		for n < 100 && page.Add(&test.q, e) {
 			n++
 		}
 		if n != test.want || len(page.Events) != n || page.NextPageToken != "t" {

@@ -45,7 +45,7 @@ func expiry(t *testing.T, p Place) {
 	ahead.Store(int64(TTL + time.Second))
 	filters := []inbox.Query{{}, {Source: inbox.SourcePubSub}, {Subscription: subscription}, {Source: inbox.SourcePubSub, Subscription: subscription}, {Quarantined: true}}
 	for _, q := range filters {
-		for _, token := range []string{"", page.NextPageToken, page.Events[0].Token} {
+		for _, token := range []string{"", anyFilter(t, page.NextPageToken), anyFilter(t, page.Events[0].Token)} {
 			q.PageToken, q.PageSize = token, 3
 			if got := list(t, in, q); len(got.Events) > 0 || got.NextPageToken != "" {
 				t.Errorf("%+v lists %d expired messages and the token %q", q, len(got.Events), got.NextPageToken)

@@ -99,11 +99,21 @@ func eventIDs(t *testing.T, events []inbox.Event) []string {
 	return ids
 }
 
-// startOf returns a token from which a feed yields all that is stored later.
+// startOf returns a token from which a feed of any filter yields all that is stored
+// later.
 func startOf(t *testing.T, in inbox.Inbox) string {
 	t.Helper()
-	page := list(t, in, inbox.Query{PageSize: 1})
-	return page.WatchToken
+	return anyFilter(t, list(t, in, inbox.Query{PageSize: 1}).WatchToken)
+}
+
+// anyFilter returns the token of the same position that fits every filter.
+func anyFilter(t *testing.T, token string) string {
+	t.Helper()
+	p, err := inbox.ParseToken(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.Token()
 }
 
 // writers puts each of ms from one of several goroutines, some of them twice.

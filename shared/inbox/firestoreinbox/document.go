@@ -103,7 +103,7 @@ func (in *Inbox) document(m *inbox.Message) *pb.Document {
 		fields[fieldAttributes] = mapValue(attributes)
 	}
 	if len(others) > 0 {
-		fields[fieldOtherAttributes] = &pb.Value{ValueType: &pb.Value_ArrayValue{ArrayValue: &pb.ArrayValue{Values: others}}}
+		fields[fieldOtherAttributes] = arrayValue(others)
 	}
 	return &pb.Document{Name: in.name(id), Fields: fields}
 }
@@ -144,6 +144,10 @@ func bytesValue(b []byte) *pb.Value { return &pb.Value{ValueType: &pb.Value_Byte
 
 func timeValue(t time.Time) *pb.Value {
 	return &pb.Value{ValueType: &pb.Value_TimestampValue{TimestampValue: timestamppb.New(t.Truncate(time.Microsecond))}}
+}
+
+func arrayValue(values []*pb.Value) *pb.Value {
+	return &pb.Value{ValueType: &pb.Value_ArrayValue{ArrayValue: &pb.ArrayValue{Values: values}}}
 }
 
 func mapValue(fields map[string]*pb.Value) *pb.Value {

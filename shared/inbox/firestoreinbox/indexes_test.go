@@ -53,18 +53,19 @@ func readDeclared(t *testing.T) declared {
 // functions that make what is sent.
 func queries(in *Inbox) []*pb.StructuredQuery {
 	var all []*pb.StructuredQuery
-	filters := []inbox.Query{{}, {Source: "s"}, {Subscription: "s"}, {Source: "s", Subscription: "s"}, {Source: "\xff"}}
+	filters := []inbox.Query{{}, {Source: "s"}, {Subscription: "p/s"}, {Source: "s", Subscription: "p/s"}, {Source: "\xff"}}
 	for _, q := range filters {
 		q.Quarantined = true
 		filters = append(filters, q)
 	}
 	for _, q := range filters {
+		use, _ := in.choose(&q)
 		all = append(all,
-			in.listQuery(q, nil, 50),
-			in.listQuery(q, &inbox.Position{ReceivedAt: time.Now()}, 50),
-			in.listQuery(q, &inbox.Position{ReceivedAt: time.Now(), ID: inbox.ID("s", "s", "1")}, 50),
-			in.windowQuery(q, time.Now(), time.Time{}),
-			in.windowQuery(q, time.Now(), time.Now()))
+			in.listQuery(&q, use, nil, 50),
+			in.listQuery(&q, use, &inbox.Position{ReceivedAt: time.Now()}, 50),
+			in.listQuery(&q, use, &inbox.Position{ReceivedAt: time.Now(), ID: inbox.ID("s", "s", "1")}, 50),
+			in.windowQuery(use, time.Now(), time.Time{}),
+			in.windowQuery(use, time.Now(), time.Now()))
 	}
 	return all
 }

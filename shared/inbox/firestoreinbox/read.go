@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -150,7 +151,7 @@ func receive[R any](stream interface{ Recv() (R, error) }, each func(R) error) e
 }
 
 // List implements inbox.Inbox with one query over all shards. It reads one
-// document more than it returns, to find out whether a next page exists.
+// document more than it returns and skips, to find out whether a next page exists.
 func (in *Inbox) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
 	end, err := in.begin(ctx)
 	if err != nil {
@@ -165,14 +166,15 @@ func (in *Inbox) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
 	if err != nil {
 		return nil, err
 	}
-	page, full := &inbox.Page{}, false
-	want := q.Limit() + 1
+	use, isExact := in.choose(&q)
+	page := q.Fill(isExact)
+	want, skipped := q.Limit()+1, 0
 	// Documents become messages one by one, and the query ends with the page: its
 	// memory is the page's. An attempt that fails halfway goes on where it was.
 	err = in.retry(ctx, func(ctx context.Context) error {
 		for {
-			found := 0
-			err := in.stream(ctx, in.listQuery(q, from, want), func(d *pb.Document, readTime time.Time) error {
+			found, full := 0, false
+			err := in.stream(ctx, in.listQuery(&q, use, from, want), func(d *pb.Document, readTime time.Time) error {
 				// The page shows the time of the first result. A message that
 				// arrived while the others were read belongs to the feed that starts
 				// here.
@@ -183,28 +185,34 @@ func (in *Inbox) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
 					return nil
 				}
 				found++
-				last := position(d)
+				last, listed := position(d), len(page.Events)
 				from = &last
-				if last.Commit.After(at) || in.expired(d) {
-					return nil
+				var m *inbox.Message
+				if !last.Commit.After(at) && !in.expired(d) {
+					found := message(d)
+					m = &found
 				}
-				if full = !page.Add(q, inbox.Event{Token: last.Token(), Message: message(d)}); full {
+				if full = !page.Add(last, m); full {
 					return errEnough
+				}
+				if len(page.Events) == listed {
+					skipped++
 				}
 				return nil
 			})
 			if err != nil || full || found < want {
 				return err
 			}
-			want = inbox.MaxPageSize // past what has expired
+			// Past what was skipped: as much again, so that what is read in vain is at
+			// most that.
+			want = max(q.Limit()+1-len(page.Events), min(skipped, inbox.MaxPageSize))
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	after := after(at)
-	page.WatchToken = after.Token()
-	return page, nil
+	page.WatchToken = q.Token(after(at))
+	return &page.Page, nil
 }
 
 // pageTime returns the time that a page shows, zero for the time of its query. In
@@ -213,7 +221,7 @@ func (in *Inbox) pageTime(ctx context.Context) (time.Time, error) {
 	if in.late == 0 {
 		return time.Time{}, nil
 	}
-	at, err := in.readTime(ctx, inbox.Query{})
+	at, err := in.readTime(ctx)
 	if err == nil {
 		err = gax.Sleep(ctx, in.late)
 	}
@@ -226,10 +234,10 @@ func after(t time.Time) inbox.Position {
 	return inbox.Position{ReceivedAt: t, Commit: t}
 }
 
-// readTime returns the time at which a query of q reads now, by Firestore's clock.
-func (in *Inbox) readTime(ctx context.Context, q inbox.Query) (at time.Time, err error) {
+// readTime returns the time at which a query reads now, by Firestore's clock.
+func (in *Inbox) readTime(ctx context.Context) (at time.Time, err error) {
 	err = in.retry(ctx, func(ctx context.Context) error {
-		return in.stream(ctx, in.listQuery(q, nil, 1), func(_ *pb.Document, readTime time.Time) error {
+		return in.stream(ctx, in.listQuery(&inbox.Query{}, nil, nil, 1), func(_ *pb.Document, readTime time.Time) error {
 			at = readTime
 			return errEnough
 		})
@@ -267,14 +275,22 @@ func (in *Inbox) stream(ctx context.Context, query *pb.StructuredQuery, each fun
 	return err
 }
 
-// listQuery returns the query of a page that starts after a position.
-func (in *Inbox) listQuery(q inbox.Query, from *inbox.Position, limit int) *pb.StructuredQuery {
-	query := in.query(q)
-	query.Select = &pb.StructuredQuery_Projection{}
-	for _, name := range listed {
-		query.Select.Fields = append(query.Select.Fields, field(name))
+// listQuery returns the query of a page that starts after a position, by the index
+// that choose chose.
+func (in *Inbox) listQuery(q *inbox.Query, use *pb.StructuredQuery_Filter, from *inbox.Position, limit int) *pb.StructuredQuery {
+	var filters []*pb.StructuredQuery_Filter
+	if use != nil {
+		filters = append(filters, use)
 	}
-	query.Limit = wrapperspb.Int32(int32(limit))
+	since, until := q.Bounds()
+	if !since.IsZero() {
+		filters = append(filters, compare(fieldReceivedAt, pb.StructuredQuery_FieldFilter_GREATER_THAN_OR_EQUAL, timeValue(since)))
+	}
+	if !until.IsZero() {
+		filters = append(filters, compare(fieldReceivedAt, pb.StructuredQuery_FieldFilter_LESS_THAN, timeValue(until)))
+	}
+	query := in.query(q.Ascending, filters...)
+	in.cut(query, limit)
 	if from != nil {
 		query.StartAt = &pb.Cursor{Values: []*pb.Value{timeValue(from.ReceivedAt)}, Before: true}
 		if from.ID != "" {
@@ -286,53 +302,90 @@ func (in *Inbox) listQuery(q inbox.Query, from *inbox.Position, limit int) *pb.S
 	return query
 }
 
+// cut lets a query return what lists read of at most limit documents.
+func (in *Inbox) cut(query *pb.StructuredQuery, limit int) {
+	query.Select = &pb.StructuredQuery_Projection{}
+	for _, name := range listed {
+		query.Select.Fields = append(query.Select.Fields, field(name))
+	}
+	query.Limit = wrapperspb.Int32(int32(limit))
+}
+
 // windowQuery returns the query of what was received after one time and, when
-// until is not zero, not after another.
-func (in *Inbox) windowQuery(q inbox.Query, since, until time.Time) *pb.StructuredQuery {
+// until is not zero, not after another, by the index that choose chose.
+func (in *Inbox) windowQuery(use *pb.StructuredQuery_Filter, since, until time.Time) *pb.StructuredQuery {
 	filters := []*pb.StructuredQuery_Filter{
 		compare(fieldReceivedAt, pb.StructuredQuery_FieldFilter_GREATER_THAN, timeValue(since)),
+	}
+	if use != nil {
+		filters = append(filters, use)
 	}
 	if !until.IsZero() {
 		filters = append(filters, compare(fieldReceivedAt, pb.StructuredQuery_FieldFilter_LESS_THAN_OR_EQUAL, timeValue(until)))
 	}
-	return in.query(q, filters...)
+	return in.query(false, filters...)
 }
 
-// query returns what every query of this package is made from: q's filters
-// and more over all shards, newest first. firestore.indexes.json declares its
-// indexes.
-func (in *Inbox) query(q inbox.Query, more ...*pb.StructuredQuery_Filter) *pb.StructuredQuery {
+// choose returns the condition of q that an index answers, the most selective one,
+// or nil when there is none, and whether it is the only one beside the time. All
+// others are left to Query.Matches.
+func (in *Inbox) choose(q *inbox.Query) (use *pb.StructuredQuery_Filter, isExact bool) {
+	others := len(q.Attributes)
+	consider := func(field, value string, v *pb.Value) {
+		switch {
+		case value == "":
+		case !utf8.ValidString(value):
+			// No message has such a value, and none has an empty source.
+			use = compare(fieldSource, pb.StructuredQuery_FieldFilter_EQUAL, stringValue(""))
+		case use == nil && field != "" && len(value) <= maxIndexed:
+			use = compare(field, pb.StructuredQuery_FieldFilter_EQUAL, v)
+		default:
+			others++
+		}
+	}
+	text := func(field, value string) { consider(field, value, stringValue(value)) }
+	if q.Quarantined {
+		consider(fieldIsQuarantined, "true", boolValue(true))
+	}
+	if strings.Contains(q.Subscription, "/") {
+		text(fieldSubscription, q.Subscription)
+	} else {
+		text("", q.Subscription)
+	}
+	text(fieldSource, q.Source)
+	text("", q.MessageID)
+	text("", q.OrderingKey)
+	text("", q.Text)
+	return use, others == 0
+}
+
+// maxIndexed is how many bytes of a value an index has, see Firestore's "Index
+// limits".
+const maxIndexed = 1500
+
+// query returns what every query for messages is made from: filters over all shards,
+// newest or oldest first. firestore.indexes.json declares its indexes.
+func (in *Inbox) query(ascending bool, filters ...*pb.StructuredQuery_Filter) *pb.StructuredQuery {
 	shards := make([]*pb.Value, in.shards)
 	for i := range shards {
 		shards[i] = intValue(i)
 	}
-	filters := []*pb.StructuredQuery_Filter{compare(fieldShard, pb.StructuredQuery_FieldFilter_IN,
-		&pb.Value{ValueType: &pb.Value_ArrayValue{ArrayValue: &pb.ArrayValue{Values: shards}}})}
-	if !utf8.ValidString(q.Source) || !utf8.ValidString(q.Subscription) {
-		// No message has such a name, and none has an empty source.
-		filters = append(filters, compare(fieldSource, pb.StructuredQuery_FieldFilter_EQUAL, stringValue("")))
-	} else {
-		if q.Source != "" {
-			filters = append(filters, compare(fieldSource, pb.StructuredQuery_FieldFilter_EQUAL, stringValue(q.Source)))
-		}
-		if q.Subscription != "" {
-			filters = append(filters, compare(fieldSubscription, pb.StructuredQuery_FieldFilter_EQUAL, stringValue(q.Subscription)))
-		}
-	}
-	if q.Quarantined {
-		filters = append(filters, compare(fieldIsQuarantined, pb.StructuredQuery_FieldFilter_EQUAL, boolValue(true)))
+	filters = append([]*pb.StructuredQuery_Filter{compare(fieldShard, pb.StructuredQuery_FieldFilter_IN, arrayValue(shards))}, filters...)
+	direction := pb.StructuredQuery_DESCENDING
+	if ascending {
+		direction = pb.StructuredQuery_ASCENDING
 	}
 	return &pb.StructuredQuery{
 		From: []*pb.StructuredQuery_CollectionSelector{{CollectionId: in.collection}},
 		Where: &pb.StructuredQuery_Filter{FilterType: &pb.StructuredQuery_Filter_CompositeFilter{
 			CompositeFilter: &pb.StructuredQuery_CompositeFilter{
 				Op:      pb.StructuredQuery_CompositeFilter_AND,
-				Filters: append(filters, more...),
+				Filters: filters,
 			},
 		}},
 		OrderBy: []*pb.StructuredQuery_Order{
-			{Field: field(fieldReceivedAt), Direction: pb.StructuredQuery_DESCENDING},
-			{Field: field("__name__"), Direction: pb.StructuredQuery_DESCENDING},
+			{Field: field(fieldReceivedAt), Direction: direction},
+			{Field: field("__name__"), Direction: direction},
 		},
 	}
 }

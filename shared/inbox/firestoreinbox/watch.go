@@ -64,7 +64,8 @@ func (in *Inbox) Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event
 		within, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(in.closing, cancel)()
-		f := &feed{in: in, q: q, yield: yield}
+		f := &feed{in: in, q: &q, yield: yield}
+		f.use, _ = in.choose(&q)
 		if err := f.run(within); ended(ctx) == nil && !errors.Is(err, errStopped) {
 			if in.closing.Err() != nil {
 				err = errClosed
@@ -77,22 +78,23 @@ func (in *Inbox) Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event
 // feed is one Watch under way.
 type feed struct {
 	in    *Inbox
-	q     inbox.Query
+	q     *inbox.Query
+	use   *pb.StructuredQuery_Filter // see Inbox.choose
 	yield func(inbox.Event, error) bool
 	at    inbox.Position // everything up to here is yielded
 }
 
 // run returns the error that the feed ends with.
 func (f *feed) run(ctx context.Context) error {
-	if f.q.PageToken != "" {
-		at, err := inbox.ParseToken(f.q.PageToken)
-		if err != nil {
-			return err
-		}
-		f.at = at
+	from, err := f.q.Position()
+	if err != nil {
+		return err
+	}
+	if from != nil {
+		f.at = *from
 	} else {
 		// From now on, by Firestore's clock.
-		now, err := f.in.readTime(ctx, f.q)
+		now, err := f.in.readTime(ctx)
 		if err != nil {
 			return err
 		}
@@ -129,8 +131,8 @@ func (f *feed) run(ctx context.Context) error {
 func (f *feed) listen(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	l := &listener{order: order{at: f.at}, limit: f.in.backlog, more: make(chan struct{}, 1)}
-	go l.run(ctx, f.in, f.in.windowQuery(f.q, f.at.Commit.Add(-watchSlack), time.Time{}))
+	l := &listener{order: order{q: f.q, at: f.at}, limit: f.in.backlog, more: make(chan struct{}, 1)}
+	go l.run(ctx, f.in, f.in.windowQuery(f.use, f.at.Commit.Add(-watchSlack), time.Time{}))
 	for range l.more {
 		ready, at, err := l.take()
 		if !f.send(ready, at) {
@@ -148,7 +150,7 @@ func (f *feed) listen(ctx context.Context) error {
 func (f *feed) send(ready []held, at inbox.Position) bool {
 	for _, h := range ready {
 		f.at = h.at
-		if !f.yield(inbox.Event{Token: h.at.Token(), Message: h.message}, nil) {
+		if !f.yield(inbox.Event{Token: f.q.Token(h.at), Message: h.message}, nil) {
 			return false
 		}
 	}
@@ -163,14 +165,14 @@ var endOfTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 // receivedAt, so wide that each has at most windowItems messages where possible,
 // and returns when it reaches the present.
 func (f *feed) catchUp(ctx context.Context) error {
-	o := order{at: f.at}
+	o := order{q: f.q, at: f.at}
 	for since, width := f.at.Commit.Add(-watchSlack), time.Minute; ; {
 		until := since.Add(width)
 		if until.After(endOfTime) { // the position may be anybody's
 			until = endOfTime
 		}
-		query := f.in.listQuery(f.q, nil, windowItems)
-		query.Where = f.in.windowQuery(f.q, since, until).GetWhere()
+		query := f.in.windowQuery(f.use, since, until)
+		f.in.cut(query, windowItems)
 		// Stamps are whole milliseconds, so a window cannot be narrower.
 		narrowest := width <= time.Millisecond
 		if narrowest {
@@ -349,6 +351,7 @@ func (l *listener) listen(ctx context.Context, in *Inbox, query *pb.StructuredQu
 
 // order puts messages into the order of feeds.
 type order struct {
+	q     *inbox.Query
 	at    inbox.Position // messages up to here are yielded
 	held  map[string]held
 	bytes int // of held
@@ -361,13 +364,15 @@ type held struct {
 	bytes   int
 }
 
-// add buffers d's message, unless it was yielded or has expired.
+// add buffers d's message, unless it was yielded, has expired or is not selected.
 func (o *order) add(in *Inbox, d *pb.Document) {
 	h := held{at: position(d)}
 	if !precedes(o.at, h.at) || in.expired(d) {
 		return
 	}
-	h.message = message(d)
+	if h.message = message(d); !o.q.Matches(&h.message) {
+		return
+	}
 	h.message.Data = bytes.Clone(h.message.Data) // not the whole response's memory
 	h.bytes = h.message.Footprint()
 	if o.held == nil {

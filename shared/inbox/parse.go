@@ -1,0 +1,168 @@
+package inbox
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"example.com/pushinbox/shared/problem"
+)
+
+// Parameters are the names that ParseQuery knows, beside attribute.KEY.
+var Parameters = []string{
+	"source", "subscription", "messageId", "orderingKey", "since", "until", "text", "quarantined", "order", "pageSize", "pageToken",
+}
+
+const (
+	attributePrefix = "attribute."
+	// maxQueryAttributes is how many attributes a query compares at most.
+	maxQueryAttributes = 20
+	// maxAgo is the longest duration back from now: a hundred years.
+	maxAgo = 100 * 365 * 24 * time.Hour
+)
+
+// ParseQuery returns the query that the parameters of a URL describe; more are the
+// names of parameters that the caller reads itself. An empty value is as none,
+// except for an attribute. since and until are RFC 3339 times or durations back from
+// now, such as 90m or 7d. With a page token, such a duration means the time that it
+// meant for the token's page. Every error is a *problem.Error with the status 400
+// that names the parameter.
+func ParseQuery(values url.Values, now time.Time, more ...string) (Query, error) {
+	var q Query
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if slices.Contains(more, name) {
+			continue
+		}
+		key, isAttribute := strings.CutPrefix(name, attributePrefix)
+		known := slices.Contains(Parameters, name) || isAttribute && key != ""
+		value := values.Get(name)
+		switch all := values[name]; {
+		case !known:
+			return Query{}, badQuery("the parameter %s does not exist; the parameters are %s", quote(name),
+				strings.Join(slices.Concat(Parameters, []string{"attribute.KEY"}, more), ", "))
+		case len(all) > 1:
+			return Query{}, badQuery("the parameter %s is there %d times; send it once", quote(name), len(all))
+		case len(value) > maxStringSize || !utf8.ValidString(name) || !utf8.ValidString(value):
+			return Query{}, badQuery("the parameter %s is longer than %d bytes or not UTF-8", quote(name), maxStringSize)
+		case isAttribute:
+			if q.Attributes == nil {
+				q.Attributes = map[string]string{}
+			}
+			if q.Attributes[key] = value; len(q.Attributes) > maxQueryAttributes {
+				return Query{}, badQuery("there are more than %d parameters attribute.KEY", maxQueryAttributes)
+			}
+		case value == "":
+		default:
+			if err := q.set(name, value, now); err != nil {
+				return Query{}, err
+			}
+		}
+	}
+	return q, q.resolve()
+}
+
+// set sets what a parameter with one value describes.
+func (q *Query) set(name, value string, now time.Time) (err error) {
+	switch name {
+	case "source":
+		q.Source = value
+	case "subscription":
+		q.Subscription = value
+	case "messageId":
+		q.MessageID = value
+	case "orderingKey":
+		q.OrderingKey = value
+	case "text":
+		q.Text = value
+	case "pageToken":
+		q.PageToken = value
+	case "since":
+		q.Since, q.sinceAgo, err = parseTime(name, value, now)
+	case "until":
+		q.Until, q.untilAgo, err = parseTime(name, value, now)
+	case "quarantined":
+		if q.Quarantined = value == "true"; !q.Quarantined {
+			return badQuery("quarantined is not true; leave it out to list all messages")
+		}
+	case "order":
+		if q.Ascending = value == "asc"; !q.Ascending && value != "desc" {
+			return badQuery("order is %s; it is asc or desc", quote(value))
+		}
+	case "pageSize":
+		if q.PageSize, err = strconv.Atoi(value); err != nil || q.PageSize < 0 {
+			return badQuery("pageSize is not a valid number of messages, such as 50")
+		}
+	}
+	return err
+}
+
+// resolve gives since and until the times that they had for the page token's page.
+func (q *Query) resolve() error {
+	if _, err := q.Position(); err != nil {
+		return err
+	}
+	if q.PageToken != "" {
+		if t, _ := parseToken(q.PageToken); t.hasFilter {
+			q.Since, q.Until = t.since, t.until
+		}
+	}
+	if !q.Since.IsZero() && !q.Until.IsZero() && !q.Since.Before(q.Until) {
+		return badQuery("since (%s) is not before until (%s)", q.Since.Format(time.RFC3339Nano), q.Until.Format(time.RFC3339Nano))
+	}
+	return nil
+}
+
+// parseTime reads an RFC 3339 time, or a duration back from now, which it returns
+// too.
+func parseTime(name, value string, now time.Time) (at time.Time, ago time.Duration, err error) {
+	if at, err := time.Parse(time.RFC3339, value); err == nil {
+		if at = ceil(at.UTC()); at.IsZero() || at.Year() < 1 || at.Year() > 9999 {
+			return at, 0, badQuery("%s is not in the years 1 to 9999", name)
+		}
+		return at, 0, nil
+	}
+	ago, ok := parseAgo(value)
+	if !ok {
+		return at, 0, badQuery("%s is %s; it is a time such as 2026-11-26T02:10:00Z or a duration back from now such as 90m, 2h or 7d", name, quote(value))
+	}
+	return ceil(now.Add(-ago).UTC()), ago, nil
+}
+
+// parseAgo reads a positive duration, whose days come first.
+func parseAgo(s string) (ago time.Duration, ok bool) {
+	if days, rest, found := strings.Cut(s, "d"); found {
+		n, err := strconv.ParseUint(days, 10, 32)
+		if err != nil || n > uint64(maxAgo/(24*time.Hour)) {
+			return 0, false
+		}
+		if ago, s = time.Duration(n)*24*time.Hour, rest; s == "" {
+			return ago, ago > 0
+		}
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || strings.HasPrefix(s, "+") || d < 0 || d > maxAgo {
+		return 0, false
+	}
+	ago += d
+	return ago, ago > 0 && ago <= maxAgo
+}
+
+// badQuery returns an error that says what is wrong with a parameter.
+func badQuery(format string, args ...any) error {
+	return problem.New(http.StatusBadRequest, fmt.Sprintf(format, args...))
+}
+
+// quote returns the start of s as it may be shown.
+func quote(s string) string {
+	const most = 100
+	if len(s) > most {
+		return strconv.Quote(strings.ToValidUTF8(s[:most], "")) + "…"
+	}
+	return strconv.Quote(s)
+}
