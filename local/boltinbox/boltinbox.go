@@ -19,6 +19,7 @@
 package boltinbox
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -58,6 +59,10 @@ type Options struct {
 	// Log gets what is wrong with the file or the clock, and the progress of an
 	// upgrade; nil discards it.
 	Log *slog.Logger
+	// SearchAttributes are the names of the attributes that lists find messages by
+	// through an index. Open builds it again when they are others than before, which
+	// takes some seconds for a million messages.
+	SearchAttributes []string
 }
 
 // Inbox is an inbox in a file. Open returns one.
@@ -67,8 +72,10 @@ type Inbox struct {
 	path  string
 	ttl   time.Duration
 	clock clock
-	log   *slog.Logger
-	puts  *groupcommit.Group[*pendingPut]
+	// attributes are those of the search index, sorted.
+	attributes []string
+	log        *slog.Logger
+	puts       *groupcommit.Group[*pendingPut]
 
 	// changed is closed and replaced after every commit.
 	changedMu sync.Mutex
@@ -127,12 +134,13 @@ func newInbox(path string, o *Options) (*Inbox, error) {
 		return nil, fmt.Errorf("boltinbox: TTL %v is negative", o.TTL)
 	}
 	in := &Inbox{
-		path:    path,
-		ttl:     o.TTL,
-		clock:   clock{now: o.Now},
-		log:     o.Log,
-		changed: make(chan struct{}),
-		closing: make(chan struct{}),
+		path:       path,
+		ttl:        o.TTL,
+		clock:      clock{now: o.Now},
+		log:        o.Log,
+		attributes: inbox.IndexedAttributes(o.SearchAttributes),
+		changed:    make(chan struct{}),
+		closing:    make(chan struct{}),
 	}
 	if in.clock.now == nil {
 		in.clock.now = time.Now
@@ -210,15 +218,18 @@ func (in *Inbox) start(found *content) error {
 		in.log.Error(fmt.Sprintf("%s: %d parts of large messages are damaged; these messages are listed and cannot be read whole", in.path, found.badChunks))
 	}
 	in.clock.start(found.seen)
-	if found.want == found.have {
-		return nil
+	isDamaged := found.want != found.have
+	if isDamaged {
+		missing, err := in.reindex()
+		if err != nil {
+			return err
+		}
+		in.log.Error(fmt.Sprintf("%s: the index was damaged and was built again from the %d records that can be read", in.path, found.records-len(found.damaged)))
+		for _, id := range missing {
+			in.log.Error(fmt.Sprintf("%s: message %x is missing", in.path, id))
+		}
 	}
-	missing, err := in.reindex()
-	in.log.Error(fmt.Sprintf("%s: the index was damaged and was built again from the %d records that can be read", in.path, found.records-len(found.damaged)))
-	for _, id := range missing {
-		in.log.Error(fmt.Sprintf("%s: message %x is missing", in.path, id))
-	}
-	return err
+	return in.openSearch(found, isDamaged)
 }
 
 // maxNamed is how many damaged records are named when the file is opened.
@@ -245,6 +256,12 @@ type content struct {
 	// want is the digest of the keys that the records want, have that of those
 	// that are there.
 	want, have uint64
+	// hasSearch says that there is a search index. searchState is what the file says
+	// of it, searchWant the digest of the keys that it should have, and searchHave
+	// that of those that are there.
+	hasSearch              bool
+	searchState            []byte
+	searchWant, searchHave uint64
 }
 
 // check reads the file, and refuses one that is not an inbox or whose pages are
@@ -256,7 +273,7 @@ func (in *Inbox) check() (*content, error) {
 		return nil, err
 	case found.isNew && len(damage) == 0:
 		return found, nil
-	case found.version != "" && found.version != version && found.version != "1":
+	case found.version != "" && found.version != version && found.version != "2" && found.version != "1":
 		return nil, fmt.Errorf("has format %q and this pushinbox reads up to %s; use the pushinbox that wrote it, or another directory with --data", found.version, version)
 	}
 	// One of two heads may be damaged: the other one has all but the last commit.
@@ -282,8 +299,12 @@ func (in *Inbox) read() (*content, []error, error) {
 	buckets := 0
 	isNew, damage, err := datadir.CheckBolt(in.path, datadir.Visitor{
 		Bucket: func(path []string, sequence uint64) {
-			if buckets++; path[0] == string(bucketMessages) {
+			buckets++
+			switch path[0] {
+			case string(bucketMessages):
 				found.last = sequence
+			case string(bucketSearch):
+				found.hasSearch, found.searchWant = true, sequence
 			}
 		},
 		Entry: found.add,
@@ -293,8 +314,12 @@ func (in *Inbox) read() (*content, []error, error) {
 	}
 	// bbolt creates a file, and the buckets come with the first commit.
 	found.isNew = isNew || buckets == 0 && len(damage) == 0
-	if !found.isNew && len(damage) == 0 && found.version != "" && buckets != 5 {
-		damage = append(damage, fmt.Errorf("it has %d of 5 buckets", buckets))
+	want := 6
+	if !found.hasSearch && (found.version == "1" || found.version == "2") {
+		want--
+	}
+	if !found.isNew && len(damage) == 0 && found.version != "" && buckets != want {
+		damage = append(damage, fmt.Errorf("it has %d of %d buckets", buckets, want))
 	}
 	return found, damage, nil
 }
@@ -309,6 +334,8 @@ func (c *content) add(path []string, key, value []byte) {
 		c.have += hashKey(bucket, key, value)
 	case string(bucketIndex):
 		c.have += hashKey(bucket, key, nil)
+	case string(bucketSearch):
+		c.searchHave += hashKey(bucket, key, nil)
 	case string(bucketChunks):
 		key, ok := unsealChunk(key, value)
 		if c.have += hashKey(bucket, key, nil); !ok {
@@ -321,9 +348,13 @@ func (c *content) add(path []string, key, value []byte) {
 			c.damaged = append(c.damaged, parseOrder(key))
 		}
 	case string(bucketFormat):
-		if string(key) == string(keyVersion) {
+		b, ok := unseal(key, value)
+		switch {
+		case string(key) == string(keyVersion):
 			c.version = string(value)
-		} else if b, ok := unseal(key, value); ok && len(b) == 8 {
+		case string(key) == string(keySearch):
+			c.searchState = bytes.Clone(b)
+		case ok && len(b) == 8:
 			c.seen = parseOrder(b).time()
 		}
 	}
@@ -332,16 +363,24 @@ func (c *content) add(path []string, key, value []byte) {
 // initFile turns a new file into an inbox.
 func (in *Inbox) initFile() error {
 	in.clock.start(time.Time{})
-	if err := in.db.Update(createBuckets); err != nil {
+	if err := in.db.Update(in.createInbox); err != nil {
 		return err
 	}
 	// A new file is durable once its directory is synced.
 	return datadir.SyncDir(in.path)
 }
 
-// createBuckets makes an empty file an inbox.
+// createInbox makes an empty file an inbox.
+func (in *Inbox) createInbox(tx *bbolt.Tx) error {
+	if err := createBuckets(tx); err != nil {
+		return err
+	}
+	return in.saveSearch(tx)
+}
+
+// createBuckets creates the buckets that are missing.
 func createBuckets(tx *bbolt.Tx) error {
-	for _, name := range [...][]byte{bucketFormat, bucketIDs, bucketMessages, bucketChunks, bucketIndex} {
+	for _, name := range [...][]byte{bucketFormat, bucketIDs, bucketMessages, bucketChunks, bucketIndex, bucketSearch} {
 		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 			return err
 		}
@@ -397,7 +436,7 @@ func (in *Inbox) view(ctx context.Context, fn func(tables) error) error {
 		return err
 	}
 	err := in.guard(func() error {
-		return in.db.View(func(tx *bbolt.Tx) error { return fn(tablesOf(tx)) })
+		return in.db.View(func(tx *bbolt.Tx) error { return fn(in.tables(tx)) })
 	})
 	return publicError(err)
 }
@@ -443,7 +482,7 @@ func (in *Inbox) commit(_ context.Context, ps []*pendingPut) []error {
 			return err
 		}
 		err := in.db.Update(func(tx *bbolt.Tx) error {
-			t, now, anyNew := tablesOf(tx), in.clock.now(), false
+			t, now, anyNew := in.tables(tx), in.clock.now(), false
 			for _, p := range ps {
 				var err error
 				if p.stored, err = t.put(p.message, now); err != nil {
@@ -564,7 +603,7 @@ func (in *Inbox) expiry() (limit time.Time) {
 	return limit
 }
 
-// List returns a page of messages, newest first.
+// List returns a page of messages.
 func (in *Inbox) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
 	from, err := q.Position()
 	if err != nil {
@@ -572,24 +611,16 @@ func (in *Inbox) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
 	}
 	var page *inbox.Page
 	err = in.view(ctx, func(t tables) error {
-		w, isExact := t.walk(&q)
+		limit := in.expiry()
+		w, isExact := t.list(&q, limit)
 		filling := q.Fill(isExact)
 		page = &filling.Page
 		page.WatchToken = q.Token(t.end())
-		limit := in.expiry()
 		first, next := w.before, w.previous
 		if q.Ascending {
-			first, next = w.from, w.next
+			first, next = w.first, w.next
 		}
 		for at, ok := first(from); ok && ctx.Err() == nil; at, ok = next() {
-			// What is in front of an expired order has expired too, since no message is
-			// received after its order says.
-			if at.time().Before(limit) {
-				if q.Ascending {
-					continue
-				}
-				break
-			}
 			m, err := t.message(at)
 			if err != nil {
 				in.name(at)
@@ -679,13 +710,12 @@ var errClosed = errors.New("boltinbox: the inbox is closed")
 func (in *Inbox) after(ctx context.Context, q *inbox.Query, from inbox.Position) (events []inbox.Event, next inbox.Position, err error) {
 	next = from
 	err = in.view(ctx, func(t tables) error {
-		w, _ := t.walk(q)
-		limit := in.expiry()
+		w, limit := t.walk(q), in.expiry()
 		if from.Commit.Before(limit) {
 			from = inbox.Position{Commit: limit}
 		}
 		read, size := 0, 0
-		for at, ok := w.after(from); ok && read < feedMessages && size < feedBytes; at, ok = w.next() {
+		for at, ok := w.after(from.Commit, from.ID); ok && read < feedMessages && size < feedBytes; at, ok = w.next() {
 			m, err := t.message(at)
 			switch {
 			case err != nil:

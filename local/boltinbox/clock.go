@@ -132,7 +132,7 @@ func (in *Inbox) sweepStep(now time.Time) (more bool, err error) {
 			return err
 		}
 		return in.db.Update(func(tx *bbolt.Tx) error {
-			t, keys := tablesOf(tx), 0
+			t, keys := in.tables(tx), 0
 			for _, at := range expired {
 				n, err := t.delete(at)
 				if err != nil {

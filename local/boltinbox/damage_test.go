@@ -189,7 +189,7 @@ func TestOtherDatabase(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			return b.Put(keyVersion, []byte("3"))
+			return b.Put(keyVersion, []byte("4"))
 		},
 	} {
 		path := filepath.Join(t.TempDir(), "other.db")

@@ -153,7 +153,7 @@ func (r *rewriting) write(path string) (err error) {
 	r.db = db
 	// Nobody relies on the new file before all of it is synced.
 	r.db.NoSync = true
-	if err := r.db.Update(createBuckets); err != nil {
+	if err := r.db.Update(r.in.createInbox); err != nil {
 		return err
 	}
 	info, err := r.from.Stat()
@@ -199,7 +199,7 @@ func (r *rewriting) write(path string) (err error) {
 func (r *rewriting) begin() {
 	if r.tx == nil && r.err == nil {
 		if r.tx, r.err = r.db.Begin(true); r.err == nil {
-			r.t = tablesOf(r.tx)
+			r.t = r.in.tables(r.tx)
 		}
 	}
 }
@@ -246,7 +246,7 @@ func (r *rewriting) record(key, value []byte) {
 	if r.t.messages.Get(key) != nil || r.t.ids.Get(id) != nil {
 		return
 	}
-	r.err = r.t.putRecord(at, id, value, m, m.Size)
+	r.err = r.t.putRecord(at, id, value, m, m.Size, at.isLate(m))
 	r.stored++
 	r.wrote(len(value))
 }

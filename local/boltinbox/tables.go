@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"example.com/pushinbox/shared/inbox"
@@ -40,23 +39,36 @@ var (
 	bucketChunks = []byte("chunks")
 	// bucketIndex: filter and order -> nothing.
 	bucketIndex = []byte("index")
-	// bucketFormat: the version of the file's format, and when the inbox was last in
-	// use, in microseconds.
+	// bucketSearch: what people look messages up by and order -> nothing.
+	bucketSearch = []byte("search")
+	// bucketFormat: the version of the file's format, when the inbox was last in use,
+	// in microseconds, and of which attributes the search index is.
 	bucketFormat = []byte("pushinbox")
 	keyVersion   = []byte("version")
 	keySeen      = []byte("seen")
+	keySearch    = []byte("search")
 )
 
 const (
-	// version is the format of the file. In version 1 nothing had a checksum.
-	version   = "2"
+	// version is the format of the file. In version 1 nothing had a checksum, and
+	// before version 3 there was no search index.
+	version   = "3"
 	idSize    = 20
 	chunkSize = 64 << 10
 )
 
 // tables are the buckets within one transaction.
 type tables struct {
-	ids, messages, chunks, index, format *bbolt.Bucket
+	ids, messages, chunks, index, search, format *bbolt.Bucket
+
+	attributes []string // of the search index
+}
+
+// tables returns the buckets to write to.
+func (in *Inbox) tables(tx *bbolt.Tx) tables {
+	t := tablesOf(tx)
+	t.attributes = in.attributes
+	return t
 }
 
 func tablesOf(tx *bbolt.Tx) tables {
@@ -65,6 +77,7 @@ func tablesOf(tx *bbolt.Tx) tables {
 		messages: tx.Bucket(bucketMessages),
 		chunks:   tx.Bucket(bucketChunks),
 		index:    tx.Bucket(bucketIndex),
+		search:   tx.Bucket(bucketSearch),
 		format:   tx.Bucket(bucketFormat),
 	}
 	// Keys only rise in these two, so their pages can be filled.
@@ -207,7 +220,7 @@ func (t tables) put(m *inbox.Message, now time.Time) (stored bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := t.putRecord(at, id, r, m, len(m.Data)); err != nil {
+	if err := t.putRecord(at, id, r, m, len(m.Data), !receivedAt.IsZero()); err != nil {
 		return false, err
 	}
 	rest := m.Data[min(len(m.Data), inbox.PreviewSize):]
@@ -223,8 +236,11 @@ func (t tables) put(m *inbox.Message, now time.Time) (stored bool, err error) {
 }
 
 // putRecord stores the record of m, whose data has size bytes, and the keys that
-// lead to it.
-func (t tables) putRecord(at order, id, record []byte, m *inbox.Message, size int) error {
+// lead to it. isLate says that m was received before its order.
+func (t tables) putRecord(at order, id, record []byte, m *inbox.Message, size int, isLate bool) error {
+	if err := t.addSearch(t.searchKeys(m, at, isLate)); err != nil {
+		return err
+	}
 	index := indexKeys(m, at)
 	record = binary.BigEndian.AppendUint64(record, digest(id, at, index, size))
 	if err := errors.Join(t.messages.Put(at[:], seal(at[:], record)), t.ids.Put(id, at[:])); err != nil {
@@ -365,10 +381,11 @@ func (t tables) delete(at order) (keys int, err error) {
 				return 0, err
 			}
 		}
-		if err := t.ids.Delete(rawID(m)); err != nil {
+		search := t.searchKeys(m, at, at.isLate(m))
+		if err := errors.Join(t.deleteSearch(search), t.ids.Delete(rawID(m))); err != nil {
 			return 0, err
 		}
-		keys = len(index) + 1
+		keys = len(index) + len(search) + 1
 	}
 	var parts [][]byte
 	c := t.chunks.Cursor()
@@ -388,85 +405,6 @@ func (t tables) end() inbox.Position {
 	next := time.UnixMicro(int64(t.messages.Sequence()) + 1).UTC()
 	return inbox.Position{ReceivedAt: next, Commit: next}
 }
-
-// walk goes over the messages that a query selects. With a filter it goes
-// over the index, without one over the messages themselves.
-type walk struct {
-	t      tables
-	c      *bbolt.Cursor
-	prefix []byte
-}
-
-// walk also reports whether the query selects all that it goes over.
-func (t tables) walk(q *inbox.Query) (w walk, isExact bool) {
-	indexed := inbox.Query{Source: q.Source, Quarantined: q.Quarantined}
-	if strings.Contains(q.Subscription, "/") {
-		indexed.Subscription = q.Subscription
-	}
-	isExact = q.Subscription == indexed.Subscription && q.MessageID == "" && q.OrderingKey == "" && q.Text == "" &&
-		q.Since.IsZero() && q.Until.IsZero() && len(q.Attributes) == 0
-	if indexed.Source == "" && indexed.Subscription == "" && !indexed.Quarantined {
-		return walk{t, t.messages.Cursor(), nil}, isExact
-	}
-	return walk{t, t.index.Cursor(), filter(indexed)}, isExact
-}
-
-// at returns the order in the key k, and whether k is one of the walk's.
-func (w walk) at(k, _ []byte) (at order, ok bool) {
-	if len(k) != len(w.prefix)+len(at) || !bytes.HasPrefix(k, w.prefix) {
-		return at, false
-	}
-	return parseOrder(k[len(w.prefix):]), true
-}
-
-func (w walk) next() (order, bool)     { return w.at(w.c.Next()) }
-func (w walk) previous() (order, bool) { return w.at(w.c.Prev()) }
-
-// seek goes to the first key at or after a time.
-func (w walk) seek(at time.Time) (order, bool) {
-	key := append([]byte(nil), w.prefix...)
-	return w.at(w.c.Seek(binary.BigEndian.AppendUint64(key, uint64(at.UnixMicro()))))
-}
-
-// after goes to the first message that a feed yields after from.
-func (w walk) after(from inbox.Position) (order, bool) {
-	at, ok := w.seek(from.Commit)
-	if ok && at.time().Equal(from.Commit) && w.id(at) <= from.ID {
-		return w.next()
-	}
-	return at, ok
-}
-
-// from goes to the first message that an ascending list shows after a position, or
-// to the oldest.
-func (w walk) from(p *inbox.Position) (order, bool) {
-	if p == nil {
-		return w.seek(time.UnixMicro(0))
-	}
-	at, ok := w.seek(p.ReceivedAt)
-	if ok && at.time().Equal(p.ReceivedAt) && w.id(at) <= p.ID {
-		return w.next()
-	}
-	return at, ok
-}
-
-// before goes to the first message that a list shows after from, or to the
-// newest.
-func (w walk) before(from *inbox.Position) (order, bool) {
-	end := maxTime
-	if from != nil {
-		end = from.ReceivedAt
-	}
-	if at, ok := w.seek(end); ok && from != nil && at.time().Equal(end) && w.id(at) < from.ID {
-		return at, ok
-	}
-	// The cursor is on a key at or after the end, or past the last key: the
-	// message is the one before.
-	return w.previous()
-}
-
-// maxTime is after every message: no token and no clock exceeds it.
-var maxTime = time.Date(9999, 12, 31, 23, 59, 59, 999999000, time.UTC)
 
 // id returns the ID of the message at an order.
 func (w walk) id(at order) string {

@@ -99,7 +99,7 @@ func TestUpgrade(t *testing.T) {
 	before := readFile(t, path)
 	var log buffer
 	in := mustOpen(t, path, &Options{Log: log.log()})
-	for _, says := range []string{"upgrading 1000 messages from format 1 to 2", "the old file is kept as " + path + ".v1"} {
+	for _, says := range []string{"upgrading 1000 messages from format 1 to 3", "the old file is kept as " + path + ".v1"} {
 		if !strings.Contains(log.String(), says) {
 			t.Errorf("the log does not say %q:\n%s", says, log.String())
 		}

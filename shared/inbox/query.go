@@ -82,7 +82,7 @@ const filterSize = 8
 // filter returns what stands for the conditions of q in tokens: zero when there
 // are none.
 func (q *Query) filter() (sum [filterSize]byte) {
-	if q.isEverything() {
+	if q.IsEverything() {
 		return sum
 	}
 	var b []byte
@@ -117,8 +117,8 @@ func (q *Query) filter() (sum [filterSize]byte) {
 	return sum
 }
 
-// isEverything reports whether q has no conditions.
-func (q *Query) isEverything() bool {
+// IsEverything reports whether q has no conditions, so that it selects every message.
+func (q *Query) IsEverything() bool {
 	return q.Source == "" && q.Subscription == "" && q.MessageID == "" && q.OrderingKey == "" && q.Text == "" &&
 		!q.Quarantined && len(q.Attributes) == 0 && q.Since.IsZero() && q.Until.IsZero()
 }
@@ -146,6 +146,16 @@ func (q *Query) Matches(m *Message) bool {
 		}
 	}
 	return q.Text == "" || containsText(m, fold(q.Text))
+}
+
+// AttributeReplayOf is the attribute of a message that was published again: the ID
+// of the one that it was published from.
+const AttributeReplayOf = "replay-of"
+
+// IndexedAttributes returns the names of the attributes that inboxes have an index
+// of, sorted: the declared ones and AttributeReplayOf.
+func IndexedAttributes(declared []string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(declared), AttributeReplayOf))))
 }
 
 // ShortName returns the part of a subscription's full name after the last slash.
