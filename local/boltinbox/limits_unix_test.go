@@ -141,7 +141,7 @@ func TestUpgradeDiskFull(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), childPath+"="+path, childTask+"=little_room")
 	out, err := cmd.CombinedOutput()
-	if says := string(out); err == nil || !strings.Contains(says, path+" cannot be upgraded from format 1 to 2, and is as it was") || strings.Count(says, "\n") != 1 {
+	if says := string(out); err == nil || !strings.Contains(says, path+" cannot be upgraded from format 1 to 3, and is as it was") || strings.Count(says, "\n") != 1 {
 		t.Errorf("the child: %v, %s", err, says)
 	}
 	if found, err := filepath.Glob(path + "*"); err != nil || len(found) != 1 {

@@ -155,7 +155,10 @@ const AttributeReplayOf = "replay-of"
 // IndexedAttributes returns the names of the attributes that inboxes have an index
 // of, sorted: the declared ones and AttributeReplayOf.
 func IndexedAttributes(declared []string) []string {
-	return slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(declared), AttributeReplayOf))))
+	all := append(slices.Clone(declared), AttributeReplayOf)
+	all = slices.DeleteFunc(all, func(name string) bool { return name == "" })
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // ShortName returns the part of a subscription's full name after the last slash.

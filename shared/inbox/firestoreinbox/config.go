@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -29,6 +30,10 @@ type Config struct {
 	Shards int `env:"INBOX_SHARDS" envDefault:"16"`
 	// TTL is how long messages are stored.
 	TTL time.Duration `env:"INBOX_TTL" envDefault:"720h"`
+	// SearchAttributes are the names of the attributes that have an index, beside
+	// inbox.AttributeReplayOf. Lists find messages by others by reading up to
+	// inbox.MaxExamined messages. Only readers use it.
+	SearchAttributes []string `env:"INBOX_SEARCH_ATTRIBUTES"`
 	// EmulatorHost is host:port of Google's emulator, which then replaces
 	// Firestore.
 	EmulatorHost string `env:"FIRESTORE_EMULATOR_HOST"`
@@ -52,7 +57,34 @@ func (c Config) Validate() error {
 	if c.TTL <= 0 {
 		errs = append(errs, fmt.Errorf("INBOX_TTL is %v; it must be positive, such as 720h", c.TTL))
 	}
+	if err := validAttributes(c.SearchAttributes); err != nil {
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
+}
+
+// maxSearchAttributes is how many attributes may have an index: each is two of the
+// 200 composite indexes that a database may have.
+const maxSearchAttributes = 20
+
+// validAttributes returns an error when one of the names cannot have an index. A
+// single empty one is a variable that is not set.
+func validAttributes(names []string) error {
+	if len(names) == 1 && names[0] == "" {
+		return nil
+	}
+	if len(names) > maxSearchAttributes {
+		return fmt.Errorf("INBOX_SEARCH_ATTRIBUTES names %d attributes; name at most %d", len(names), maxSearchAttributes)
+	}
+	for i, name := range names {
+		switch {
+		case otherAttribute(name) || len(name) > 256 || !utf8.ValidString(name):
+			return fmt.Errorf("INBOX_SEARCH_ATTRIBUTES names %q, which cannot have an index: a name has 1 to 256 bytes and does not begin and end with __", name)
+		case slices.Contains(names[:i], name):
+			return fmt.Errorf("INBOX_SEARCH_ATTRIBUTES names %q twice", name)
+		}
+	}
+	return nil
 }
 
 var reserved = regexp.MustCompile(`^__.*__$`)

@@ -25,6 +25,11 @@
 // rising values must be exempt from indexes. firestore.indexes.json in this folder
 // declares all that, in the form that Firebase's tools read.
 //
+// Every other index has the shard in front of, or after, a field with few values, for
+// the same reason. A list uses one index, for the most selective of its conditions,
+// and reads and drops what the others leave out; where the index is not there yet, it
+// uses the one of all messages.
+//
 // Firestore's TTL policy on expireAt deletes expired messages, usually within a day.
 // Until then reads skip them, one document read each: a list that goes on to its
 // end reads what expired within that day.
@@ -77,6 +82,7 @@ type Inbox struct {
 	collection string
 	shards     int
 	ttl        time.Duration
+	attributes []string         // those that have an index
 	now        func() time.Time // the clock for expiry
 	header     metadata.MD
 	backlog    int           // bytes; see maxBacklog
@@ -105,6 +111,7 @@ func Open(ctx context.Context, c Config, options ...option.ClientOption) (*Inbox
 		collection: c.Collection,
 		shards:     c.Shards,
 		ttl:        c.TTL,
+		attributes: inbox.IndexedAttributes(c.SearchAttributes),
 		now:        time.Now,
 		backlog:    maxBacklog,
 		chunks:     make(chan struct{}, chunksInFlight),

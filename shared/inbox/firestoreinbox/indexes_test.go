@@ -49,23 +49,40 @@ func readDeclared(t *testing.T) declared {
 	return d
 }
 
-// queries returns every shape of query that this package can send, made by the
-// functions that make what is sent.
+// queries returns every query for messages that this package can send, made by the
+// functions that make what is sent, for each combination of conditions.
 func queries(in *Inbox) []*pb.StructuredQuery {
 	var all []*pb.StructuredQuery
-	filters := []inbox.Query{{}, {Source: "s"}, {Subscription: "p/s"}, {Source: "s", Subscription: "p/s"}, {Source: "\xff"}}
-	for _, q := range filters {
-		q.Quarantined = true
-		filters = append(filters, q)
+	conditions := []func(q *inbox.Query){
+		func(q *inbox.Query) { q.Source = "s" },
+		func(q *inbox.Query) { q.Source = "\xff" },
+		func(q *inbox.Query) { q.Subscription = "p/s" },
+		func(q *inbox.Query) { q.Subscription = "short" },
+		func(q *inbox.Query) { q.MessageID = "1" },
+		func(q *inbox.Query) { q.OrderingKey = "k" },
+		func(q *inbox.Query) { q.Since, q.Until = time.Now(), time.Now() },
+		func(q *inbox.Query) { q.Attributes = map[string]string{inbox.AttributeReplayOf: "1", "other": "v"} },
+		func(q *inbox.Query) { q.Attributes = map[string]string{"other": "v"} },
+		func(q *inbox.Query) { q.Text = "t" },
+		func(q *inbox.Query) { q.Quarantined = true },
+		func(q *inbox.Query) { q.Ascending = true },
 	}
-	for _, q := range filters {
-		use, _ := in.choose(&q)
-		all = append(all,
-			in.listQuery(&q, use, nil, 50),
-			in.listQuery(&q, use, &inbox.Position{ReceivedAt: time.Now()}, 50),
-			in.listQuery(&q, use, &inbox.Position{ReceivedAt: time.Now(), ID: inbox.ID("s", "s", "1")}, 50),
-			in.windowQuery(use, time.Now(), time.Time{}),
-			in.windowQuery(use, time.Now(), time.Now()))
+	for set := range 1 << len(conditions) {
+		var q inbox.Query
+		for i, add := range conditions {
+			if set>>i&1 == 1 {
+				add(&q)
+			}
+		}
+		for _, names := range [][]string{nil, {}, {"p/short"}, {"p/short", "q/short"}} {
+			use, _ := in.choose(&q, names)
+			all = append(all,
+				in.listQuery(&q, use, nil, 50),
+				in.listQuery(&q, use, &inbox.Position{ReceivedAt: time.Now(), ID: inbox.ID("s", "s", "1")}, 50),
+				in.listQuery(&q, nil, &inbox.Position{ReceivedAt: time.Now()}, 50),
+				in.windowQuery(use, time.Now(), time.Time{}),
+				in.windowQuery(nil, time.Now(), time.Now()))
+		}
 	}
 	return all
 }
@@ -80,7 +97,8 @@ func wants(t *testing.T, q *pb.StructuredQuery) string {
 		switch f.GetOp() {
 		case pb.StructuredQuery_FieldFilter_EQUAL, pb.StructuredQuery_FieldFilter_IN:
 			equal = append(equal, f.GetField().GetFieldPath())
-		case pb.StructuredQuery_FieldFilter_GREATER_THAN, pb.StructuredQuery_FieldFilter_LESS_THAN_OR_EQUAL:
+		case pb.StructuredQuery_FieldFilter_GREATER_THAN, pb.StructuredQuery_FieldFilter_GREATER_THAN_OR_EQUAL,
+			pb.StructuredQuery_FieldFilter_LESS_THAN, pb.StructuredQuery_FieldFilter_LESS_THAN_OR_EQUAL:
 			if f.GetField().GetFieldPath() != q.OrderBy[0].GetField().GetFieldPath() {
 				t.Errorf("a range on %s, which is not the first order", f.GetField().GetFieldPath())
 			}
@@ -95,35 +113,115 @@ func wants(t *testing.T, q *pb.StructuredQuery) string {
 	return q.From[0].GetCollectionId() + ": " + strings.Join(append(slices.Compact(equal), order...), ", ")
 }
 
+// TestIndexesAreDeclared has every query answered by exactly one declared index, and
+// every declared index answer a query.
 func TestIndexesAreDeclared(t *testing.T) {
+	t.Parallel()
 	in := open(t, "127.0.0.1:1", "p")
 	defer in.Close()
 	needed := map[string]bool{}
 	for _, q := range queries(in) {
 		needed[wants(t, q)] = true
 	}
-	have := map[string]bool{}
+	have := map[string]int{}
 	for _, index := range readDeclared(t).Indexes {
 		if index.QueryScope != "COLLECTION" {
-			t.Errorf("scope %q", index.QueryScope)
+			t.Errorf("index %+v has another scope than the queries", index)
 		}
 		last := index.Fields[len(index.Fields)-1]
 		var equal []string
 		for _, f := range index.Fields[:len(index.Fields)-1] {
+			// What follows the shard may grow. What is before it has few values.
+			few := []string{fieldShard, fieldSource, fieldSubscription, fieldIsQuarantined}
+			if !slices.Contains(equal, fieldShard) && !slices.Contains(few, f.FieldPath) {
+				t.Errorf("index %+v has the values of %s, which may only grow, at one end", index, f.FieldPath)
+			}
 			equal = append(equal, f.FieldPath)
 		}
 		slices.Sort(equal)
 		// The document's name follows in the direction of the last field.
-		have[index.CollectionGroup+": "+strings.Join(append(equal, last.FieldPath+" "+last.Order, "__name__ "+last.Order), ", ")] = true
+		have[index.CollectionGroup+": "+strings.Join(append(equal, last.FieldPath+" "+last.Order, "__name__ "+last.Order), ", ")]++
 	}
 	for index := range needed {
-		if !have[index] {
-			t.Errorf("a query needs the index %q, which is not declared", index)
+		if have[index] != 1 {
+			t.Errorf("a query needs the index %q, which is declared %d times", index, have[index])
 		}
 	}
 	for index := range have {
 		if !needed[index] {
 			t.Errorf("no query needs the index %q, which every write pays for", index)
+		}
+	}
+}
+
+// TestAttributeIndexes has the index of each attribute of INBOX_SEARCH_ATTRIBUTES,
+// which Terraform creates, in the form of the declared one of replay-of.
+func TestAttributeIndexes(t *testing.T) {
+	t.Parallel()
+	c := config("127.0.0.1:1", "p")
+	for name, path := range map[string]string{
+		"tenant": "attributes.tenant", "_x9": "attributes._x9", "9x": "attributes.`9x`", "ce-type": "attributes.`ce-type`",
+		"a.b": "attributes.`a.b`", "q`\\": "attributes.`q\\`\\\\`", "ключ": "attributes.`ключ`",
+	} {
+		c.SearchAttributes = []string{name}
+		in, err := Open(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, ascending := range []bool{false, true} {
+			ofReplay := inbox.Query{Attributes: map[string]string{inbox.AttributeReplayOf: "v"}, Ascending: ascending}
+			ofName := inbox.Query{Attributes: map[string]string{name: "v"}, Ascending: ascending}
+			use, isExact := in.choose(&ofName, nil)
+			declared, _ := in.choose(&ofReplay, nil)
+			got, want := wants(t, in.listQuery(&ofName, use, nil, 1)), wants(t, in.listQuery(&ofReplay, declared, nil, 1))
+			if want := strings.ReplaceAll(want, "attributes.`replay-of`", path); got != want || !isExact {
+				t.Errorf("a query for %q needs the index %q, want %q", name, got, want)
+			}
+		}
+		in.Close()
+	}
+}
+
+// TestChoice has the most selective condition answered by an index, and the others
+// left over.
+func TestChoice(t *testing.T) {
+	t.Parallel()
+	c := config("127.0.0.1:1", "p")
+	c.SearchAttributes = []string{"tenant"}
+	in, err := Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	long := strings.Repeat("x", maxIndexed+1)
+	for name, test := range map[string]struct {
+		q     inbox.Query
+		names []string
+		path  string
+		exact bool
+	}{
+		"nothing":            {inbox.Query{}, nil, "", true},
+		"time":               {inbox.Query{Since: time.Now(), Until: time.Now()}, nil, "", true},
+		"source":             {inbox.Query{Source: "s"}, nil, "source", true},
+		"full_name":          {inbox.Query{Source: "s", Subscription: "p/s"}, nil, "subscription", false},
+		"short_name_unknown": {inbox.Query{Source: "s", Subscription: "s"}, nil, "source", false},
+		"short_name":         {inbox.Query{Subscription: "s"}, []string{"p/s"}, "subscription", true},
+		"short_name_of_two":  {inbox.Query{Subscription: "s"}, []string{"p/s", "q/s"}, "", false},
+		"short_name_of_none": {inbox.Query{Subscription: "s"}, []string{}, "subscription", true},
+		"quarantined":        {inbox.Query{Quarantined: true, Subscription: "p/s"}, nil, "quarantined.is", false},
+		"attribute":          {inbox.Query{Quarantined: true, Attributes: map[string]string{"tenant": "1"}}, nil, "attributes.tenant", false},
+		"attribute_alone":    {inbox.Query{Attributes: map[string]string{"tenant": ""}}, nil, "attributes.tenant", true},
+		"two_attributes":     {inbox.Query{Attributes: map[string]string{"a": "1", "tenant": "1"}}, nil, "attributes.tenant", false},
+		"undeclared":         {inbox.Query{Attributes: map[string]string{"a": "1"}}, nil, "", false},
+		"long_value":         {inbox.Query{Attributes: map[string]string{"tenant": long}}, nil, "", false},
+		"ordering_key":       {inbox.Query{OrderingKey: "k", Attributes: map[string]string{"tenant": "1"}}, nil, "orderingKey", false},
+		"message_id":         {inbox.Query{OrderingKey: "k", MessageID: "1", Source: "s"}, nil, "messageId", false},
+		"long_message_id":    {inbox.Query{MessageID: long, Source: "s"}, nil, "source", false},
+		"text":               {inbox.Query{Text: "t"}, nil, "", false},
+	} {
+		use, isExact := in.choose(&test.q, test.names)
+		if path := use.GetFieldFilter().GetField().GetFieldPath(); path != test.path || isExact != test.exact {
+			t.Errorf("%s: the index of %q, exact %v; want %q, %v", name, path, isExact, test.path, test.exact)
 		}
 	}
 }

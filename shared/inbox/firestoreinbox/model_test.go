@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,6 +34,9 @@ type model struct {
 	pb.UnimplementedFirestoreServer
 	faults float64 // how likely a call or a snapshot goes wrong
 	within func()  // if not nil, is called once within a query
+	// lacks, if not nil, says that a query's index is missing.
+	lacks func(*pb.StructuredQuery) bool
+	sent  atomic.Int64 // documents that queries returned
 
 	mu      sync.Mutex
 	docs    map[string]*pb.Document
@@ -186,6 +190,10 @@ func project(d *pb.Document, fields []string) *pb.Document {
 // long query may.
 func (m *model) RunQuery(r *pb.RunQueryRequest, s pb.Firestore_RunQueryServer) error {
 	q := r.GetStructuredQuery()
+	if m.lacks != nil && m.lacks(q) {
+		return status.Error(codes.FailedPrecondition, "The query requires an index.")
+	}
+	newest := orderOf(q)
 	var fields []string
 	for _, f := range q.GetSelect().GetFields() {
 		fields = append(fields, f.FieldPath)
@@ -223,6 +231,7 @@ func (m *model) RunQuery(r *pb.RunQueryRequest, s pb.Firestore_RunQueryServer) e
 			if err := s.Send(&pb.RunQueryResponse{Document: d, ReadTime: at}); err != nil {
 				return err
 			}
+			m.sent.Add(1)
 		}
 		if m.within != nil {
 			m.within()
@@ -232,20 +241,36 @@ func (m *model) RunQuery(r *pb.RunQueryRequest, s pb.Firestore_RunQueryServer) e
 	return nil
 }
 
-// newest compares by receivedAt and name, descending.
-func newest(a, b *pb.Document) int {
-	return cmp.Or(timeOf(b.Fields[fieldReceivedAt]).Compare(timeOf(a.Fields[fieldReceivedAt])), cmp.Compare(b.Name, a.Name))
+// orderOf returns how a query orders documents: by a field and the name, both in the
+// direction of the field.
+func orderOf(q *pb.StructuredQuery) func(a, b *pb.Document) int {
+	by := q.OrderBy[0]
+	return func(a, b *pb.Document) int {
+		if by.Direction == pb.StructuredQuery_DESCENDING {
+			a, b = b, a
+		}
+		return cmp.Or(compareValues(a.Fields[by.Field.FieldPath], b.Fields[by.Field.FieldPath]), cmp.Compare(a.Name, b.Name))
+	}
+}
+
+func compareValues(a, b *pb.Value) int {
+	return cmp.Or(timeOf(a).Compare(timeOf(b)), cmp.Compare(a.GetStringValue(), b.GetStringValue()))
 }
 
 func matches(parent string, q *pb.StructuredQuery, d *pb.Document) bool {
 	if !strings.HasPrefix(d.Name, parent+"/"+q.From[0].CollectionId+"/") {
 		return false
 	}
-	for _, f := range q.Where.GetCompositeFilter().Filters {
+	filters := q.Where.GetCompositeFilter().GetFilters()
+	if filters == nil {
+		filters = []*pb.StructuredQuery_Filter{q.Where}
+	}
+	for _, f := range filters {
 		f := f.GetFieldFilter()
 		fields := d.Fields
 		name, member, isNested := strings.Cut(f.Field.FieldPath, ".")
 		if isNested {
+			member = strings.NewReplacer("\\\\", "\\", "\\`", "`", "`", "").Replace(member)
 			name, fields = member, fields[name].GetMapValue().GetFields()
 		}
 		v, ok := fields[name]
@@ -257,9 +282,13 @@ func matches(parent string, q *pb.StructuredQuery, d *pb.Document) bool {
 		case f.Op == pb.StructuredQuery_FieldFilter_EQUAL:
 			ok = proto.Equal(f.Value, v)
 		case f.Op == pb.StructuredQuery_FieldFilter_GREATER_THAN:
-			ok = timeOf(v).After(timeOf(f.Value))
+			ok = compareValues(v, f.Value) > 0
+		case f.Op == pb.StructuredQuery_FieldFilter_GREATER_THAN_OR_EQUAL:
+			ok = compareValues(v, f.Value) >= 0
+		case f.Op == pb.StructuredQuery_FieldFilter_LESS_THAN:
+			ok = compareValues(v, f.Value) < 0
 		case f.Op == pb.StructuredQuery_FieldFilter_LESS_THAN_OR_EQUAL:
-			ok = !timeOf(v).After(timeOf(f.Value))
+			ok = compareValues(v, f.Value) <= 0
 		default:
 			panic("the model does not know " + f.Op.String())
 		}
@@ -273,6 +302,9 @@ func matches(parent string, q *pb.StructuredQuery, d *pb.Document) bool {
 	c := timeOf(q.StartAt.Values[0]).Compare(timeOf(d.Fields[fieldReceivedAt]))
 	if c == 0 && len(q.StartAt.Values) > 1 {
 		c = cmp.Compare(q.StartAt.Values[1].GetReferenceValue(), d.Name)
+	}
+	if q.OrderBy[0].Direction == pb.StructuredQuery_ASCENDING {
+		c = -c
 	}
 	return c > 0 || c == 0 && q.StartAt.Before
 }

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"example.com/pushinbox/shared/inbox"
 	"github.com/googleapis/gax-go/v2"
@@ -166,15 +164,37 @@ func (in *Inbox) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
 	if err != nil {
 		return nil, err
 	}
-	use, isExact := in.choose(&q)
+	names, asOf, err := in.subscriptionsNamed(ctx, &q)
+	if err != nil {
+		return nil, err
+	}
+	if at.IsZero() {
+		at = asOf
+	}
+	use, isExact := in.choose(&q, names)
 	page := q.Fill(isExact)
+	at, err = in.fill(ctx, &q, page, use, from, at)
+	if use != nil && lacksIndex(err) {
+		page = q.Fill(false)
+		at, err = in.fill(ctx, &q, page, nil, from, at)
+	}
+	if err != nil {
+		return nil, queryError(err)
+	}
+	page.WatchToken = q.Token(after(at))
+	return &page.Page, nil
+}
+
+// fill fills a page with what stands after a position and was committed at a time or
+// before, which is that of the first result when it is zero. It returns that time.
+func (in *Inbox) fill(ctx context.Context, q *inbox.Query, page *inbox.Filling, use condition, from *inbox.Position, at time.Time) (time.Time, error) {
 	want, skipped := q.Limit()+1, 0
 	// Documents become messages one by one, and the query ends with the page: its
 	// memory is the page's. An attempt that fails halfway goes on where it was.
-	err = in.retry(ctx, func(ctx context.Context) error {
+	err := in.retry(ctx, func(ctx context.Context) error {
 		for {
-			found, full := 0, false
-			err := in.stream(ctx, in.listQuery(&q, use, from, want), func(d *pb.Document, readTime time.Time) error {
+			found, isFull := 0, false
+			err := in.stream(ctx, in.listQuery(q, use, from, want), func(d *pb.Document, readTime time.Time) error {
 				// The page shows the time of the first result. A message that
 				// arrived while the others were read belongs to the feed that starts
 				// here.
@@ -192,7 +212,7 @@ func (in *Inbox) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
 					found := message(d)
 					m = &found
 				}
-				if full = !page.Add(last, m); full {
+				if isFull = !page.Add(last, m); isFull {
 					return errEnough
 				}
 				if len(page.Events) == listed {
@@ -200,19 +220,15 @@ func (in *Inbox) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
 				}
 				return nil
 			})
-			if err != nil || full || found < want {
+			if err != nil || isFull || found < want {
 				return err
 			}
-			// Past what was skipped: as much again, so that what is read in vain is at
-			// most that.
+			// After many that were skipped it asks for as many again, so that what
+			// Firestore reads for nothing stays in proportion.
 			want = max(q.Limit()+1-len(page.Events), min(skipped, inbox.MaxPageSize))
 		}
 	})
-	if err != nil {
-		return nil, err
-	}
-	page.WatchToken = q.Token(after(at))
-	return &page.Page, nil
+	return at, err
 }
 
 // pageTime returns the time that a page shows, zero for the time of its query. In
@@ -277,8 +293,8 @@ func (in *Inbox) stream(ctx context.Context, query *pb.StructuredQuery, each fun
 
 // listQuery returns the query of a page that starts after a position, by the index
 // that choose chose.
-func (in *Inbox) listQuery(q *inbox.Query, use *pb.StructuredQuery_Filter, from *inbox.Position, limit int) *pb.StructuredQuery {
-	var filters []*pb.StructuredQuery_Filter
+func (in *Inbox) listQuery(q *inbox.Query, use condition, from *inbox.Position, limit int) *pb.StructuredQuery {
+	var filters []condition
 	if use != nil {
 		filters = append(filters, use)
 	}
@@ -313,8 +329,8 @@ func (in *Inbox) cut(query *pb.StructuredQuery, limit int) {
 
 // windowQuery returns the query of what was received after one time and, when
 // until is not zero, not after another, by the index that choose chose.
-func (in *Inbox) windowQuery(use *pb.StructuredQuery_Filter, since, until time.Time) *pb.StructuredQuery {
-	filters := []*pb.StructuredQuery_Filter{
+func (in *Inbox) windowQuery(use condition, since, until time.Time) *pb.StructuredQuery {
+	filters := []condition{
 		compare(fieldReceivedAt, pb.StructuredQuery_FieldFilter_GREATER_THAN, timeValue(since)),
 	}
 	if use != nil {
@@ -326,51 +342,14 @@ func (in *Inbox) windowQuery(use *pb.StructuredQuery_Filter, since, until time.T
 	return in.query(false, filters...)
 }
 
-// choose returns the condition of q that an index answers, the most selective one,
-// or nil when there is none, and whether it is the only one beside the time. All
-// others are left to Query.Matches.
-func (in *Inbox) choose(q *inbox.Query) (use *pb.StructuredQuery_Filter, isExact bool) {
-	others := len(q.Attributes)
-	consider := func(field, value string, v *pb.Value) {
-		switch {
-		case value == "":
-		case !utf8.ValidString(value):
-			// No message has such a value, and none has an empty source.
-			use = compare(fieldSource, pb.StructuredQuery_FieldFilter_EQUAL, stringValue(""))
-		case use == nil && field != "" && len(value) <= maxIndexed:
-			use = compare(field, pb.StructuredQuery_FieldFilter_EQUAL, v)
-		default:
-			others++
-		}
-	}
-	text := func(field, value string) { consider(field, value, stringValue(value)) }
-	if q.Quarantined {
-		consider(fieldIsQuarantined, "true", boolValue(true))
-	}
-	if strings.Contains(q.Subscription, "/") {
-		text(fieldSubscription, q.Subscription)
-	} else {
-		text("", q.Subscription)
-	}
-	text(fieldSource, q.Source)
-	text("", q.MessageID)
-	text("", q.OrderingKey)
-	text("", q.Text)
-	return use, others == 0
-}
-
-// maxIndexed is how many bytes of a value an index has, see Firestore's "Index
-// limits".
-const maxIndexed = 1500
-
 // query returns what every query for messages is made from: filters over all shards,
 // newest or oldest first. firestore.indexes.json declares its indexes.
-func (in *Inbox) query(ascending bool, filters ...*pb.StructuredQuery_Filter) *pb.StructuredQuery {
+func (in *Inbox) query(ascending bool, filters ...condition) *pb.StructuredQuery {
 	shards := make([]*pb.Value, in.shards)
 	for i := range shards {
 		shards[i] = intValue(i)
 	}
-	filters = append([]*pb.StructuredQuery_Filter{compare(fieldShard, pb.StructuredQuery_FieldFilter_IN, arrayValue(shards))}, filters...)
+	filters = append([]condition{compare(fieldShard, pb.StructuredQuery_FieldFilter_IN, arrayValue(shards))}, filters...)
 	direction := pb.StructuredQuery_DESCENDING
 	if ascending {
 		direction = pb.StructuredQuery_ASCENDING

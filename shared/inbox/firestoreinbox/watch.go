@@ -65,7 +65,7 @@ func (in *Inbox) Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event
 		defer cancel()
 		defer context.AfterFunc(in.closing, cancel)()
 		f := &feed{in: in, q: &q, yield: yield}
-		f.use, _ = in.choose(&q)
+		f.use, _ = in.choose(&q, nil)
 		if err := f.run(within); ended(ctx) == nil && !errors.Is(err, errStopped) {
 			if in.closing.Err() != nil {
 				err = errClosed
@@ -79,7 +79,7 @@ func (in *Inbox) Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event
 type feed struct {
 	in    *Inbox
 	q     *inbox.Query
-	use   *pb.StructuredQuery_Filter // see Inbox.choose
+	use   condition // see Inbox.choose
 	yield func(inbox.Event, error) bool
 	at    inbox.Position // everything up to here is yielded
 }
@@ -116,10 +116,13 @@ func (f *feed) run(ctx context.Context) error {
 		}
 		switch {
 		case err == nil || errors.Is(err, io.EOF):
+		case f.use != nil && lacksIndex(err):
+			f.use = nil
+			continue
 		case errors.Is(err, errStopped) || errors.Is(err, inbox.ErrUnavailable):
 			return err
 		case !transient(err) || time.Since(since) > giveUp:
-			return unavailable(err)
+			return queryError(unavailable(err))
 		}
 		if err := gax.Sleep(ctx, pause.Pause()); err != nil {
 			return err
