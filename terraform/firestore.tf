@@ -21,8 +21,19 @@ locals {
   declared          = jsondecode(file("${path.module}/../shared/inbox/firestoreinbox/firestore.indexes.json"))
   declared_calendar = jsondecode(file("${path.module}/../shared/calendar/firestorestate/firestore.indexes.json"))
 
+  # The declared indexes of the attribute replay-of are the form of the others.
+  attribute_paths = [
+    for name in setsubtract(var.search_attributes, ["replay-of"]) :
+    can(regex("^[A-Za-z_][A-Za-z_0-9]*$", name)) ? "attributes.${name}" : "attributes.`${name}`"
+  ]
+  attribute_indexes = [
+    for pair in setproduct(local.attribute_paths, local.declared.indexes) : merge(pair[1], {
+      fields = [for f in pair[1].fields : merge(f, { fieldPath = f.fieldPath == "attributes.`replay-of`" ? pair[0] : f.fieldPath })]
+    }) if contains(pair[1].fields[*].fieldPath, "attributes.`replay-of`")
+  ]
+
   indexes = {
-    for i in local.declared.indexes :
+    for i in concat(local.declared.indexes, local.attribute_indexes) :
     join(" ", concat([i.collectionGroup], [for f in i.fields : "${f.fieldPath}:${lower(try(f.order, f.arrayConfig))}"])) => i
   }
   field_overrides = {

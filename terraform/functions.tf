@@ -74,8 +74,9 @@ locals {
   } : {}
 
   console_environment = merge(local.inbox_environment, {
-    CONSOLE_PUBLISHERS = join(",", local.console_publishers)
-    PUBSUB_TOPIC       = local.function_topic
+    CONSOLE_PUBLISHERS      = join(",", local.console_publishers)
+    INBOX_SEARCH_ATTRIBUTES = join(",", var.search_attributes)
+    PUBSUB_TOPIC            = local.function_topic
   })
 
   # A topic of another project is known by its full name only.

@@ -398,6 +398,21 @@ variable "retry_backoff_seconds" {
   }
 }
 
+variable "search_attributes" {
+  description = "Names of attributes that messages are looked up by: each gets two indexes in Firestore, also of the messages that are there. Others are found by reading up to 5,000 messages at a time."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = length(var.search_attributes) <= 20 && length(distinct(var.search_attributes)) == length(var.search_attributes)
+    error_message = "search_attributes must be at most 20 names, each once: every one is two of the indexes that a database may have."
+  }
+  validation {
+    condition     = alltrue([for name in var.search_attributes : can(regex("^[^,`\\\"'[:cntrl:][:space:]]{1,256}$", name)) && !can(regex("^__.*__$", name))])
+    error_message = "search_attributes must be names of 1 to 256 characters without spaces, commas, quotes, backticks and backslashes that do not begin and end with __, such as \"tenant\"."
+  }
+}
+
 variable "sizes" {
   description = "What the instances of a function get, by the function's name, where it is not the default: 512Mi of memory, 1 CPU, 80 requests at a time, 0 to 20 instances. Many messages of several megabytes at a time need more memory."
   type = map(object({

@@ -67,6 +67,49 @@ func ParseQuery(values url.Values, now time.Time, more ...string) (Query, error)
 	return q, q.resolve()
 }
 
+// Values returns the parameters that ParseQuery reads as q, without PageBytes.
+func (q *Query) Values() url.Values {
+	v := url.Values{}
+	set := func(name, value string) {
+		if value != "" {
+			v.Set(name, value)
+		}
+	}
+	set("source", q.Source)
+	set("subscription", q.Subscription)
+	set("messageId", q.MessageID)
+	set("orderingKey", q.OrderingKey)
+	set("since", timeText(q.Since, q.sinceAgo))
+	set("until", timeText(q.Until, q.untilAgo))
+	set("text", q.Text)
+	set("pageToken", q.PageToken)
+	for key, value := range q.Attributes {
+		v.Set(attributePrefix+key, value)
+	}
+	if q.Quarantined {
+		v.Set("quarantined", "true")
+	}
+	if q.Ascending {
+		v.Set("order", "asc")
+	}
+	if q.PageSize > 0 {
+		v.Set("pageSize", strconv.Itoa(q.PageSize))
+	}
+	return v
+}
+
+// timeText returns a time, or the duration as which it was given, as parseTime reads
+// it.
+func timeText(t time.Time, ago time.Duration) string {
+	switch {
+	case ago != 0:
+		return ago.String()
+	case t.IsZero():
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339Nano)
+}
+
 // set sets what a parameter with one value describes.
 func (q *Query) set(name, value string, now time.Time) (err error) {
 	switch name {

@@ -47,19 +47,23 @@ run "defaults" {
     error_message = "A TTL policy is on another field than expireAt."
   }
   assert {
-    condition     = length(google_firestore_index.inbox) == 8
-    error_message = "There is not one index for each way to filter the list."
+    condition     = length(google_firestore_index.inbox) == 14
+    error_message = "There is not one index for each way to filter the list, in either order."
   }
   assert {
-    condition = toset([for i in google_firestore_index.inbox : join(",", sort([for f in i.fields : f.field_path]))]) == toset([
-      "receivedAt,shard", "receivedAt,shard,source", "receivedAt,shard,subscription", "receivedAt,shard,source,subscription",
-      "quarantined.is,receivedAt,shard", "quarantined.is,receivedAt,shard,source", "quarantined.is,receivedAt,shard,subscription", "quarantined.is,receivedAt,shard,source,subscription",
+    condition = toset([for i in google_firestore_index.inbox : join(",", i.fields[*].field_path)]) == toset([
+      "shard,receivedAt", "source,shard,receivedAt", "subscription,shard,receivedAt", "quarantined.is,shard,receivedAt",
+      "shard,messageId,receivedAt", "shard,orderingKey,receivedAt", "shard,attributes.`replay-of`,receivedAt",
     ])
     error_message = "A way to filter the list has no index."
   }
   assert {
-    condition     = alltrue([for i in google_firestore_index.inbox : [for f in i.fields : f.order if f.field_path == "receivedAt"] == ["DESCENDING"]])
-    error_message = "Lists are newest first, the indexes are not."
+    condition     = alltrue([for order in ["ASCENDING", "DESCENDING"] : length([for i in google_firestore_index.inbox : i if i.fields[length(i.fields) - 1].order == order]) == 7])
+    error_message = "Lists are newest or oldest first, the indexes are not."
+  }
+  assert {
+    condition     = !contains(keys(output.functions["console"].environment), "INBOX_SEARCH_ATTRIBUTES")
+    error_message = "The console looks up attributes that have no index."
   }
   assert {
     condition     = alltrue([for name in ["receive", "console"] : output.functions[name].environment.FIRESTORE_DATABASE == "(default)" && output.functions[name].environment.INBOX_COLLECTION == "messages"])
@@ -89,5 +93,28 @@ run "existing_database_and_other_names" {
   assert {
     condition     = output.functions["receive"].environment.FIRESTORE_DATABASE == "shared-data" && output.functions["receive"].environment.INBOX_COLLECTION == "pushes"
     error_message = "receive writes to another database or collection."
+  }
+}
+
+run "search_attributes" {
+  variables {
+    search_attributes = ["tenant", "ce-type", "replay-of"]
+  }
+
+  assert {
+    condition     = length(google_firestore_index.inbox) == 18
+    error_message = "There are not two indexes for each attribute."
+  }
+  assert {
+    condition = toset([for i in google_firestore_index.inbox : join(" ", [for f in i.fields : "${f.field_path}:${f.order}"]) if startswith(i.fields[1].field_path, "attributes.")]) == toset([
+      "shard:ASCENDING attributes.tenant:ASCENDING receivedAt:DESCENDING", "shard:ASCENDING attributes.tenant:ASCENDING receivedAt:ASCENDING",
+      "shard:ASCENDING attributes.`ce-type`:ASCENDING receivedAt:DESCENDING", "shard:ASCENDING attributes.`ce-type`:ASCENDING receivedAt:ASCENDING",
+      "shard:ASCENDING attributes.`replay-of`:ASCENDING receivedAt:DESCENDING", "shard:ASCENDING attributes.`replay-of`:ASCENDING receivedAt:ASCENDING",
+    ])
+    error_message = "The indexes of attributes do not have the form that queries need."
+  }
+  assert {
+    condition     = output.functions["console"].environment.INBOX_SEARCH_ATTRIBUTES == "tenant,ce-type,replay-of" && !contains(keys(output.functions["receive"].environment), "INBOX_SEARCH_ATTRIBUTES")
+    error_message = "The console does not know which attributes have an index, or receive does."
   }
 }

@@ -11,7 +11,6 @@ variables {
 
 run "project_number" {
   command = plan
-
   variables {
     project_id = "123456789012"
   }
@@ -21,7 +20,6 @@ run "project_number" {
 
 run "ack_deadline_short" {
   command = plan
-
   variables {
     ack_deadline_seconds = 9
   }
@@ -31,7 +29,6 @@ run "ack_deadline_short" {
 
 run "ack_deadline_long" {
   command = plan
-
   variables {
     ack_deadline_seconds = 601
   }
@@ -41,7 +38,6 @@ run "ack_deadline_long" {
 
 run "calendar_operator_with_prefix" {
   command = plan
-
   variables {
     calendar = { operators = ["user:you@example.com,b"] }
   }
@@ -51,7 +47,6 @@ run "calendar_operator_with_prefix" {
 
 run "calendar_subject_without_domain" {
   command = plan
-
   variables {
     calendar = { subject = "rooms" }
   }
@@ -61,7 +56,6 @@ run "calendar_subject_without_domain" {
 
 run "calendar_site_verification_is_content" {
   command = plan
-
   variables {
     calendar = { site_verification = "google-site-verification: google0123.html" }
   }
@@ -71,7 +65,6 @@ run "calendar_site_verification_is_content" {
 
 run "reader_with_prefix" {
   command = plan
-
   variables {
     console_readers = ["user:you @example.com"]
   }
@@ -81,7 +74,6 @@ run "reader_with_prefix" {
 
 run "reader_without_domain" {
   command = plan
-
   variables {
     console_readers = ["you"]
   }
@@ -91,7 +83,6 @@ run "reader_without_domain" {
 
 run "nobody_reads" {
   command = plan
-
   variables {
     testers         = []
     publish_callers = ["a@example.com"]
@@ -102,7 +93,6 @@ run "nobody_reads" {
 
 run "deployer_without_kind" {
   command = plan
-
   variables {
     deployers = ["you@example.com"]
   }
@@ -112,7 +102,6 @@ run "deployer_without_kind" {
 
 run "filter_too_long" {
   command = plan
-
   variables {
     filter = join("", [for i in range(257) : "x"])
   }
@@ -122,7 +111,6 @@ run "filter_too_long" {
 
 run "database_name" {
   command = plan
-
   variables {
     firestore_database = "Inbox"
   }
@@ -132,7 +120,6 @@ run "database_name" {
 
 run "iap_audience" {
   command = plan
-
   variables {
     iap_audience = "projects/1/apps/x"
   }
@@ -142,7 +129,6 @@ run "iap_audience" {
 
 run "collection_with_slash" {
   command = plan
-
   variables {
     inbox_collection = "a/b"
   }
@@ -152,7 +138,6 @@ run "collection_with_slash" {
 
 run "shards_none" {
   command = plan
-
   variables {
     inbox_shards = 0
   }
@@ -162,7 +147,6 @@ run "shards_none" {
 
 run "shards_too_many" {
   command = plan
-
   variables {
     inbox_shards = 31
   }
@@ -172,7 +156,6 @@ run "shards_too_many" {
 
 run "shards_broken" {
   command = plan
-
   variables {
     inbox_shards = 1.5
   }
@@ -182,7 +165,6 @@ run "shards_broken" {
 
 run "ttl_without_unit" {
   command = plan
-
   variables {
     inbox_ttl = "30"
   }
@@ -192,7 +174,6 @@ run "ttl_without_unit" {
 
 run "ttl_in_days" {
   command = plan
-
   variables {
     inbox_ttl = "30d"
   }
@@ -202,7 +183,6 @@ run "ttl_in_days" {
 
 run "attempts_few" {
   command = plan
-
   variables {
     max_delivery_attempts = 4
   }
@@ -212,7 +192,6 @@ run "attempts_few" {
 
 run "attempts_many" {
   command = plan
-
   variables {
     max_delivery_attempts = 101
   }
@@ -222,7 +201,6 @@ run "attempts_many" {
 
 run "retention_short" {
   command = plan
-
   variables {
     message_retention = "599s"
   }
@@ -232,7 +210,6 @@ run "retention_short" {
 
 run "retention_long" {
   command = plan
-
   variables {
     message_retention = "2678401s"
   }
@@ -242,7 +219,6 @@ run "retention_long" {
 
 run "retention_without_unit" {
   command = plan
-
   variables {
     message_retention = "86400"
   }
@@ -252,7 +228,6 @@ run "retention_without_unit" {
 
 run "mns_without_owner" {
   command = plan
-
   variables {
     mns = { topic_owners = [] }
   }
@@ -262,7 +237,6 @@ run "mns_without_owner" {
 
 run "mns_owner_is_no_number" {
   command = plan
-
   variables {
     mns = { topic_owners = ["me@example.com"] }
   }
@@ -272,7 +246,6 @@ run "mns_owner_is_no_number" {
 
 run "mns_topic_with_slash" {
   command = plan
-
   variables {
     mns = { topic_owners = ["1"], topics = ["a/b"] }
   }
@@ -282,7 +255,6 @@ run "mns_topic_with_slash" {
 
 run "mns_topic_with_underscore" {
   command = plan
-
   variables {
     mns = { topic_owners = ["1"], topics = ["a_b"] }
   }
@@ -292,7 +264,6 @@ run "mns_topic_with_underscore" {
 
 run "mns_subscription_with_underscore" {
   command = plan
-
   variables {
     mns = { topic_owners = ["1"], subscriptions = ["a_b"] }
   }
@@ -302,7 +273,6 @@ run "mns_subscription_with_underscore" {
 
 run "mns_subscription_with_comma" {
   command = plan
-
   variables {
     mns = { topic_owners = ["1"], subscriptions = ["a,b"] }
   }
@@ -312,7 +282,6 @@ run "mns_subscription_with_comma" {
 
 run "mns_pin_of_sha1" {
   command = plan
-
   variables {
     mns = { topic_owners = ["1"], certificate_pins = ["0123456789abcdef0123456789abcdef01234567"] }
   }
@@ -322,7 +291,6 @@ run "mns_pin_of_sha1" {
 
 run "mns_body_in_hex" {
   command = plan
-
   variables {
     mns = { topic_owners = ["1"], body = "hex" }
   }
@@ -332,7 +300,6 @@ run "mns_body_in_hex" {
 
 run "mns_secret_short" {
   command = plan
-
   variables {
     mns_secret = "0123456789abcde"
   }
@@ -342,7 +309,6 @@ run "mns_secret_short" {
 
 run "mns_secret_needs_escape" {
   command = plan
-
   variables {
     mns_secret = "0123456789abcdef/"
   }
@@ -352,7 +318,6 @@ run "mns_secret_needs_escape" {
 
 run "channel_id_only" {
   command = plan
-
   variables {
     notification_channels = ["123"]
   }
@@ -362,7 +327,6 @@ run "channel_id_only" {
 
 run "caller_with_spaces" {
   command = plan
-
   variables {
     publish_callers = ["a@example.com, b@example.com"]
   }
@@ -372,7 +336,6 @@ run "caller_with_spaces" {
 
 run "nobody_publishes" {
   command = plan
-
   variables {
     testers         = []
     console_readers = ["a@example.com"]
@@ -383,7 +346,6 @@ run "nobody_publishes" {
 
 run "zone" {
   command = plan
-
   variables {
     region = "europe-west1-b"
   }
@@ -393,7 +355,6 @@ run "zone" {
 
 run "multi_region" {
   command = plan
-
   variables {
     region = "eu"
   }
@@ -403,7 +364,6 @@ run "multi_region" {
 
 run "backoff_upside_down" {
   command = plan
-
   variables {
     retry_backoff_seconds = { minimum = 60, maximum = 10 }
   }
@@ -413,7 +373,6 @@ run "backoff_upside_down" {
 
 run "backoff_too_long" {
   command = plan
-
   variables {
     retry_backoff_seconds = { minimum = 10, maximum = 601 }
   }
@@ -423,7 +382,6 @@ run "backoff_too_long" {
 
 run "size_of_nothing" {
   command = plan
-
   variables {
     sizes = { recieve = {} }
   }
@@ -433,7 +391,6 @@ run "size_of_nothing" {
 
 run "concurrency_without_cpu" {
   command = plan
-
   variables {
     sizes = { receive = { cpu = 0.5 } }
   }
@@ -443,7 +400,6 @@ run "concurrency_without_cpu" {
 
 run "memory_without_unit" {
   command = plan
-
   variables {
     sizes = { receive = { memory = "512" } }
   }
@@ -453,7 +409,6 @@ run "memory_without_unit" {
 
 run "more_than_the_most" {
   command = plan
-
   variables {
     sizes = { receive = { min_instances = 30 } }
   }
@@ -463,7 +418,6 @@ run "more_than_the_most" {
 
 run "subscription_reserved" {
   command = plan
-
   variables {
     subscription = "google-push"
   }
@@ -473,7 +427,6 @@ run "subscription_reserved" {
 
 run "subscription_full_name" {
   command = plan
-
   variables {
     subscription = "projects/p/subscriptions/s"
   }
@@ -483,7 +436,6 @@ run "subscription_full_name" {
 
 run "tester_without_kind" {
   command = plan
-
   variables {
     testers = ["you@example.com"]
   }
@@ -493,7 +445,6 @@ run "tester_without_kind" {
 
 run "topic_full_name" {
   command = plan
-
   variables {
     topic = "projects/p/topics/t"
   }
@@ -503,7 +454,6 @@ run "topic_full_name" {
 
 run "topic_reserved" {
   command = plan
-
   variables {
     topic = "google"
   }
@@ -513,7 +463,6 @@ run "topic_reserved" {
 
 run "token_short" {
   command = plan
-
   variables {
     verification_token = "0123456789abcdef"
   }
@@ -523,7 +472,6 @@ run "token_short" {
 
 run "token_needs_escape" {
   command = plan
-
   variables {
     verification_token = "0123456789abcdef0123456789abcde&"
   }
@@ -690,4 +638,22 @@ run "subscription_of_dead_letters" {
     subscription = "inbox-dead-letter"
   }
   expect_failures = [var.subscription]
+}
+
+run "search_attribute_with_a_comma" {
+  command = plan
+  variables {
+    search_attributes = ["a,b"]
+  }
+
+  expect_failures = [var.search_attributes]
+}
+
+run "search_attribute_twice" {
+  command = plan
+  variables {
+    search_attributes = ["a", "a"]
+  }
+
+  expect_failures = [var.search_attributes]
 }

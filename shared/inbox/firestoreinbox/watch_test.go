@@ -120,7 +120,7 @@ func TestCatchUpFromAnyTime(t *testing.T) {
 		{time.UnixMicro(253402300799999999), 0}, // the last that a token can hold
 	} {
 		n := 0
-		f := &feed{in: in, at: inbox.Position{Commit: test.at}, yield: func(inbox.Event, error) bool { n++; return true }}
+		f := &feed{in: in, q: &inbox.Query{}, at: inbox.Position{Commit: test.at}, yield: func(inbox.Event, error) bool { n++; return true }}
 		if err := f.catchUp(t.Context()); err != nil || n != test.want {
 			t.Errorf("from %v: %d messages, %v, want %d", test.at, n, err, test.want)
 		}
