@@ -201,7 +201,7 @@ func listSearch(t *testing.T, p Place) {
 	put(t, in, ms...)
 	all := listAll(t, in, inbox.Query{})
 	at := all[5].ReceivedAt
-	for _, q := range []inbox.Query{
+	for i, q := range []inbox.Query{
 		{},
 		{MessageID: "id-1"},
 		{MessageID: "id-1", Subscription: otherSubscription},
@@ -234,13 +234,11 @@ func listSearch(t *testing.T, p Place) {
 		{Quarantined: true, Text: "bad"},
 		{Quarantined: true, Subscription: "s", Source: inbox.SourceMNS},
 	} {
-		for _, q.Ascending = range []bool{false, true} {
-			for _, q.PageSize = range []int{3, 100} {
-				if testing.Short() && q.PageSize == 3 {
-					continue
-				}
-				searchOne(t, in, all, q)
-			}
+		q.PageSize, q.Ascending = 100, i%2 == 0
+		searchOne(t, in, all, q)
+		if i%3 == 0 {
+			q.PageSize, q.Ascending = 4, !q.Ascending
+			searchOne(t, in, all, q)
 		}
 	}
 	if n := len(list(t, in, inbox.Query{MessageID: "id-1"}).Events); n != 2 {
@@ -304,11 +302,10 @@ func watchSearch(t *testing.T, p Place) {
 		q.PageToken = start
 		got := take(t, in, q, len(want))
 		sameIDs(t, want, eventIDs(t, got))
-		for i, e := range got {
-			if q.PageToken = e.Token; i+1 < len(got) {
-				if next := take(t, in, q, 1); next[0].Message.ID != got[i+1].Message.ID {
-					t.Errorf("%s: the feed after %q yields %q", q.Values().Encode(), e.Message.MessageID, next[0].Message.MessageID)
-				}
+		if len(got) > 1 {
+			q.PageToken = got[0].Token
+			if next := take(t, in, q, 1); next[0].Message.ID != got[1].Message.ID {
+				t.Errorf("%s: the feed after %q yields %q", q.Values().Encode(), got[0].Message.MessageID, next[0].Message.MessageID)
 			}
 		}
 	}
