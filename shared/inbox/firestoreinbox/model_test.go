@@ -327,6 +327,10 @@ func (m *model) Listen(s pb.Firestore_ListenServer) error {
 	if err := change(&pb.TargetChange{TargetChangeType: pb.TargetChange_ADD, TargetIds: all}); err != nil {
 		return err
 	}
+	if m.lacks != nil && m.lacks(target.GetStructuredQuery()) {
+		return change(&pb.TargetChange{TargetChangeType: pb.TargetChange_REMOVE, TargetIds: all,
+			Cause: status.New(codes.FailedPrecondition, "The query requires an index.").Proto()})
+	}
 	sent := map[string]bool{}
 	for first := true; ; first = false {
 		if m.fault() {

@@ -1,0 +1,155 @@
+package firestoreinbox
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/problem"
+	"example.com/pushinbox/testkit/emulator"
+	"example.com/pushinbox/testkit/inboxtest"
+	"example.com/pushinbox/testkit/measure"
+	"golang.org/x/sync/errgroup"
+
+	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
+)
+
+// openSearch opens an inbox whose attributes for tests of searching have an index.
+func openSearch(t *testing.T, in *Inbox) *Inbox {
+	t.Helper()
+	in.attributes = inbox.IndexedAttributes(inboxtest.SearchAttributes)
+	return in
+}
+
+// putMany stores messages, many at a time.
+func putMany(t *testing.T, in *Inbox, ms []*inbox.Message) {
+	t.Helper()
+	group, ctx := errgroup.WithContext(t.Context())
+	group.SetLimit(200)
+	for _, m := range ms {
+		group.Go(func() error {
+			_, err := in.Put(ctx, m)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSearch asks Google's emulator for random filters over random messages, those of
+// an earlier revision among them.
+func TestSearch(t *testing.T) {
+	t.Parallel()
+	in := openSearch(t, open(t, emulator.Firestore(t), emulator.Project()))
+	defer in.Close()
+	for i := range 20 {
+		m := &inbox.Message{Source: "pubsub", Subscription: "projects/p/subscriptions/s", MessageID: fmt.Sprint("old-", i)}
+		id := inbox.ID(m.Source, m.Subscription, m.MessageID)
+		frozenWrite(t, in, "messages/"+id, frozenDocument(m.MessageID, 10, shard(id, 16), []byte("0123456789"), map[string]*pb.Value{
+			"attributes": mapValue(map[string]*pb.Value{"tenant": stringValue([]string{"1", "order"}[i%2]), "note": stringValue("Order")}),
+		}))
+	}
+	r := measure.Rand()
+	putMany(t, in, inboxtest.RandomMessages(r, measure.Size(300, 100_000)))
+	time.Sleep(in.late)
+	in.late = 0 // nothing is written any more: lists need not wait
+	inboxtest.Search(t, r, in, measure.Size(40, 2000))
+}
+
+// TestSearchModel does so in the model, whose calls fail.
+func TestSearchModel(t *testing.T) {
+	t.Parallel()
+	_, opts := newModel(t, 0.02)
+	in := openSearch(t, open(t, "", "p", opts...))
+	defer in.Close()
+	r := measure.Rand()
+	putMany(t, in, inboxtest.RandomMessages(r, 300))
+	inboxtest.Search(t, r, in, 150)
+}
+
+// TestReadsOfAPage counts the documents that a page takes: one more than it returns
+// and skips.
+func TestReadsOfAPage(t *testing.T) {
+	t.Parallel()
+	m, opts := newModel(t, 0)
+	in := openSearch(t, open(t, "", "p", opts...))
+	defer in.Close()
+	var ms []*inbox.Message
+	for i := range 300 {
+		ms = append(ms, &inbox.Message{
+			Source: "pubsub", Subscription: fmt.Sprint("projects/p/subscriptions/s", i%3), MessageID: fmt.Sprint(i / 2), OrderingKey: fmt.Sprint(i % 10),
+			Attributes: map[string]string{"tenant": fmt.Sprint(i % 5), "note": fmt.Sprint(i % 2)},
+		})
+	}
+	putMany(t, in, ms)
+	for name, test := range map[string]struct {
+		q     inbox.Query
+		extra int
+	}{
+		"everything":   {inbox.Query{}, 0},
+		"ascending":    {inbox.Query{Ascending: true}, 0},
+		"message_id":   {inbox.Query{MessageID: "7"}, 0},
+		"ordering_key": {inbox.Query{OrderingKey: "7"}, 0},
+		"attribute":    {inbox.Query{Attributes: map[string]string{"tenant": "3"}}, 0},
+		"full_name":    {inbox.Query{Subscription: "projects/p/subscriptions/s1"}, 0},
+		"short_name":   {inbox.Query{Subscription: "s1"}, 3}, // one for each subscription
+		"scan":         {inbox.Query{Attributes: map[string]string{"note": "1"}}, 0},
+		"scan_of_rest": {inbox.Query{Attributes: map[string]string{"tenant": "3", "note": "1"}, Ascending: true}, 0},
+		"nothing":      {inbox.Query{Text: "nowhere"}, 0},
+	} {
+		test.q.PageSize = 20
+		for pages := 0; ; pages++ {
+			m.sent.Store(0)
+			page, err := in.List(t.Context(), test.q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			read, returned := int(m.sent.Load())-test.extra, len(page.Events)
+			skipped := max(page.Examined-returned, 0)
+			// The model may have sent what List did not take any more: as many as were
+			// skipped, at most.
+			if read > returned+skipped+1+skipped {
+				t.Errorf("%s: %d documents were read for %d messages and %d skipped", name, read, returned, skipped)
+			}
+			if test.q.PageToken = page.NextPageToken; test.q.PageToken == "" {
+				break
+			}
+		}
+	}
+}
+
+// TestMissingIndex searches before the indexes are there: the list of all messages is
+// filtered, and where that has none, the error says what to do.
+func TestMissingIndex(t *testing.T) {
+	t.Parallel()
+	m, opts := newModel(t, 0)
+	in := openSearch(t, open(t, "", "p", opts...))
+	defer in.Close()
+	putMany(t, in, inboxtest.RandomMessages(measure.Rand(), 100))
+	filters := func(q *pb.StructuredQuery) int { return len(q.GetWhere().GetCompositeFilter().GetFilters()) }
+	m.lacks = func(q *pb.StructuredQuery) bool {
+		only := q.GetWhere().GetFieldFilter() != nil
+		for _, f := range q.GetWhere().GetCompositeFilter().GetFilters() {
+			only = only || !strings.Contains("shard receivedAt", f.GetFieldFilter().GetField().GetFieldPath())
+		}
+		return filters(q) == 0 || only
+	}
+	inboxtest.Search(t, measure.Rand(), in, 50)
+	q := inbox.Query{Source: inbox.SourcePubSub, PageToken: inbox.Position{ReceivedAt: time.Unix(0, 0), Commit: time.Unix(0, 0)}.Token()}
+	for e, err := range in.Watch(t.Context(), q) {
+		if err != nil || e.Message.Source != inbox.SourcePubSub {
+			t.Errorf("the feed yields %v, %v", e.Message.Source, err)
+		}
+		break
+	}
+	m.lacks = func(*pb.StructuredQuery) bool { return true }
+	for _, q := range []inbox.Query{{}, {MessageID: "1"}, {Ascending: true}} {
+		_, err := in.List(t.Context(), q)
+		if status, detail := problem.Of(err); status != 503 || !strings.Contains(detail, "terraform apply") {
+			t.Errorf("without any index: %d %q", status, detail)
+		}
+	}
+}
