@@ -19,7 +19,7 @@ import (
 )
 
 func init() {
-	for _, step := range []string{"write", "copied", "keep", "rename", "sync"} {
+	for _, step := range []string{"write", "copied", "keep", "rename", "sync", "index", "indexed"} {
 		beforeOpen["end_before_"+step] = func() {
 			beforeStep = func(at string) {
 				if at == step {
@@ -194,12 +194,7 @@ func TestUpgradeInterrupted(t *testing.T) {
 			path, want := version1(t)
 			before := readFile(t, path)
 			for range 2 {
-				cmd := exec.CommandContext(t.Context(), os.Args[0])
-				cmd.Env = append(os.Environ(), childPath+"="+path, childTask+"=end_before_"+step)
-				out, err := cmd.CombinedOutput()
-				if cmd.ProcessState.ExitCode() != 3 {
-					t.Fatalf("the child: %v\n%s", err, out)
-				}
+				endsBefore(t, path, step)
 				if step == "sync" { // the new file is in its place
 					break
 				}
@@ -220,6 +215,17 @@ func TestUpgradeInterrupted(t *testing.T) {
 				t.Error("the old file is not kept as it was")
 			}
 		})
+	}
+}
+
+// endsBefore opens an inbox in a process that ends before a step.
+func endsBefore(t *testing.T, path, step string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), childPath+"="+path, childTask+"=end_before_"+step)
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() != 3 {
+		t.Fatalf("the child: %v\n%s", err, out)
 	}
 }
 
