@@ -89,19 +89,23 @@ var sizes = []int{1_000, 100_000, 1_000_000}
 // filled are the paths of inboxes with so many messages, each filled once.
 var filled = map[int]string{}
 
-// fillTo returns the path of an inbox with n messages of 200 bytes.
+var benchOptions = &Options{SearchAttributes: []string{"tenant"}}
+
+// fillTo returns the path of an inbox with n messages of 200 bytes, 100 of each
+// tenant.
 func fillTo(b *testing.B, dir string, n int) string {
 	b.Helper()
 	if path, ok := filled[n]; ok {
 		return path
 	}
 	path := filepath.Join(dir, fmt.Sprint(n, ".db"))
-	in := mustOpen(b, path, nil)
+	in := mustOpen(b, path, benchOptions)
 	in.db.NoSync = true // nobody relies on these
 	for at := 0; at < n; {
 		ps := make([]*pendingPut, 0, 10_000)
 		for ; len(ps) < cap(ps) && at < n; at++ {
 			m := message(fmt.Sprint(at), 200)
+			m.OrderingKey, m.Attributes = fmt.Sprint(at%(n/100)), map[string]string{"tenant": fmt.Sprint(at % (n / 100))}
 			if at%3 == 0 {
 				m.Subscription = "projects/p/subscriptions/s3"
 			}
@@ -137,7 +141,7 @@ func BenchmarkFirstPage(b *testing.B) {
 			{"both", inbox.Query{Source: inbox.SourcePubSub, Subscription: "projects/p/subscriptions/s3"}},
 		} {
 			b.Run(fmt.Sprint(n, "/", q.name), func(b *testing.B) {
-				in := mustOpen(b, fillTo(b, dir, n), nil)
+				in := mustOpen(b, fillTo(b, dir, n), benchOptions)
 				defer in.Close()
 				for b.Loop() {
 					page, err := in.List(b.Context(), q.query)
@@ -158,7 +162,7 @@ func BenchmarkFirstPageRatio(b *testing.B) {
 	clear(filled)
 	ins := make([]*Inbox, len(sizes))
 	for i, n := range sizes {
-		ins[i] = mustOpen(b, fillTo(b, dir, n), nil)
+		ins[i] = mustOpen(b, fillTo(b, dir, n), benchOptions)
 		defer ins[i].Close()
 	}
 	took := make([][]time.Duration, len(sizes))
@@ -180,6 +184,49 @@ func BenchmarkFirstPageRatio(b *testing.B) {
 	b.ReportMetric(float64(slices.Max(medians))/float64(slices.Min(medians)), "ratio")
 }
 
+// BenchmarkSearch reads first pages of what an index finds, of the smallest and the
+// largest number of messages in turn. It reports the 95th percentile of each filter
+// and how many times as long the largest takes.
+func BenchmarkSearch(b *testing.B) {
+	dir := b.TempDir()
+	clear(filled)
+	ends := []int{sizes[0], sizes[len(sizes)-1]}
+	ins := make([]*Inbox, len(ends))
+	for i, n := range ends {
+		ins[i] = mustOpen(b, fillTo(b, dir, n), benchOptions)
+		defer ins[i].Close()
+	}
+	for name, q := range map[string]inbox.Query{
+		"message_id":   {MessageID: "700"},
+		"ordering_key": {OrderingKey: "7"},
+		"attribute":    {Attributes: map[string]string{"tenant": "7"}},
+		"full_name":    {Subscription: "projects/p/subscriptions/s3"},
+		"short_name":   {Subscription: "s3"},
+		"and_time":     {Subscription: "s3", Until: time.Now().Add(time.Hour)},
+		"ascending":    {Attributes: map[string]string{"tenant": "7"}, Ascending: true},
+	} {
+		b.Run(name, func(b *testing.B) {
+			took := make([][]time.Duration, len(ends))
+			for b.Loop() {
+				for i, in := range ins {
+					begin := time.Now()
+					if page, err := in.List(b.Context(), q); err != nil || len(page.Events) == 0 {
+						b.Fatal(err)
+					}
+					took[i] = append(took[i], time.Since(begin))
+				}
+			}
+			var p95 []float64
+			for i, n := range ends {
+				slices.Sort(took[i])
+				p95 = append(p95, float64(took[i][len(took[i])*95/100].Nanoseconds()))
+				b.ReportMetric(p95[i], fmt.Sprint("p95-ns-of-", n))
+			}
+			b.ReportMetric(p95[1]/p95[0], "ratio")
+		})
+	}
+}
+
 // BenchmarkOpen opens and closes an inbox that exists.
 func BenchmarkOpen(b *testing.B) {
 	dir := b.TempDir()
@@ -188,7 +235,7 @@ func BenchmarkOpen(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			path := fillTo(b, dir, n)
 			for b.Loop() {
-				if err := mustOpen(b, path, nil).Close(); err != nil {
+				if err := mustOpen(b, path, benchOptions).Close(); err != nil {
 					b.Fatal(err)
 				}
 			}

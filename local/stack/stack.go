@@ -54,6 +54,7 @@ type Settings struct {
 	Collection        string        `env:"INBOX_COLLECTION,notEmpty" envDefault:"messages"`
 	Shards            int           `env:"INBOX_SHARDS" envDefault:"16"`
 	TTL               time.Duration `env:"INBOX_TTL" envDefault:"720h"`
+	SearchAttributes  []string      `env:"INBOX_SEARCH_ATTRIBUTES"`
 	VerificationToken string        `env:"PUBSUB_VERIFICATION_TOKEN"`
 	MNSSecret         string        `env:"MNS_SECRET"`
 	MNSBody           mns.Encodings `env:"MNS_BODY" envDefault:"raw"`
@@ -332,11 +333,11 @@ func (s *Stack) openInbox(ctx context.Context) (err error) {
 		s.Inbox = "Firestore's emulator at " + o.FirestoreEmulator + ", collection " + o.Collection
 		s.store, err = firestoreinbox.Open(ctx, firestoreinbox.Config{
 			Project: o.Project, Database: o.Database, Collection: o.Collection, Shards: o.Shards, TTL: o.TTL,
-			EmulatorHost: o.FirestoreEmulator,
+			EmulatorHost: o.FirestoreEmulator, SearchAttributes: o.SearchAttributes,
 		})
 	} else {
 		s.Inbox = filepath.Join(o.Data, "inbox.db")
-		s.store, err = boltinbox.Open(s.Inbox, &boltinbox.Options{TTL: o.TTL, Log: s.log("inbox")})
+		s.store, err = boltinbox.Open(s.Inbox, &boltinbox.Options{TTL: o.TTL, Log: s.log("inbox"), SearchAttributes: o.SearchAttributes})
 	}
 	if err != nil {
 		return dataError(o.Data, err)
@@ -348,7 +349,7 @@ func (s *Stack) openInbox(ctx context.Context) (err error) {
 // repair moves what can be read of a damaged inbox to a new file.
 func (s *Stack) repair() error {
 	path := filepath.Join(s.options.Data, "inbox.db")
-	kept, n, err := boltinbox.Repair(path, &boltinbox.Options{Log: s.log("inbox")})
+	kept, n, err := boltinbox.Repair(path, &boltinbox.Options{Log: s.log("inbox"), SearchAttributes: s.options.SearchAttributes})
 	if err != nil {
 		return dataError(s.options.Data, err)
 	}
