@@ -8,6 +8,7 @@ import (
 
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/problem"
+	"example.com/pushinbox/shared/settings"
 	"example.com/pushinbox/testkit/emulator"
 	"example.com/pushinbox/testkit/inboxtest"
 	"example.com/pushinbox/testkit/measure"
@@ -150,6 +151,27 @@ func TestMissingIndex(t *testing.T) {
 		_, err := in.List(t.Context(), q)
 		if status, detail := problem.Of(err); status != 503 || !strings.Contains(detail, "terraform apply") {
 			t.Errorf("without any index: %d %q", status, detail)
+		}
+	}
+}
+
+func TestSearchAttributes(t *testing.T) {
+	t.Parallel()
+	var many []string
+	for i := range maxSearchAttributes + 1 {
+		many = append(many, fmt.Sprint("a", i))
+	}
+	for value, says := range map[string]string{
+		"": "", "tenant": "", "tenant,ce-type,a.b,ключ,replay-of": "",
+		"a,a": `names "a" twice`, "__a__": `names "__a__", which cannot have an index`, strings.Repeat("x", 257): "cannot have an index",
+		"a,,b": "INBOX_SEARCH_ATTRIBUTES", "a, b": "INBOX_SEARCH_ATTRIBUTES", strings.Join(many, ","): "names 21 attributes; name at most 20",
+	} {
+		c, err := settings.Parse[Config](map[string]string{"GOOGLE_CLOUD_PROJECT": "p", "INBOX_SEARCH_ATTRIBUTES": value})
+		if says == "" && err != nil || says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
+			t.Errorf("%.50q: %v, want %q", value, err, says)
+		}
+		if names := inbox.IndexedAttributes(c.SearchAttributes); value == "" && len(names) != 1 {
+			t.Errorf("without the variable %q have an index", names)
 		}
 	}
 }
