@@ -399,8 +399,12 @@ func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.E
 		if err != nil {
 			return err
 		}
-		q.PageToken = page.WatchToken
-	} else if _, err := inbox.ParseToken(q.PageToken); err != nil {
+		now, err := inbox.ParseToken(page.WatchToken)
+		if err != nil {
+			return err
+		}
+		q.PageToken = q.Token(now)
+	} else if _, err := q.Position(); err != nil {
 		return err
 	}
 
