@@ -26,6 +26,15 @@ func Create(dir string, chosen bool) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return err
 	}
+	return Check(dir, chosen)
+}
+
+// Check refuses an existing directory that Create refuses.
+func Check(dir string, chosen bool) error {
+	path, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
 	if path, err = followOwn(path); err != nil {
 		return fmt.Errorf("the data directory %s %w", dir, err)
 	}
@@ -72,6 +81,28 @@ func followOwn(path string) (string, error) {
 		}
 	}
 	return filepath.EvalSymlinks(path)
+}
+
+// ReadFile returns the content of a file of a data directory, of at most limit
+// bytes. It refuses what OpenFile does, and a file that others can write to.
+func ReadFile(path string, limit int64) ([]byte, error) {
+	file, err := OpenFile(path, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case hasModes && info.Mode().Perm()&0o022 != 0:
+		return nil, fmt.Errorf("%s can be written to by others; take that right away (chmod go-w)", path)
+	}
+	b, err := io.ReadAll(io.LimitReader(file, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("%s is over %d bytes", path, limit)
+	}
+	return b, err
 }
 
 // OpenFile opens a file of a data directory as os.OpenFile does, and creates a

@@ -132,6 +132,7 @@ type Stack struct {
 	Undelivered int
 
 	options  Options
+	started  time.Time
 	mux      *http.ServeMux
 	issuer   *pushfake.Issuer
 	verifier *verify.Verifier
@@ -155,7 +156,7 @@ type closer struct {
 
 // Start starts everything. ctx bounds the starting only; Close ends what runs.
 func Start(ctx context.Context, o Options) (_ *Stack, err error) {
-	s := &Stack{options: o, mux: http.NewServeMux(), failed: make(chan error, 4)}
+	s := &Stack{options: o, started: time.Now().UTC(), mux: http.NewServeMux(), failed: make(chan error, 4)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -206,7 +207,11 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	}
 	s.handle("GET /local/token", s.keyed(tokens(s.issuer, s.URL)))
 	s.handle("GET /local/certs", certs(s.issuer))
+	s.handle("GET "+runPath, s.which())
 	serve()
+	if err := s.announce(); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 

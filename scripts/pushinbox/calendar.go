@@ -24,11 +24,12 @@ const syncTimeout = 10 * time.Minute
 type operator struct {
 	url, tokenFile string
 	local          bool
-	port           int
+	port           int // 0: of the one that is found
+	at             target
 }
 
 func newCalendar() *cobra.Command {
-	o := operator{port: 8080}
+	var o operator
 	cmd := &cobra.Command{
 		Use:   "calendar",
 		Short: "Watch Google calendars, and see what is watched",
@@ -47,7 +48,8 @@ an account that is among its operators.`,
 	}
 	flags := cmd.PersistentFlags()
 	flags.BoolVar(&o.local, "local", false, "call the running pushinbox local")
-	portFlag(flags, &o.port, "the port of the running pushinbox local")
+	portFlag(flags, &o.port, "the port of the running pushinbox local, unless it is found")
+	o.at.dataFlag(flags)
 	flags.StringVar(&o.url, "url", "", "call the function deployed here")
 	tokenFlags(flags, &o.tokenFile, "a file with an operator's Google ID token, for --url; "+envIDToken+" by default")
 	cmd.AddCommand(
@@ -137,17 +139,21 @@ func (o *operator) client(ctx context.Context) (*client, error) {
 	if o.local == (o.url != "") {
 		return nil, usageError{errors.New("say which function to call: either --local or --url URL")}
 	}
-	address := o.url
-	if o.local {
-		address = fmt.Sprintf("http://127.0.0.1:%d/calendar", o.port)
+	at := target{o.url, o.at.data}
+	if o.local && o.port != 0 {
+		at.url = fmt.Sprintf("http://127.0.0.1:%d", o.port)
 	}
-	c, err := newClient("url", address)
-	switch {
-	case err != nil:
-	case o.local && o.tokenFile == "":
+	c, err := at.client(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if o.local {
+		c = c.below("/calendar")
+	}
+	if o.local && o.tokenFile == "" {
 		c.token, err = c.local().localToken(ctx, url.Values{"for": {"calendar"}})
-	default:
-		err = c.authorize(ctx, o.tokenFile, "calendar", "OPERATOR", address)
+	} else {
+		err = c.authorize(ctx, o.tokenFile, "calendar", "OPERATOR", c.base.String())
 	}
 	return c, err
 }

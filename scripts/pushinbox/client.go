@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/spf13/pflag"
 
 	"example.com/pushinbox/local/stack"
 )
@@ -28,9 +31,10 @@ const (
 	maxSecret = 64 << 10
 )
 
-// The variables that hold a token, and the name of the file with the key that
-// "pushinbox local --host" printed.
+// The variables that hold the address to call, a token, and the name of the file
+// with the key that "pushinbox local --host" printed.
 const (
+	envURL     = "PUSHINBOX_URL"
 	envIDToken = "PUSHINBOX_TOKEN"
 	envKeyFile = "PUSHINBOX_KEY_FILE"
 )
@@ -40,16 +44,75 @@ const (
 type client struct {
 	base    *url.URL
 	token   string // sent as a bearer token unless it is empty
+	keyFile string // has the key of the pushinbox local at base, or is empty
 	timeout time.Duration
 }
 
-// newClient returns a client for the address that a flag names.
+// newClient returns a client for the address that a flag or a variable names.
 func newClient(flag, address string) (*client, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, usageError{fmt.Errorf("--%s %q is not a URL such as %s", flag, address, defaultAddress)}
+		if flag != envURL {
+			flag = "--" + flag
+		}
+		return nil, usageError{fmt.Errorf("%s %q is not a URL such as %s", flag, address, defaultAddress)}
 	}
 	return &client{base: u, timeout: callTimeout}, nil
+}
+
+// target says which pushinbox local, or which deployed inbox, a command calls.
+type target struct{ url, data string }
+
+// urlFlag adds --url, or what it was called before.
+func (t *target) urlFlag(flags *pflag.FlagSet, name, usage string) {
+	checked(flags, name, "", "URL", usage, func(s string) error {
+		if t.url = s; s == "" {
+			return errors.New("it must be a URL such as " + defaultAddress)
+		}
+		return nil
+	})
+}
+
+// dataFlag adds --data.
+func (t *target) dataFlag(flags *pflag.FlagSet) {
+	checked(flags, "data", "", "DIRECTORY", "call the pushinbox local that has its --data here; by default "+envURL+", else the nearest "+stack.DefaultData+" from here upwards, else port 8080", func(s string) error {
+		if t.data = s; s == "" {
+			return errors.New("it must name the directory of a pushinbox local")
+		}
+		return nil
+	})
+}
+
+// client returns the client of what the flags name, of PUSHINBOX_URL, of the
+// pushinbox local that is found, or of the default address.
+func (t *target) client(ctx context.Context) (*client, error) {
+	switch given := os.Getenv(envURL); {
+	case t.url != "" && t.data != "":
+		return nil, usageError{errors.New("give one of --url, --port and --data: each says what to call")}
+	case t.url != "":
+		return newClient("url", t.url)
+	case t.data == "" && given != "":
+		return newClient(envURL, given)
+	}
+	run, err := stack.Find(ctx, t.data)
+	switch {
+	case err == nil:
+		c, err := newClient("url", run.URL)
+		if err == nil {
+			c.keyFile = run.KeyFile
+		}
+		return c, err
+	case t.data == "" && errors.Is(err, stack.ErrNotFound):
+		return newClient("url", defaultAddress)
+	}
+	return nil, err
+}
+
+// below returns the client of a path of what c calls.
+func (c *client) below(path string) *client {
+	part := *c
+	part.base = &url.URL{Scheme: c.base.Scheme, Host: c.base.Host, Path: strings.TrimSuffix(c.base.Path, "/") + path}
+	return &part
 }
 
 // isLocal reports whether c calls this machine.
@@ -57,7 +120,7 @@ func (c *client) isLocal() bool { return stack.IsLoopback(c.base.Host) }
 
 // local returns the client of the pushinbox local that c calls a part of.
 func (c *client) local() *client {
-	return &client{base: &url.URL{Scheme: c.base.Scheme, Host: c.base.Host}, timeout: callTimeout}
+	return &client{base: &url.URL{Scheme: c.base.Scheme, Host: c.base.Host}, keyFile: c.keyFile, timeout: callTimeout}
 }
 
 // answer is what was answered to a call.
@@ -135,7 +198,7 @@ func (c *client) localToken(ctx context.Context, claims url.Values) (string, err
 
 // useKey has calls to a pushinbox local carry its key, where there is one.
 func (c *client) useKey() (err error) {
-	if file := os.Getenv(envKeyFile); file != "" {
+	if file := cmp.Or(os.Getenv(envKeyFile), c.keyFile); file != "" {
 		c.token, err = readSecret(file)
 	}
 	return err
@@ -222,7 +285,7 @@ func (a *answer) detail() string {
 func notRunning(address string, err error) error {
 	op := (*net.OpError)(nil)
 	if u, bad := url.Parse(address); bad == nil && stack.IsLoopback(u.Host) && errors.As(err, &op) && op.Op == "dial" {
-		return fmt.Errorf("nothing answers at %s; start it with: go run ./scripts/pushinbox local", address)
+		return fmt.Errorf("nothing answers at %s; start it with: go run ./scripts/pushinbox local, or say which one to call with --data or %s", address, envURL)
 	}
 	return err
 }

@@ -24,7 +24,7 @@ import (
 )
 
 func newLocal() *cobra.Command {
-	o := stack.Options{Port: 8080, PubSubPort: stack.PubSubPort, Data: ".local", Pushes: stack.TerraformDefaults()}
+	o := stack.Options{Port: 8080, PubSubPort: stack.PubSubPort, Data: stack.DefaultData, Pushes: stack.TerraformDefaults()}
 	var quiet bool
 	cmd := &cobra.Command{
 		Use:   "local",
@@ -94,7 +94,7 @@ delivery.`,
 				warnOpen(s, o.Host)
 			}
 			if p.json {
-				p.addresses(s, o)
+				p.addresses(s)
 			} else {
 				p.banner(s, o.Settings)
 			}
@@ -250,32 +250,10 @@ Try it:
 }
 
 // addresses prints where everything is, as JSON.
-func (p *printer) addresses(s *stack.Stack, o stack.Options) {
-	b, err := json.Marshal(addressLine{
-		Console: s.URL + "/", Publish: s.URL + "/publish", Receive: s.URL + "/receive", Calendar: s.URL + "/calendar", MNS: s.URL + stack.MNSFunction,
-		GoogleCalendar: s.URL + "/local/calendar", AlibabaMNS: s.URL + stack.MNSPath, Token: s.URL + "/local/token", Certs: s.URL + "/local/certs",
-		PubSubEmulatorHost: s.PubSubAddr, Topic: s.Pushes.Topic, Subscription: s.Pushes.Name, Data: o.Data,
-	})
-	if err == nil {
+func (p *printer) addresses(s *stack.Stack) {
+	if b, err := json.Marshal(s.Addresses()); err == nil {
 		p.printf("%s\n", b)
 	}
-}
-
-// addressLine is the first line of JSON.
-type addressLine struct {
-	Console            string `json:"console"`
-	Publish            string `json:"publish"`
-	Receive            string `json:"receive"`
-	Calendar           string `json:"calendar"`
-	MNS                string `json:"mns"`
-	GoogleCalendar     string `json:"googleCalendar"` // the stand-in
-	AlibabaMNS         string `json:"alibabaMns"`     // the stand-in
-	Token              string `json:"token"`
-	Certs              string `json:"certs"`
-	PubSubEmulatorHost string `json:"pubsubEmulatorHost"`
-	Topic              string `json:"topic"`
-	Subscription       string `json:"subscription"`
-	Data               string `json:"data"`
 }
 
 // delivered prints a delivery.

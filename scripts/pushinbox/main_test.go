@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		command = filepath.Join(dir, "pushinbox")
-		for _, name := range []string{envKeyID, envKeySecret, envToken, envIDToken, envKeyFile} {
+		for _, name := range []string{envKeyID, envKeySecret, envToken, envIDToken, envKeyFile, envURL} {
 			_ = os.Unsetenv(name) // whose ever it is
 		}
 		if out, err := exec.Command("go", "build", "-o", command, ".").CombinedOutput(); err != nil {

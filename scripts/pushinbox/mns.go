@@ -31,6 +31,7 @@ const (
 // mnsCaller makes the calls of one command.
 type mnsCaller struct {
 	endpoint, config string
+	at               target
 	client           *mnsclient.Client
 	cmd              *cobra.Command
 }
@@ -72,7 +73,7 @@ func newMNSCall(use, short, example string, run func(context.Context, *mnsCaller
 		Use: use, Short: short, Example: example,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c.cmd = cmd
-			if err := c.connect(); err != nil {
+			if err := c.connect(cmd.Context()); err != nil {
 				return err
 			}
 			err := c.explain(run(cmd.Context(), &c, args), args[:min(len(args), 1)])
@@ -82,7 +83,8 @@ func newMNSCall(use, short, example string, run func(context.Context, *mnsCaller
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&c.endpoint, "endpoint", "", "the address of MNS; "+defaultAddress+stack.MNSPath+" if neither this nor --config has one")
+	cmd.Flags().StringVar(&c.endpoint, "endpoint", "", "the address of MNS; the stand-in of the running pushinbox local if neither this nor --config has one")
+	c.at.dataFlag(cmd.Flags())
 	cmd.Flags().StringVar(&c.config, "config", "", "a file with the AccessKey, in place of the environment")
 	formatFlag(cmd)
 	return cmd
@@ -271,7 +273,7 @@ func (e explained) Error() string { return e.text }
 func (e explained) Unwrap() error { return e.error }
 
 // connect finds the endpoint and the AccessKey.
-func (c *mnsCaller) connect() error {
+func (c *mnsCaller) connect(ctx context.Context) error {
 	key := mnsclient.Credentials{ID: os.Getenv(envKeyID), Secret: os.Getenv(envKeySecret), Token: os.Getenv(envToken)}
 	endpoint := ""
 	from := "set " + envKeyID + " and " + envKeySecret + ", or give --config FILE"
@@ -283,7 +285,17 @@ func (c *mnsCaller) connect() error {
 		key = mnsclient.Credentials{ID: values["AccessKeyId"], Secret: values["AccessKeySecret"], Token: values["SecurityToken"]}
 		endpoint, from = values["Endpoint"], c.config+" must have AccessKeyId and AccessKeySecret"
 	}
-	c.endpoint = cmp.Or(c.endpoint, endpoint, defaultAddress+stack.MNSPath)
+	c.endpoint = cmp.Or(c.endpoint, endpoint)
+	switch {
+	case c.endpoint != "" && c.at.data != "":
+		return usageError{errors.New("give either an endpoint or --data: both say what to call")}
+	case c.endpoint == "":
+		local, err := c.at.client(ctx)
+		if err != nil {
+			return err
+		}
+		c.endpoint = local.below(stack.MNSPath).base.String()
+	}
 	u, err := url.Parse(c.endpoint)
 	if err != nil {
 		return usageError{fmt.Errorf("--endpoint %q is not a URL", c.endpoint)}

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"example.com/pushinbox/local/stack"
 	"example.com/pushinbox/shared/pubsubpush"
 	"example.com/pushinbox/shared/verify"
 	"example.com/pushinbox/testkit/port"
@@ -173,7 +174,7 @@ func TestAddressesAsJSON(t *testing.T) {
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	lines := bufio.NewScanner(out)
 	lines.Scan()
-	var a addressLine
+	var a stack.Addresses
 	if err := json.Unmarshal(lines.Bytes(), &a); err != nil || a.Data != data || a.Topic != "projects/local/topics/inbox" {
 		t.Fatalf("%v: %s", err, lines.Bytes())
 	}

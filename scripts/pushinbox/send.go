@@ -21,7 +21,8 @@ import (
 var errRefused = errors.New("not acknowledged")
 
 func newSend() *cobra.Command {
-	var target, tokenFile string
+	var at target
+	var tokenFile string
 	cmd := &cobra.Command{
 		Use:   "send FILE",
 		Short: "Post a recorded push, signed, and print the answer",
@@ -45,15 +46,18 @@ points at; to any other URL it goes as it was recorded.`,
 				return err
 			}
 			fromMNS := push.header.Get("X-Mns-Version") != ""
-			switch {
-			case fromMNS && tokenFile != "":
+			if fromMNS && tokenFile != "" {
 				return usageError{errors.New("a push of MNS has a signature, not a --token-file")}
-			case fromMNS && !cmd.Flags().Changed("url"):
-				target = defaultAddress + stack.MNSFunction
 			}
-			c, err := newClient("url", target)
-			if err != nil {
+			c, err := at.client(cmd.Context())
+			switch {
+			case err != nil:
 				return err
+			case at.url != "":
+			case fromMNS:
+				c = c.below(stack.MNSFunction)
+			default:
+				c = c.below("/receive")
 			}
 			if fromMNS {
 				err = push.sign(cmd.Context(), c)
@@ -67,7 +71,7 @@ points at; to any other URL it goes as it was recorded.`,
 			if err != nil {
 				return err
 			}
-			err = show(cmd, sendResult{push.name, target, a.status, a.took.Milliseconds(), a.detail()},
+			err = show(cmd, sendResult{push.name, c.base.String(), a.status, a.took.Milliseconds(), a.detail()},
 				"--> %s\n<-- %s %s\n", visible(push.name), a, a.took.Round(time.Millisecond))
 			if err == nil && !a.ok() {
 				err = errRefused
@@ -75,7 +79,8 @@ points at; to any other URL it goes as it was recorded.`,
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&target, "url", defaultAddress+"/receive", "where to post it; a push of MNS goes to /mns by default")
+	at.urlFlag(cmd.Flags(), "url", "where to post it, by default /receive of the running pushinbox local, and /mns for a push of MNS")
+	at.dataFlag(cmd.Flags())
 	tokenFlags(cmd.Flags(), &tokenFile, "a file with the token to send, instead of "+envIDToken+" or one from pushinbox local")
 	formatFlag(cmd)
 	return cmd

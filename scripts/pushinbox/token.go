@@ -9,7 +9,8 @@ import (
 )
 
 func newToken() *cobra.Command {
-	var address, audience string
+	var at target
+	var audience string
 	var claims []string
 	cmd := &cobra.Command{
 		Use:   "token",
@@ -23,7 +24,7 @@ by hand. A value that is JSON is taken as JSON; an empty one leaves the claim ou
   pushinbox token --claim exp=1                        # expired: 401
   pushinbox token --claim email_verified=false         # not verified: 403`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := newClient("address", address)
+			c, err := at.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -43,7 +44,10 @@ by hand. A value that is JSON is taken as JSON; an empty one leaves the claim ou
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&address, "address", defaultAddress, "where pushinbox local runs")
+	at.urlFlag(cmd.Flags(), "url", "where pushinbox local runs, such as "+defaultAddress)
+	at.urlFlag(cmd.Flags(), "address", "the former name of --url")
+	cmd.Flags().Lookup("address").Hidden = true
+	at.dataFlag(cmd.Flags())
 	cmd.Flags().StringVar(&audience, "for", "receive", "what the token opens: receive, publish, console or calendar")
 	cmd.Flags().StringArrayVar(&claims, "claim", nil, "set a claim, as name=value; can be repeated")
 	return cmd
