@@ -70,7 +70,8 @@ func (s *Stack) startCalendar(ctx context.Context) error {
 		// else until the ack deadline.
 		pushes.AckDeadlineSeconds = 20
 	}
-	topic, _, err := s.startPubSub(ctx, syncTopic, syncTopic, s.URL+"/calendar/sync", s.URL+"/calendar", pushes)
+	pushes.PushConfig = signedPush(s.URL+"/calendar/sync", s.URL+"/calendar")
+	topic, _, err := s.startPubSub(ctx, syncTopic, syncTopic, pushes)
 	if err != nil {
 		return err
 	}

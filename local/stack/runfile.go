@@ -47,8 +47,17 @@ type Addresses struct {
 	Project            string `json:"project"`
 	Topic              string `json:"topic"`
 	Subscription       string `json:"subscription"`
-	Data               string `json:"data"`              // the absolute path
-	KeyFile            string `json:"keyFile,omitempty"` // where a key is wanted, see Key
+	// Pushes are the subscriptions of --push.
+	Pushes  []PushAddress `json:"pushes,omitempty"`
+	Data    string        `json:"data"`              // the absolute path
+	KeyFile string        `json:"keyFile,omitempty"` // where a key is wanted, see Key
+}
+
+// PushAddress is a subscription that pushes to a program.
+type PushAddress struct {
+	Topic        string `json:"topic"`
+	Subscription string `json:"subscription"`
+	Endpoint     string `json:"endpoint"`
 }
 
 // Addresses returns where everything is.
@@ -57,6 +66,9 @@ func (s *Stack) Addresses() Addresses {
 		URL: s.URL, Console: s.URL + "/", Publish: s.URL + "/publish", Receive: s.URL + "/receive", Calendar: s.URL + "/calendar", MNS: s.URL + MNSFunction,
 		GoogleCalendar: s.URL + googlePath, AlibabaMNS: s.URL + MNSPath, Token: s.URL + "/local/token", Certs: s.URL + "/local/certs",
 		PubSubEmulatorHost: s.PubSubAddr, Project: s.options.Project, Topic: s.Pushes.Topic, Subscription: s.Pushes.Name, Data: absolute(s.options.Data),
+	}
+	for _, sub := range s.Endpoints {
+		a.Pushes = append(a.Pushes, PushAddress{sub.Topic, sub.Name, sub.PushConfig.PushEndpoint})
 	}
 	if s.Key != nil {
 		a.KeyFile = absolute(s.Key.File)

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // TestFind finds a run by its data directory and from a directory below, and no
@@ -38,7 +40,7 @@ func TestFind(t *testing.T) {
 	t.Chdir(below)
 	for _, data := range []string{o.Data, ""} {
 		r, err := Find(t.Context(), data)
-		if err != nil || r.Addresses != s.Addresses() || r.PID != os.Getpid() || time.Since(r.StartedAt) > time.Minute {
+		if err != nil || !cmp.Equal(r.Addresses, s.Addresses()) || r.PID != os.Getpid() || time.Since(r.StartedAt) > time.Minute {
 			t.Errorf("by %q: %+v, %v; want %+v", data, r, err, s.Addresses())
 		}
 	}

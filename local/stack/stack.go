@@ -98,6 +98,10 @@ type Options struct {
 	// Pushes has the settings of the inbox's push subscription; names, topic and
 	// push configuration are filled in.
 	Pushes *pubsubpb.Subscription
+	// Topics are IDs of topics to create, and Endpoints have messages pushed to them,
+	// with the settings in Pushes.
+	Topics    []string
+	Endpoints []Endpoint
 	// Log gets warnings and errors. Its attribute "in" names the part.
 	Log *slog.Logger
 	// OnDelivery is called, by several goroutines, after each push of MNS, and of
@@ -124,6 +128,8 @@ type Stack struct {
 	PubSubAddr string
 	// Pushes is the inbox's push subscription as it is in force.
 	Pushes *pubsubpb.Subscription
+	// Endpoints are the push subscriptions of Options.Endpoints as they are in force.
+	Endpoints []*pubsubpb.Subscription
 	// Key is what the console and /local/token want, or nil where they are open: to
 	// every account of this machine, as emulators are.
 	Key *Key
@@ -199,7 +205,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	// is answered. Until serve, connections wait.
 	serve := s.server(listeners, door.Guard(s.mux))
 	for _, start := range []func(context.Context) error{
-		s.openPubSub, s.connectPubSub, s.startInbox, s.startCalendar, s.startMNS, s.startPushing, s.watchPubSub,
+		s.openPubSub, s.connectPubSub, s.startInbox, s.startCalendar, s.startMNS, s.startEndpoints, s.startPushing, s.watchPubSub,
 	} {
 		if err := start(ctx); err != nil {
 			return nil, err
@@ -381,7 +387,9 @@ func (s *Stack) startInbox(ctx context.Context) error {
 	if o.VerificationToken != "" {
 		endpoint += "?token=" + url.QueryEscape(o.VerificationToken)
 	}
-	topic, pushes, err := s.startPubSub(ctx, o.Topic, o.Topic+"-push", endpoint, s.URL+"/receive", o.Pushes)
+	sub := proto.CloneOf(o.Pushes)
+	sub.PushConfig = signedPush(endpoint, s.URL+"/receive")
+	topic, pushes, err := s.startPubSub(ctx, o.Topic, o.Topic+"-push", sub)
 	if err != nil {
 		return err
 	}
@@ -406,18 +414,12 @@ func (s *Stack) startInbox(ctx context.Context) error {
 	return nil
 }
 
-// startPubSub creates a topic and a subscription with the given settings, whose
-// messages are pushed to endpoint, signed for audience. It returns the topic and
-// the subscription in force.
-func (s *Stack) startPubSub(ctx context.Context, topic, name, endpoint, audience string, settings *pubsubpb.Subscription) (*publisher.Publisher, *pubsubpb.Subscription, error) {
+// startPubSub creates a topic and a subscription with the given settings, which is
+// pushed. It returns the topic and the subscription in force.
+func (s *Stack) startPubSub(ctx context.Context, topic, name string, sub *pubsubpb.Subscription) (*publisher.Publisher, *pubsubpb.Subscription, error) {
 	project := "projects/" + s.options.Project
-	sub := proto.CloneOf(settings)
 	sub.Topic, sub.Name = project+"/topics/"+topic, project+"/subscriptions/"+name
-	sub.PushConfig = &pubsubpb.PushConfig{AuthenticationMethod: &pubsubpb.PushConfig_OidcToken_{
-		OidcToken: &pubsubpb.PushConfig_OidcToken{ServiceAccountEmail: PushAccount, Audience: audience},
-	}}
 	if s.own != nil {
-		sub.PushConfig.PushEndpoint = endpoint
 		inForce, err1 := s.own.create(ctx, sub)
 		publishing, err2 := publisher.New(s.own.client, sub.Topic)
 		return publishing, inForce, errors.Join(err1, err2)
@@ -427,7 +429,7 @@ func (s *Stack) startPubSub(ctx context.Context, topic, name, endpoint, audience
 		Subscription: sub,
 		Dispatcher:   pushfake.Options{Issuer: s.issuer, OnDelivery: s.delivered, OnError: s.pushError},
 	}
-	server, err := pushfake.Start(ctx, endpoint, options)
+	server, err := pushfake.Start(ctx, sub.PushConfig.PushEndpoint, options)
 	if err != nil {
 		return nil, nil, fmt.Errorf("Pub/Sub's emulator at %s: %w", s.options.PubSubEmulator, err)
 	}
@@ -436,7 +438,7 @@ func (s *Stack) startPubSub(ctx context.Context, topic, name, endpoint, audience
 	s.onClose("the pushing of "+name, func() error { return running.Close() })
 	s.pushing = append(s.pushing, func(ctx context.Context) error {
 		_ = running.Close() // it cannot hand back what the emulator has forgotten
-		again, err := pushfake.Start(ctx, endpoint, options)
+		again, err := pushfake.Start(ctx, sub.PushConfig.PushEndpoint, options)
 		if err == nil {
 			running = again
 		}

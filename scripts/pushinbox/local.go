@@ -1,13 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
+	"net/url"
 	"os"
+	"path"
 	"strconv"
 	"strings"
 	"sync"
@@ -58,6 +61,11 @@ Pushes are retried, become dead letters and are ordered as Terraform's defaults
 have it; --max-attempts, --retry-backoff, --ack-deadline and --ordering set that
 otherwise.
 
+--push TOPIC=URL has the messages of a topic pushed to any program, signed for the
+URL or for audience=A, with the settings of the inbox's pushes. The n-th --push of a
+topic has the subscription TOPIC-push-n: at the next start a changed --push changes
+it. One that is left out ends, unless it has messages: they are kept.
+
 PUBSUB_EMULATOR_HOST and FIRESTORE_EMULATOR_HOST name Google's emulators, which
 are then used in place of the Pub/Sub in this process and of the file in --data.
 A subscription that exists in Pub/Sub's emulator stays as it is. Nothing listening
@@ -70,6 +78,7 @@ delivery.`,
   pushinbox local --port 9000 --data "$HOME/inbox"
   pushinbox local --host 0.0.0.0 --host-name host.docker.internal
   pushinbox local --max-attempts 5 --retry-backoff 1s,5s
+  pushinbox local --push orders=http://127.0.0.1:3000/push
   pushinbox local --pubsub-port 0
   pushinbox local --format json | jq .status`,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
@@ -123,6 +132,7 @@ delivery.`,
 	})
 	cmd.Flags().BoolVar(&o.Repair, "repair", false, "first move what can be read of a damaged inbox to a new file, and keep the damaged one")
 	pushFlags(cmd.Flags(), o.Pushes)
+	endpointFlags(cmd.Flags(), &o)
 	cmd.Flags().BoolVar(&quiet, "quiet", false, "print no line for each delivery")
 	formatFlag(cmd)
 	return cmd
@@ -156,6 +166,61 @@ func warnOpen(s *stack.Stack, host netip.Addr) {
   programs: curl -H @%[3]s %[4]s/messages; the commands of pushinbox: export PUSHINBOX_KEY_FILE=%[3]s
   Pub/Sub's port and /local/mns cannot want the key, since their clients have nowhere to put one
 `, host, s.Login(), s.Key.File, s.URL)
+}
+
+// endpointFlags adds --push and --topic.
+func endpointFlags(flags *pflag.FlagSet, o *stack.Options) {
+	checked(flags, "push", "", "TOPIC=URL[,OPTION...]", "push the topic's messages to this address of any program; options are audience=A, email=E, unwrapped, unsigned; can be repeated", func(s string) error {
+		e, err := parseEndpoint(s)
+		o.Endpoints = append(o.Endpoints, e)
+		return err
+	})
+	checked(flags, "topic", "", "NAME", "create this topic; can be repeated", func(s string) error {
+		o.Topics = append(o.Topics, s)
+		return checkTopic(s)
+	})
+}
+
+func checkTopic(name string) error {
+	if name == "" || strings.Contains(name, "/") {
+		return errors.New("it must be the name of a topic alone, such as orders; its project is that of GOOGLE_CLOUD_PROJECT")
+	}
+	return nil
+}
+
+// parseEndpoint reads TOPIC=URL with options.
+func parseEndpoint(s string) (e stack.Endpoint, err error) {
+	topic, rest, ok := strings.Cut(s, "=")
+	if !ok {
+		return e, errors.New("it must be TOPIC=URL, such as orders=http://127.0.0.1:3000/push")
+	}
+	options := strings.Split(rest, ",")
+	e.Topic, e.URL = topic, options[0]
+	if err := checkTopic(topic); err != nil {
+		return e, err
+	}
+	if u, err := url.Parse(e.URL); err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || u.Fragment != "" {
+		return e, fmt.Errorf("%q is not an http or https URL to push to", e.URL)
+	}
+	for _, option := range options[1:] {
+		name, value, hasValue := strings.Cut(option, "=")
+		switch {
+		case name == "audience" && value != "":
+			e.Audience = value
+		case name == "email" && strings.Contains(value, "@"):
+			e.Email = value
+		case name == "unwrapped" && !hasValue:
+			e.Unwrapped = true
+		case name == "unsigned" && !hasValue:
+			e.Unsigned = true
+		default:
+			return e, fmt.Errorf("%q is not an option: they are audience=A, email=NAME@HOST, unwrapped and unsigned (a comma in a URL is written %%2C)", option)
+		}
+	}
+	if e.Unsigned && e.Audience+e.Email != "" {
+		return e, errors.New("an unsigned push has no audience and no email")
+	}
+	return e, nil
 }
 
 // pushFlags adds the flags that choose the settings of sub, which has the defaults.
@@ -236,7 +301,7 @@ func (p *printer) banner(s *stack.Stack, o stack.Settings) {
   Pub/Sub  %[4]s, topic projects/%[5]s/topics/%[6]s
   pushes   %[8]s
   inbox    %[7]s
-
+%[12]s
 Every client of Pub/Sub, in another terminal:
   export PUBSUB_EMULATOR_HOST=%[11]s
 
@@ -246,7 +311,20 @@ Try it:
   curl -H "Authorization: Bearer $(%[9]s -s '%[1]s/local/token?for=publish')" \
     -H 'Content-Type: text/plain' -d 'Hello again' '%[1]s/publish?attribute.kind=greeting'
 
-`, s.URL, stack.Developer, stack.PushAccount, s.PubSub, o.Project, o.Topic, s.Inbox, stack.Describe(s.Pushes), curl, page, s.PubSubAddr)
+`, s.URL, stack.Developer, stack.PushAccount, s.PubSub, o.Project, o.Topic, s.Inbox, stack.Describe(s.Pushes), curl, page, s.PubSubAddr, pushLines(s.Endpoints))
+}
+
+// pushLines has a line for each subscription of --push.
+func pushLines(subs []*pubsubpb.Subscription) string {
+	var lines strings.Builder
+	for _, sub := range subs {
+		signed := "unsigned"
+		if oidc := sub.PushConfig.GetOidcToken(); oidc != nil {
+			signed = "signed for " + cmp.Or(oidc.Audience, "it")
+		}
+		fmt.Fprintf(&lines, "  --push   %s to %s, %s\n", visible(path.Base(sub.Topic)), visible(sub.PushConfig.PushEndpoint), visible(signed))
+	}
+	return lines.String()
 }
 
 // addresses prints where everything is, as JSON.
