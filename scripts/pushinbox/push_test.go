@@ -56,7 +56,7 @@ func TestPushToAnyProgram(t *testing.T) {
 	named, toNamed := program(t, 204)
 	bare, toBare := program(t, 503)
 	r := start(t, data, "--topic=empty", "--push=orders="+signed+"/a?b=c", "--push=orders="+named+",audience=me,email=me@example.com",
-		"--push=orders="+bare+",unwrapped,unsigned")
+		"--push=orders="+bare+",unwrapped,unsigned", "--retry-backoff=0s,1s")
 	publisher, subscriber := clients(t, r.pubsub)
 	if _, err := publisher.GetTopic(t.Context(), &pubsubpb.GetTopicRequest{Topic: "projects/local/topics/empty"}); err != nil {
 		t.Error(err)
@@ -114,7 +114,7 @@ func TestPushToAnyProgram(t *testing.T) {
 		t.Errorf("after a change: %q", push.body)
 	}
 	stop()
-	r = start(t, data)
+	r = start(t, data, "--retry-backoff=0s,1s")
 	r.says(t, soon, sub+"3 of an earlier --push is not pushed any more; its 1 messages are kept")
 	_, subscriber = clients(t, r.pubsub)
 	list, err := subscriber.ListSubscriptions(t.Context(), &pubsubpb.ListSubscriptionsRequest{Project: "projects/local"})
