@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,7 +29,7 @@ import (
 
 func newLocal() *cobra.Command {
 	o := stack.Options{Port: 8080, PubSubPort: stack.PubSubPort, Data: stack.DefaultData, Pushes: stack.TerraformDefaults()}
-	var quiet bool
+	var quiet, exitWithStdin bool
 	cmd := &cobra.Command{
 		Use:   "local",
 		Short: "Run everything on this machine: Pub/Sub, signed push, the functions, the inbox",
@@ -80,7 +81,8 @@ delivery.`,
   pushinbox local --max-attempts 5 --retry-backoff 1s,5s
   pushinbox local --push orders=http://127.0.0.1:3000/push
   pushinbox local --pubsub-port 0
-  pushinbox local --format json | jq .status`,
+  pushinbox local --format json | jq .status
+  pushinbox local --port 0 --pubsub-port 0 --data "$(mktemp -d)" --format json --exit-with-stdin`,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if o.Settings, err = settings.Parse[stack.Settings](nil); err != nil {
 				return usageError{err}
@@ -95,7 +97,15 @@ delivery.`,
 			p.inbox, o.PubSubPortOnly = o.Settings.Subscription(), cmd.Flags().Changed("pubsub-port")
 			o.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: shorten}))
 			o.DataByDefault = !cmd.Flags().Changed("data")
-			s, err := stack.Start(cmd.Context(), o)
+			ctx, cancel := context.WithCancel(cmd.Context())
+			defer cancel()
+			if exitWithStdin {
+				go func() {
+					_, _ = io.Copy(io.Discard, cmd.InOrStdin()) // an error is an end too
+					cancel()
+				}()
+			}
+			s, err := stack.Start(ctx, o)
 			if err != nil {
 				return err
 			}
@@ -107,7 +117,7 @@ delivery.`,
 			} else {
 				p.banner(s, o.Settings)
 			}
-			err = errors.Join(s.Wait(cmd.Context()), s.Close())
+			err = errors.Join(s.Wait(ctx), s.Close())
 			if s.Undelivered > 0 {
 				fmt.Fprintf(os.Stderr, "%d messages were not delivered; they are kept in %s for the next run\n", s.Undelivered, o.Data)
 			}
@@ -133,6 +143,7 @@ delivery.`,
 	cmd.Flags().BoolVar(&o.Repair, "repair", false, "first move what can be read of a damaged inbox to a new file, and keep the damaged one")
 	pushFlags(cmd.Flags(), o.Pushes)
 	endpointFlags(cmd.Flags(), &o)
+	cmd.Flags().BoolVar(&exitWithStdin, "exit-with-stdin", false, "end when standard input is closed, so that it ends with the program that started it")
 	cmd.Flags().BoolVar(&quiet, "quiet", false, "print no line for each delivery")
 	formatFlag(cmd)
 	return cmd

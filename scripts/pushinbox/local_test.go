@@ -1,12 +1,21 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"example.com/pushinbox/local/stack"
 )
 
 // TestBannerTellsTheSettingsInForce compares with README too, which shows a run
@@ -25,6 +34,64 @@ func TestBannerTellsTheSettingsInForce(t *testing.T) {
 	if want := "  pushes   ack deadline 90s, retries after 0s to 1m30s, dead letters after 5 attempts, ordering on"; got != want {
 		t.Errorf("with flags: %q, want %q", got, want)
 	}
+}
+
+// forTests starts pushinbox local as another program's tests do, and returns its
+// addresses once it is ready. The function ends it by closing its standard input.
+func forTests(t testing.TB) (a stack.Addresses, end func() (code int, errs string)) {
+	t.Helper()
+	cmd := exec.Command(command, "local", "--port", "0", "--pubsub-port", "0", "--data", t.TempDir(), "--format", "json", "--exit-with-stdin")
+	in, err1 := cmd.StdinPipe()
+	out, err2 := cmd.StdoutPipe()
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	if err := errors.Join(err1, err2, cmd.Start()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	lines := bufio.NewScanner(out)
+	lines.Scan()
+	if err := json.Unmarshal(lines.Bytes(), &a); err != nil {
+		t.Fatalf("%v: %q, %s", err, lines.Text(), errs.String())
+	}
+	return a, func() (int, string) {
+		_ = in.Close()
+		_, _ = io.Copy(io.Discard, out)
+		_ = cmd.Wait()
+		return cmd.ProcessState.ExitCode(), errs.String()
+	}
+}
+
+// TestEndsWithItsStarter closes standard input, as the end of the program that
+// started it does.
+func TestEndsWithItsStarter(t *testing.T) {
+	t.Parallel()
+	a, end := forTests(t)
+	resp, err := http.Get(a.URL + "/messages")
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	_ = resp.Body.Close()
+	if code, errs := end(); code != 0 || errs != "" {
+		t.Errorf("exit %d, %s", code, errs)
+	}
+	if _, err := os.Stat(filepath.Join(a.Data, "local.json")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("local.json: %v", err)
+	}
+}
+
+// BenchmarkReady is the time from the start of the process, with a new data
+// directory, to the line with its addresses.
+func BenchmarkReady(b *testing.B) {
+	for b.Loop() {
+		_, end := forTests(b)
+		b.StopTimer()
+		if code, errs := end(); code != 0 {
+			b.Fatalf("exit %d, %s", code, errs)
+		}
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(b.N), "ms/start")
 }
 
 // TestDeadLettersAfterMaxAttempts runs on a Firestore that refuses every call,
