@@ -107,6 +107,9 @@ type Options struct {
 	// OnDelivery is called, by several goroutines, after each push of MNS, and of
 	// Pub/Sub but for the syncs of calendars; nil means that nobody wants to know.
 	OnDelivery func(pushfake.Delivery)
+	// OnSent is called, by several goroutines, after each push that a program of this
+	// machine reports; nil means that nobody wants to know.
+	OnSent func(Sent)
 }
 
 const (
@@ -214,6 +217,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	s.handle("GET /local/token", s.keyed(tokens(s.issuer, s.URL)))
 	s.handle("GET /local/certs", certs(s.issuer))
 	s.handle("GET "+runPath, s.which())
+	s.handle("POST "+SentPath, s.keyed(jsonBodies(http.HandlerFunc(s.sent))))
 	serve()
 	if err := s.announce(); err != nil {
 		return nil, err

@@ -143,7 +143,11 @@ func (o *operator) client(ctx context.Context) (*client, error) {
 	if o.local && o.port != 0 {
 		at.url = fmt.Sprintf("http://127.0.0.1:%d", o.port)
 	}
-	c, err := at.client(ctx)
+	find := at.client
+	if o.local {
+		find = at.local
+	}
+	c, err := find(ctx)
 	if err != nil {
 		return nil, err
 	}

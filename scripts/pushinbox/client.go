@@ -86,7 +86,8 @@ func (t *target) dataFlag(flags *pflag.FlagSet) {
 // client returns the client of what the flags name, of PUSHINBOX_URL, of the
 // pushinbox local that is found, or of the default address.
 func (t *target) client(ctx context.Context) (*client, error) {
-	switch given := os.Getenv(envURL); {
+	given := os.Getenv(envURL)
+	switch {
 	case t.url != "" && t.data != "":
 		return nil, usageError{errors.New("give one of --url, --port and --data: each says what to call")}
 	case t.url != "":
@@ -94,18 +95,37 @@ func (t *target) client(ctx context.Context) (*client, error) {
 	case t.data == "" && given != "":
 		return newClient(envURL, given)
 	}
-	run, err := stack.Find(ctx, t.data)
-	switch {
-	case err == nil:
-		c, err := newClient("url", run.URL)
-		if err == nil {
-			c.keyFile = run.KeyFile
-		}
-		return c, err
-	case t.data == "" && errors.Is(err, stack.ErrNotFound):
+	c, err := t.find(ctx)
+	if t.data == "" && errors.Is(err, stack.ErrNotFound) {
 		return newClient("url", defaultAddress)
 	}
-	return nil, err
+	return c, err
+}
+
+// local is client for what only a pushinbox local does. That never has an https
+// address: such a PUSHINBOX_URL is a deployed console's.
+func (t *target) local(ctx context.Context) (*client, error) {
+	if t.url == "" && t.data == "" && strings.HasPrefix(os.Getenv(envURL), "https:") {
+		c, err := t.find(ctx)
+		if errors.Is(err, stack.ErrNotFound) {
+			return newClient("url", defaultAddress)
+		}
+		return c, err
+	}
+	return t.client(ctx)
+}
+
+// find returns the client of the pushinbox local that is found by its data.
+func (t *target) find(ctx context.Context) (*client, error) {
+	run, err := stack.Find(ctx, t.data)
+	if err != nil {
+		return nil, err
+	}
+	c, err := newClient("url", run.URL)
+	if err == nil {
+		c.keyFile = run.KeyFile
+	}
+	return c, err
 }
 
 // below returns the client of a path of what c calls.

@@ -92,7 +92,7 @@ delivery.`,
 			if quiet {
 				level = slog.LevelError
 			} else {
-				o.OnDelivery = p.delivered
+				o.OnDelivery, o.OnSent = p.delivered, p.sent
 			}
 			p.inbox, o.PubSubPortOnly = o.Settings.Subscription(), cmd.Flags().Changed("pubsub-port")
 			o.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: shorten}))
@@ -378,6 +378,17 @@ func (p *printer) delivered(d pushfake.Delivery) {
 		other = " of " + visible(other)
 	}
 	p.printf("--> %s%s\n<-- %s\n", visible(d.MessageID), other, answer)
+}
+
+// sent prints what pushinbox send has posted to any program.
+func (p *printer) sent(s stack.Sent) {
+	if p.json {
+		if b, err := json.Marshal(s); err == nil {
+			p.printf("%s\n", visibleJSON(b))
+		}
+		return
+	}
+	p.printf("--> %s, sent to %s\n<-- %d %dms\n", visible(s.Name), visible(s.URL), s.Status, s.DurationMS)
 }
 
 type deliveryLine struct {

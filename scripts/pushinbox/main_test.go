@@ -405,7 +405,7 @@ func TestSend(t *testing.T) {
 	}
 	token, _, _ := run(t, "", "token", "--address", r.base, "--claim", "email_verified=false")
 	unverified := []string{envIDToken + "=" + strings.TrimSpace(token)}
-	out, _, code := runIn(t, unverified, "{}", "send", "--url", r.base+"/receive", "--format", "json", "-")
+	out, _, code := runIn(t, unverified, `{"message":{"messageId":"1"}}`, "send", "--url", r.base+"/receive", "--format", "json", "-")
 	var result sendResult
 	if err := json.Unmarshal([]byte(out), &result); err != nil || code != exitFailed || result.Status != 403 || result.Detail == "" {
 		t.Errorf("a refusal: exit %d, %s", code, out)
@@ -484,8 +484,9 @@ func TestWrongCalls(t *testing.T) {
 		"unknown_format":    {[]string{"send", "--format", "xml", file}, exitUsage, `--format is "xml"; it must be text or json`},
 		"no_file":           {[]string{"send"}, exitUsage, "FILE is missing; see pushinbox send --help"},
 		"missing_file":      {[]string{"send", "--url", r.base, filepath.Join(data, "no")}, exitFailed, "no such file"},
-		"file_is_no_push":   {[]string{"send", "--url", r.base, file}, exitFailed, "neither a JSON body nor an HTTP request"},
-		"no_token_for_url":  {[]string{"send", "--url", "https://example.com/", "../../testdata/pubsub/sample_message.json"}, exitUsage, "give one with --token-file"},
+		"file_is_no_push":   {[]string{"send", "--url", r.base, file}, exitFailed, `file is not a push: it begins with "not a push", and must be`},
+		"audience_given":    {[]string{"send", "--token-file", file, "--audience", "a", "../../testdata/pubsub/sample_message.json"}, exitUsage, "--audience is of a token that pushinbox local signs"},
+		"send_to_no_url":    {[]string{"send", "--url", "localhost:1", "../../testdata/pubsub/sample_message.json"}, exitUsage, `--url "localhost:1" is not a URL`},
 		"nothing_runs":      {[]string{"token", "--address", "http://127.0.0.1:1"}, exitFailed, "nothing answers at http://127.0.0.1:1; start it with"},
 		"bad_claim":         {[]string{"token", "--address", r.base, "--claim", "x"}, exitUsage, `--claim "x" is not name=value`},
 		"unknown_audience":  {[]string{"token", "--address", r.base, "--for", "x"}, exitFailed, "for must be receive, publish, console or calendar"},

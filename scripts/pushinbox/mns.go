@@ -290,7 +290,7 @@ func (c *mnsCaller) connect(ctx context.Context) error {
 	case c.endpoint != "" && c.at.data != "":
 		return usageError{errors.New("give either an endpoint or --data: both say what to call")}
 	case c.endpoint == "":
-		local, err := c.at.client(ctx)
+		local, err := c.at.local(ctx)
 		if err != nil {
 			return err
 		}

@@ -396,10 +396,10 @@ func TestSendMNS(t *testing.T) {
 		t.Errorf("a foreign topic: exit %d, %s", code, out)
 	}
 	_, errs, code := run(t, "", "send", "--token-file", "x", samples[0])
-	if code != exitUsage || !strings.Contains(errs, "has a signature, not a --token-file") {
+	if code != exitUsage || !strings.Contains(errs, "has a signature, not a --token-file and no --audience") {
 		t.Errorf("with a token: exit %d, %s", code, errs)
 	}
-	_, errs, code = run(t, "", "send", "--url", "http://127.0.0.1:1/mns", samples[0])
+	_, errs, code = runIn(t, []string{envURL + "=http://127.0.0.1:1"}, "", "send", samples[0])
 	if code != exitFailed || !strings.Contains(errs, "nothing answers at http://127.0.0.1:1; start it with") {
 		t.Errorf("nothing runs: exit %d, %s", code, errs)
 	}

@@ -24,7 +24,7 @@ by hand. A value that is JSON is taken as JSON; an empty one leaves the claim ou
   pushinbox token --claim exp=1                        # expired: 401
   pushinbox token --claim email_verified=false         # not verified: 403`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := at.client(cmd.Context())
+			c, err := at.local(cmd.Context())
 			if err != nil {
 				return err
 			}
