@@ -2,6 +2,7 @@ package pubsubserver
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strconv"
@@ -125,7 +126,7 @@ func (s *Server) DeleteTopic(_ context.Context, r *pubsubpb.DeleteTopicRequest) 
 					return err
 				}
 			}
-			return tx.Bucket(bucketTopics).Delete([]byte(r.Topic))
+			return errors.Join(tx.deletePolicy(r.Topic), tx.Bucket(bucketTopics).Delete([]byte(r.Topic)))
 		},
 		done: func(err error) {
 			if err != nil {

@@ -1,6 +1,7 @@
 // Package pubsubserver is a Pub/Sub for one machine: topics, subscriptions,
 // snapshots and their messages in one file. A Server implements Pub/Sub's gRPC
-// services PublisherServer and SubscriberServer.
+// services PublisherServer and SubscriberServer, and keeps IAM policies for the
+// package rest.
 //
 // What Publish answered is durable, and so are acknowledgements, delivery
 // attempts, the times of the next ones, and seeks; leases are not, so that what

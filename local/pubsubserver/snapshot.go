@@ -2,6 +2,7 @@ package pubsubserver
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"time"
@@ -224,7 +225,9 @@ func (s *Server) DeleteSnapshot(_ context.Context, r *pubsubpb.DeleteSnapshotReq
 
 func (s *Server) deleteSnapshot(snap *snapshot) error {
 	return s.change(&write{
-		apply: func(tx *transaction) error { return tx.Bucket(bucketSnapshots).Delete([]byte(snap.pb.Name)) },
+		apply: func(tx *transaction) error {
+			return errors.Join(tx.deletePolicy(snap.pb.Name), tx.Bucket(bucketSnapshots).Delete([]byte(snap.pb.Name)))
+		},
 		done: func(err error) {
 			if err != nil {
 				return

@@ -28,6 +28,7 @@ import (
 //	snapshots      name -> record, proto
 //	messages       sequence number -> topic, time, hash of ordering key, proto
 //	marks          sequence number, ID of a subscription or snapshot -> mark
+//	policies       name of any of them -> proto
 //
 // A message is there as long as somebody needs it. A subscription needs those
 // of its topic from its floor on that match its filter and have no mark of

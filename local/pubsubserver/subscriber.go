@@ -3,6 +3,7 @@ package pubsubserver
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"strings"
 	"time"
 
@@ -256,7 +257,9 @@ func (s *Server) DeleteSubscription(_ context.Context, r *pubsubpb.DeleteSubscri
 
 func (s *Server) deleteSubscription(sub *subscription) error {
 	err := s.change(&write{
-		apply: func(tx *transaction) error { return tx.Bucket(bucketSubscriptions).Delete([]byte(sub.pb.Name)) },
+		apply: func(tx *transaction) error {
+			return errors.Join(tx.deletePolicy(sub.pb.Name), tx.Bucket(bucketSubscriptions).Delete([]byte(sub.pb.Name)))
+		},
 		done: func(err error) {
 			if err == nil {
 				delete(s.subscriptions, sub.pb.Name)

@@ -404,7 +404,8 @@ func (sub *subscription) nack(d *delivery, now time.Time) {
 		sub.put(d, stateReady, now.UnixNano())
 		sub.notify()
 	}
-	if policy != nil || sub.pb.RetryPolicy != nil {
+	// Nobody sees the attempts of a pulled message without these.
+	if policy != nil || sub.pb.RetryPolicy != nil || sub.pb.PushConfig.GetPushEndpoint() != "" {
 		sub.save(d)
 	}
 }

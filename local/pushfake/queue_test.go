@@ -119,6 +119,48 @@ func TestRestartBetweenAttempts(t *testing.T) {
 	})
 }
 
+// TestRestartCountsOn has the attempts of a subscription without any policy count on
+// after each restart.
+func TestRestartCountsOn(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "pubsub.db")
+	synctest.Test(t, func(t *testing.T) {
+		var attempts []int
+		o := pushfake.Options{
+			Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: 500, Body: http.NoBody}, nil
+			}),
+			OnDelivery: func(d pushfake.Delivery) { attempts = append(attempts, d.Attempt) },
+		}
+		for n := range 3 {
+			dispatchers := pushfake.NewDispatchers(&o)
+			server, err := pubsubserver.Open(pubsubserver.Options{Path: path, NoSync: true, Push: dispatchers.Start})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n == 0 {
+				_, err1 := server.CreateTopic(t.Context(), &pubsubpb.Topic{Name: topicName})
+				_, err2 := server.CreateSubscription(t.Context(), &pubsubpb.Subscription{
+					Name: subName, Topic: topicName, PushConfig: &pubsubpb.PushConfig{PushEndpoint: endpoint},
+				})
+				_, err3 := server.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: topicName, Messages: []*pubsubpb.PubsubMessage{text("a")}})
+				if err := errors.Join(err1, err2, err3); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(50 * time.Millisecond) // less than the first backoff
+			synctest.Wait()
+			dispatchers.Shutdown(t.Context())
+			if err := server.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if want := []int{1, 2, 3}; !slices.Equal(attempts, want) {
+			t.Errorf("attempts %v, want %v", attempts, want)
+		}
+	})
+}
+
 // TestRequestsAtATime has as many as are of use: all that the window allows where
 // each answer takes a second, and few where one is answered at a time.
 func TestRequestsAtATime(t *testing.T) {

@@ -151,7 +151,7 @@ func (s *Server) startPubSub(ctx context.Context, o *Options) error {
 	serving, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() {
-		served <- rest.Serve(serving, listener, rest.Services{Publisher: store, Subscriber: store}, nil)
+		served <- rest.Serve(serving, listener, rest.Services{Publisher: store, Subscriber: store, Policies: store}, nil)
 	}()
 	s.stops = append(s.stops, func() error { stop(); return <-served })
 

@@ -70,7 +70,7 @@ func (s *Stack) openPubSub(ctx context.Context) error {
 	serving, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() {
-		err := rest.Serve(serving, listener, rest.Services{Publisher: own.store, Subscriber: own.store}, &rest.Options{Hosts: o.HostNames})
+		err := rest.Serve(serving, listener, rest.Services{Publisher: own.store, Subscriber: own.store, Policies: own.store}, &rest.Options{Hosts: o.HostNames})
 		if serving.Err() == nil {
 			s.failed <- err
 		}

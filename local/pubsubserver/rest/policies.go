@@ -5,10 +5,8 @@ import (
 	"context"
 	"crypto/rand"
 	"strings"
-	"sync"
 
 	"cloud.google.com/go/iam/apiv1/iampb"
-	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -116,59 +114,4 @@ func checkPolicy(policy *iampb.Policy) error {
 		}
 	}
 	return nil
-}
-
-// memoryPolicies keeps policies in memory. The policy of a resource that was
-// deleted is that of the next one of the same name.
-type memoryPolicies struct {
-	services Services
-
-	mu       sync.Mutex
-	policies map[string]*iampb.Policy
-}
-
-func newMemoryPolicies(s Services) *memoryPolicies {
-	return &memoryPolicies{services: s, policies: make(map[string]*iampb.Policy)}
-}
-
-func (p *memoryPolicies) Policy(ctx context.Context, resource string) (*iampb.Policy, error) {
-	if err := p.exists(ctx, resource); err != nil {
-		return nil, err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.policies[resource], nil
-}
-
-func (p *memoryPolicies) UpdatePolicy(ctx context.Context, resource string, replace func(*iampb.Policy) (*iampb.Policy, error)) error {
-	if err := p.exists(ctx, resource); err != nil {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	next, err := replace(p.policies[resource])
-	if err == nil {
-		p.policies[resource] = next
-	}
-	return err
-}
-
-// exists asks the services for a resource.
-func (p *memoryPolicies) exists(ctx context.Context, resource string) error {
-	parts := strings.Split(resource, "/")
-	if len(parts) != 4 || parts[0] != "projects" {
-		return status.Errorf(codes.InvalidArgument, "%q is not a valid name of a topic, subscription or snapshot", resource)
-	}
-	var err error
-	switch parts[2] {
-	case "topics":
-		_, err = p.services.Publisher.GetTopic(ctx, &pubsubpb.GetTopicRequest{Topic: resource})
-	case "subscriptions":
-		_, err = p.services.Subscriber.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: resource})
-	case "snapshots":
-		_, err = p.services.Subscriber.GetSnapshot(ctx, &pubsubpb.GetSnapshotRequest{Snapshot: resource})
-	default:
-		err = status.Errorf(codes.InvalidArgument, "%q is not a valid name of a topic, subscription or snapshot", resource)
-	}
-	return err
 }

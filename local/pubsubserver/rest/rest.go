@@ -56,8 +56,7 @@ const (
 type Services struct {
 	Publisher  pubsubpb.PublisherServer
 	Subscriber pubsubpb.SubscriberServer
-	// Policies keeps IAM policies; nil means in memory, until Serve returns.
-	Policies Policies
+	Policies   Policies
 }
 
 // Options are optional.
@@ -72,11 +71,8 @@ type Options struct {
 // case.
 func Serve(ctx context.Context, l net.Listener, s Services, o *Options) error {
 	defer l.Close()
-	if s.Publisher == nil || s.Subscriber == nil {
-		return errors.New("rest: a publisher and a subscriber server are required")
-	}
-	if s.Policies == nil {
-		s.Policies = newMemoryPolicies(s)
+	if s.Publisher == nil || s.Subscriber == nil || s.Policies == nil {
+		return errors.New("rest: a publisher, a subscriber and a policies server are required")
 	}
 	if o == nil {
 		o = &Options{}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,7 +51,9 @@ func start(t *testing.T, s Services, o *Options) string {
 func fake(t *testing.T) Services {
 	server := pstest.NewServer()
 	t.Cleanup(func() { server.Close() })
-	return Services{Publisher: &server.GServer, Subscriber: &server.GServer}
+	s := Services{Publisher: &server.GServer, Subscriber: &server.GServer}
+	s.Policies = newMemoryPolicies(s)
+	return s
 }
 
 // do sends a request and returns the status and the body.
@@ -377,6 +380,60 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
+// memoryPolicies keeps policies of what pstest has.
+type memoryPolicies struct {
+	services Services
+
+	mu       sync.Mutex
+	policies map[string]*iampb.Policy
+}
+
+func newMemoryPolicies(s Services) *memoryPolicies {
+	return &memoryPolicies{services: s, policies: make(map[string]*iampb.Policy)}
+}
+
+func (p *memoryPolicies) Policy(ctx context.Context, resource string) (*iampb.Policy, error) {
+	if err := p.exists(ctx, resource); err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.policies[resource], nil
+}
+
+func (p *memoryPolicies) UpdatePolicy(ctx context.Context, resource string, replace func(*iampb.Policy) (*iampb.Policy, error)) error {
+	if err := p.exists(ctx, resource); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next, err := replace(p.policies[resource])
+	if err == nil {
+		p.policies[resource] = next
+	}
+	return err
+}
+
+// exists asks the services for a resource.
+func (p *memoryPolicies) exists(ctx context.Context, resource string) error {
+	parts := strings.Split(resource, "/")
+	if len(parts) != 4 || parts[0] != "projects" {
+		return status.Errorf(codes.InvalidArgument, "%q is not a valid name of a topic, subscription or snapshot", resource)
+	}
+	var err error
+	switch parts[2] {
+	case "topics":
+		_, err = p.services.Publisher.GetTopic(ctx, &pubsubpb.GetTopicRequest{Topic: resource})
+	case "subscriptions":
+		_, err = p.services.Subscriber.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: resource})
+	case "snapshots":
+		_, err = p.services.Subscriber.GetSnapshot(ctx, &pubsubpb.GetSnapshotRequest{Snapshot: resource})
+	default:
+		err = status.Errorf(codes.InvalidArgument, "%q is not a valid name of a topic, subscription or snapshot", resource)
+	}
+	return err
+}
+
 // slow is a subscriber that waits for the contexts of its calls.
 type slow struct {
 	pubsubpb.UnimplementedSubscriberServer
@@ -405,7 +462,7 @@ func TestServeEndsWithCallsInFlight(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- Serve(ctx, l, Services{Publisher: pubsubpb.UnimplementedPublisherServer{}, Subscriber: s}, nil)
+		done <- Serve(ctx, l, Services{Publisher: pubsubpb.UnimplementedPublisherServer{}, Subscriber: s, Policies: &memoryPolicies{}}, nil)
 	}()
 	host := l.Addr().String()
 	client := pubsubpb.NewSubscriberClient(dial(t, host))
@@ -451,7 +508,7 @@ func TestServeFails(t *testing.T) {
 	}
 	broken := errors.New("broken")
 	l := &pipes{err: broken}
-	err := Serve(t.Context(), l, Services{Publisher: pubsubpb.UnimplementedPublisherServer{}, Subscriber: pubsubpb.UnimplementedSubscriberServer{}}, nil)
+	err := Serve(t.Context(), l, Services{Publisher: pubsubpb.UnimplementedPublisherServer{}, Subscriber: pubsubpb.UnimplementedSubscriberServer{}, Policies: &memoryPolicies{}}, nil)
 	if !errors.Is(err, broken) {
 		t.Errorf("Serve on a broken listener: %v, want its error", err)
 	}
