@@ -13,10 +13,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 
+	"example.com/pushinbox/local/loopback"
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/problem"
 )
@@ -74,11 +74,11 @@ func (d Door) check(r *http.Request) error {
 
 // names reports whether the request's Host names this machine.
 func (d Door) names(r *http.Request) bool {
-	host, ok := hostOf(r.Host)
+	host, ok := loopback.Host(r.Host)
 	if !ok {
 		return false
 	}
-	if isLoopback(host) || slices.ContainsFunc(d.Hosts, func(h string) bool { return strings.EqualFold(h, host) }) {
+	if loopback.Is(host) || slices.ContainsFunc(d.Hosts, func(h string) bool { return strings.EqualFold(h, host) }) {
 		return true
 	}
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
@@ -86,33 +86,10 @@ func (d Door) names(r *http.Request) bool {
 	return d.OwnAddress && err == nil && local != nil && addr.Unmap() == local.AddrPort().Addr().Unmap()
 }
 
-// hostOf returns the name or address of a Host, in lower case and without port,
-// brackets and the dot that may end a name, or false when it is malformed.
-func hostOf(hostport string) (string, bool) {
-	host, port, err := net.SplitHostPort(hostport)
-	if err != nil {
-		host, port = strings.TrimSuffix(strings.TrimPrefix(hostport, "["), "]"), "80"
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return "", false
-	}
-	if strings.HasPrefix(hostport, "[") {
-		addr, err := netip.ParseAddr(host)
-		return host, err == nil && addr.Is6() && addr.Zone() == ""
-	}
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	return host, host != "" && !strings.ContainsAny(host, ":[]")
-}
-
-func isLoopback(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && addr.IsLoopback()
-}
-
 // IsLoopback reports whether host, with or without a port, is this machine.
 func IsLoopback(host string) bool {
-	name, ok := hostOf(host)
-	return ok && isLoopback(name)
+	name, ok := loopback.Host(host)
+	return ok && loopback.Is(name)
 }
 
 // programs refuses what a web page sends, this port's own included: only programs

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -49,9 +50,15 @@ type ownPubSub struct {
 // openPubSub opens the Pub/Sub of this process and serves it to every client. It
 // pushes once startPushing is called.
 func (s *Stack) openPubSub(ctx context.Context) error {
-	listener, err := s.listenPubSub()
-	if listener == nil {
+	listeners, err := s.listenPubSub(ctx)
+	if listeners == nil {
 		return err // with nil: an emulator is used
+	}
+	closeAll := func() error {
+		for _, l := range listeners {
+			_ = l.Close() // rest may have closed it
+		}
+		return nil
 	}
 	o := s.options
 	dispatchers := pushfake.NewDispatchers(&pushfake.Options{
@@ -63,21 +70,30 @@ func (s *Stack) openPubSub(ctx context.Context) error {
 	path := filepath.Join(o.Data, pubSubFile)
 	own.store, err = pubsubserver.Open(pubsubserver.Options{Path: path, Logger: s.log("pubsub"), Push: own.pushes.push})
 	if err != nil {
-		_ = listener.Close()
-		return dataError(o.Data, err)
+		return errors.Join(dataError(o.Data, err), closeAll())
 	}
 	s.onClose(pubSubFile, own.store.Close)
 	serving, stop := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() {
-		err := rest.Serve(serving, listener, rest.Services{Publisher: own.store, Subscriber: own.store, Policies: own.store}, &rest.Options{Hosts: o.HostNames})
-		if serving.Err() == nil {
-			s.failed <- err
+	served := make(chan error, len(listeners))
+	services := rest.Services{Publisher: own.store, Subscriber: own.store, Policies: own.store}
+	for _, l := range listeners {
+		go func() {
+			err := rest.Serve(serving, l, services, &rest.Options{Hosts: o.HostNames, OwnAddress: s.door.OwnAddress})
+			if serving.Err() == nil {
+				s.failed <- err
+			}
+			served <- err
+		}()
+	}
+	s.onClose("--pubsub-port", func() error {
+		stop()
+		var errs []error
+		for range listeners {
+			errs = append(errs, <-served)
 		}
-		served <- err
-	}()
-	s.onClose("--pubsub-port", func() error { stop(); return <-served })
-	s.PubSubAddr = listener.Addr().String()
+		return errors.Join(errs...)
+	})
+	s.PubSubAddr = fmt.Sprintf("127.0.0.1:%d", listeners[0].Addr().(*net.TCPAddr).Port)
 	s.PubSub = fmt.Sprintf("at %s, kept in %s", s.PubSubAddr, path)
 
 	conn, err := grpc.NewClient(s.PubSubAddr, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -102,30 +118,49 @@ func (s *Stack) openPubSub(ctx context.Context) error {
 
 // listenPubSub listens on Pub/Sub's port, or returns no listener when an emulator
 // is to be used. That may have the very address which an earlier run told the
-// shell: it is an emulator's only where somebody listens.
-func (s *Stack) listenPubSub() (net.Listener, error) {
+// shell: it is an emulator's only where somebody listens, and not another run.
+func (s *Stack) listenPubSub(ctx context.Context) ([]net.Listener, error) {
 	o := &s.options
 	host, port, _ := net.SplitHostPort(o.PubSubEmulator)
 	if o.PubSubEmulator != "" && (!IsLoopback(host) || port != fmt.Sprint(o.PubSubPort)) {
-		return nil, nil
+		return nil, notOurOwn(ctx, o.PubSubEmulator)
 	}
-	address := fmt.Sprintf("127.0.0.1:%d", o.PubSubPort)
-	listener, err := net.Listen("tcp", address)
+	listeners, err := Listen(o.Host, o.PubSubPort)
 	switch {
 	case err == nil:
 		o.PubSubEmulator = ""
 	case o.PubSubEmulator != "":
-		return nil, nil
+		return nil, notOurOwn(ctx, o.PubSubEmulator)
 	case !errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("cannot listen on port %d: %w; choose another with --pubsub-port", o.PubSubPort, err)
 	case o.PubSubPortOnly:
 		return nil, fmt.Errorf("port %d is taken; stop what listens there, or choose another with --pubsub-port", o.PubSubPort)
 	default:
-		if listener, err = net.Listen("tcp", "127.0.0.1:0"); err == nil {
-			s.log("pubsub").Warn(fmt.Sprintf("port %d is taken; Pub/Sub is at %s", o.PubSubPort, listener.Addr()))
+		if listeners, err = Listen(o.Host, 0); err == nil {
+			s.log("pubsub").Warn(fmt.Sprintf("port %d is taken; Pub/Sub is at 127.0.0.1:%d", o.PubSubPort, listeners[0].Addr().(*net.TCPAddr).Port))
 		}
 	}
-	return listener, err
+	return listeners, err
+}
+
+// notOurOwn returns an error when the Pub/Sub at an address is another run's, which
+// pushes by itself: nothing would be left for this one.
+func notOurOwn(ctx context.Context, host string) error {
+	ctx, cancel := context.WithTimeout(ctx, findTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+"/", nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil // connectPubSub tells
+	}
+	defer response.Body.Close()
+	if response.Header.Get("Server") == rest.Server {
+		return fmt.Errorf("PUBSUB_EMULATOR_HOST=%s is another pushinbox local, not Google's emulator; unset it and start again: each run has a Pub/Sub of its own", host)
+	}
+	return nil
 }
 
 // startPushing starts the pushing to every endpoint.

@@ -142,6 +142,7 @@ type Stack struct {
 
 	options  Options
 	started  time.Time
+	door     Door
 	mux      *http.ServeMux
 	issuer   *pushfake.Issuer
 	verifier *verify.Verifier
@@ -165,7 +166,7 @@ type closer struct {
 
 // Start starts everything. ctx bounds the starting only; Close ends what runs.
 func Start(ctx context.Context, o Options) (_ *Stack, err error) {
-	s := &Stack{options: o, started: time.Now().UTC(), mux: http.NewServeMux(), failed: make(chan error, 4)}
+	s := &Stack{options: o, started: time.Now().UTC(), mux: http.NewServeMux(), failed: make(chan error, 8)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -195,18 +196,18 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 		return nil, err
 	}
 	// The key comes after the lock of the inbox, so that a second run leaves it.
-	door := Door{Hosts: o.HostNames}
+	s.door = Door{Hosts: o.HostNames}
 	if o.Host.IsValid() && !o.Host.IsLoopback() {
 		if s.Key, err = NewKey(o.Data, keyFile); err != nil {
 			return nil, dataError(o.Data, err)
 		}
 		s.onClose(keyFile, s.Key.Close)
 		s.mux.Handle(loginPath, s.Key.Require(http.NotFoundHandler()))
-		door = Door{Hosts: append(slices.Clone(o.HostNames), s.Key.Name), OwnAddress: true}
+		s.door = Door{Hosts: append(slices.Clone(o.HostNames), s.Key.Name), OwnAddress: true}
 	}
 	// The pushing starts after the server and ends before it, so that every push
 	// is answered. Until serve, connections wait.
-	serve := s.server(listeners, door.Guard(s.mux))
+	serve := s.server(listeners, s.door.Guard(s.mux))
 	for _, start := range []func(context.Context) error{
 		s.openPubSub, s.connectPubSub, s.startInbox, s.startCalendar, s.startMNS, s.startEndpoints, s.startPushing, s.watchPubSub,
 	} {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -156,6 +157,57 @@ func TestFormerAddressInTheShell(t *testing.T) {
 	r.acknowledged(t, 1)
 	if r.pubsub != "127.0.0.1:"+at {
 		t.Errorf("Pub/Sub is at %s", r.pubsub)
+	}
+}
+
+// TestAddressOfARunInTheShell has the variable name another run, which is not
+// Google's emulator and pushes all messages by itself.
+func TestAddressOfARunInTheShell(t *testing.T) {
+	t.Parallel()
+	first := start(t, t.TempDir())
+	for _, args := range [][]string{{"--pubsub-port=0"}, {"--pubsub-port=" + first.pubsub[strings.LastIndex(first.pubsub, ":")+1:]}} {
+		_, errs, code := runIn(t, []string{"PUBSUB_EMULATOR_HOST=" + first.pubsub}, "", append(args, "local", "--port=0", "--data", t.TempDir())...)
+		if want := "is another pushinbox local, not Google's emulator; unset it"; code != exitFailed || !strings.Contains(errs, want) || strings.Count(errs, "\n") != 1 {
+			t.Errorf("%q: exit %d, %q", args, code, errs)
+		}
+	}
+}
+
+// TestPubSubOfAnOpenRun reaches Pub/Sub by another address of this machine, as other
+// machines do, by both protocols.
+func TestPubSubOfAnOpenRun(t *testing.T) {
+	t.Parallel()
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(addresses, func(a net.Addr) bool {
+		network, ok := a.(*net.IPNet)
+		return ok && network.IP.To4() != nil && !network.IP.IsLoopback()
+	})
+	if i < 0 {
+		t.Skip("this machine has no address but those of loopback")
+	}
+	open, closed := start(t, t.TempDir(), "--host=0.0.0.0"), start(t, t.TempDir())
+	at := func(r *running) string {
+		_, port, _ := net.SplitHostPort(r.pubsub)
+		return net.JoinHostPort(addresses[i].(*net.IPNet).IP.String(), port)
+	}
+	publisher, _ := clients(t, at(open))
+	if _, err := publisher.GetTopic(t.Context(), &pubsubpb.GetTopicRequest{Topic: "projects/local/topics/inbox"}); err != nil {
+		t.Error(err)
+	}
+	resp, err := http.Get("http://" + at(open) + "/v1/projects/local/topics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("answered %s", resp.Status)
+	}
+	if conn, err := net.Dial("tcp", at(closed)); err == nil {
+		_ = conn.Close()
+		t.Error("a run without --host is open")
 	}
 }
 

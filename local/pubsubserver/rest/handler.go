@@ -54,7 +54,8 @@ func newHandler(s Services, g guard) (http.Handler, error) {
 		return nil, err
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := g.check(r.Host, r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site")); err != nil {
+		w.Header().Set("Server", Server)
+		if err := g.checkRequest(r); err != nil {
 			writeError(w, err)
 			return
 		}
@@ -114,7 +115,8 @@ func checkContentType(value string) error {
 	if value == "" {
 		return nil
 	}
-	if kind, _, err := mime.ParseMediaType(value); err != nil || kind != "application/json" {
+	// curl -d says that it sends a form. A web page can too; its Origin is refused.
+	if kind, _, err := mime.ParseMediaType(value); err != nil || kind != "application/json" && kind != "application/x-www-form-urlencoded" {
 		return httpError(http.StatusUnsupportedMediaType, codes.InvalidArgument, "the Content-Type %q is not supported; send application/json", value)
 	}
 	return nil

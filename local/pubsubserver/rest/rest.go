@@ -22,17 +22,20 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"cloud.google.com/go/iam/apiv1/iampb"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"example.com/pushinbox/local/loopback"
 	"example.com/pushinbox/shared/httpapi"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
 
@@ -40,6 +43,10 @@ import (
 
 // Limits of what one request may cost.
 const (
+	// Server is the header Server of every answer of REST, by which a program tells
+	// this Pub/Sub from Google's emulator.
+	Server = "pushinbox"
+
 	// MaxSize is the size in bytes of the largest request, by gRPC or REST.
 	MaxSize = 20 << 20
 
@@ -64,6 +71,9 @@ type Options struct {
 	// Hosts are host names or addresses, without a port, that a request's Host
 	// may name besides those of loopback.
 	Hosts []string
+	// OwnAddress lets a Host be the address that the connection was made to, for a
+	// port that is open to other machines. No web page can have it for its name.
+	OwnAddress bool
 }
 
 // Serve answers on l until ctx ends, then lets requests in flight end for at
@@ -80,7 +90,7 @@ func Serve(ctx context.Context, l net.Listener, s Services, o *Options) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s.Subscriber = ending{s.Subscriber, ctx}
-	g := guard{hosts: o.Hosts}
+	g := guard{o.Hosts, o.OwnAddress}
 	handler, err := newHandler(s, g)
 	if err != nil {
 		return fmt.Errorf("rest: %w", err)
@@ -94,6 +104,8 @@ func Serve(ctx context.Context, l net.Listener, s Services, o *Options) error {
 		ReadTimeout:       bodyTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderSize,
+
+		DisableGeneralOptionsHandler: true, // which would answer before the guard
 	}
 	stopped := make(chan error, 3)
 	for _, serve := range []func() error{
@@ -200,46 +212,65 @@ func (s endingStream) Context() context.Context { return s.ctx }
 
 // guard refuses requests that a web page may have sent.
 type guard struct {
-	hosts []string
+	hosts      []string
+	ownAddress bool
+}
+
+// asked is what of a request says where it comes from.
+type asked struct {
+	host           string
+	local          net.Addr // of the connection, here
+	origins, sites []string
 }
 
 // check returns a PERMISSION_DENIED error for a foreign host, any origin, and a
-// request that a browser sent from another site.
-func (g guard) check(host, origin, site string) error {
-	switch {
-	case !g.local(host):
-		return status.Errorf(codes.PermissionDenied, "the request is for the host %q, which is not this machine; use 127.0.0.1 or localhost", host)
-	case origin != "":
-		return status.Errorf(codes.PermissionDenied, "requests of web pages are refused, and this one has the Origin %q", origin)
-	case site != "" && site != "none" && site != "same-origin":
-		return status.Errorf(codes.PermissionDenied, "requests of other web sites are refused, and this one has the Sec-Fetch-Site %q", site)
+// request that a browser sent from another site. An empty header is one too.
+func (g guard) check(r asked) error {
+	if !g.names(r.host, r.local) {
+		return status.Errorf(codes.PermissionDenied, "the request is for the host %q, which is not this machine; use 127.0.0.1 or localhost, or give pushinbox local the name with --host-name", r.host)
+	}
+	if len(r.origins) > 0 {
+		return status.Errorf(codes.PermissionDenied, "requests of web pages are refused, and this one has the Origin %q", r.origins[0])
+	}
+	for _, site := range r.sites {
+		if site != "none" && site != "same-origin" {
+			return status.Errorf(codes.PermissionDenied, "requests of other web sites are refused, and this one has the Sec-Fetch-Site %q", site)
+		}
 	}
 	return nil
 }
 
 // checkCall is check for a gRPC call.
 func (g guard) checkCall(ctx context.Context) error {
-	first := func(key string) string {
-		if values := metadata.ValueFromIncomingContext(ctx, key); len(values) > 0 {
-			return values[0]
-		}
-		return ""
+	r := asked{origins: metadata.ValueFromIncomingContext(ctx, "origin"), sites: metadata.ValueFromIncomingContext(ctx, "sec-fetch-site")}
+	if authority := metadata.ValueFromIncomingContext(ctx, ":authority"); len(authority) > 0 {
+		r.host = authority[0]
 	}
-	return g.check(first(":authority"), first("origin"), first("sec-fetch-site"))
+	if p, ok := peer.FromContext(ctx); ok {
+		r.local = p.LocalAddr
+	}
+	return g.check(r)
 }
 
-// local reports whether a Host header names this machine.
-func (g guard) local(hostport string) bool {
-	host, _, err := net.SplitHostPort(hostport)
-	if err != nil {
-		host = hostport
+// checkRequest is check for a request of HTTP/1.
+func (g guard) checkRequest(r *http.Request) error {
+	if !strings.HasPrefix(r.RequestURI, "/") && r.RequestURI != "*" {
+		return status.Error(codes.PermissionDenied, "this is not a proxy; send the path alone in the request line")
 	}
-	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	return g.check(asked{r.Host, local, r.Header["Origin"], r.Header["Sec-Fetch-Site"]})
+}
+
+// names reports whether a Host header names this machine.
+func (g guard) names(hostport string, local net.Addr) bool {
+	host, ok := loopback.Host(hostport)
+	if !ok {
+		return false
+	}
+	if loopback.Is(host) || slices.ContainsFunc(g.hosts, func(h string) bool { return strings.EqualFold(h, host) }) {
 		return true
 	}
-	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
-		return true
-	}
-	return slices.ContainsFunc(g.hosts, func(h string) bool { return strings.EqualFold(h, host) })
+	here, _ := local.(*net.TCPAddr)
+	addr, err := netip.ParseAddr(host)
+	return g.ownAddress && err == nil && here != nil && addr.Unmap() == here.AddrPort().Addr().Unmap()
 }

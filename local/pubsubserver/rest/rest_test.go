@@ -190,7 +190,9 @@ func TestErrors(t *testing.T) {
 		{name: "nine_megabytes", verb: "POST", path: topic + ":publish", body: `{"messages":[{"data":"` + strings.Repeat("aGlo", 9<<18) + `"}]}`, status: 200},
 		{name: "too_large", verb: "POST", path: topic + ":publish", body: strings.Repeat(" ", MaxSize+1), status: 400, code: "INVALID_ARGUMENT", part: "20971520 bytes"},
 		{name: "too_large_unzipped", verb: "POST", path: topic + ":publish", body: zip(strings.Repeat(" ", MaxSize+1)), header: []string{"Content-Encoding", "gzip"}, status: 400, code: "INVALID_ARGUMENT", part: "20971520 bytes"},
-		{name: "form", verb: "POST", path: topic + ":publish", body: publishable, header: []string{"Content-Type", "application/x-www-form-urlencoded"}, status: 415, code: "INVALID_ARGUMENT", part: "x-www-form-urlencoded"},
+		{name: "curl_d", verb: "POST", path: topic + ":publish", body: publishable, header: []string{"Content-Type", "application/x-www-form-urlencoded"}, status: 200},
+		{name: "form", verb: "POST", path: topic + ":publish", body: "messages=a", header: []string{"Content-Type", "application/x-www-form-urlencoded"}, status: 400, code: "INVALID_ARGUMENT", part: "line 1:1"},
+		{name: "form_of_a_page", verb: "POST", path: topic + ":publish", body: publishable, header: []string{"Content-Type", "application/x-www-form-urlencoded", "Origin", "http://evil.test"}, status: 403, code: "PERMISSION_DENIED"},
 		{name: "plain_text", verb: "POST", path: topic + ":publish", body: publishable, header: []string{"Content-Type", "text/plain"}, status: 415, code: "INVALID_ARGUMENT"},
 		{name: "plain_text_without_body", verb: "POST", path: "/v1/projects/p/subscriptions/s:detach", header: []string{"Content-Type", "text/plain"}, status: 415, code: "INVALID_ARGUMENT"},
 		{name: "delete_with_body", verb: "DELETE", path: topic + "2", body: "{}", status: 404, code: "NOT_FOUND"},
@@ -211,7 +213,7 @@ func TestErrors(t *testing.T) {
 		{name: "schema_id", verb: "POST", path: "/v1/projects/p/schemas?schemaId=s", body: "{}", status: 400, code: "UNIMPLEMENTED", part: "CreateSchema"},
 
 		{name: "localhost", verb: "GET", path: topic, header: []string{"Host", "LocalHost.:8085"}, status: 200},
-		{name: "name_below_localhost", verb: "GET", path: topic, header: []string{"Host", "pubsub.localhost:1"}, status: 200},
+		{name: "name_below_localhost", verb: "GET", path: topic, header: []string{"Host", "pubsub.localhost:1"}, status: 403, code: "PERMISSION_DENIED", part: "--host-name"},
 		{name: "ipv6", verb: "GET", path: topic, header: []string{"Host", "[::1]:8085"}, status: 200},
 		{name: "given_host", verb: "GET", path: topic, header: []string{"Host", "PubSub.test:8085"}, status: 200},
 		{name: "foreign_host", verb: "GET", path: topic, header: []string{"Host", "evil.test:8085"}, status: 403, code: "PERMISSION_DENIED", part: "evil.test:8085"},
@@ -233,6 +235,62 @@ func TestErrors(t *testing.T) {
 				t.Errorf("answered %d %s, want 200", gotStatus, got)
 			}
 		})
+	}
+}
+
+// TestDoor sends what net/http's client does not.
+func TestDoor(t *testing.T) {
+	t.Parallel()
+	host := start(t, fake(t), nil)
+	ask := func(request string) string {
+		t.Helper()
+		conn, err := net.Dial("tcp", host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, strings.ReplaceAll(request, "\n", "\r\n")+"\r\nConnection: close\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, _, _ := strings.Cut(string(answer), "\r\n")
+		return line
+	}
+	const get, forbidden = "GET /v1/projects/p/topics HTTP/1.1\nHost: localhost", "HTTP/1.1 403 Forbidden"
+	for name, c := range map[string]struct{ request, want string }{
+		"good":           {get, "HTTP/1.1 200 OK"},
+		"empty_origin":   {get + "\nOrigin:", forbidden},
+		"second_origin":  {get + "\nOrigin:\nOrigin: http://evil.test", forbidden},
+		"empty_site":     {get + "\nSec-Fetch-Site:", forbidden},
+		"second_site":    {get + "\nSec-Fetch-Site: none\nSec-Fetch-Site: cross-site", forbidden},
+		"for_a_proxy":    {"GET http://localhost/v1/projects/p/topics HTTP/1.1\nHost: localhost", forbidden},
+		"connect":        {"CONNECT localhost:443 HTTP/1.1\nHost: localhost:443", forbidden},
+		"host_port":      {"GET /v1/projects/p/topics HTTP/1.1\nHost: localhost:x", forbidden},
+		"options":        {"OPTIONS * HTTP/1.1\nHost: localhost", "HTTP/1.1 400 Bad Request"},
+		"foreign_option": {"OPTIONS * HTTP/1.1\nHost: evil.test", forbidden},
+	} {
+		if got := ask(c.request); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+// TestOwnAddress lets requests in that name the address they came to, by both
+// protocols, where the port is open to other machines.
+func TestOwnAddress(t *testing.T) {
+	t.Parallel()
+	for own, want := range map[bool]codes.Code{true: codes.OK, false: codes.PermissionDenied} {
+		g := guard{ownAddress: own}
+		local := &net.TCPAddr{IP: net.IPv4(10, 1, 2, 3), Port: 8085}
+		if err := g.check(asked{host: "10.1.2.3:8085", local: local}); status.Code(err) != want {
+			t.Errorf("%t: %v, want %v", own, err, want)
+		}
+		if err := g.check(asked{host: "10.1.2.4:8085", local: local}); status.Code(err) != codes.PermissionDenied {
+			t.Errorf("another address: %v", err)
+		}
 	}
 }
 
