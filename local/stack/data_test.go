@@ -131,3 +131,39 @@ func TestRefusedDataDirectory(t *testing.T) {
 		})
 	}
 }
+
+// TestMNSLog keeps the log of the run before, and a long one beside it.
+func TestMNSLog(t *testing.T) {
+	t.Parallel()
+	o := options(t)
+	path := filepath.Join(o.Data, MNSLog)
+	run := func() {
+		t.Helper()
+		s, err := Start(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	size := func(path string) int64 {
+		info, err := os.Stat(path)
+		if err != nil {
+			return -1
+		}
+		return info.Size()
+	}
+	if err := os.WriteFile(path, []byte("{}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if run(); size(path) != 3 || size(path+".1") != -1 {
+		t.Errorf("after a start: %d bytes, and %d beside it", size(path), size(path+".1"))
+	}
+	if err := os.Truncate(path, maxMNSLog+1); err != nil {
+		t.Fatal(err)
+	}
+	if run(); size(path) != 0 || size(path+".1") != maxMNSLog+1 {
+		t.Errorf("a long one: %d bytes, and %d beside it", size(path), size(path+".1"))
+	}
+}

@@ -27,6 +27,8 @@ const (
 	SignPath = "/local/sign"
 	// MNSLog is the file in the data directory that the function logs to.
 	MNSLog = "mns.log"
+	// maxMNSLog is how long it may be at the start of a run, in bytes.
+	maxMNSLog = 10 << 20
 )
 
 // startMNS mounts the function mns and the stand-in whose pushes it trusts, and
@@ -44,8 +46,14 @@ func (s *Stack) startMNS(context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The log of this run, as Cloud Logging would get it, for `pushinbox logs`.
-	log, err := datadir.OpenFile(filepath.Join(s.options.Data, MNSLog), os.O_CREATE|os.O_WRONLY|os.O_TRUNC)
+	// As Cloud Logging would get it, for `pushinbox logs`.
+	path := filepath.Join(s.options.Data, MNSLog)
+	if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() && info.Size() > maxMNSLog {
+		if err := os.Rename(path, path+".1"); err != nil {
+			return dataError(s.options.Data, err)
+		}
+	}
+	log, err := datadir.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND)
 	if err != nil {
 		return dataError(s.options.Data, err)
 	}

@@ -35,7 +35,11 @@ func positional(cmd *cobra.Command, args []string) error {
 	case len(args) <= len(names) || strings.Contains(cmd.Use, "..."):
 		return nil
 	case cmd.HasSubCommands():
-		return usageError{fmt.Errorf("there is no command %q; see %s --help", args[0], cmd.CommandPath())}
+		meant := ""
+		if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+			meant = fmt.Sprintf("did you mean %q? ", like[0])
+		}
+		return usageError{fmt.Errorf("there is no command %q; %ssee %s --help", args[0], meant, cmd.CommandPath())}
 	}
 	return usageError{fmt.Errorf("%q is one argument too many; see %s --help", args[len(names)], cmd.CommandPath())}
 }

@@ -50,7 +50,7 @@ endpoint is pushed to, signed when it has an oidc_token.
 
 A stand-in for Alibaba MNS is at /local/mns, with the AccessKey "local" whose
 secret is "local" too, and pushes to /mns; see "pushinbox mns --help". What the
-function logs of this run is in mns.log in --data, for "pushinbox logs".
+function logs is in mns.log in --data, for "pushinbox logs".
 MNS_SECRET and MNS_BODY are the function's, as when it is deployed.
 
 It is open to every account of this machine, as emulators are, and to no web
@@ -305,7 +305,7 @@ func (p *printer) banner(s *stack.Stack, o stack.Settings) {
 	p.printf(`Push Inbox runs on this machine. Ctrl-C stops it.
 
   console  %[10]s you are signed in as %[2]s
-  publish  %[1]s/publish    POST with a token, see below
+  publish  %[1]s/publish    POST with a token of /local/token?for=publish
   receive  %[1]s/receive    where pushes arrive, signed as %[3]s
   calendar %[1]s/calendar   watches calendars; a stand-in for Google's is at /local/calendar
   mns      %[1]s/mns        where MNS pushes arrive; a stand-in for it is at /local/mns

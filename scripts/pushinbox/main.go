@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -28,7 +29,7 @@ const maxErrors = 100
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := newRoot().ExecuteContext(ctx)
+	err := execute(ctx, newRoot())
 	stop()
 	if err != nil {
 		lines := strings.Split(err.Error(), "\n")
@@ -55,6 +56,39 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
+// execute runs a command. Cobra answers --help whatever stands before it, and cannot
+// fail doing so; a command that does not exist is an error all the same.
+func execute(ctx context.Context, root *cobra.Command) error {
+	var unknown error
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		if given := cmd.Flags().Args(); cmd.HasSubCommands() && len(given) > 0 {
+			unknown = positional(cmd, given)
+			return
+		}
+		help(cmd, args)
+	})
+	return errors.Join(root.ExecuteContext(ctx), unknown)
+}
+
+// newHelp is "pushinbox help COMMAND".
+func newHelp(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND...]",
+		Short: "Print the help of a command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			switch {
+			case err != nil:
+				return usageError{err}
+			case len(rest) > 0:
+				return positional(cmd, rest)
+			}
+			return cmd.Help()
+		},
+	}
+}
+
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "pushinbox",
@@ -73,6 +107,10 @@ for two more.`,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.SetFlagErrorFunc(flagError)
+	info, _ := debug.ReadBuildInfo()
+	root.Version = versionOf(info).Version
+	root.SetVersionTemplate(versionOf(info).String())
+	root.SetHelpCommand(newHelp(root))
 	root.AddCommand(newLocal(), newSend(), newToken(), newConsole(), newCalendar(), newMNS(), newLogs(), newVersion())
 	complete(root)
 	return root
@@ -82,6 +120,7 @@ for two more.`,
 // their help where they do nothing themselves.
 func complete(cmd *cobra.Command) {
 	cmd.Args = positional
+	cmd.SuggestionsMinimumDistance = 2
 	if cmd.RunE == nil {
 		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	}

@@ -67,6 +67,9 @@ func TestVersion(t *testing.T) {
 	if code != 0 || errs != "" {
 		t.Errorf("exit %d, %s", code, errs)
 	}
+	if flag, errs, code := run(t, "", "--version"); code != 0 || errs != "" || flag != out {
+		t.Errorf("--version: exit %d, %q, %s", code, flag, errs)
+	}
 
 	out, errs, code = run(t, "", "version", "--format", "json")
 	var got map[string]any
