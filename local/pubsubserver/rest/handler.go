@@ -105,12 +105,12 @@ func readBody(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return status.Errorf(codes.InvalidArgument, "the body cannot be read: %v", err)
 	}
-	r.Body = body{bytes.NewReader(raw), raw}
+	r.Body = body{Reader: bytes.NewReader(raw), raw: raw}
 	return nil
 }
 
 // checkContentType allows JSON and, because some of Google's clients send none,
-// nothing. A form of a web page is neither.
+// nothing.
 func checkContentType(value string) error {
 	if value == "" {
 		return nil
@@ -126,9 +126,35 @@ func checkContentType(value string) error {
 type body struct {
 	*bytes.Reader
 	raw []byte
+	// mask is the update mask in the query. Terraform sends it there, although the
+	// body is the whole request.
+	mask string
 }
 
 func (body) Close() error { return nil }
+
+// addMask sets the update mask of a request to that of the query.
+func (b body) addMask(request proto.Message) error {
+	message := request.ProtoReflect()
+	field := message.Descriptor().Fields().ByName(updateMask)
+	if b.mask == "" || field == nil {
+		return nil
+	}
+	if message.Has(field) {
+		return errors.New("the update mask is in the query and in the body; send one")
+	}
+	quoted, err := json.Marshal(b.mask)
+	if err != nil {
+		return err
+	}
+	if err := protojson.Unmarshal(quoted, message.Mutable(field).Message().Interface()); err != nil {
+		return fmt.Errorf("the query parameter updateMask=%q is not valid: it has names in camelCase with commas between them", b.mask)
+	}
+	return nil
+}
+
+// updateMask is the field of a request that says what to change.
+const updateMask = "update_mask"
 
 // marshaler is JSON as Google's APIs have it. Unlike JSONPb it refuses what
 // follows the first value of a body.
@@ -141,11 +167,18 @@ func (marshaler) ContentType(any) string { return "application/json; charset=UTF
 func (m marshaler) NewDecoder(r io.Reader) runtime.Decoder {
 	return runtime.DecoderFunc(func(v any) error {
 		b, ok := r.(body)
-		if !ok || len(bytes.TrimSpace(b.raw)) == 0 {
+		if !ok || len(bytes.TrimSpace(b.raw)) == 0 && b.mask == "" {
 			return io.EOF // the gateway takes it as {}
 		}
 		if message, ok := v.(proto.Message); ok {
-			return m.UnmarshalOptions.Unmarshal(b.raw, message)
+			raw := b.raw
+			if len(bytes.TrimSpace(raw)) == 0 {
+				raw = []byte("{}")
+			}
+			if err := m.UnmarshalOptions.Unmarshal(raw, message); err != nil {
+				return err
+			}
+			return b.addMask(message)
 		}
 		return m.Unmarshal(b.raw, v)
 	})
@@ -207,13 +240,17 @@ func customVerb(path string) string {
 // with a colon, since no name has one: it is a verb that this method has not.
 func checkRoute() (runtime.Middleware, error) {
 	inputs := make(map[string]protoreflect.MessageDescriptor, len(routes))
+	masks := make(map[string]bool) // routes whose update mask may be in the query
 	for _, r := range routes {
 		found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(r.method))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", r.method, err)
 		}
+		input := found.(protoreflect.MethodDescriptor).Input()
 		if r.body != "*" {
-			inputs[r.verb+" "+r.pattern] = found.(protoreflect.MethodDescriptor).Input()
+			inputs[r.verb+" "+r.pattern] = input
+		} else {
+			masks[r.verb+" "+r.pattern] = r.verb == http.MethodPatch && input.Fields().ByName(updateMask) != nil
 		}
 	}
 	return func(next runtime.HandlerFunc) runtime.HandlerFunc {
@@ -224,7 +261,15 @@ func checkRoute() (runtime.Middleware, error) {
 				return
 			}
 			input := inputs[r.Method+" "+pattern.String()]
-			for name := range r.URL.Query() {
+			for name, values := range r.URL.Query() {
+				if masks[r.Method+" "+pattern.String()] && (name == "updateMask" || name == updateMask) && len(values) == 1 {
+					masked, _ := r.Body.(body)
+					if masked.mask = values[0]; masked.Reader == nil {
+						masked.Reader = bytes.NewReader(nil)
+					}
+					r.Body = masked
+					continue
+				}
 				if _, inPath := path[name]; inPath || !hasField(input, name) {
 					writeError(w, status.Errorf(codes.InvalidArgument, "unknown query parameter %q", name))
 					return

@@ -209,6 +209,11 @@ func TestErrors(t *testing.T) {
 		{name: "unknown_parameter_of_get", verb: "GET", path: topic + "?force=1", status: 400, code: "INVALID_ARGUMENT", part: `"force"`},
 		{name: "unknown_parameter_of_publish", verb: "POST", path: topic + ":publish?ordering=1", body: publishable, status: 400, code: "INVALID_ARGUMENT", part: `"ordering"`},
 		{name: "field_that_is_in_the_path", verb: "GET", path: topic + "?topic=x", status: 400, code: "INVALID_ARGUMENT", part: `"topic"`},
+		{name: "mask_in_query", verb: "PATCH", path: topic + "?updateMask=labels", body: `{"topic":{"labels":{"c":"d"}}}`, status: 200},
+		{name: "bad_mask_in_query", verb: "PATCH", path: topic + "?updateMask=message_labels", body: `{"topic":{}}`, status: 400, code: "INVALID_ARGUMENT", part: `the query parameter updateMask="message_labels" is not valid`},
+		{name: "masks_in_both", verb: "PATCH", path: topic + "?updateMask=labels", body: `{"topic":{},"updateMask":"labels"}`, status: 400, code: "INVALID_ARGUMENT", part: "send one"},
+		{name: "two_masks", verb: "PATCH", path: topic + "?updateMask=labels&updateMask=labels", body: `{"topic":{}}`, status: 400, code: "INVALID_ARGUMENT", part: `"updateMask"`},
+		{name: "mask_of_publish", verb: "POST", path: topic + ":publish?updateMask=labels", body: publishable, status: 400, code: "INVALID_ARGUMENT", part: `"updateMask"`},
 		{name: "policy_version", verb: "GET", path: topic + ":getIamPolicy?options.requestedPolicyVersion=3", status: 200},
 		{name: "schema_id", verb: "POST", path: "/v1/projects/p/schemas?schemaId=s", body: "{}", status: 400, code: "UNIMPLEMENTED", part: "CreateSchema"},
 
