@@ -1,6 +1,7 @@
 package pushfake
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -9,23 +10,14 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
-	"io"
 	"math/big"
-	"net/http"
-	"strings"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-)
-
-// Google's addresses of the keys to its tokens, which an Issuer's transport
-// answers for.
-const (
-	googleKeysURL = "https://www.googleapis.com/oauth2/v3/certs"
-	iapKeysURL    = "https://www.gstatic.com/iap/verify/public_key-jwk"
 )
 
 // What a token says that was asked to say nothing else.
@@ -39,10 +31,15 @@ const (
 type IssuerOptions struct {
 	// Now is the clock of iat and exp; nil means time.Now.
 	Now func() time.Time
+	// Dir is a directory of the user's own in which the keys are kept, in tokens.key
+	// and iap.key with mode 0600, which are created where they are missing. Empty
+	// means keys that live as long as the Issuer. A new RSA key that cannot be kept is
+	// told by the first ID token.
+	Dir string
 }
 
-// Issuer signs tokens as Google does, with keys of its own that live as long
-// as it does. It is safe for concurrent use.
+// Issuer signs tokens as Google does, with keys of its own. It is safe for
+// concurrent use.
 type Issuer struct {
 	now    func() time.Time
 	google func() (signer, error)
@@ -52,7 +49,7 @@ type Issuer struct {
 // signer is a private key with its public half as a JSON Web Key.
 type signer struct {
 	method jwt.SigningMethod
-	key    any
+	key    crypto.Signer
 	jwk    jwk
 }
 
@@ -68,48 +65,62 @@ type jwk struct {
 	Y         string `json:"y,omitempty"`
 }
 
-// NewIssuer returns an Issuer with new keys. It does not wait for the RSA key,
-// which takes about 80 ms: the first ID token does.
+// NewIssuer returns an Issuer. It does not wait for a new RSA key, which takes about
+// 80 ms: the first ID token does.
 func NewIssuer(o *IssuerOptions) (*Issuer, error) {
 	if o == nil {
 		o = &IssuerOptions{}
 	}
-	i := &Issuer{now: o.Now, google: sync.OnceValues(newRSASigner)}
+	i := &Issuer{now: o.Now, google: sync.OnceValues(func() (signer, error) { return openKey(o.Dir, tokensKey, newRSAKey, rsaSigner) })}
 	if i.now == nil {
 		i.now = time.Now
 	}
 	var err error
-	if i.iap, err = newECDSASigner(); err != nil {
+	if i.iap, err = openKey(o.Dir, iapKey, newECDSAKey, ecdsaSigner); err != nil {
 		return nil, err
+	}
+	if _, err := os.Lstat(filepath.Join(o.Dir, tokensKey)); err == nil && o.Dir != "" {
+		_, err := i.google()
+		return i, err
 	}
 	go i.google()
 	return i, nil
 }
 
-func newRSASigner() (signer, error) {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		return signer{}, fmt.Errorf("pushfake: making the RSA key: %w", err)
+// The files of the keys.
+const (
+	tokensKey = "tokens.key"
+	iapKey    = "iap.key"
+)
+
+func newRSAKey() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, 2048) }
+
+func newECDSAKey() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }
+
+func rsaSigner(key crypto.Signer) (signer, bool) {
+	private, ok := key.(*rsa.PrivateKey)
+	if !ok {
+		return signer{}, false
 	}
-	modulus := key.N.Bytes()
+	modulus := private.N.Bytes()
 	return signer{jwt.SigningMethodRS256, key, jwk{
 		Algorithm: "RS256",
-		Exponent:  base64.RawURLEncoding.EncodeToString(big.NewInt(int64(key.E)).Bytes()),
+		Exponent:  base64.RawURLEncoding.EncodeToString(big.NewInt(int64(private.E)).Bytes()),
 		ID:        keyID(modulus),
 		Type:      "RSA",
 		Modulus:   base64.RawURLEncoding.EncodeToString(modulus),
 		Use:       "sig",
-	}}, nil
+	}}, true
 }
 
-func newECDSASigner() (signer, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return signer{}, fmt.Errorf("pushfake: making the ECDSA key: %w", err)
+func ecdsaSigner(key crypto.Signer) (signer, bool) {
+	private, ok := key.(*ecdsa.PrivateKey)
+	if !ok || private.Curve != elliptic.P256() {
+		return signer{}, false
 	}
-	point, err := key.PublicKey.Bytes()
+	point, err := private.PublicKey.Bytes()
 	if err != nil {
-		return signer{}, fmt.Errorf("pushfake: making the ECDSA key: %w", err)
+		return signer{}, false
 	}
 	return signer{jwt.SigningMethodES256, key, jwk{
 		Algorithm: "ES256",
@@ -119,7 +130,7 @@ func newECDSASigner() (signer, error) {
 		Use:       "sig",
 		X:         base64.RawURLEncoding.EncodeToString(point[1:33]),
 		Y:         base64.RawURLEncoding.EncodeToString(point[33:]),
-	}}, nil
+	}}, true
 }
 
 // keyID names a key by a hash, 40 hex digits like Google's.
@@ -204,49 +215,4 @@ func (s *signer) sign(c claimSet) (string, error) {
 		return "", fmt.Errorf("pushfake: signing: %w", err)
 	}
 	return signed, nil
-}
-
-// Transport returns a transport that answers for Google's two key addresses
-// with the keys of this issuer, and for no others: what uses it reaches no
-// network. Hand it to what verifies tokens.
-func (i *Issuer) Transport() http.RoundTripper { return keyTransport{i} }
-
-type keyTransport struct{ issuer *Issuer }
-
-// RoundTrip serves a key set.
-func (t keyTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.Body != nil {
-		r.Body.Close()
-	}
-	var s signer
-	var err error
-	switch url := r.URL.String(); {
-	case r.Method != http.MethodGet:
-		err = fmt.Errorf("pushfake: keys are read with GET, not %s", r.Method)
-	case url == googleKeysURL:
-		s, err = t.issuer.google()
-	case url == iapKeysURL:
-		s = t.issuer.iap
-	default:
-		err = fmt.Errorf("pushfake: %s is not an address of Google's keys", r.URL.Redacted())
-	}
-	if err != nil {
-		return nil, err
-	}
-	body, err := json.Marshal(map[string][]jwk{"keys": {s.jwk}})
-	if err != nil {
-		return nil, err
-	}
-	return &http.Response{
-		Status:     "200 OK",
-		StatusCode: http.StatusOK,
-		Proto:      "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: http.Header{
-			"Cache-Control": {"public, max-age=21600, must-revalidate, no-transform"},
-			"Content-Type":  {"application/json; charset=UTF-8"},
-		},
-		Body:          io.NopCloser(strings.NewReader(string(body))),
-		ContentLength: int64(len(body)),
-		Request:       r,
-	}, nil
 }

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/httpapi"
@@ -89,18 +87,6 @@ func tokens(issuer *pushfake.Issuer, base string) http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		fmt.Fprintln(w, token)
 	})
-}
-
-// certs serves GET /local/certs: the public keys of the tokens, for code in
-// other languages that verifies them.
-func certs(issuer *pushfake.Issuer) http.Handler {
-	return &httputil.ReverseProxy{
-		Transport: issuer.Transport(),
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(&url.URL{Scheme: "https", Host: "www.googleapis.com"})
-			r.Out.Host, r.Out.URL.Path = "", "/oauth2/v3/certs" // where Google serves its own
-		},
-	}
 }
 
 // claimValue reads a claim from a query: JSON counts as such, an empty value

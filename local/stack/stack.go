@@ -186,13 +186,10 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 			return nil, err
 		}
 	}
-	if s.issuer, err = pushfake.NewIssuer(nil); err != nil {
-		return nil, err
-	}
-	if s.verifier, err = verify.New(&verify.Options{Transport: s.issuer.Transport()}); err != nil {
-		return nil, err
-	}
 	if err := s.openInbox(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.openIssuer(); err != nil {
 		return nil, err
 	}
 	// The key comes after the lock of the inbox, so that a second run leaves it.
@@ -216,9 +213,9 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 		}
 	}
 	s.handle("GET /local/token", s.keyed(tokens(s.issuer, s.URL)))
-	s.handle("GET /local/certs", certs(s.issuer))
 	s.handle("GET "+runPath, s.which())
 	s.handle("POST "+SentPath, s.keyed(jsonBodies(http.HandlerFunc(s.sent))))
+	s.serveKeys()
 	serve()
 	if err := s.announce(); err != nil {
 		return nil, err

@@ -1,0 +1,55 @@
+package datadir
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// maxOnce is the largest file that ReadOrCreate reads, in bytes.
+const maxOnce = 64 << 10
+
+// ReadOrCreate returns the content of a small file that is written once, such as a
+// key. Where it is missing, what create returns is written to it with mode 0600,
+// whole and durable. When two processes create it at the same time, both get the
+// content of the one that was first.
+func ReadOrCreate(path string, create func() ([]byte, error)) ([]byte, error) {
+	b, err := readOnce(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return b, err
+	}
+	if b, err = create(); err != nil {
+		return nil, err
+	}
+	part, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.part") // of mode 0600
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.Remove(part.Name()) }()
+	_, err = part.Write(b)
+	if err = errors.Join(err, part.Sync(), part.Close()); err != nil {
+		return nil, err
+	}
+	// A link, and not a rename, is refused where the file exists by now.
+	if err := os.Link(part.Name(), path); errors.Is(err, fs.ErrExist) {
+		return readOnce(path)
+	} else if err != nil {
+		return nil, err
+	}
+	return b, SyncDir(path)
+}
+
+func readOnce(path string) ([]byte, error) {
+	file, err := OpenFile(path, os.O_RDWR) // for writing, so that it becomes private
+	if err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(file, maxOnce+1))
+	if err = errors.Join(err, file.Close()); err == nil && len(b) > maxOnce {
+		err = fmt.Errorf("%s is over %d bytes; move it away", path, maxOnce)
+	}
+	return b, err
+}
