@@ -1,0 +1,199 @@
+package keyproxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/net/proxy"
+)
+
+// aheadConn is a connection of which some bytes were read already.
+type aheadConn struct {
+	net.Conn
+	ahead *bytes.Reader
+}
+
+func withAhead(c net.Conn, ahead []byte) net.Conn {
+	if len(ahead) == 0 {
+		return c
+	}
+	return &aheadConn{c, bytes.NewReader(bytes.Clone(ahead))}
+}
+
+// Read reads the bytes that were read already first.
+func (c *aheadConn) Read(b []byte) (int, error) {
+	if c.ahead.Len() > 0 {
+		return c.ahead.Read(b)
+	}
+	return c.Conn.Read(b)
+}
+
+// CloseWrite says that nothing more is sent.
+func (c *aheadConn) CloseWrite() error { return closeWrite(c.Conn) }
+
+func closeWrite(c net.Conn) error {
+	if half, ok := c.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return c.Close()
+}
+
+// join copies between two connections until both have ended, either is broken,
+// neither says anything for idleTime, or ctx ends. It closes both.
+func join(ctx context.Context, a, b net.Conn) {
+	closeBoth := func() { _, _ = a.Close(), b.Close() }
+	defer context.AfterFunc(ctx, closeBoth)()
+	defer closeBoth()
+	alive := func() {
+		end := time.Now().Add(idleTime)
+		_, _ = a.SetDeadline(end), b.SetDeadline(end)
+	}
+	var both sync.WaitGroup
+	both.Go(func() { forward(a, b, alive, closeBoth) })
+	both.Go(func() { forward(b, a, alive, closeBoth) })
+	both.Wait()
+}
+
+// forward copies from one connection to another, and calls broken on an error.
+func forward(to, from net.Conn, alive, broken func()) {
+	buffer := make([]byte, 32<<10)
+	for {
+		alive()
+		n, err := from.Read(buffer)
+		if n > 0 {
+			if _, err := to.Write(buffer[:n]); err != nil {
+				broken()
+				return
+			}
+		}
+		switch {
+		case err == io.EOF:
+			if closeWrite(to) != nil {
+				broken()
+			}
+			return
+		case err != nil:
+			broken()
+			return
+		}
+	}
+}
+
+// dial connects to port 443 of a host, through the former proxy if there was one.
+func (p *Proxy) dial(ctx context.Context, host string) (net.Conn, error) {
+	address := net.JoinHostPort(host, "443")
+	via, err := p.options.Former(&url.URL{Scheme: "https", Host: address})
+	if err != nil {
+		return nil, err
+	}
+	dialer := &net.Dialer{}
+	switch {
+	case via == nil:
+		return dialer.DialContext(ctx, "tcp", address)
+	case strings.HasPrefix(via.Scheme, "socks5"):
+		through, err := proxy.FromURL(via, dialer)
+		if err != nil {
+			return nil, err
+		}
+		return through.(proxy.ContextDialer).DialContext(ctx, "tcp", address)
+	case via.Scheme != "http" && via.Scheme != "https":
+		return nil, fmt.Errorf("the scheme %q of the proxy %s is not http, https or socks5", via.Scheme, via.Host)
+	}
+	port := via.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[via.Scheme]
+	}
+	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(via.Hostname(), port))
+	if err != nil {
+		return nil, fmt.Errorf("the proxy %s: %w", via.Host, err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	if via.Scheme == "https" {
+		secure := tls.Client(conn, &tls.Config{ServerName: via.Hostname(), RootCAs: p.options.Roots})
+		if err := secure.HandshakeContext(ctx); err != nil {
+			_ = conn.Close()
+			return nil, fmt.Errorf("the proxy %s: %w", via.Host, err)
+		}
+		conn = secure
+	}
+	if conn, err = connect(conn, via, address); err != nil {
+		return nil, fmt.Errorf("the proxy %s: %w", via.Host, err)
+	}
+	return conn, nil
+}
+
+// connect asks the proxy at the other end of conn for a connection to address.
+func connect(conn net.Conn, via *url.URL, address string) (net.Conn, error) {
+	r := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: address}, Host: address, Header: make(http.Header)}
+	if user := via.User; user != nil {
+		password, _ := user.Password()
+		r.Header.Set("Proxy-Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password)))
+	}
+	err := r.Write(conn)
+	if err == nil {
+		answers := bufio.NewReader(io.LimitReader(conn, maxHeader))
+		var answer *http.Response
+		if answer, err = http.ReadResponse(answers, r); err == nil && answer.StatusCode != http.StatusOK {
+			err = fmt.Errorf("it answers %d %s", answer.StatusCode, http.StatusText(answer.StatusCode))
+		}
+		if err == nil {
+			ahead, _ := answers.Peek(answers.Buffered())
+			return withAhead(conn, ahead), nil
+		}
+	}
+	_ = conn.Close()
+	return nil, err
+}
+
+// keyConn is a connection to a host of the keys.
+type keyConn struct {
+	net.Conn
+	host    string
+	release func()
+}
+
+// Close closes the connection and frees its place.
+func (c *keyConn) Close() error {
+	defer c.release()
+	return c.Conn.Close()
+}
+
+// handedOver is a listener whose connections are handed to it.
+type handedOver struct {
+	conns chan net.Conn
+	done  <-chan struct{}
+}
+
+func (l *handedOver) hand(c net.Conn) {
+	select {
+	case l.conns <- c:
+	case <-l.done:
+		_ = c.Close()
+	}
+}
+
+// Accept, Close and Addr make it a net.Listener.
+func (l *handedOver) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *handedOver) Close() error { return nil }
+
+func (l *handedOver) Addr() net.Addr { return &net.TCPAddr{} }
