@@ -32,7 +32,7 @@ const (
 // end. It signs for itself and is no CA: who gets hold of the key can pass for these
 // hosts, before programs that trust it, and for no others.
 func OpenCertificate(file string, hosts []string) (tls.Certificate, error) {
-	slices.Sort(hosts)
+	hosts = slices.Sorted(slices.Values(hosts))
 	create := func() ([]byte, error) { return newCertificate(hosts) }
 	b, err := datadir.ReadOrCreate(file, create)
 	if err == nil && !current(b, hosts) {

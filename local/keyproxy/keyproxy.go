@@ -22,6 +22,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -78,6 +79,17 @@ type Options struct {
 	Log *slog.Logger
 }
 
+// Hosts returns the hosts of these addresses, sorted.
+func Hosts(answers map[string]http.Handler) []string {
+	var hosts []string
+	for address := range answers {
+		host, _, _ := strings.Cut(address, "/")
+		hosts = append(hosts, host)
+	}
+	slices.Sort(hosts)
+	return slices.Compact(hosts)
+}
+
 // Proxy is a proxy. Its zero value is not valid; use New.
 type Proxy struct {
 	options  Options
@@ -108,8 +120,7 @@ func New(o Options) (*Proxy, error) {
 		tls:     &tls.Config{Certificates: []tls.Certificate{o.Certificate}, NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS12},
 		warning: rate.Sometimes{First: 3, Interval: 10 * time.Second},
 	}
-	for address := range o.Answers {
-		host, _, _ := strings.Cut(address, "/")
+	for _, host := range Hosts(o.Answers) {
 		p.hosts[host] = true
 	}
 	p.running, p.stop = context.WithCancel(context.Background())

@@ -44,6 +44,7 @@ type Addresses struct {
 	Token              string `json:"token"`
 	Certs              string `json:"certs"`
 	PubSubEmulatorHost string `json:"pubsubEmulatorHost"`
+	Proxy              string `json:"proxy"` // see Program
 	Project            string `json:"project"`
 	Topic              string `json:"topic"`
 	Subscription       string `json:"subscription"`
@@ -65,7 +66,7 @@ func (s *Stack) Addresses() Addresses {
 	a := Addresses{
 		URL: s.URL, Console: s.URL + "/", Publish: s.URL + "/publish", Receive: s.URL + "/receive", Calendar: s.URL + "/calendar", MNS: s.URL + MNSFunction,
 		GoogleCalendar: s.URL + googlePath, AlibabaMNS: s.URL + MNSPath, Token: s.URL + "/local/token", Certs: s.URL + "/local/certs",
-		PubSubEmulatorHost: s.PubSubAddr, Project: s.options.Project, Topic: s.Pushes.Topic, Subscription: s.Pushes.Name, Data: absolute(s.options.Data),
+		PubSubEmulatorHost: s.PubSubAddr, Proxy: s.ProxyURL, Project: s.options.Project, Topic: s.Pushes.Topic, Subscription: s.Pushes.Name, Data: absolute(s.options.Data),
 	}
 	for _, sub := range s.Endpoints {
 		a.Pushes = append(a.Pushes, PushAddress{sub.Topic, sub.Name, sub.PushConfig.PushEndpoint})
@@ -91,6 +92,7 @@ type Run struct {
 	PID       int       `json:"pid"`
 	StartedAt time.Time `json:"startedAt"`
 	Addresses
+	Program Program `json:"program"`
 }
 
 // is reports whether both are the same run.
@@ -209,7 +211,7 @@ func gone(pid int) bool {
 
 // announce has other processes find this run, until Close.
 func (s *Stack) announce() error {
-	run := &Run{PID: os.Getpid(), StartedAt: s.started, Addresses: s.Addresses()}
+	run := &Run{PID: os.Getpid(), StartedAt: s.started, Addresses: s.Addresses(), Program: s.program}
 	content, err := json.MarshalIndent(run, "", "  ")
 	if err != nil {
 		return err

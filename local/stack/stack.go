@@ -88,6 +88,9 @@ type Options struct {
 	// is chosen in its place, unless PubSubPortOnly is set.
 	PubSubPort     int
 	PubSubPortOnly bool
+	// ProxyPort is the port of the proxy for programs that verify tokens; 0 chooses a
+	// free one.
+	ProxyPort int
 	// Data is the directory of the files. It is created when it does not exist, and
 	// refused when others can write to it. DataByDefault says that nobody chose it:
 	// then it must not be in a directory that everybody can write to either.
@@ -129,6 +132,8 @@ type Stack struct {
 	PubSub, Inbox string
 	// PubSubAddr is the host:port of Pub/Sub, fit for PUBSUB_EMULATOR_HOST.
 	PubSubAddr string
+	// ProxyURL is the address of the proxy for programs that verify tokens.
+	ProxyURL string
 	// Pushes is the inbox's push subscription as it is in force.
 	Pushes *pubsubpb.Subscription
 	// Endpoints are the push subscriptions of Options.Endpoints as they are in force.
@@ -141,6 +146,7 @@ type Stack struct {
 	Undelivered int
 
 	options  Options
+	program  Program
 	started  time.Time
 	door     Door
 	mux      *http.ServeMux
@@ -206,7 +212,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	// is answered. Until serve, connections wait.
 	serve := s.server(listeners, s.door.Guard(s.mux))
 	for _, start := range []func(context.Context) error{
-		s.openPubSub, s.connectPubSub, s.startInbox, s.startCalendar, s.startMNS, s.startEndpoints, s.startPushing, s.watchPubSub,
+		s.openPubSub, s.connectPubSub, s.startInbox, s.startCalendar, s.startMNS, s.startEndpoints, s.startProxy, s.startPushing, s.watchPubSub,
 	} {
 		if err := start(ctx); err != nil {
 			return nil, err

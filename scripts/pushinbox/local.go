@@ -133,6 +133,7 @@ delivery.`,
 		o.PubSubPort = int(n)
 		return nil
 	})
+	proxyFlag(cmd.Flags(), &o.ProxyPort)
 	hostFlags(cmd.Flags(), &o)
 	checked(cmd.Flags(), "data", o.Data, "DIRECTORY", "the directory that stores the messages", func(s string) error {
 		if o.Data = s; s == "" {
@@ -312,6 +313,7 @@ func (p *printer) banner(s *stack.Stack, o stack.Settings) {
   Pub/Sub  %[4]s, topic projects/%[5]s/topics/%[6]s
   pushes   %[8]s
   inbox    %[7]s
+  proxy    %[13]s, for programs that check tokens: pushinbox run -- CMD
 %[12]s
 Every client of Pub/Sub, in another terminal:
   export PUBSUB_EMULATOR_HOST=%[11]s
@@ -322,7 +324,7 @@ Try it:
   curl -H "Authorization: Bearer $(%[9]s -s '%[1]s/local/token?for=publish')" \
     -H 'Content-Type: text/plain' -d 'Hello again' '%[1]s/publish?attribute.kind=greeting'
 
-`, s.URL, stack.Developer, stack.PushAccount, s.PubSub, o.Project, o.Topic, s.Inbox, stack.Describe(s.Pushes), curl, page, s.PubSubAddr, pushLines(s.Endpoints))
+`, s.URL, stack.Developer, stack.PushAccount, s.PubSub, o.Project, o.Topic, s.Inbox, stack.Describe(s.Pushes), curl, page, s.PubSubAddr, pushLines(s.Endpoints), s.ProxyURL)
 }
 
 // pushLines has a line for each subscription of --push.

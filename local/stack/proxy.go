@@ -1,0 +1,109 @@
+package stack
+
+import (
+	"cmp"
+	"context"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/net/http/httpproxy"
+
+	"example.com/pushinbox/local/keyproxy"
+	"example.com/pushinbox/local/pushfake"
+)
+
+// proxyKey is the file in the data directory with the proxy's certificate and key.
+const proxyKey = "proxy.key"
+
+// Program is what a program needs, besides Addresses, to verify this run's tokens as
+// Google's.
+type Program struct {
+	// Password goes with keyproxy.User to the proxy, where other machines reach it; it
+	// then connects to the hosts of Google's keys alone.
+	Password string `json:"password,omitempty"`
+	// Certificate is to be trusted for those hosts, in PEM.
+	Certificate string `json:"certificate"`
+	// Former is the proxy, without its password, that is behind this one.
+	Former string `json:"former,omitempty"`
+}
+
+// Program returns what a program needs to verify this run's tokens as Google's.
+func (s *Stack) Program() Program { return s.program }
+
+// startProxy starts the proxy in front of programs that verify the issuer's tokens.
+func (s *Stack) startProxy(context.Context) error {
+	listeners, err := s.listen("proxy-port", s.options.ProxyPort)
+	if err != nil {
+		return err
+	}
+	port := listeners[0].Addr().(*net.TCPAddr).Port
+	s.ProxyURL = fmt.Sprintf("http://127.0.0.1:%d", port)
+	o := keyproxy.Options{Answers: make(map[string]http.Handler), Log: s.log("proxy")}
+	if s.Key != nil {
+		o.Password = random(16)
+	}
+	for _, address := range pushfake.KeyAddresses() {
+		o.Answers[strings.TrimPrefix(address, "https://")] = keysAt(s.issuer, address)
+	}
+	if o.Certificate, err = keyproxy.OpenCertificate(filepath.Join(s.options.Data, proxyKey), keyproxy.Hosts(o.Answers)); err != nil {
+		return dataError(s.options.Data, err)
+	}
+	s.program = Program{Password: o.Password, Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: o.Certificate.Certificate[0]}))}
+	o.Former, s.program.Former = formerProxy(port)
+	proxy, err := keyproxy.New(o)
+	if err != nil {
+		return err
+	}
+	s.onClose("the proxy", proxy.Close)
+	for _, l := range listeners {
+		go func() {
+			if err := proxy.Serve(l); err != nil {
+				s.failed <- err
+			}
+		}()
+	}
+	return nil
+}
+
+// formerProxy returns what chooses the proxy that the environment names for a URL,
+// and the name of that proxy. It is none where the environment is the one that a
+// program gets from pushinbox run, and names the proxy on this port.
+func formerProxy(port int) (choose func(*url.URL) (*url.URL, error), name string) {
+	c := httpproxy.FromEnvironment()
+	c.HTTPSProxy = cmp.Or(c.HTTPSProxy, os.Getenv("ALL_PROXY"), os.Getenv("all_proxy"))
+	if c.HTTPSProxy == "" {
+		return nil, ""
+	}
+	via, err := ParseProxy(c.HTTPSProxy)
+	if err != nil {
+		return func(*url.URL) (*url.URL, error) { return nil, err }, ""
+	}
+	if IsLoopback(via.Host) && via.Port() == fmt.Sprint(port) {
+		return nil, ""
+	}
+	c.HTTPSProxy = via.String()
+	return c.ProxyFunc(), via.Scheme + "://" + via.Host
+}
+
+// ParseProxy returns the address of a proxy as a URL. Its error does not have the
+// address, which may have a password.
+func ParseProxy(address string) (*url.URL, error) {
+	if !strings.Contains(address, "://") {
+		address = "http://" + address
+	}
+	u, err := url.Parse(address)
+	if err == nil && u.Hostname() != "" {
+		switch u.Scheme {
+		case "http", "https", "socks5", "socks5h":
+			return u, nil
+		}
+	}
+	return nil, errors.New("HTTPS_PROXY or ALL_PROXY is not the address of a proxy, such as http://proxy.example.com:3128")
+}
