@@ -139,13 +139,13 @@ func (w *world) startFormer(t *testing.T, scheme string, roots *x509.CertPool) *
 			t.Error(err)
 			return
 		}
-		rw.WriteHeader(http.StatusOK)
-		in, _, err := http.NewResponseController(rw).Hijack()
+		in, buffered, err := http.NewResponseController(rw).Hijack()
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		go func() { _, _ = io.Copy(out, in); _ = out.Close() }()
+		_, _ = io.WriteString(in, "HTTP/1.1 200 OK\r\n\r\n")
+		go func() { _, _ = io.Copy(out, buffered); _ = out.Close() }()
 		_, _ = io.Copy(in, out)
 		_ = in.Close()
 	}))
