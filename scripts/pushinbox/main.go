@@ -31,6 +31,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := execute(ctx, newRoot())
 	stop()
+	if code := programExit(0); errors.As(err, &code) {
+		os.Exit(int(code))
+	}
 	if err != nil {
 		lines := strings.Split(err.Error(), "\n")
 		if more := len(lines) - maxErrors; more > 0 {
@@ -98,6 +101,7 @@ func newRoot() *cobra.Command {
 Exit codes: 0 done, 1 failed or refused, 2 wrong call; see "pushinbox mns --help"
 for two more.`,
 		Example: `  pushinbox local
+  pushinbox run -- python3 main.py
   pushinbox send testdata/pubsub/sample_message.json
   pushinbox token --for publish --claim email=somebody@example.com
   pushinbox calendar watch --local demo
@@ -111,7 +115,7 @@ for two more.`,
 	root.Version = versionOf(info).Version
 	root.SetVersionTemplate(versionOf(info).String())
 	root.SetHelpCommand(newHelp(root))
-	root.AddCommand(newLocal(), newSend(), newToken(), newConsole(), newCalendar(), newMNS(), newLogs(), newVersion())
+	root.AddCommand(newLocal(), newRun(), newSend(), newToken(), newConsole(), newCalendar(), newMNS(), newLogs(), newVersion())
 	complete(root)
 	return root
 }
