@@ -3,6 +3,8 @@
 package main
 
 import (
+	"cmp"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"log"
@@ -14,29 +16,24 @@ import (
 )
 
 func main() {
-	audience, account := os.Getenv("PUSH_AUDIENCE"), os.Getenv("PUSH_SERVICE_ACCOUNT")
-	if audience == "" || account == "" {
-		log.Fatal("set PUSH_AUDIENCE and PUSH_SERVICE_ACCOUNT")
+	log.Fatal(http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), http.HandlerFunc(push)))
+}
+
+func push(w http.ResponseWriter, r *http.Request) {
+	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	claims, err := idtoken.Validate(r.Context(), token, cmp.Or(os.Getenv("PUSH_AUDIENCE"), "unset")) // empty would be any
+	if err != nil || claims.Issuer != "https://accounts.google.com" || claims.Claims["email"] != os.Getenv("PUSH_SERVICE_ACCOUNT") || claims.Claims["email_verified"] != true {
+		http.Error(w, "not a token of the push service account", http.StatusUnauthorized)
+		return
 	}
-	http.HandleFunc("POST /", func(w http.ResponseWriter, r *http.Request) {
-		token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		claims, err := idtoken.Validate(r.Context(), token, audience)
-		if err != nil || claims.Claims["email"] != account || claims.Claims["email_verified"] != true {
-			http.Error(w, "not a token of the push service account", http.StatusUnauthorized)
-			return
-		}
-		var push struct {
-			Message struct {
-				MessageID string
-				Data      []byte
-			}
-		}
-		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 15<<20)).Decode(&push); err != nil {
-			http.Error(w, "not a push", http.StatusBadRequest)
-			return
-		}
-		fmt.Printf("%s %s\n", push.Message.MessageID, push.Message.Data)
-		w.WriteHeader(http.StatusNoContent)
-	})
-	log.Fatal(http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), nil))
+	var body struct {
+		Message struct{ MessageID, Data string }
+	}
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 15<<20)).Decode(&body); err != nil {
+		http.Error(w, "not a push", http.StatusBadRequest)
+		return
+	}
+	data, _ := base64.StdEncoding.DecodeString(body.Message.Data)
+	fmt.Printf("%s %s\n", body.Message.MessageID, data)
+	w.WriteHeader(http.StatusNoContent)
 }

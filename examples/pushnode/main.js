@@ -17,9 +17,7 @@ async function verify(authorization = '') {
 
 async function read(request) {
   let body = '';
-  for await (const chunk of request.setEncoding('utf8')) {
-    if ((body += chunk).length > maxBody) throw new Error('too large');
-  }
+  for await (const chunk of request.setEncoding('utf8')) if ((body += chunk).length > maxBody) throw new Error('too large');
   return JSON.parse(body);
 }
 
