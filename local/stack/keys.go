@@ -32,15 +32,15 @@ func (s *Stack) openIssuer() (err error) {
 // verifies its tokens: below /local where Google has them, in Google's two forms,
 // with a discovery document.
 func (s *Stack) serveKeys() {
-	s.handle("GET /local/certs", keysAt(s.issuer, pushfake.CertsV3))
-	s.handle("GET /local/oauth2/v3/certs", keysAt(s.issuer, pushfake.CertsV3))
-	s.handle("GET /local/oauth2/v1/certs", keysAt(s.issuer, pushfake.CertsV1))
+	keys := s.issuer.Transport()
+	s.handle("GET /local/certs", answerOf(keys, pushfake.CertsV3))
+	s.handle("GET /local/oauth2/v3/certs", answerOf(keys, pushfake.CertsV3))
+	s.handle("GET /local/oauth2/v1/certs", answerOf(keys, pushfake.CertsV1))
 	s.handle("GET /local/.well-known/openid-configuration", http.HandlerFunc(discovery))
 }
 
-// keysAt serves what the issuer has at one of Google's addresses.
-func keysAt(issuer *pushfake.Issuer, address string) http.Handler {
-	transport := issuer.Transport()
+// answerOf serves what a transport answers for an address.
+func answerOf(transport http.RoundTripper, address string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := httpapi.AllowMethods(w, r, http.MethodGet, http.MethodHead); err != nil {
 			httpapi.WriteError(w, err)
@@ -52,7 +52,7 @@ func keysAt(issuer *pushfake.Issuer, address string) http.Handler {
 			answer, err = transport.RoundTrip(get)
 		}
 		if err != nil {
-			httpapi.WriteError(w, &problem.Error{Status: http.StatusServiceUnavailable, Detail: "the key of the tokens cannot be read: see what pushinbox local printed", Cause: err})
+			httpapi.WriteError(w, &problem.Error{Status: http.StatusServiceUnavailable, Detail: "the key cannot be read; restart pushinbox local, which says why", Cause: err})
 			return
 		}
 		for _, name := range []string{"Cache-Control", "Content-Type"} {

@@ -38,6 +38,7 @@ func (s *Stack) startMNS(context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.mnsSigner = signer
 	service, err := mnsfake.New(signer, &mnsfake.Options{OnPush: s.pushed})
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/http/httpproxy"
 
 	"example.com/pushinbox/local/keyproxy"
+	"example.com/pushinbox/local/mnsfake"
 	"example.com/pushinbox/local/pushfake"
 )
 
@@ -50,8 +51,10 @@ func (s *Stack) startProxy(context.Context) error {
 		o.Password = random(16)
 	}
 	for _, address := range pushfake.KeyAddresses() {
-		o.Answers[strings.TrimPrefix(address, "https://")] = keysAt(s.issuer, address)
+		o.Answers[strings.TrimPrefix(address, "https://")] = answerOf(s.issuer.Transport(), address)
 	}
+	// A host that does not exist.
+	o.Answers[strings.TrimPrefix(mnsfake.CertificateURL, "https://")] = answerOf(s.mnsSigner.Transport(), mnsfake.CertificateURL)
 	if o.Certificate, err = keyproxy.OpenCertificate(filepath.Join(s.options.Data, proxyKey), keyproxy.Hosts(o.Answers)); err != nil {
 		return dataError(s.options.Data, err)
 	}

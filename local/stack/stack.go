@@ -145,17 +145,19 @@ type Stack struct {
 	// it.
 	Undelivered int
 
-	options  Options
-	program  Program
-	started  time.Time
-	door     Door
-	mux      *http.ServeMux
-	issuer   *pushfake.Issuer
-	verifier *verify.Verifier
-	store    inbox.Inbox
-	own      *ownPubSub // nil where Google's emulator is used
-	failed   chan error
-	closers  []closer // in the order of starting
+	options Options
+	program Program
+	// mnsSigner signs the pushes of the stand-in for MNS.
+	mnsSigner *mnsfake.Signer
+	started   time.Time
+	door      Door
+	mux       *http.ServeMux
+	issuer    *pushfake.Issuer
+	verifier  *verify.Verifier
+	store     inbox.Inbox
+	own       *ownPubSub // nil where Google's emulator is used
+	failed    chan error
+	closers   []closer // in the order of starting
 	// pubsub is Google's emulator, or nil where the Pub/Sub is in this process, and
 	// pushing what is created in it again after a restart.
 	pubsub        *pushfake.Emulator

@@ -23,6 +23,7 @@ import (
 	"example.com/pushinbox/local/keyproxy"
 	"example.com/pushinbox/local/runenv"
 	"example.com/pushinbox/local/stack"
+	"example.com/pushinbox/scripts/pushinbox/functiontarget"
 	"example.com/pushinbox/shared/settings"
 )
 
@@ -88,7 +89,7 @@ signal's number when a signal ended it.
 				_, err := fmt.Fprint(cmd.OutOrStdout(), env.Exports())
 				return err
 			}
-			return runProgram(args, env.Apply(os.Environ()))
+			return runProgram(args, env.Apply(environ()))
 		},
 	}
 	cmd.Flags().SetInterspersed(false) // what follows CMD is the program's
@@ -100,6 +101,14 @@ signal's number when a signal ended it.
 	})
 	cmd.Flags().BoolVar(&printEnv, "print-env", false, "print the variables as lines for a shell, and run nothing")
 	return cmd
+}
+
+// environ is the environment of this command as it was given.
+func environ() []string {
+	if functiontarget.Given == "" {
+		return os.Environ()
+	}
+	return append(os.Environ(), functiontarget.Variable+"="+functiontarget.Given)
 }
 
 // findRun returns the running pushinbox local. One that has ended without a word, by
@@ -147,7 +156,7 @@ func runWithOwn(ctx context.Context, data string, args []string) error {
 				fmt.Fprintln(os.Stderr, "pushinbox local failed, and the program goes on without it:", visible(err.Error()))
 			}
 		}()
-		err = runChild(args, env.Apply(os.Environ()))
+		err = runChild(args, env.Apply(environ()))
 		stop()
 	}
 	closed := s.Close()
@@ -175,7 +184,7 @@ func programEnvironment(at stack.Addresses, p stack.Program) (*runenv.Environmen
 	if err != nil {
 		return nil, err
 	}
-	env, err := runenv.New(os.Environ(), runenv.Settings{
+	env, err := runenv.New(environ(), runenv.Settings{
 		PubSub: at.PubSubEmulatorHost, Project: at.Project, Proxy: proxy, Certificate: []byte(p.Certificate), Hosts: hosts,
 		URL: at.URL, KeyFile: at.KeyFile, Dir: filepath.Join(at.Data, "trust"), GOOS: runtime.GOOS,
 	})
@@ -225,22 +234,22 @@ func otherProxy(own, former string) string {
 }
 
 // runProgram runs a program in place of this one, where the system can do that.
-func runProgram(args, environ []string) error {
+func runProgram(args, variables []string) error {
 	path, err := exec.LookPath(args[0])
 	if err != nil {
 		return notStarted(args[0], err)
 	}
-	if err := replace(path, args, environ); !errors.Is(err, errors.ErrUnsupported) {
+	if err := replace(path, args, variables); !errors.Is(err, errors.ErrUnsupported) {
 		return notStarted(args[0], err)
 	}
-	return runChild(args, environ)
+	return runChild(args, variables)
 }
 
 // runChild runs a program, passes it the signals that this one gets, and returns its
 // exit code as a programExit.
-func runChild(args, environ []string) error {
+func runChild(args, variables []string) error {
 	child := exec.Command(args[0], args[1:]...)
-	child.Env, child.Stdin, child.Stdout, child.Stderr = environ, os.Stdin, os.Stdout, os.Stderr
+	child.Env, child.Stdin, child.Stdout, child.Stderr = variables, os.Stdin, os.Stdout, os.Stderr
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, passedOn...)
 	defer signal.Stop(signals)
