@@ -1,0 +1,227 @@
+package load
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"example.com/pushinbox/testkit/measure"
+	"example.com/pushinbox/testkit/port"
+)
+
+var before = flag.String("before", "", "measure the pushinbox of this `file` beside the one of this source")
+
+// pushinbox builds the command line, once.
+var pushinbox = sync.OnceValues(func() (string, error) {
+	file := filepath.Join(os.TempDir(), fmt.Sprintf("pushinbox-%d", os.Getpid()))
+	out, err := exec.Command("go", "build", "-o", file, "../../scripts/pushinbox").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return file, nil
+})
+
+// local is a running "pushinbox local".
+type local struct {
+	testing.TB
+	url    string
+	pid    int
+	acked  atomic.Int64 // pushes that it says were answered 204
+	client *http.Client
+	// publishToken and receiveToken are the credentials of a publisher and of Pub/Sub.
+	publishToken, receiveToken string
+	next                       atomic.Int64
+}
+
+// startLocal runs a pushinbox until the test ends.
+func startLocal(tb testing.TB, file string, args ...string) *local {
+	tb.Helper()
+	number := port.Reserve(tb)
+	cmd := exec.Command(file, append([]string{"local", "--port", number, "--data", tb.TempDir()}, args...)...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	l := &local{TB: tb, url: "http://127.0.0.1:" + number, pid: cmd.Process.Pid, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1000}}}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		l.count(out)
+	}()
+	tb.Cleanup(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		<-read
+		_ = cmd.Wait()
+	})
+	ctx, cancel := context.WithTimeout(tb.Context(), 30*time.Second)
+	defer cancel()
+	err = port.Until(ctx, func() (err error) {
+		l.publishToken, err = l.get("/local/token?for=publish")
+		return err
+	})
+	if err == nil {
+		l.receiveToken, err = l.get("/local/token?for=receive")
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return l
+}
+
+// count reads the lines of the pushes.
+func (l *local) count(out io.Reader) {
+	buffer := make([]byte, 64<<10)
+	const line = "\n<-- 204"
+	kept := 0
+	for {
+		n, err := out.Read(buffer[kept:])
+		n += kept
+		l.acked.Add(int64(bytes.Count(buffer[:n], []byte(line))))
+		if err != nil {
+			return
+		}
+		// A line that is cut in two is counted with its other half.
+		kept = min(n, len(line)-1)
+		copy(buffer, buffer[n-kept:n])
+	}
+}
+
+func (l *local) get(path string) (string, error) {
+	answer, err := l.client.Get(l.url + path)
+	if err != nil {
+		return "", err
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err == nil && answer.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", answer.Status, body)
+	}
+	return strings.TrimSpace(string(body)), err
+}
+
+func (l *local) post(path, token string, body []byte, want int) {
+	r, err := http.NewRequest(http.MethodPost, l.url+path, bytes.NewReader(body))
+	if err != nil {
+		l.Error(err)
+		return
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	r.Header.Set("Content-Type", "application/json")
+	answer, err := l.client.Do(r)
+	if err != nil {
+		l.Error(err)
+		return
+	}
+	said, _ := io.ReadAll(answer.Body)
+	answer.Body.Close()
+	if answer.StatusCode != want {
+		l.Errorf("%s: %s %s", path, answer.Status, said)
+	}
+}
+
+// each calls f n times, callers at a time, and returns how many times a second.
+func each(callers, n int, f func()) float64 {
+	begun := time.Now()
+	var left atomic.Int64
+	left.Store(int64(n))
+	var all sync.WaitGroup
+	for range callers {
+		all.Go(func() {
+			for left.Add(-1) >= 0 {
+				f()
+			}
+		})
+	}
+	all.Wait()
+	return float64(n) / time.Since(begun).Seconds()
+}
+
+var kilobyte = base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("0123456789abcdef"), 64))
+
+// receive returns how many pushes a second the function receive stores that 64
+// callers send.
+func (l *local) receive(n int) float64 {
+	return each(64, n, func() {
+		body := fmt.Appendf(nil, `{"message":{"data":"%s","messageId":"direct-%d","publishTime":"2026-01-02T03:04:05.678Z"},"subscription":"projects/local/subscriptions/inbox-push"}`,
+			kilobyte, l.next.Add(1))
+		l.post("/receive/wrapped", l.receiveToken, body, http.StatusNoContent)
+	})
+}
+
+// way returns how many messages a second go the whole way, published in requests of
+// so many by so many callers.
+func (l *local) way(n, batch, callers int) float64 {
+	begun, want := time.Now(), l.acked.Load()+int64(n)
+	message := `{"data":"` + kilobyte + `"}`
+	body := []byte(`{"messages":[` + strings.Repeat(message+",", batch-1) + message + `]}`)
+	each(callers, n/batch, func() { l.post("/publish", l.publishToken, body, http.StatusOK) })
+	for l.acked.Load() < want && !l.Failed() {
+		time.Sleep(time.Millisecond)
+		if time.Since(begun) > 3*time.Minute {
+			l.Fatalf("%d of %d messages did not arrive", want-l.acked.Load(), n)
+		}
+	}
+	return float64(n) / time.Since(begun).Seconds()
+}
+
+func median(of []float64) float64 {
+	slices.Sort(of)
+	return of[len(of)/2]
+}
+
+// BenchmarkWholeWay sends messages of 1 KiB the whole way: publish, topic, signed
+// push, verification, boltinbox, 204. Beside it are the messages that receive
+// stores which 64 callers send it, and the pushinbox of -before. Every figure is
+// the median of rounds that take turns.
+func BenchmarkWholeWay(b *testing.B) {
+	file, err := pushinbox()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer os.Remove(file)
+	sides := []string{file}
+	if *before != "" {
+		sides = append(sides, *before)
+	}
+	n := measure.Size(5_000, 30_000)
+	figures := make(map[string][]float64)
+	add := func(name string, figure float64) {
+		figures[name] = append(figures[name], figure)
+		b.Logf("%s %.0f", name, figure)
+	}
+	locals := make([]*local, len(sides))
+	for i, file := range sides {
+		locals[i] = startLocal(b, file)
+		locals[i].way(1000, 100, 4)
+		locals[i].receive(1000)
+	}
+	for b.Loop() {
+		for range measure.Size(3, 5) {
+			for i, name := range []string{"now", "before"}[:len(sides)] {
+				add("receive-"+name, locals[i].receive(n))
+				add("single-"+name, locals[i].way(n, 1, 100))
+				add("batch-"+name, locals[i].way(n, 100, 4))
+			}
+		}
+	}
+	for name, all := range figures {
+		b.ReportMetric(median(all), name+"/s")
+	}
+}
