@@ -129,7 +129,8 @@ type Dispatcher struct {
 	audience    string
 	request     *http.Request // what all requests have in common
 	transport   http.RoundTripper
-	ownIdle     func() // closes the idle connections of a transport of our own
+	poster      *poster // for small bodies, or nil
+	ownIdle     func()  // closes the idle connections that are our own
 	clock       Clock
 	onDelivery  func(Delivery)
 	onError     func(error)
@@ -257,6 +258,9 @@ func newDispatcher(s *pubsubpb.Subscription, o *Options) (*Dispatcher, error) {
 			DisableCompression:  true,
 		}
 		d.transport, d.ownIdle = t, t.CloseIdleConnections
+		if d.poster = newPoster(endpoint, limit); d.poster != nil {
+			d.ownIdle = func() { t.CloseIdleConnections(); d.poster.closeIdle() }
+		}
 	}
 	return d, nil
 }
@@ -492,6 +496,13 @@ func (d *Dispatcher) send(ctx context.Context, f *flight, authorization string) 
 }
 
 func (d *Dispatcher) roundTrip(ctx context.Context, header http.Header, body []byte) (int, error) {
+	if d.poster != nil && len(body) <= maxPosted {
+		status, processing, err := d.poster.post(ctx, header, body)
+		if err != nil && processing {
+			return http.StatusProcessing, nil
+		}
+		return status, err
+	}
 	var processing atomic.Bool
 	r := d.request.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		Got1xxResponse: func(code int, _ textproto.MIMEHeader) error {

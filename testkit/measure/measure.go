@@ -7,6 +7,7 @@
 package measure
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -15,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 var (
@@ -66,15 +68,45 @@ func (l *locked) Uint64() uint64 {
 
 // PeakMemory returns the largest resident size, in bytes, that the process has
 // had. The error wraps [os.ErrNotExist] where the system is not Linux.
-func PeakMemory(pid int) (int, error) {
+func PeakMemory(pid int) (int, error) { return memory(pid, "VmHWM:") }
+
+// AnonMemory returns the memory, in bytes, that the process has now and that is not
+// part of a file. Its error is that of PeakMemory.
+func AnonMemory(pid int) (int, error) { return memory(pid, "RssAnon:") }
+
+func memory(pid int, field string) (int, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
-	_, peak, _ := strings.Cut(string(status), "VmHWM:")
+	_, value, _ := strings.Cut(string(status), field)
 	var kib int
-	_, err = fmt.Sscan(peak, &kib)
+	_, err = fmt.Sscan(value, &kib)
 	return kib << 10, err
+}
+
+// CPU returns the processor time that the threads of the process have used. Its
+// error is that of PeakMemory.
+func CPU(pid int) (used time.Duration, err error) {
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return 0, err
+	}
+	for _, thread := range threads {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", pid, thread.Name()))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // it has ended
+		}
+		if err != nil {
+			return 0, err
+		}
+		var ns int64
+		if _, err := fmt.Sscan(string(stat), &ns); err != nil {
+			return 0, err
+		}
+		used += time.Duration(ns)
+	}
+	return used, nil
 }
 
 // RaceDetector is whether the race detector is on, which slows a test down and

@@ -1,0 +1,192 @@
+package pushfake
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+const (
+	// maxPosted is the size of the largest body that a poster sends: the system
+	// takes it whole, also where the endpoint answers without reading.
+	maxPosted = 32 << 10
+	// maxPosterHead is how much of an answer is read besides its body.
+	maxPosterHead = 1 << 20
+	// keepIdle is how long a poster's connection stays open without a request.
+	// It is shorter than endpoints keep theirs, so that none is closed while a
+	// request is sent over it, which would count as a refusal.
+	keepIdle = 500 * time.Millisecond
+	// dialTimeout bounds the making of a connection, besides the ack deadline.
+	dialTimeout = 10 * time.Second
+)
+
+// poster posts small bodies to one http endpoint. It does in one goroutine, and in
+// two thirds of the processor time, what http.Transport does in three.
+type poster struct {
+	address string // to dial
+	head    []byte // the request line and the Host header
+	request *http.Request
+	dialer  net.Dialer
+	most    int // idle connections
+
+	mu   sync.Mutex
+	idle []*kept // the one used last at the end
+}
+
+// kept is a connection that a poster keeps.
+type kept struct {
+	net.Conn
+	limit io.LimitedReader
+	r     *bufio.Reader
+	out   bytes.Buffer
+	since time.Time // when it became idle
+}
+
+// newPoster returns a poster for an http endpoint, or nil for one that it cannot
+// post to.
+func newPoster(endpoint *url.URL, most int) *poster {
+	host, err := httpguts.PunycodeHostPort(endpoint.Host)
+	if err != nil || endpoint.Scheme != "http" || !httpguts.ValidHostHeader(host) {
+		return nil
+	}
+	address := host
+	if endpoint.Port() == "" {
+		address = net.JoinHostPort(endpoint.Hostname(), "80")
+	}
+	return &poster{
+		address: address,
+		head:    fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\n", endpoint.RequestURI(), host),
+		request: &http.Request{Method: http.MethodPost},
+		dialer:  net.Dialer{Timeout: dialTimeout},
+		most:    most,
+	}
+}
+
+// post sends one request and returns the status of its answer. processing says
+// that 102 came before it, or came and nothing after.
+func (p *poster) post(ctx context.Context, header http.Header, body []byte) (status int, processing bool, err error) {
+	c, err := p.connection(ctx)
+	if err != nil {
+		return 0, false, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	status, processing, reusable, err := c.exchange(p, header, body)
+	if !stop() || err != nil || !reusable {
+		_ = c.Close()
+	} else {
+		p.keep(c)
+	}
+	if err != nil && ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return status, processing, err
+}
+
+// exchange sends a request and reads its answer.
+func (c *kept) exchange(p *poster, header http.Header, body []byte) (status int, processing, reusable bool, err error) {
+	c.out.Reset()
+	c.out.Write(p.head)
+	fmt.Fprintf(&c.out, "Content-Length: %d\r\n", len(body))
+	if err := header.Write(&c.out); err != nil {
+		return 0, false, false, err
+	}
+	c.out.WriteString("\r\n")
+	c.out.Write(body)
+	// An endpoint that does not read all of it may have answered all the same.
+	_, sendErr := c.Write(c.out.Bytes())
+	c.limit.N = maxPosterHead + maxAnswer
+	for {
+		answer, err := http.ReadResponse(c.r, p.request)
+		if err != nil {
+			if sendErr != nil {
+				err = sendErr
+			}
+			return 0, processing, false, err
+		}
+		if answer.StatusCode == http.StatusProcessing {
+			processing = true
+		}
+		if answer.StatusCode < 200 && answer.StatusCode != http.StatusSwitchingProtocols {
+			continue
+		}
+		n, err := io.CopyN(io.Discard, answer.Body, maxAnswer)
+		if err != nil && err != io.EOF {
+			return 0, processing, false, err
+		}
+		whole := err == io.EOF && n < maxAnswer
+		return answer.StatusCode, processing, whole && sendErr == nil && !answer.Close && c.r.Buffered() == 0, nil
+	}
+}
+
+// connection returns an idle connection, or a new one.
+func (p *poster) connection(ctx context.Context) (*kept, error) {
+	p.mu.Lock()
+	if last := len(p.idle) - 1; last >= 0 {
+		c := p.idle[last]
+		p.idle[last] = nil
+		p.idle = p.idle[:last]
+		p.mu.Unlock()
+		if time.Since(c.since) < keepIdle {
+			return c, nil
+		}
+		_ = c.Close()
+		p.prune() // the others are older
+	} else {
+		p.mu.Unlock()
+	}
+	conn, err := p.dialer.DialContext(ctx, "tcp", p.address)
+	if err != nil {
+		return nil, err
+	}
+	c := &kept{Conn: conn, limit: io.LimitedReader{R: conn}}
+	c.r = bufio.NewReader(&c.limit)
+	return c, nil
+}
+
+// keep keeps a connection for another request.
+func (p *poster) keep(c *kept) {
+	c.since = time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.idle) >= p.most {
+		_ = c.Close()
+		return
+	}
+	if p.idle = append(p.idle, c); len(p.idle) == 1 {
+		time.AfterFunc(keepIdle, p.prune)
+	}
+}
+
+// prune closes the connections that were idle too long.
+func (p *poster) prune() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for n < len(p.idle) && time.Since(p.idle[n].since) >= keepIdle {
+		_ = p.idle[n].Close()
+		n++
+	}
+	clear(p.idle[copy(p.idle, p.idle[n:]):])
+	if p.idle = p.idle[:len(p.idle)-n]; len(p.idle) > 0 {
+		time.AfterFunc(time.Until(p.idle[0].since.Add(keepIdle)), p.prune)
+	}
+}
+
+// closeIdle closes all idle connections.
+func (p *poster) closeIdle() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.idle {
+		_ = c.Close()
+	}
+	p.idle = nil
+}
