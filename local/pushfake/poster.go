@@ -22,9 +22,7 @@ const (
 	// maxPosterHead is how much of an answer is read besides its body.
 	maxPosterHead = 1 << 20
 	// keepIdle is how long a poster's connection stays open without a request.
-	// It is shorter than endpoints keep theirs, so that none is closed while a
-	// request is sent over it, which would count as a refusal.
-	keepIdle = 500 * time.Millisecond
+	keepIdle = 90 * time.Second
 	// dialTimeout bounds the making of a connection, besides the ack deadline.
 	dialTimeout = 10 * time.Second
 )
@@ -55,7 +53,7 @@ type kept struct {
 // post to.
 func newPoster(endpoint *url.URL, most int) *poster {
 	host, err := httpguts.PunycodeHostPort(endpoint.Host)
-	if err != nil || endpoint.Scheme != "http" || !httpguts.ValidHostHeader(host) {
+	if err != nil || endpoint.Scheme != "http" || !knowsClosed || !httpguts.ValidHostHeader(host) {
 		return nil
 	}
 	address := host
@@ -127,21 +125,24 @@ func (c *kept) exchange(p *poster, header http.Header, body []byte) (status int,
 	}
 }
 
-// connection returns an idle connection, or a new one.
+// connection returns an idle connection that the endpoint has not closed, or a new
+// one.
 func (p *poster) connection(ctx context.Context) (*kept, error) {
-	p.mu.Lock()
-	if last := len(p.idle) - 1; last >= 0 {
+	for {
+		p.mu.Lock()
+		last := len(p.idle) - 1
+		if last < 0 {
+			p.mu.Unlock()
+			break
+		}
 		c := p.idle[last]
 		p.idle[last] = nil
 		p.idle = p.idle[:last]
 		p.mu.Unlock()
-		if time.Since(c.since) < keepIdle {
+		if !closedByPeer(c.Conn) {
 			return c, nil
 		}
 		_ = c.Close()
-		p.prune() // the others are older
-	} else {
-		p.mu.Unlock()
 	}
 	conn, err := p.dialer.DialContext(ctx, "tcp", p.address)
 	if err != nil {
