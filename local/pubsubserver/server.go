@@ -102,6 +102,8 @@ type Server struct {
 	snapshots     map[string]*snapshot
 	seq           uint64 // of the last message
 	lastPublish   int64  // Unix nanoseconds
+	unsettled     []settlement
+	settling      bool // settleNow will be called
 	stopHousework func() bool
 }
 
@@ -228,6 +230,11 @@ func (s *Server) Close() error {
 		}
 		s.mu.Unlock()
 		s.background.Wait()
+		for range (s.countUnsettled() + maxDeletes - 1) / maxDeletes {
+			if err := s.write(context.Background(), nothing(), 0); err != nil {
+				s.log.Error("Pub/Sub cannot write its file", "path", s.path, "error", err)
+			}
+		}
 		s.writes.Close()
 		err = s.db.Close()
 		s.deleteTemporary()

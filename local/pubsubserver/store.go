@@ -64,6 +64,10 @@ type write struct {
 // commit makes several changes in one transaction. Server.mu is held for apply
 // and done.
 func (s *Server) commit(_ context.Context, writes []*write) []error {
+	s.mu.Lock()
+	own := len(writes)
+	writes = append(writes, s.takeUnsettled()...)
+	s.mu.Unlock()
 	errs := make([]error, len(writes))
 	err := s.transact(writes, errs)
 	if err != nil {
@@ -79,7 +83,7 @@ func (s *Server) commit(_ context.Context, writes []*write) []error {
 			w.done(errs[i])
 		}
 	}
-	return errs
+	return errs[:own]
 }
 
 func (s *Server) transact(writes []*write, errs []error) error {

@@ -287,7 +287,7 @@ func (s *Server) Acknowledge(ctx context.Context, r *pubsubpb.AcknowledgeRequest
 	}
 	s.mu.Lock()
 	seqs := sub.acknowledgeAll(ids)
-	w := sub.settling(seqs)
+	w := sub.settling(seqs, sub.ID)
 	s.mu.Unlock()
 	if len(seqs) == 0 {
 		return &emptypb.Empty{}, nil

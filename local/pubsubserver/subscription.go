@@ -326,21 +326,86 @@ func (sub *subscription) acknowledge(seq uint64, now time.Time) bool {
 	return false
 }
 
-// settle writes that messages, which were removed, are acknowledged, and does
+// settle writes soon that messages, which were removed, are acknowledged, and does
 // not wait for it.
 func (sub *subscription) settle(seqs []uint64) {
-	for piece := range slices.Chunk(seqs, maxDeletes) {
-		sub.s.later(sub.settling(piece), settlingSize(piece))
+	if len(seqs) == 0 {
+		return
 	}
+	s := sub.s
+	if last := len(s.unsettled) - 1; last >= 0 && s.unsettled[last].sub == sub && s.unsettled[last].id == sub.ID {
+		s.unsettled[last].seqs = append(s.unsettled[last].seqs, seqs...)
+	} else {
+		s.unsettled = append(s.unsettled, settlement{sub, sub.ID, seqs})
+	}
+	if !s.settling {
+		s.settling = true
+		s.clock.At(s.clock.Now().Add(settleDelay), s.settleNow)
+	}
+}
+
+// settlement are acknowledgements that are still to be written.
+type settlement struct {
+	sub  *subscription
+	id   uint32 // a seek gives sub another one
+	seqs []uint64
+}
+
+// settleDelay is how long an acknowledgement waits for others, to share a commit
+// with them. Any other commit takes it along.
+const settleDelay = 20 * time.Millisecond
+
+// settleNow writes the acknowledgements that no commit has taken along.
+func (s *Server) settleNow() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settling = false
+	if len(s.unsettled) > 0 {
+		s.later(nothing(), 0)
+	}
+}
+
+// nothing returns a write that only has what is unsettled written.
+func nothing() *write { return &write{apply: func(*transaction) error { return nil }} }
+
+func (s *Server) countUnsettled() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, u := range s.unsettled {
+		n += len(u.seqs)
+	}
+	return n
+}
+
+// takeUnsettled returns the writes of acknowledgements that a commit takes along.
+// s.mu must be held.
+func (s *Server) takeUnsettled() (writes []*write) {
+	room := maxDeletes
+	for len(s.unsettled) > 0 && room > 0 {
+		first := &s.unsettled[0]
+		n := min(room, len(first.seqs))
+		writes = append(writes, first.sub.settling(first.seqs[:n], first.id))
+		room -= n
+		if first.seqs = first.seqs[n:]; len(first.seqs) == 0 {
+			s.unsettled = s.unsettled[1:]
+		}
+	}
+	if len(s.unsettled) == 0 {
+		s.unsettled = nil
+	} else {
+		s.later(nothing(), 0)
+	}
+	return writes
 }
 
 // settlingSize counts an acknowledgement so that no commit has more than
 // maxDeletes of them.
 func settlingSize(seqs []uint64) int { return len(seqs) * (maxCommitBytes / maxDeletes) }
 
-func (sub *subscription) settling(seqs []uint64) *write {
+// settling is the write of acknowledgements, at most maxDeletes, of when the
+// subscription had this ID.
+func (sub *subscription) settling(seqs []uint64, id uint32) *write {
 	var gone []uint64
-	id := sub.ID
 	return &write{
 		apply: func(tx *transaction) error {
 			now := sub.s.clock.Now()
