@@ -3,7 +3,6 @@ package pubsubserver
 import (
 	"bufio"
 	"context"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -14,9 +13,9 @@ import (
 	"testing"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-)
 
-var full = flag.Bool("full", false, "kill the server fifty times in place of five")
+	"example.com/pushinbox/testkit/measure"
+)
 
 // childPath is the file of a child that publishes and acknowledges until it is
 // killed; the test binary runs itself as one.
@@ -26,7 +25,6 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv(childPath); path != "" {
 		child(path)
 	}
-	flag.Parse()
 	os.Exit(m.Run())
 }
 
@@ -77,10 +75,7 @@ func child(path string) {
 // there, once, and what was acknowledged is not delivered again.
 func TestKill(t *testing.T) {
 	t.Parallel()
-	rounds := 5
-	if *full {
-		rounds = 50
-	}
+	rounds := measure.Size(5, 50)
 	path := filepath.Join(t.TempDir(), "pubsub.db")
 	s, err := Open(Options{Path: path})
 	if err != nil {
