@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -619,20 +620,26 @@ func (sub *subscription) tick() {
 
 // expireMessages drops what is too old and not being delivered.
 func (sub *subscription) expireMessages(now time.Time) {
+	entries := sub.topic.entries // by seq, and so by time
+	n := sort.Search(len(entries), func(i int) bool { return !sub.outdated(&entries[i], now) })
+	if n == 0 {
+		return
+	}
+	last := entries[n-1].seq
 	var outdated []uint64
-	for sub.fresh.len() > 0 && sub.outdated(sub.topic.find(sub.fresh.front()), now) {
+	for sub.fresh.len() > 0 && sub.fresh.front() <= last {
 		outdated = append(outdated, sub.fresh.pop())
 	}
 	for _, parked := range sub.keys {
-		for parked.len() > 0 && sub.outdated(sub.topic.find(parked.front()), now) {
+		for parked.len() > 0 && parked.front() <= last {
 			outdated = append(outdated, parked.pop())
 		}
 	}
-	for _, d := range sub.deliveries {
-		if (d.state == stateReady || d.state == stateWaiting) && sub.outdated(sub.topic.find(d.seq), now) {
+	for seq, d := range sub.deliveries {
+		if seq <= last && (d.state == stateReady || d.state == stateWaiting) {
 			sub.take(d)
 			sub.remove(d, now)
-			outdated = append(outdated, d.seq)
+			outdated = append(outdated, seq)
 		}
 	}
 	sub.settle(outdated)
