@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -44,6 +45,9 @@ type local struct {
 	// publishToken and receiveToken are the credentials of a publisher and of Pub/Sub.
 	publishToken, receiveToken string
 	next                       atomic.Int64
+	first                      chan string   // gets the first line
+	started                    time.Duration // until it answered
+	stop                       func()
 }
 
 // startLocal runs a pushinbox until the test ends.
@@ -56,26 +60,31 @@ func startLocal(tb testing.TB, file string, args ...string) *local {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	begun := time.Now()
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	l := &local{TB: tb, url: "http://127.0.0.1:" + number, pid: cmd.Process.Pid, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1000}}}
+	l := &local{TB: tb, url: "http://127.0.0.1:" + number, pid: cmd.Process.Pid, first: make(chan string, 1), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1000}}}
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
 		l.count(out)
 	}()
-	tb.Cleanup(func() {
+	l.stop = sync.OnceFunc(func() {
 		_ = cmd.Process.Signal(os.Interrupt)
 		<-read
 		_ = cmd.Wait()
 	})
+	tb.Cleanup(l.stop)
 	ctx, cancel := context.WithTimeout(tb.Context(), 30*time.Second)
 	defer cancel()
-	err = port.Until(ctx, func() (err error) {
+	for err = errors.New("not tried"); err != nil && ctx.Err() == nil; time.Sleep(time.Millisecond) {
+		_, err = l.get("/")
+	}
+	l.started = time.Since(begun)
+	if err == nil {
 		l.publishToken, err = l.get("/local/token?for=publish")
-		return err
-	})
+	}
 	if err == nil {
 		l.receiveToken, err = l.get("/local/token?for=receive")
 	}
@@ -98,10 +107,14 @@ func (l *local) cpu() time.Duration {
 func (l *local) count(out io.Reader) {
 	buffer := make([]byte, 64<<10)
 	const line = "\n<-- 204"
-	kept := 0
+	kept, lines := 0, 0
 	for {
 		n, err := out.Read(buffer[kept:])
 		n += kept
+		if first, _, ok := bytes.Cut(buffer[:n], []byte("\n")); ok && lines == 0 {
+			l.first <- string(first)
+			lines++
+		}
 		l.acked.Add(int64(bytes.Count(buffer[:n], []byte(line))))
 		if err != nil {
 			return
@@ -202,12 +215,12 @@ func median(of []float64) float64 {
 func BenchmarkWholeWay(b *testing.B) {
 	file := os.Getenv("ZZNOW")
 	if file == "" {
-	var err error
-	file, err = pushinbox()
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer os.Remove(file)
+		var err error
+		file, err = pushinbox()
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer os.Remove(file)
 	}
 	sides := []string{file}
 	if *before != "" {
