@@ -247,7 +247,11 @@ func BenchmarkWholeWay(b *testing.B) {
 	if os.Getenv("ZZONLY") != "" {
 		for b.Loop() {
 			for range 8 {
-				add("batch", locals[0], func() float64 { return locals[0].way(n, 100, 4) })
+				if os.Getenv("ZZONLY") == "single" {
+					add("single", locals[0], func() float64 { return locals[0].way(n, 1, 100) })
+				} else {
+					add("batch", locals[0], func() float64 { return locals[0].way(n, 100, 4) })
+				}
 			}
 		}
 		return

@@ -2,9 +2,13 @@ package pushfake_test
 
 import (
 	"bytes"
+	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +17,8 @@ import (
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"go.etcd.io/bbolt"
+	"google.golang.org/grpc"
 
 	"example.com/pushinbox/local/pubsubserver"
 	"example.com/pushinbox/local/pushfake"
@@ -167,5 +173,74 @@ func sendAll(b *testing.B, url string, n int, r *recorder) func() {
 			})
 		}
 		all.Wait()
+	}
+}
+
+// BenchmarkLatency sends one message of 1 KiB at a time by gRPC and waits until it
+// is at the endpoint, and compares that with a durable commit of the same bytes to
+// a file of bbolt. Both take turns.
+func BenchmarkLatency(b *testing.B) {
+	arrived := make(chan struct{}, 1)
+	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		arrived <- struct{}{}
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	defer endpoint.Close()
+	dispatchers := pushfake.NewDispatchers(&pushfake.Options{})
+	server, err := pubsubserver.Open(pubsubserver.Options{Path: filepath.Join(b.TempDir(), "pubsub.db"), Push: dispatchers.Start})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { dispatchers.Shutdown(context.Background()); server.Close() })
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	serving := grpc.NewServer()
+	server.Register(serving)
+	go func() { _ = serving.Serve(listener) }()
+	b.Cleanup(serving.Stop)
+	client := dial(b, listener.Addr().String(), "p").TopicAdminClient
+	if _, err := server.CreateTopic(b.Context(), &pubsubpb.Topic{Name: topicName}); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := server.CreateSubscription(b.Context(), &pubsubpb.Subscription{Name: subName, Topic: topicName, PushConfig: &pubsubpb.PushConfig{PushEndpoint: endpoint.URL}}); err != nil {
+		b.Fatal(err)
+	}
+	bare, err := bbolt.Open(filepath.Join(b.TempDir(), "bare.db"), 0o600, &bbolt.Options{NoFreelistSync: true, FreelistType: bbolt.FreelistMapType})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer bare.Close()
+	data := make([]byte, 1024)
+	var pushed, committed, ratios []float64
+	for b.Loop() {
+		begun := time.Now()
+		if _, err := client.Publish(b.Context(), &pubsubpb.PublishRequest{Topic: topicName, Messages: []*pubsubpb.PubsubMessage{{Data: data}}}); err != nil {
+			b.Fatal(err)
+		}
+		<-arrived
+		pushed = append(pushed, float64(time.Since(begun).Microseconds()))
+		begun = time.Now()
+		err := bare.Update(func(tx *bbolt.Tx) error {
+			bucket, err := tx.CreateBucketIfNotExists([]byte("messages"))
+			if err != nil {
+				return err
+			}
+			n, err := bucket.NextSequence()
+			if err != nil {
+				return err
+			}
+			return bucket.Put(binary.BigEndian.AppendUint64(nil, n), data)
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		committed = append(committed, float64(time.Since(begun).Microseconds()))
+		ratios = append(ratios, pushed[len(pushed)-1]/committed[len(committed)-1])
+	}
+	for name, of := range map[string][]float64{"µs-pushed": pushed, "µs-commit": committed, "ratio": ratios} {
+		slices.Sort(of)
+		b.ReportMetric(of[len(of)/2], name)
 	}
 }

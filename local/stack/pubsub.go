@@ -96,7 +96,7 @@ func (s *Stack) openPubSub(ctx context.Context) error {
 	s.PubSubAddr = fmt.Sprintf("127.0.0.1:%d", listeners[0].Addr().(*net.TCPAddr).Port)
 	s.PubSub = fmt.Sprintf("at %s, kept in %s", s.PubSubAddr, path)
 
-	conn, err := grpc.NewClient(s.PubSubAddr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(s.PubSubAddr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUnaryInterceptor(own.publish))
 	if err != nil {
 		return err
 	}
@@ -114,6 +114,20 @@ func (s *Stack) openPubSub(ctx context.Context) error {
 	})
 	s.own = own
 	return nil
+}
+
+// publish publishes without the way through the network, which takes a fifth of the
+// processor time of a message from the function publish to the inbox.
+func (p *ownPubSub) publish(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
+	r, ok := request.(*pubsubpb.PublishRequest)
+	if !ok {
+		return invoke(ctx, method, request, answer, conn, o...)
+	}
+	published, err := p.store.Publish(ctx, r)
+	if err == nil {
+		proto.Merge(answer.(*pubsubpb.PublishResponse), published)
+	}
+	return err
 }
 
 // listenPubSub listens on Pub/Sub's port, or returns no listener when an emulator
