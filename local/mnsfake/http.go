@@ -13,13 +13,15 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 )
 
-// namespace is the XML namespace of every document, in both directions.
+// namespace is the XML namespace of every answer. Some SDKs leave it out of what
+// they send.
 const namespace = "http://mns.aliyuncs.com/doc/v1/"
 
 // maxPageSize is the largest number of items in one page of a list.
@@ -52,30 +54,59 @@ type answer struct {
 	body     any
 }
 
-// routes has every call. They run with s.mu held.
+// call is one call of the API. It runs with s.mu held.
+type call func(*http.Request, []byte) (answer, error)
+
 func (s *Server) routes() {
 	s.mux = http.NewServeMux()
-	for pattern, call := range map[string]func(*http.Request, []byte) (answer, error){
+	for pattern, c := range map[string]call{
 		"PUT /topics/{topic}":                                 s.createTopic,
+		"GET /topics/{topic}":                                 s.topicAttributes,
 		"DELETE /topics/{topic}":                              s.deleteTopic,
 		"GET /topics":                                         s.listTopics,
 		"POST /topics/{topic}/messages":                       s.publishMessage,
 		"GET /topics/{topic}/subscriptions":                   s.listSubscriptions,
 		"PUT /topics/{topic}/subscriptions/{subscription}":    s.subscribe,
+		"GET /topics/{topic}/subscriptions/{subscription}":    s.subscriptionAttributes,
 		"DELETE /topics/{topic}/subscriptions/{subscription}": s.unsubscribe,
-		"/": func(r *http.Request, _ []byte) (answer, error) {
-			return answer{}, refuse(http.StatusBadRequest, "InvalidRequestURL", "the stand-in has no call %s %s", r.Method, r.URL.Path)
-		},
+		"/": absent,
 	} {
-		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, call) })
+		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, c) })
 	}
+	s.mux.HandleFunc("GET "+CertificatePath, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", certificateType)
+		_, _ = w.Write(s.signer.key.Certificate) // fails when the caller has gone away
+	})
+}
+
+// overrides reports whether a PUT changes the attributes of what exists.
+func overrides(r *http.Request) bool {
+	return r.Method == http.MethodPut && r.URL.RawQuery == "metaoverride=true"
+}
+
+// absent names what the service has and the stand-in does not.
+func absent(r *http.Request, _ []byte) (answer, error) {
+	what := "no such call"
+	switch {
+	case strings.HasPrefix(r.URL.Path, "/queues"):
+		what = "topics and no queues"
+	case r.URL.Path == "/" && r.URL.Query().Has("accountmeta"):
+		what = "no attributes of an account"
+	}
+	return answer{}, refuse(http.StatusBadRequest, "InvalidRequestURL", "this stand-in has %s: %s %s is not there", what, r.Method, r.URL.RequestURI())
 }
 
 // ServeHTTP answers a call.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if path.Clean(r.URL.Path) != r.URL.Path { // which the mux would redirect
+		s.serve(w, r, absent)
+		return
+	}
+	s.mux.ServeHTTP(w, r)
+}
 
-func (s *Server) serve(w http.ResponseWriter, r *http.Request, call func(*http.Request, []byte) (answer, error)) {
-	requestID := newID(24)
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, c call) {
+	requestID := newRequestID()
 	h := w.Header()
 	h.Set("Content-Type", "text/xml;charset=utf-8")
 	h.Set("X-Mns-Request-Id", requestID)
@@ -86,13 +117,13 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, call func(*http.R
 	} else {
 		err = s.authenticate(r, body)
 	}
-	if err == nil && r.URL.RawQuery != "" {
-		err = refuse(http.StatusBadRequest, "InvalidRequestURL", "the stand-in does not change attributes")
-	}
 	var a answer
+	if r.URL.RawQuery != "" && !overrides(r) {
+		c = absent
+	}
 	if err == nil {
 		s.mu.Lock()
-		a, err = call(r, body)
+		a, err = c(r, body)
 		s.mu.Unlock()
 	}
 	var e *refusal
@@ -143,13 +174,15 @@ func (s *Server) authenticate(r *http.Request, body []byte) error {
 	return nil
 }
 
-// topic is a topic, with what a list shows of it.
+// topic is a topic, as it is shown.
 type topic struct {
-	XMLName        xml.Name
-	TopicURL       string // in lists only
-	TopicName      string
-	CreateTime     int64
-	LastModifyTime int64
+	XMLName                xml.Name `xml:"Topic"`
+	Namespace              string   `xml:"xmlns,attr,omitempty"` // not in lists, which have it themselves
+	TopicURL               string   `xml:",omitempty"`           // in lists only
+	TopicName              string
+	CreateTime             int64
+	LastModifyTime         int64
+	MessageRetentionPeriod int
 	topicAttributes
 	MessageCount  int
 	subscriptions map[string]*subscription
@@ -176,10 +209,11 @@ func (b *capitalBool) UnmarshalText(text []byte) error {
 	return err
 }
 
-// subscription is a subscription, with what a list shows of it.
+// subscription is a subscription, as it is shown.
 type subscription struct {
-	XMLName          xml.Name
-	SubscriptionURL  string // in lists only
+	XMLName          xml.Name `xml:"Subscription"`
+	Namespace        string   `xml:"xmlns,attr,omitempty"` // not in lists, which have it themselves
+	SubscriptionURL  string   `xml:",omitempty"`           // in lists only
 	SubscriptionName string
 	Subscriber       string
 	TopicOwner       string
@@ -204,6 +238,8 @@ type messageBody struct {
 	MessageTag     string `xml:",omitempty"`
 	MessageID      string `xml:"MessageId,omitempty"`
 	MessageBodyMD5 string `xml:",omitempty"`
+	// MessageAttributes is for subscribers by mail.
+	MessageAttributes *struct{} `xml:",omitempty"`
 }
 
 // read decodes a document with this root into v; root points to v's XMLName. An
@@ -215,8 +251,8 @@ func read(body []byte, v any, root *xml.Name, want string) error {
 	if err := xml.Unmarshal(body, v); err != nil {
 		return refuse(http.StatusBadRequest, "MalformedXML", "the body is not valid XML: %v", err)
 	}
-	if root.Space != namespace || root.Local != want {
-		return refuse(http.StatusBadRequest, "MalformedXML", "the document is not a %s in the namespace %s", want, namespace)
+	if root.Space != namespace && root.Space != "" || root.Local != want {
+		return refuse(http.StatusBadRequest, "MalformedXML", "the document is not a %s, in the namespace %s or in none", want, namespace)
 	}
 	return nil
 }
@@ -226,6 +262,17 @@ func (s *Server) topic(r *http.Request) (*topic, error) {
 		return t, nil
 	}
 	return nil, refuse(http.StatusNotFound, "TopicNotExist", "The topic name you provided is not exist.")
+}
+
+func (s *Server) subscription(r *http.Request) (*topic, *subscription, error) {
+	t, err := s.topic(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	if sub := t.subscriptions[r.PathValue("subscription")]; sub != nil {
+		return t, sub, nil
+	}
+	return nil, nil, refuse(http.StatusNotFound, "SubscriptionNotExist", "The subscription name you provided is not exist.")
 }
 
 // created returns the answer for what exists now.
@@ -245,27 +292,48 @@ func (s *Server) createTopic(r *http.Request, body []byte) (answer, error) {
 	if err := checkName("TopicNameInvalid", name); err != nil {
 		return answer{}, err
 	}
+	t := s.topics[name]
 	asked := struct {
 		XMLName xml.Name
 		topicAttributes
 	}{topicAttributes: topicAttributes{MaximumMessageSize: maxMessageSize}}
+	if overrides(r) {
+		var err error
+		if t, err = s.topic(r); err != nil {
+			return answer{}, err
+		}
+		asked.topicAttributes = t.topicAttributes
+	}
 	if err := read(body, &asked, &asked.XMLName, "Topic"); err != nil {
 		return answer{}, err
 	}
 	if asked.MaximumMessageSize < minMessageSize || asked.MaximumMessageSize > maxMessageSize {
 		return answer{}, invalid("MaximumMessageSize must be %d to %d", minMessageSize, maxMessageSize)
 	}
-	if t := s.topics[name]; t != nil {
-		if t.topicAttributes != asked.topicAttributes {
-			return answer{}, refuse(http.StatusConflict, "TopicAlreadyExist", "The topic you want to create is already exist.")
+	switch {
+	case t == nil:
+		s.topics[name] = &topic{
+			TopicName: name, CreateTime: now, LastModifyTime: now, MessageRetentionPeriod: retention,
+			topicAttributes: asked.topicAttributes, subscriptions: make(map[string]*subscription),
 		}
-		return created(r, http.StatusNoContent)
+		return created(r, http.StatusCreated)
+	case overrides(r):
+		t.topicAttributes, t.LastModifyTime = asked.topicAttributes, now
+		return answer{status: http.StatusNoContent}, nil
+	case t.topicAttributes != asked.topicAttributes:
+		return answer{}, refuse(http.StatusConflict, "TopicAlreadyExist", "The topic you want to create is already exist.")
 	}
-	s.topics[name] = &topic{
-		XMLName: xml.Name{Space: namespace, Local: "Topic"}, TopicName: name, CreateTime: now, LastModifyTime: now,
-		topicAttributes: asked.topicAttributes, subscriptions: make(map[string]*subscription),
+	return created(r, http.StatusNoContent)
+}
+
+func (s *Server) topicAttributes(r *http.Request, _ []byte) (answer, error) {
+	t, err := s.topic(r)
+	if err != nil {
+		return answer{}, err
 	}
-	return created(r, http.StatusCreated)
+	alone := *t
+	alone.Namespace = namespace
+	return answer{status: http.StatusOK, body: alone}, nil
 }
 
 func (s *Server) deleteTopic(r *http.Request, _ []byte) (answer, error) {
@@ -357,6 +425,13 @@ func (s *Server) subscribe(r *http.Request, body []byte) (answer, error) {
 		XMLName xml.Name
 		subscriptionAttributes
 	}
+	sub := t.subscriptions[name]
+	if overrides(r) {
+		if _, sub, err = s.subscription(r); err != nil {
+			return answer{}, err
+		}
+		asked.subscriptionAttributes = sub.subscriptionAttributes
+	}
 	if err := read(body, &asked, &asked.XMLName, "Subscription"); err != nil {
 		return answer{}, err
 	}
@@ -374,27 +449,40 @@ func (s *Server) subscribe(r *http.Request, body []byte) (answer, error) {
 	case !ok:
 		return answer{}, refuse(http.StatusBadRequest, "EndpointInvalid", "the stand-in pushes to http and https addresses only")
 	}
-	if sub := t.subscriptions[name]; sub != nil {
-		if sub.subscriptionAttributes != a {
-			return answer{}, refuse(http.StatusConflict, "SubscriptionAlreadyExist", "The subscription you want to create is already exist.")
+	switch {
+	case sub == nil:
+		t.subscriptions[name] = &subscription{
+			SubscriptionName: name, Subscriber: Owner, TopicOwner: Owner, TopicName: t.TopicName,
+			subscriptionAttributes: a, CreateTime: now, LastModifyTime: now,
 		}
-		return created(r, http.StatusNoContent)
+		return created(r, http.StatusCreated)
+	case overrides(r):
+		before := sub.subscriptionAttributes
+		if before.NotifyStrategy = a.NotifyStrategy; before != a {
+			return answer{}, invalid("only NotifyStrategy can be changed; to change more, unsubscribe and subscribe again")
+		}
+		sub.NotifyStrategy, sub.LastModifyTime = a.NotifyStrategy, now
+		return answer{status: http.StatusNoContent}, nil
+	case sub.subscriptionAttributes != a:
+		return answer{}, refuse(http.StatusConflict, "SubscriptionAlreadyExist", "The subscription you want to create is already exist.")
 	}
-	t.subscriptions[name] = &subscription{
-		XMLName: xml.Name{Space: namespace, Local: "Subscription"}, SubscriptionName: name, Subscriber: Owner,
-		TopicOwner: Owner, TopicName: t.TopicName, subscriptionAttributes: a, CreateTime: now, LastModifyTime: now,
-	}
-	return created(r, http.StatusCreated)
+	return created(r, http.StatusNoContent)
 }
 
-func (s *Server) unsubscribe(r *http.Request, _ []byte) (answer, error) {
-	t, err := s.topic(r)
+func (s *Server) subscriptionAttributes(r *http.Request, _ []byte) (answer, error) {
+	_, sub, err := s.subscription(r)
 	if err != nil {
 		return answer{}, err
 	}
-	sub := t.subscriptions[r.PathValue("subscription")]
-	if sub == nil {
-		return answer{}, refuse(http.StatusNotFound, "SubscriptionNotExist", "The subscription name you provided is not exist.")
+	alone := *sub
+	alone.Namespace = namespace
+	return answer{status: http.StatusOK, body: alone}, nil
+}
+
+func (s *Server) unsubscribe(r *http.Request, _ []byte) (answer, error) {
+	t, sub, err := s.subscription(r)
+	if err != nil {
+		return answer{}, err
 	}
 	s.end(sub)
 	delete(t.subscriptions, sub.SubscriptionName)
@@ -411,6 +499,8 @@ func (s *Server) publishMessage(r *http.Request, body []byte) (answer, error) {
 		return answer{}, err
 	}
 	switch {
+	case m.MessageAttributes != nil:
+		return answer{}, invalid("MessageAttributes are for subscribers by mail, which this stand-in does not have")
 	case m.MessageBody == "":
 		return answer{}, invalid("MessageBody is missing or empty")
 	case len(m.MessageBody) > t.MaximumMessageSize:

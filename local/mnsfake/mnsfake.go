@@ -5,17 +5,18 @@
 // A Server is an http.Handler with the paths that follow a client's endpoint:
 // /topics, /topics/{topic}, /topics/{topic}/messages,
 // /topics/{topic}/subscriptions and /topics/{topic}/subscriptions/{name}. It
-// keeps everything in memory.
+// keeps everything in memory. Alibaba's SDKs sign the path without that of their
+// endpoint, so a Server that they call is at the root of its port.
 //
 // # What it does as documented
 //
 // It refuses calls with a wrong signature or with a Date more than 15 minutes from
 // now. It answers 201 for what it created, 204 for what existed with the same
-// attributes, and 409 for what existed with others. It lists by prefix, marker and
-// number, and answers errors in XML. It pushes in XML, JSON or SIMPLIFIED form, to
-// the endpoint's own path or to /notifications, for exact filter tags, at least once
-// and in no order; it waits 5 seconds for an answer and retries by the
-// subscription's strategy until the answer is 2xx.
+// attributes or was changed, and 409 for what existed with others. It lists by
+// prefix, marker and number, and answers errors in XML. It pushes in XML, JSON or
+// SIMPLIFIED form, to the endpoint's own path or to /notifications, for exact filter
+// tags, at least once and in no order; it waits 5 seconds for an answer and retries
+// by the subscription's strategy until the answer is 2xx.
 //
 // # What is decided here, because the documentation is silent or contradicts itself
 //
@@ -23,16 +24,19 @@
 //   - JSON pushes are application/json.
 //   - Deleting a topic or subscription that does not exist is 404.
 //   - Deleting a subscription or its topic also ends the retries of its pushes.
+//   - Of a subscription only NotifyStrategy can be changed.
 //   - There is no back-off of a whole subscription and no dead-letter queue.
+//   - MessageCount counts all messages that were published.
 //
 // # Limits
 //
-// Endpoints are http and https addresses; queues and mail are refused. Attributes
-// cannot be read or changed after creation.
+// Endpoints are http and https addresses; queues and mail are refused, and calls of
+// queues are refused by name.
 package mnsfake
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -74,6 +78,8 @@ const (
 	maxTagSize     = 16
 	maxMessageSize = 64 << 10
 	minMessageSize = 1 << 10
+	// retention is how long the service keeps a message, in seconds.
+	retention = 24 * 60 * 60
 	// maxSkew is how far the Date of a call may be from now.
 	maxSkew = 15 * time.Minute
 	// answerTimeout is how long an endpoint has to answer.
@@ -130,8 +136,9 @@ type Server struct {
 	mux    *http.ServeMux
 	queue  *timedqueue.Queue[*pending]
 
-	mu     sync.Mutex
-	topics map[string]*topic
+	mu        sync.Mutex
+	topics    map[string]*topic
+	published int // number of messages
 }
 
 // New returns a Server without topics, whose pushes are signed by signer.
@@ -148,7 +155,7 @@ func New(signer *Signer, o *Options) (*Server, error) {
 		s.o.Now = time.Now
 	}
 	if s.o.Transport == nil {
-		s.o.Transport = &http.Transport{}
+		s.o.Transport = &http.Transport{DisableCompression: true} // which a push does not ask for
 	}
 	if s.o.OnPush == nil {
 		s.o.OnPush = func(Push) {}
@@ -158,11 +165,18 @@ func New(signer *Signer, o *Options) (*Server, error) {
 	return s, nil
 }
 
-// newID returns a random ID in the form of the service's newer ones.
-func newID(length int) string {
-	b := make([]byte, length/2)
+// newRequestID returns a random ID in the form of the service's.
+func newRequestID() string {
+	b := make([]byte, 12)
 	_, _ = rand.Read(b) // never fails
 	return fmt.Sprintf("%X", b)
+}
+
+// messageID returns the ID of the n-th message, in the form of the service's:
+// F6EA56633844DBFC-1-154BDFB8059-200000004, of which the third part is the time.
+func messageID(topic string, now time.Time, n int) string {
+	sum := sha256.Sum256([]byte(topic))
+	return fmt.Sprintf("%X-1-%X-%X", sum[:8], now.UnixMilli(), 0x200000000+n)
 }
 
 // pushAddress returns the address that pushes to an endpoint are sent to, or false

@@ -1,8 +1,10 @@
 package mnsfake_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/hmac"
 	"crypto/md5"
 	"crypto/rsa"
@@ -16,8 +18,11 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -67,6 +72,12 @@ func (s *service) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	sent := r.Header
+	r = r.Clone(r.Context())
+	r.Header = make(http.Header)
+	for name, values := range sent {
+		r.Header[http.CanonicalHeaderKey(name)] = values // as a server reads them
+	}
 	s.got, s.bodies = append(s.got, r), append(s.bodies, string(body))
 	return &http.Response{StatusCode: s.status, Body: http.NoBody}, nil
 }
@@ -147,10 +158,19 @@ func TestCalls(t *testing.T) {
 		{"create_with_bad_size", "PUT", "/topics/U", element("Topic", "<MaximumMessageSize>1</MaximumMessageSize>"), 400, "InvalidArgument"},
 		{"create_with_bad_name", "PUT", "/topics/a_b", element("Topic", ""), 400, "TopicNameInvalid"},
 		{"create_with_long_name", "PUT", "/topics/" + strings.Repeat("a", 257), element("Topic", ""), 400, "TopicNameInvalid"},
-		{"create_with_other_namespace", "PUT", "/topics/U", "<Topic/>", 400, "MalformedXML"},
+		{"create_with_other_namespace", "PUT", "/topics/U", `<Topic xmlns="http://other.example/"/>`, 400, "MalformedXML"},
+		{"create_something_else", "PUT", "/topics/U", "<Queue/>", 400, "MalformedXML"},
+		{"create_without_namespace", "PUT", "/topics/V", "<Topic></Topic>", 201, ""},
 		{"create_with_garbage", "PUT", "/topics/U", "<Topic", 400, "MalformedXML"},
-		{"change", "PUT", "/topics/T?metaoverride=true", element("Topic", "<LoggingEnabled>True</LoggingEnabled>"), 400, "InvalidRequestURL"},
-		{"describe", "GET", "/topics/T", "", 400, "InvalidRequestURL"},
+		{"change", "PUT", "/topics/T?metaoverride=true", element("Topic", "<LoggingEnabled>True</LoggingEnabled>"), 204, ""},
+		{"change_back", "PUT", "/topics/T?metaoverride=true", "<Topic><LoggingEnabled>false</LoggingEnabled></Topic>", 204, ""},
+		{"create_after_the_change", "PUT", "/topics/T", element("Topic", ""), 204, ""},
+		{"change_badly", "PUT", "/topics/T?metaoverride=true", element("Topic", "<MaximumMessageSize>1</MaximumMessageSize>"), 400, "InvalidArgument"},
+		{"change_missing", "PUT", "/topics/U?metaoverride=true", element("Topic", ""), 404, "TopicNotExist"},
+		{"describe", "GET", "/topics/T", "", 200, ""},
+		{"describe_missing", "GET", "/topics/U", "", 404, "TopicNotExist"},
+		{"unknown_query", "PUT", "/topics/T?metaoverride=yes", element("Topic", ""), 400, "InvalidRequestURL"},
+		{"query_of_another_call", "GET", "/topics/T?metaoverride=true", "", 400, "InvalidRequestURL"},
 		{"subscribe", "PUT", "/topics/T/subscriptions/S", element("Subscription", endpoint), 201, ""},
 		{"subscribe_again", "PUT", "/topics/T/subscriptions/S", element("Subscription", endpoint+"<NotifyStrategy>BACKOFF_RETRY</NotifyStrategy><NotifyContentFormat>XML</NotifyContentFormat>"), 204, ""},
 		{"subscribe_with_other_attributes", "PUT", "/topics/T/subscriptions/S", element("Subscription", endpoint+"<FilterTag>x</FilterTag>"), 409, "SubscriptionAlreadyExist"},
@@ -160,6 +180,14 @@ func TestCalls(t *testing.T) {
 		{"subscribe_bad_strategy", "PUT", "/topics/T/subscriptions/Q", element("Subscription", endpoint+"<NotifyStrategy>NEVER</NotifyStrategy>"), 400, "InvalidArgument"},
 		{"subscribe_bad_format", "PUT", "/topics/T/subscriptions/Q", element("Subscription", endpoint+"<NotifyContentFormat>YAML</NotifyContentFormat>"), 400, "InvalidArgument"},
 		{"subscribe_long_tag", "PUT", "/topics/T/subscriptions/Q", element("Subscription", endpoint+"<FilterTag>12345678901234567</FilterTag>"), 400, "InvalidArgument"},
+		{"describe_subscription", "GET", "/topics/T/subscriptions/S", "", 200, ""},
+		{"describe_missing_subscription", "GET", "/topics/T/subscriptions/Q", "", 404, "SubscriptionNotExist"},
+		{"change_subscription", "PUT", "/topics/T/subscriptions/S?metaoverride=true", "<Subscription><NotifyStrategy>EXPONENTIAL_DECAY_RETRY</NotifyStrategy></Subscription>", 204, ""},
+		{"subscribe_after_the_change", "PUT", "/topics/T/subscriptions/S", element("Subscription", endpoint), 409, "SubscriptionAlreadyExist"},
+		{"change_endpoint", "PUT", "/topics/T/subscriptions/S?metaoverride=true", element("Subscription", "<Endpoint>http://other.example/</Endpoint>"), 400, "InvalidArgument"},
+		{"change_strategy_badly", "PUT", "/topics/T/subscriptions/S?metaoverride=true", element("Subscription", "<NotifyStrategy>NEVER</NotifyStrategy>"), 400, "InvalidArgument"},
+		{"change_missing_subscription", "PUT", "/topics/T/subscriptions/Q?metaoverride=true", element("Subscription", ""), 404, "SubscriptionNotExist"},
+		{"publish_mail", "POST", "/topics/T/messages", element("Message", "<MessageBody>x</MessageBody><MessageAttributes><DirectMail>{}</DirectMail></MessageAttributes>"), 400, "InvalidArgument"},
 		{"publish", "POST", "/topics/T/messages", element("Message", "<MessageBody>I am test message 0.</MessageBody>"), 201, ""},
 		{"publish_nothing", "POST", "/topics/T/messages", element("Message", ""), 400, "InvalidArgument"},
 		{"publish_too_much", "POST", "/topics/T/messages", element("Message", "<MessageBody>"+strings.Repeat("x", 64<<10+1)+"</MessageBody>"), 400, "InvalidArgument"},
@@ -171,6 +199,9 @@ func TestCalls(t *testing.T) {
 		{"delete_again", "DELETE", "/topics/T", "", 404, "TopicNotExist"},
 		{"no_call", "POST", "/topics/T", "", 400, "InvalidRequestURL"},
 		{"queues", "GET", "/queues/Q", "", 400, "InvalidRequestURL"},
+		{"receive", "GET", "/queues/Q/messages?waitseconds=5", "", 400, "InvalidRequestURL"},
+		{"account", "GET", "/?accountmeta=true", "", 400, "InvalidRequestURL"},
+		{"two_slashes", "PUT", "//topics/T", element("Topic", ""), 400, "InvalidRequestURL"},
 	} {
 		w := s.call(c.method, c.target, c.body, edit{})
 		var e struct{ Code, Message, RequestId, HostId string }
@@ -178,6 +209,9 @@ func TestCalls(t *testing.T) {
 			if err := xml.Unmarshal(w.Body.Bytes(), &e); err != nil || e.Message == "" || e.RequestId == "" || e.HostId == "" {
 				t.Errorf("%s: %v: %s", c.name, err, w.Body)
 			}
+		}
+		if e.Code == "InvalidRequestURL" && !strings.Contains(e.Message, c.method+" "+c.target+" is not there") {
+			t.Errorf("%s: not named: %s", c.name, e.Message)
 		}
 		if w.Code != c.status || e.Code != c.code {
 			t.Errorf("%s: answered %d %s, want %d %s", c.name, w.Code, w.Body, c.status, c.code)
@@ -188,6 +222,106 @@ func TestCalls(t *testing.T) {
 		if c.name == "publish" && !strings.Contains(w.Body.String(), "<MessageBodyMD5>075C3D4AEB2D2F2D6A4C17C9D6DBBEBB</MessageBodyMD5>") {
 			t.Errorf("published as %s", w.Body)
 		}
+	}
+}
+
+// TestAttributes looks for every attribute that Alibaba's SDK for Python requires.
+func TestAttributes(t *testing.T) {
+	t.Parallel()
+	s := newService(t, mnsfake.Options{})
+	s.subscribe(t, "<Endpoint>http://inbox.example/</Endpoint>")
+	s.publish(t, "x")
+	s.now = s.now.Add(time.Minute)
+	s.must(t, 204, "PUT", "/topics/T?metaoverride=true", element("Topic", "<MaximumMessageSize>2048</MaximumMessageSize>"))
+	s.must(t, 204, "PUT", "/topics/T/subscriptions/S?metaoverride=true", element("Subscription", "<NotifyStrategy>EXPONENTIAL_DECAY_RETRY</NotifyStrategy>"))
+	for target, want := range map[string]string{
+		"/topics/T": element("Topic", "<TopicName>T</TopicName><CreateTime>1795435200</CreateTime><LastModifyTime>1795435260</LastModifyTime>"+
+			"<MessageRetentionPeriod>86400</MessageRetentionPeriod><MaximumMessageSize>2048</MaximumMessageSize><LoggingEnabled>False</LoggingEnabled><MessageCount>1</MessageCount>"),
+		"/topics/T/subscriptions/S": element("Subscription", "<SubscriptionName>S</SubscriptionName><Subscriber>1000000000000000</Subscriber><TopicOwner>1000000000000000</TopicOwner><TopicName>T</TopicName>"+
+			"<Endpoint>http://inbox.example/</Endpoint><NotifyStrategy>EXPONENTIAL_DECAY_RETRY</NotifyStrategy><NotifyContentFormat>XML</NotifyContentFormat><CreateTime>1795435200</CreateTime><LastModifyTime>1795435260</LastModifyTime>"),
+	} {
+		if diff := cmp.Diff(xml.Header+want, s.must(t, 200, "GET", target, "").Body.String()); diff != "" {
+			t.Errorf("%s: %s", target, diff)
+		}
+	}
+}
+
+// TestCertificate gets it as a program does that verifies pushes.
+func TestCertificate(t *testing.T) {
+	t.Parallel()
+	for _, bits := range []int{512, 1024, 2048} {
+		signer, err := mnsfake.NewSigner(bits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := mnsfake.New(signer, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, httptest.NewRequest("GET", mnsfake.CertificatePath, nil))
+		block, _ := pem.Decode(w.Body.Bytes())
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil || certificate.PublicKey.(*rsa.PublicKey).N.BitLen() != bits {
+			t.Fatalf("%d bits: answered %d %s: %v", bits, w.Code, w.Body, err)
+		}
+		r, err := signer.Push(&url.URL{Scheme: "http", Host: "inbox.example", Path: "/"}, mnsfake.FormatXML, &mnsfake.Notification{Message: "x"}, start)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkSignature(t, signer, r, bits)
+		signature, _ := base64.StdEncoding.DecodeString(r.Header.Get("Authorization"))
+		h := r.Header
+		digest := sha1.Sum([]byte(strings.Join([]string{
+			"POST", h.Get("Content-MD5"), h.Get("Content-Type"), h.Get("Date"), "x-mns-request-id:" + h.Get("x-mns-request-id"),
+			"x-mns-signing-cert-url:" + h.Get("x-mns-signing-cert-url"), "x-mns-version:2015-06-06", "/",
+		}, "\n")))
+		if err := rsa.VerifyPKCS1v15(certificate.PublicKey.(*rsa.PublicKey), crypto.SHA1, digest[:], signature); (err == nil) != (bits > 512) {
+			t.Errorf("%d bits: Go's verifier says %v", bits, err)
+		}
+	}
+}
+
+// TestHeaderCase reads a push as it is sent: recorded ones have most names of
+// headers in lower case, and do not accept compressed answers.
+func TestHeaderCase(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	signer, err := mnsfake.NewSigner(512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &service{now: time.Now(), signer: signer}
+	if s.Server, err = mnsfake.New(signer, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.subscribe(t, "<Endpoint>http://"+l.Addr().String()+"/</Endpoint><NotifyContentFormat>SIMPLIFIED</NotifyContentFormat>")
+	s.publish(t, "x")
+	go s.Deliver(t.Context())
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	var names []string
+	for lines := bufio.NewScanner(conn); lines.Scan() && lines.Text() != ""; {
+		name, _, _ := strings.Cut(lines.Text(), ":")
+		names = append(names, name)
+	}
+	_, _ = io.WriteString(conn, "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+	slices.Sort(names[1:])
+	want := []string{
+		"Accept", "Authorization", "Content-Length", "Content-Type", "Content-md5", "Date", "Host", "User-Agent",
+		"x-mns-message-id", "x-mns-publish-time", "x-mns-request-id", "x-mns-signing-cert-url", "x-mns-subscriber", "x-mns-subscription-name",
+		"x-mns-topic-name", "x-mns-topic-owner", "x-mns-version",
+	}
+	if diff := cmp.Diff(want, names[1:]); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -286,6 +420,10 @@ func TestLists(t *testing.T) {
 	if l := read("/topics"); len(l.Topic) != 5 || l.Topic[0].TopicName != "" {
 		t.Errorf("all topics are %v", l)
 	}
+	// SDKs that make an object of each element stumble over attributes within.
+	if text := s.call("GET", "/topics", "", edit{before: func(r *http.Request) { r.Header.Set("x-mns-with-meta", "true") }}).Body.String(); strings.Count(text, "xmlns") != 1 {
+		t.Errorf("not one namespace: %s", text)
+	}
 	if l := read("/topics", "x-mns-with-meta", "true"); l.Topic[0].TopicName != "a1" {
 		t.Errorf("with meta: %v", l)
 	}
@@ -350,6 +488,9 @@ func checkSignature(t *testing.T, signer *mnsfake.Signer, r *http.Request, bits 
 	}
 }
 
+// messageID matches IDs such as F6EA56633844DBFC-1-154BDFB8059-200000004.
+var messageID = regexp.MustCompile(`^[0-9A-F]{16}-1-[0-9A-F]{11}-2[0-9A-F]{8}$`).MatchString
+
 func TestPushes(t *testing.T) {
 	t.Parallel()
 	const body = "I am test message 0. <&>"
@@ -409,7 +550,7 @@ func TestPushes(t *testing.T) {
 				"MessageId": n.MessageId, "MessageMD5": n.MessageMD5, "MessageTag": n.MessageTag, "Message": n.Message, "PublishTime": n.PublishTime,
 			}
 		}
-		if len(got["MessageId"]) != 32 {
+		if !messageID(got["MessageId"]) {
 			t.Errorf("%s: message ID %q", c.format, got["MessageId"])
 		}
 		delete(got, "MessageId")

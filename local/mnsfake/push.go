@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -34,8 +35,9 @@ type pending struct {
 // returns the message's ID. s.mu is held.
 func (s *Server) publish(t *topic, body, tag, md5 string) (id string) {
 	t.MessageCount++
-	id = newID(32)
+	s.published++
 	now := s.o.Now()
+	id = messageID(t.TopicName, now, s.published)
 	for name, sub := range t.subscriptions {
 		if sub.FilterTag != "" && sub.FilterTag != tag {
 			continue
@@ -68,11 +70,9 @@ func (s *Server) attempt(p *pending) {
 	now := s.o.Now()
 	push.Duration = now.Sub(start)
 	if !push.Done() {
-		push.RetryIn = retryIn(p.sub.NotifyStrategy, p.attempts)
-	}
-	if push.RetryIn > 0 {
 		s.mu.Lock()
-		if !p.sub.deleted {
+		push.RetryIn = retryIn(p.sub.NotifyStrategy, p.attempts)
+		if push.RetryIn > 0 && !p.sub.deleted {
 			s.queue.Add(p, now.Add(push.RetryIn))
 		}
 		s.mu.Unlock()
@@ -106,6 +106,7 @@ func (s *Server) post(sub *subscription, n *Notification) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	r.Header = wire(r.Header)
 	resp, err := s.o.Transport.RoundTrip(r.WithContext(ctx))
 	if err != nil {
 		return 0, err
@@ -117,6 +118,20 @@ func (s *Server) post(sub *subscription, n *Notification) (int, error) {
 		return 0, err
 	}
 	return resp.StatusCode, nil
+}
+
+// wire returns h with the names in the case in which recorded pushes have them.
+func wire(h http.Header) http.Header {
+	sent := make(http.Header, len(h)+1)
+	for name, values := range h {
+		if strings.HasPrefix(name, "X-Mns-") {
+			name = strings.ToLower(name)
+		}
+		sent[name] = values
+	}
+	delete(sent, "Content-Md5")
+	sent["Content-md5"], sent["Accept"] = h["Content-Md5"], []string{"*/*"}
+	return sent
 }
 
 // Push returns the push of a notification to an address, in one of the formats and
@@ -134,7 +149,7 @@ func (s *Signer) Push(address *url.URL, format string, n *Notification, at time.
 	h.Set("Content-Type", contentType)
 	h.Set("User-Agent", userAgent)
 	h.Set("X-Mns-Version", apiVersion)
-	h.Set("X-Mns-Request-Id", newID(24))
+	h.Set("X-Mns-Request-Id", newRequestID())
 	if format == FormatSimplified {
 		for name, value := range map[string]string{
 			"X-Mns-Message-Id":        n.MessageID,

@@ -18,7 +18,13 @@ import (
 // CertificateURL is the address of a Signer's certificate: one of the documented
 // form, in a region that does not exist. Nothing listens there, see
 // Signer.Transport.
-const CertificateURL = "https://mns-cert.oss-cn-local.aliyuncs.com/x509_public_certificate.pem"
+const CertificateURL = "https://mns-cert.oss-cn-local.aliyuncs.com" + CertificatePath
+
+// CertificatePath is where a Server has the certificate for programs that verify
+// pushes and cannot use Signer.Transport. No signature is wanted there.
+const CertificatePath = "/x509_public_certificate.pem"
+
+const certificateType = "application/x-x509-ca-cert"
 
 // Signer signs pushes as MNS does, with a key of its own. It is safe for
 // concurrent use.
@@ -47,7 +53,7 @@ func (c certificateHost) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{
 		Status: "200 OK", StatusCode: http.StatusOK,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header:        http.Header{"Content-Type": {"application/x-x509-ca-cert"}},
+		Header:        http.Header{"Content-Type": {certificateType}},
 		Body:          io.NopCloser(bytes.NewReader(c.signer.key.Certificate)),
 		ContentLength: int64(len(c.signer.key.Certificate)),
 		Request:       r,
