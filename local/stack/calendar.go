@@ -83,7 +83,9 @@ func (s *Stack) startCalendar(ctx context.Context) error {
 		return err
 	}
 	s.mount("/calendar", function)
-	s.mountGoogle(google)
+	if err := s.mountGoogle(google); err != nil {
+		return err
+	}
 	s.background("the notifications of calendars", google.Run)
 	s.background("the syncing of calendars", func(ctx context.Context) { s.syncCalendars(ctx, engine, state) })
 	return nil
@@ -122,24 +124,33 @@ func endLeases(ctx context.Context, state calendar.State) error {
 	return err
 }
 
-// mountGoogle serves the stand-in by the API's own paths.
-func (s *Stack) mountGoogle(google *calendarfake.Server) {
-	at := func(pattern, prefix, path string) {
-		s.handle(pattern, s.keyed(jsonBodies(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if id := r.PathValue("calendar"); id != "" {
-				google.AddCalendar(id)
-			}
-			r = r.Clone(r.Context())
-			r.URL.Path, r.URL.RawPath = path+strings.TrimPrefix(r.URL.Path, prefix), ""
-			google.ServeHTTP(w, r)
-		}))))
-	}
-	at(googlePath+"/", googlePath, "")
-	// The first event creates its calendar.
-	at("POST "+googlePath+"/calendars/{calendar}/events", googlePath, "")
+// mountGoogle serves the stand-in, below googlePath and at the root of its port,
+// there with Google's own path in front too. The first event creates its calendar.
+func (s *Stack) mountGoogle(google *calendarfake.Server) (err error) {
+	api := http.NewServeMux()
+	api.Handle("/", google)
+	api.HandleFunc("POST /calendars/{calendar}/events", func(w http.ResponseWriter, r *http.Request) {
+		google.AddCalendar(r.PathValue("calendar"))
+		google.ServeHTTP(w, r)
+	})
+	root := http.NewServeMux()
+	root.Handle("/", api)
+	root.Handle("/calendar/v3/", http.StripPrefix("/calendar/v3", api))
+	s.handle(googlePath+"/", s.keyed(jsonBodies(http.StripPrefix(googlePath, api))))
 	// For short, the events of the demo calendar.
-	at(googlePath+"/events", googlePath, "/calendars/"+demoCalendar)
-	at(googlePath+"/events/", googlePath, "/calendars/"+demoCalendar)
+	s.handle(googlePath+"/events", s.keyed(jsonBodies(inDemo(google))))
+	s.handle(googlePath+"/events/", s.keyed(jsonBodies(inDemo(google))))
+	s.CalendarEndpoint, err = s.serveAlone("calendar-port", s.options.CalendarPort, s.keyed(jsonBodies(root)))
+	return err
+}
+
+// inDemo serves the events of the demo calendar.
+func inDemo(google http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r = r.Clone(r.Context())
+		r.URL.Path, r.URL.RawPath = "/calendars/"+demoCalendar+strings.TrimPrefix(r.URL.Path, googlePath), ""
+		google.ServeHTTP(w, r)
+	})
 }
 
 // notificationAddress is where the stand-in notifies, which like Google takes

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"log/slog"
@@ -34,7 +35,7 @@ const (
 // startMNS mounts the function mns and the stand-in whose pushes it trusts, and
 // starts that one's pushing.
 func (s *Stack) startMNS(context.Context) error {
-	signer, err := mnsfake.NewSigner(512)
+	signer, err := mnsfake.NewSigner(cmp.Or(s.options.MNSKeyBits, 512))
 	if err != nil {
 		return err
 	}
@@ -69,6 +70,9 @@ func (s *Stack) startMNS(context.Context) error {
 	// Its clients sign with an AccessKey in the header where a key would stand.
 	s.handle(MNSPath+"/", http.StripPrefix(MNSPath, service))
 	s.handle("POST "+SignPath, s.keyed(jsonBodies(sign(signer))))
+	if s.MNSEndpoint, err = s.serveAlone("mns-port", s.options.MNSPort, service); err != nil {
+		return err
+	}
 	s.background("the pushing of MNS", service.Run)
 	return nil
 }

@@ -43,6 +43,8 @@ type Addresses struct {
 	AlibabaMNS         string `json:"alibabaMns"`     // the stand-in
 	Token              string `json:"token"`
 	Certs              string `json:"certs"`
+	MNSEndpoint        string `json:"mnsEndpoint"`      // the stand-in, for SDKs
+	CalendarEndpoint   string `json:"calendarEndpoint"` // the stand-in, for SDKs
 	PubSubEmulatorHost string `json:"pubsubEmulatorHost"`
 	Proxy              string `json:"proxy"` // see Program
 	Project            string `json:"project"`
@@ -66,6 +68,7 @@ func (s *Stack) Addresses() Addresses {
 	a := Addresses{
 		URL: s.URL, Console: s.URL + "/", Publish: s.URL + "/publish", Receive: s.URL + "/receive", Calendar: s.URL + "/calendar", MNS: s.URL + MNSFunction,
 		GoogleCalendar: s.URL + googlePath, AlibabaMNS: s.URL + MNSPath, Token: s.URL + "/local/token", Certs: s.URL + "/local/certs",
+		MNSEndpoint: s.MNSEndpoint, CalendarEndpoint: s.CalendarEndpoint,
 		PubSubEmulatorHost: s.PubSubAddr, Proxy: s.ProxyURL, Project: s.options.Project, Topic: s.Pushes.Topic, Subscription: s.Pushes.Name, Data: absolute(s.options.Data),
 	}
 	for _, sub := range s.Endpoints {

@@ -91,6 +91,12 @@ type Options struct {
 	// ProxyPort is the port of the proxy for programs that verify tokens; 0 chooses a
 	// free one.
 	ProxyPort int
+	// MNSPort and CalendarPort are the ports at whose root the stand-ins for Alibaba
+	// MNS and Google Calendar are; 0 chooses a free one.
+	MNSPort, CalendarPort int
+	// MNSKeyBits is the size of the key that signs pushes of MNS; 0 means 512, that
+	// of MNS's one known key.
+	MNSKeyBits int
 	// Data is the directory of the files. It is created when it does not exist, and
 	// refused when others can write to it. DataByDefault says that nobody chose it:
 	// then it must not be in a directory that everybody can write to either.
@@ -134,6 +140,9 @@ type Stack struct {
 	PubSubAddr string
 	// ProxyURL is the address of the proxy for programs that verify tokens.
 	ProxyURL string
+	// MNSEndpoint and CalendarEndpoint are the addresses of the stand-ins for Alibaba
+	// MNS and Google Calendar, fit for their SDKs.
+	MNSEndpoint, CalendarEndpoint string
 	// Pushes is the inbox's push subscription as it is in force.
 	Pushes *pubsubpb.Subscription
 	// Endpoints are the push subscriptions of Options.Endpoints as they are in force.
@@ -212,7 +221,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	}
 	// The pushing starts after the server and ends before it, so that every push
 	// is answered. Until serve, connections wait.
-	serve := s.server(listeners, s.door.Guard(s.mux))
+	serve := s.server("the server of the functions", listeners, s.mux)
 	for _, start := range []func(context.Context) error{
 		s.openPubSub, s.connectPubSub, s.startInbox, s.startCalendar, s.startMNS, s.startEndpoints, s.startProxy, s.startPushing, s.watchPubSub,
 	} {
@@ -296,13 +305,13 @@ func (s *Stack) listen(flag string, port int) ([]net.Listener, error) {
 	return listeners, nil
 }
 
-// server returns what starts to serve h.
-func (s *Stack) server(listeners []net.Listener, h http.Handler) (serve func()) {
+// server returns what starts to serve h, behind the door.
+func (s *Stack) server(part string, listeners []net.Listener, h http.Handler) (serve func()) {
 	serving, endServing := context.WithCancel(context.Background())
 	// silent has the connections over which nothing was asked yet. Browsers open
 	// some ahead of use, and Shutdown waits five seconds for each.
 	var silent sync.Map
-	server := httpapi.NewServer(h)
+	server := httpapi.NewServer(s.door.Guard(h))
 	server.ConnState = func(c net.Conn, state http.ConnState) {
 		if state == http.StateNew {
 			silent.Store(c, nil)
@@ -318,7 +327,7 @@ func (s *Stack) server(listeners []net.Listener, h http.Handler) (serve func()) 
 			_ = c.(net.Conn).Close()
 		}
 	})
-	s.onClose("the server of the functions", func() error {
+	s.onClose(part, func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), requestGrace)
 		defer cancel()
 		if server.Shutdown(ctx) != nil {
@@ -331,6 +340,17 @@ func (s *Stack) server(listeners []net.Listener, h http.Handler) (serve func()) 
 			go func() { s.failed <- server.Serve(l) }()
 		}
 	}
+}
+
+// serveAlone serves h, which only programs use, at the root of a port of its own that
+// the flag chooses. It returns the address.
+func (s *Stack) serveAlone(flag string, port int, h http.Handler) (string, error) {
+	listeners, err := s.listen(flag, port)
+	if err != nil {
+		return "", err
+	}
+	s.server("the server of --"+flag, listeners, programs(h))()
+	return fmt.Sprintf("http://127.0.0.1:%d", listeners[0].Addr().(*net.TCPAddr).Port), nil
 }
 
 // log returns the logger of a part.

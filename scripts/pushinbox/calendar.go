@@ -48,7 +48,7 @@ an account that is among its operators.`,
 	}
 	flags := cmd.PersistentFlags()
 	flags.BoolVar(&o.local, "local", false, "call the running pushinbox local")
-	portFlag(flags, &o.port, "the port of the running pushinbox local, unless it is found")
+	portFlag(flags, "port", &o.port, "the port of the running pushinbox local, unless it is found")
 	o.at.dataFlag(flags)
 	flags.StringVar(&o.url, "url", "", "call the function deployed here")
 	tokenFlags(flags, &o.tokenFile, "a file with an operator's Google ID token, for --url; "+envIDToken+" by default")

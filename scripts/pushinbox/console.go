@@ -85,7 +85,7 @@ name in the address ends in .localhost; open it as it is.`,
 	}
 	cmd.Flags().StringVar(&target, "url", "", "the address of the deployed console")
 	cmd.Flags().StringVar(&account, "account", "", "the service account to read as")
-	portFlag(cmd.Flags(), &port, "the port to listen on, on 127.0.0.1 and [::1]; 0 takes a free one")
+	portFlag(cmd.Flags(), "port", &port, "the port to listen on, on 127.0.0.1 and [::1]; 0 takes a free one")
 	return cmd
 }
 

@@ -106,9 +106,9 @@ func oneOf[T ~string](flags *pflag.FlagSet, target *T, name, usage string, allow
 	})
 }
 
-// portFlag adds --port.
-func portFlag(flags *pflag.FlagSet, port *int, usage string) {
-	checked(flags, "port", strconv.Itoa(*port), "PORT", usage, func(s string) (err error) {
+// portFlag adds a flag that is a port.
+func portFlag(flags *pflag.FlagSet, name string, port *int, usage string) {
+	checked(flags, name, strconv.Itoa(*port), "PORT", usage, func(s string) (err error) {
 		if *port, err = strconv.Atoi(s); err != nil || *port < 0 || *port > 65535 {
 			return errors.New("it must be 0 to 65535")
 		}

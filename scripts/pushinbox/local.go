@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -49,9 +50,13 @@ PUBSUB_EMULATOR_HOST as the banner says. Every subscription with a push
 endpoint is pushed to, signed when it has an oidc_token.
 
 A stand-in for Alibaba MNS is at /local/mns, with the AccessKey "local" whose
-secret is "local" too, and pushes to /mns; see "pushinbox mns --help". What the
-function logs is in mns.log in --data, for "pushinbox logs".
+secret is "local" too, and pushes to /mns; see "pushinbox mns --help". Alibaba's
+SDKs reach it at the root of --mns-port. What the function logs is in mns.log in
+--data, for "pushinbox logs".
 MNS_SECRET and MNS_BODY are the function's, as when it is deployed.
+
+A stand-in for Google Calendar is at /local/calendar, and for Google's client
+libraries at the root of --calendar-port.
 
 It is open to every account of this machine, as emulators are, and to no web
 page and no other machine. --host opens it to those, and its console and
@@ -124,13 +129,14 @@ delivery.`,
 			return err
 		},
 	}
-	portFlag(cmd.Flags(), &o.Port, "the port to listen on, on 127.0.0.1 and [::1]; 0 takes a free one")
-	checked(cmd.Flags(), "pubsub-port", strconv.Itoa(o.PubSubPort), "PORT", "the port of Pub/Sub; 0 takes a free one, as does the default when it is taken", func(s string) error {
-		n, err := strconv.ParseUint(s, 10, 16)
-		if err != nil {
-			return errors.New("it must be 0 to 65535")
+	portFlag(cmd.Flags(), "port", &o.Port, "the port to listen on, on 127.0.0.1 and [::1]; 0 takes a free one")
+	portFlag(cmd.Flags(), "pubsub-port", &o.PubSubPort, "the port of Pub/Sub; 0 takes a free one, as does the default when it is taken")
+	portFlag(cmd.Flags(), "mns-port", &o.MNSPort, "the port at whose root Alibaba's SDKs find MNS; 0 takes a free one")
+	portFlag(cmd.Flags(), "calendar-port", &o.CalendarPort, "the port at whose root Google's libraries find Calendar v3; 0 takes a free one")
+	checked(cmd.Flags(), "mns-key-bits", "512", "BITS", "the size of the key that signs MNS's pushes: 512 as MNS's own, 1024 or 2048 for verifiers that refuse that", func(s string) (err error) {
+		if o.MNSKeyBits, err = strconv.Atoi(s); err != nil || !slices.Contains([]int{512, 1024, 2048}, o.MNSKeyBits) {
+			return errors.New("it must be 512, 1024 or 2048")
 		}
-		o.PubSubPort = int(n)
 		return nil
 	})
 	proxyFlag(cmd.Flags(), &o.ProxyPort)
@@ -176,7 +182,7 @@ func warnOpen(s *stack.Stack, host netip.Addr) {
 	fmt.Fprintf(os.Stderr, `warning: --host %s opens this run to every machine that reaches that address; the console and /local/token want a key
   browsers: %s
   programs: curl -H @%[3]s %[4]s/messages; the commands of pushinbox: export PUSHINBOX_KEY_FILE=%[3]s
-  Pub/Sub's port and /local/mns cannot want the key, since their clients have nowhere to put one
+  Pub/Sub's port, --mns-port and /local/mns cannot want the key, since their clients have nowhere to put one; for --calendar-port it is the access token
 `, host, s.Login(), s.Key.File, s.URL)
 }
 
@@ -308,8 +314,8 @@ func (p *printer) banner(s *stack.Stack, o stack.Settings) {
   console  %[10]s you are signed in as %[2]s
   publish  %[1]s/publish    POST with a token of /local/token?for=publish
   receive  %[1]s/receive    where pushes arrive, signed as %[3]s
-  calendar %[1]s/calendar   watches calendars; a stand-in for Google's is at /local/calendar
-  mns      %[1]s/mns        where MNS pushes arrive; a stand-in for it is at /local/mns
+  calendar %[1]s/calendar   watches calendars; a stand-in for Google's is at %[15]s
+  mns      %[1]s/mns        where MNS pushes arrive; a stand-in for it is at %[14]s
   Pub/Sub  %[4]s, topic projects/%[5]s/topics/%[6]s
   pushes   %[8]s
   inbox    %[7]s
@@ -324,7 +330,8 @@ Try it:
   curl -H "Authorization: Bearer $(%[9]s -s '%[1]s/local/token?for=publish')" \
     -H 'Content-Type: text/plain' -d 'Hello again' '%[1]s/publish?attribute.kind=greeting'
 
-`, s.URL, stack.Developer, stack.PushAccount, s.PubSub, o.Project, o.Topic, s.Inbox, stack.Describe(s.Pushes), curl, page, s.PubSubAddr, pushLines(s.Endpoints), s.ProxyURL)
+`, s.URL, stack.Developer, stack.PushAccount, s.PubSub, o.Project, o.Topic, s.Inbox, stack.Describe(s.Pushes), curl, page, s.PubSubAddr, pushLines(s.Endpoints), s.ProxyURL,
+		s.MNSEndpoint, s.CalendarEndpoint)
 }
 
 // pushLines has a line for each subscription of --push.

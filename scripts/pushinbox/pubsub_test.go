@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"example.com/pushinbox/local/mnsfake"
 	"example.com/pushinbox/local/stack"
 	"example.com/pushinbox/shared/pubsubpush"
 	"example.com/pushinbox/shared/verify"
@@ -230,7 +231,8 @@ func TestAddressesAsJSON(t *testing.T) {
 	if err := json.Unmarshal(lines.Bytes(), &a); err != nil || a.Data != data || a.Topic != "projects/local/topics/inbox" {
 		t.Fatalf("%v: %s", err, lines.Bytes())
 	}
-	for _, address := range []string{a.Console, a.Certs, a.Token, "http://" + a.PubSubEmulatorHost + "/v1/" + a.Subscription, a.GoogleCalendar + "/calendars/demo/events"} {
+	for _, address := range []string{a.Console, a.Certs, a.Token, "http://" + a.PubSubEmulatorHost + "/v1/" + a.Subscription, a.GoogleCalendar + "/calendars/demo/events",
+		a.CalendarEndpoint + "/calendar/v3/calendars/demo/events", a.MNSEndpoint + mnsfake.CertificatePath} {
 		resp, err := http.Get(address)
 		if err != nil {
 			t.Fatal(err)
