@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -26,8 +27,9 @@ func (e usageError) Unwrap() error { return e.error }
 // missing: "use TOPIC [NAME]" needs one or two, "use FILE..." any number from one.
 func positional(cmd *cobra.Command, args []string) error {
 	names := strings.Fields(cmd.Use)[1:]
-	for i, name := range names {
-		if i >= len(args) && !strings.HasPrefix(name, "[") {
+	required := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return strings.HasPrefix(name, "[") })
+	for i, name := range required {
+		if i >= len(args) {
 			return usageError{fmt.Errorf("%s is missing; see %s --help", strings.TrimSuffix(name, "..."), cmd.CommandPath())}
 		}
 	}

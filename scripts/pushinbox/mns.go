@@ -28,10 +28,17 @@ const (
 	envToken     = "ALIBABA_CLOUD_SECURITY_TOKEN"
 )
 
+// sampleTopic is the topic of Alibaba's samples, and sampleMessages what those
+// publish to it.
+const sampleTopic = "MySampleTopic"
+
+var sampleMessages = []string{"I am test message 0.", "I am test message 1.", "I am test message 2."}
+
 // mnsCaller makes the calls of one command.
 type mnsCaller struct {
 	endpoint, config string
 	at               target
+	topic            string // that the command is about
 	client           *mnsclient.Client
 	cmd              *cobra.Command
 }
@@ -54,13 +61,16 @@ or from a file, --config FILE, that nobody else may read:
   SecurityToken = ...
   Endpoint = https://ACCOUNT.mns.REGION.aliyuncs.com
 
+TOPIC is MySampleTopic where a command is not told another, and a subscription is
+called TOPIC-Sub.
+
 Exit codes: 0 done, or it exists with the same attributes; 1 failed or refused;
 2 wrong call; 3 the topic or subscription exists with other attributes; 4 there
 is no such topic or subscription.`,
-		Example: `  pushinbox mns create-topic MySampleTopic
-  pushinbox mns subscribe MySampleTopic http://127.0.0.1:8080/mns
-  pushinbox mns publish MySampleTopic "I am test message 0."
-  pushinbox mns delete-topic MySampleTopic`,
+		Example: `  pushinbox mns create-topic MyTopic1
+  pushinbox mns subscribe MyTopic1 http://127.0.0.1:8080/mns MyTopic1-Sub1
+  pushinbox mns publish MyTopic1 "I am test message 0."
+  pushinbox mns delete-topic MyTopic1`,
 	}
 	cmd.AddCommand(newCreateTopic(), newDeleteTopic(), newSubscribe(), newUnsubscribe(), newList(), newPublish())
 	return cmd
@@ -76,7 +86,7 @@ func newMNSCall(use, short, example string, run func(context.Context, *mnsCaller
 			if err := c.connect(cmd.Context()); err != nil {
 				return err
 			}
-			err := c.explain(run(cmd.Context(), &c, args), args[:min(len(args), 1)])
+			err := c.explain(run(cmd.Context(), &c, args))
 			if err != nil {
 				return explained{visible(err.Error()), err}
 			}
@@ -90,12 +100,21 @@ func newMNSCall(use, short, example string, run func(context.Context, *mnsCaller
 	return cmd
 }
 
+// topicOf is the topic that the arguments begin with, or the sample's.
+func (c *mnsCaller) topicOf(args []string) string {
+	c.topic = sampleTopic
+	if len(args) > 0 {
+		c.topic = args[0]
+	}
+	return c.topic
+}
+
 func newCreateTopic() *cobra.Command {
 	var a mnsclient.TopicAttributes
-	cmd := newMNSCall("create-topic TOPIC", "Create a topic", `  pushinbox mns create-topic MySampleTopic`,
+	cmd := newMNSCall("create-topic [TOPIC]", "Create a topic", `  pushinbox mns create-topic MyTopic1`,
 		func(ctx context.Context, c *mnsCaller, args []string) error {
-			created, err := c.client.CreateTopic(ctx, args[0], a)
-			return c.created(err, "topic", args[0], created)
+			created, err := c.client.CreateTopic(ctx, c.topicOf(args), a)
+			return c.created(err, "topic", c.topic, created, "Create Topic Succeed! TopicName:%s\n", c.topic)
 		})
 	cmd.Flags().IntVar(&a.MaxMessageSize, "max-size", 0, "the largest message, in bytes; 0 is MNS's default")
 	cmd.Flags().BoolVar(&a.Logging, "logging", false, "have MNS log the topic's messages")
@@ -103,29 +122,42 @@ func newCreateTopic() *cobra.Command {
 }
 
 func newDeleteTopic() *cobra.Command {
-	return newMNSCall("delete-topic TOPIC", "Delete a topic and its subscriptions", `  pushinbox mns delete-topic MySampleTopic`,
+	return newMNSCall("delete-topic [TOPIC]", "Delete a topic and its subscriptions", `  pushinbox mns delete-topic MyTopic1`,
 		func(ctx context.Context, c *mnsCaller, args []string) error {
-			return c.show(c.client.DeleteTopic(ctx, args[0]), map[string]string{"deleted": args[0]}, "topic %s is deleted\n", args[0])
+			err := c.client.DeleteTopic(ctx, c.topicOf(args))
+			return c.show(err, map[string]string{"deleted": c.topic}, "Delete Topic Succeed! TopicName:%s\n", c.topic)
 		})
 }
 
 func newSubscribe() *cobra.Command {
 	var s mnsclient.Subscription
-	cmd := newMNSCall("subscribe TOPIC URL", "Have a topic's messages pushed to an address",
-		`  pushinbox mns subscribe MySampleTopic http://127.0.0.1:8080/mns
-  pushinbox mns subscribe --content-format JSON --tag red MySampleTopic https://mns-123.europe-west1.run.app/SECRET`,
+	cmd := newMNSCall("subscribe [TOPIC] URL [SUBSCRIPTION]", "Have a topic's messages pushed to an address",
+		`  pushinbox mns subscribe MyTopic1 http://127.0.0.1:8080/mns MyTopic1-Sub1
+  pushinbox mns subscribe --content-format JSON --tag red MyTopic1 https://mns-123.europe-west1.run.app/SECRET`,
 		func(ctx context.Context, c *mnsCaller, args []string) error {
-			s.Name, s.Endpoint = cmp.Or(s.Name, args[0]+"-Sub"), args[1]
-			if u, err := url.Parse(s.Endpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-				return usageError{fmt.Errorf("%q is not an http or https address to push to", s.Endpoint)}
+			if len(args) > 0 && isAddress(args[0]) { // which no name of a topic is
+				args = append([]string{sampleTopic}, args...)
 			}
-			created, err := c.client.Subscribe(ctx, args[0], s)
+			switch {
+			case len(args) < 2:
+				return usageError{errors.New("URL is missing; see pushinbox mns subscribe --help")}
+			case !isAddress(args[1]):
+				return usageError{fmt.Errorf("%q is not an http or https address to push to", args[1])}
+			case len(args) > 3:
+				return usageError{fmt.Errorf("%q is one argument too many; see pushinbox mns subscribe --help", args[3])}
+			case len(args) == 3 && s.Name != "":
+				return usageError{errors.New("give the subscription's name once, as SUBSCRIPTION or with --name")}
+			case len(args) == 3:
+				s.Name = args[2]
+			}
+			s.Name, s.Endpoint = cmp.Or(s.Name, c.topicOf(args)+"-Sub"), args[1]
+			created, err := c.client.Subscribe(ctx, c.topicOf(args), s)
 			if errors.Is(err, mnsclient.ErrSubscriptionExists) {
-				return explained{fmt.Sprintf("%s has a subscription %s already, with other attributes; remove it with: pushinbox mns unsubscribe %[1]s %[2]s", args[0], s.Name), err}
+				return explained{fmt.Sprintf("%s has a subscription %s already, with other attributes; remove it with: pushinbox mns unsubscribe %[1]s %[2]s", c.topic, s.Name), err}
 			}
-			return c.created(err, "subscription", s.Name, created)
+			return c.created(err, "subscription", s.Name, created, "Create Subscription Succeed! TopicName:%s SubName:%s Endpoint:%s\n", c.topic, s.Name, s.Endpoint)
 		})
-	cmd.Flags().StringVar(&s.Name, "name", "", "the subscription's name; TOPIC-Sub by default")
+	cmd.Flags().StringVar(&s.Name, "name", "", "the subscription's name, as SUBSCRIPTION")
 	cmd.Flags().StringVar(&s.FilterTag, "tag", "", "push only messages with this tag")
 	oneOf(cmd.Flags(), &s.Strategy, "strategy", "how pushes are repeated: BACKOFF_RETRY (MNS's default) or EXPONENTIAL_DECAY_RETRY",
 		mnsclient.BackoffRetry, mnsclient.ExponentialDecayRetry)
@@ -133,18 +165,23 @@ func newSubscribe() *cobra.Command {
 	return cmd
 }
 
+func isAddress(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
+}
+
 func newUnsubscribe() *cobra.Command {
-	return newMNSCall("unsubscribe TOPIC [SUBSCRIPTION]", "End a subscription, TOPIC-Sub by default",
-		`  pushinbox mns unsubscribe MySampleTopic
-  pushinbox mns unsubscribe MySampleTopic another`,
+	return newMNSCall("unsubscribe [TOPIC [SUBSCRIPTION]]", "End a subscription, TOPIC-Sub by default",
+		`  pushinbox mns unsubscribe MyTopic1
+  pushinbox mns unsubscribe MyTopic1 MyTopic1-Sub1`,
 		func(ctx context.Context, c *mnsCaller, args []string) error {
-			name := args[0] + "-Sub"
+			name := c.topicOf(args) + "-Sub"
 			if len(args) > 1 {
 				name = args[1]
 			}
-			err := c.client.Unsubscribe(ctx, args[0], name)
+			err := c.client.Unsubscribe(ctx, c.topic, name)
 			if errors.Is(err, mnsclient.ErrSubscriptionMissing) {
-				return explained{fmt.Sprintf("%s has no subscription %s; see pushinbox mns list %[1]s", args[0], name), err}
+				return explained{fmt.Sprintf("%s has no subscription %s; see pushinbox mns list %[1]s", c.topic, name), err}
 			}
 			return c.show(err, map[string]string{"deleted": name}, "subscription %s is deleted\n", name)
 		})
@@ -153,10 +190,10 @@ func newUnsubscribe() *cobra.Command {
 func newList() *cobra.Command {
 	return newMNSCall("list [TOPIC]", "List the topics, or a topic's subscriptions",
 		`  pushinbox mns list
-  pushinbox mns list --format json MySampleTopic | jq -r '.subscriptions[].endpoint'`,
+  pushinbox mns list --format json MyTopic1 | jq -r '.subscriptions[].endpoint'`,
 		func(ctx context.Context, c *mnsCaller, args []string) error {
 			if len(args) > 0 {
-				return list(c, c.client.ListSubscriptions(ctx, args[0]), "subscriptions", visible(args[0])+" has no subscription",
+				return list(c, c.client.ListSubscriptions(ctx, c.topicOf(args)), "subscriptions", visible(args[0])+" has no subscription",
 					"SUBSCRIPTION\tENDPOINT\tTAG\tSTRATEGY\tCONTENT", func(s mnsclient.Subscription) (any, []string) {
 						return struct {
 							Name          string             `json:"name"`
@@ -197,26 +234,40 @@ func list[T any](c *mnsCaller, listed iter.Seq2[T, error], name, none, header st
 func newPublish() *cobra.Command {
 	var m mnsclient.Message
 	var encode bool
-	cmd := newMNSCall("publish TOPIC MESSAGE...", `Publish messages; "-" reads one from standard input`,
-		`  pushinbox mns publish MySampleTopic "I am test message 0." "I am test message 1."
-  pushinbox mns publish --tag red --base64 MySampleTopic - < picture.png`,
+	cmd := newMNSCall("publish [TOPIC [MESSAGE...]]", `Publish messages, three samples by default; "-" reads one from standard input`,
+		`  pushinbox mns publish MyTopic1 "I am test message 0." "I am test message 1."
+  pushinbox mns publish --tag red --base64 MyTopic1 - < picture.png`,
 		func(ctx context.Context, c *mnsCaller, args []string) (err error) {
-			if first := slices.Index(args[1:], "-"); first >= 0 && slices.Contains(args[first+2:], "-") {
+			c.topicOf(args)
+			messages := sampleMessages
+			if len(args) > 1 {
+				messages = args[1:]
+			}
+			if first := slices.Index(messages, "-"); first >= 0 && slices.Contains(messages[first+1:], "-") {
 				return usageError{errors.New(`a second "-" would have nothing to read; standard input is one message`)}
 			}
 			if encode {
 				m.Encoding = mns.Base64
 			}
-			for _, text := range args[1:] {
+			for i, text := range messages {
+				if i == 0 && !wantsJSON(c.cmd) {
+					const line = "=========="
+					if err := c.show(nil, nil, "%sPublish Message To Topic%[1]s\nTopicName:%s\nMessageCount:%d\n\n", line, c.topic, len(messages)); err != nil {
+						return err
+					}
+				}
 				m.Body = []byte(text)
 				if text == "-" {
 					if m.Body, err = readInput(text); err != nil {
 						return err
 					}
 				}
-				p, err := c.client.Publish(ctx, args[0], m)
+				p, err := c.client.Publish(ctx, c.topic, m)
+				if err != nil && len(messages) > 1 {
+					return fmt.Errorf("message %d of %d, %s, was not published, and none after it: %w", i+1, len(messages), beginning(m.Body), c.explain(err))
+				}
 				if err := c.show(err, map[string]string{"messageId": p.MessageID, "bodyMd5": p.BodyMD5},
-					"published %s, MD5 %s\n", visible(p.MessageID), visible(p.BodyMD5)); err != nil {
+					"Publish Message Succeed. MessageBody:%s MessageID:%s\n", beginning(m.Body), visible(p.MessageID)); err != nil {
 					return err
 				}
 			}
@@ -227,6 +278,15 @@ func newPublish() *cobra.Command {
 	return cmd
 }
 
+// beginning returns what is shown of a message.
+func beginning(body []byte) string {
+	const most = 200
+	if len(body) > most {
+		return visible(string(body[:most])) + "..."
+	}
+	return visible(string(body))
+}
+
 // show prints what was done unless it failed, which it returns.
 func (c *mnsCaller) show(err error, v any, text string, args ...any) error {
 	if err != nil {
@@ -235,27 +295,29 @@ func (c *mnsCaller) show(err error, v any, text string, args ...any) error {
 	return show(c.cmd, v, text, args...)
 }
 
-// created prints that something exists now, unless creating it failed.
-func (c *mnsCaller) created(err error, kind, name string, created bool) error {
-	text := "%s %s exists already, with the same attributes\n"
-	if created {
-		text = "%s %s is created\n"
+// created prints that something exists now, and text where it is new, unless
+// creating it failed.
+func (c *mnsCaller) created(err error, kind, name string, created bool, text string, args ...any) error {
+	if !created {
+		text, args = "%s %s exists already, with the same attributes\n", []any{kind, name}
 	}
-	return c.show(err, map[string]any{kind: name, "created": created}, text, kind, name)
+	return c.show(err, map[string]any{kind: name, "created": created}, text, args...)
 }
 
 // explain says what to do about what can be expected to go wrong.
-func (c *mnsCaller) explain(err error, topic []string) error {
+func (c *mnsCaller) explain(err error) error {
 	var refused *mnsclient.APIError
 	switch {
-	case errors.Is(err, mnsclient.ErrTopicExists) && len(topic) > 0:
-		return explained{fmt.Sprintf("topic %s exists already, with other attributes", topic[0]), err}
-	case errors.Is(err, mnsclient.ErrTopicMissing) && len(topic) > 0:
-		return explained{fmt.Sprintf("there is no topic %s; pushinbox mns list shows those that exist", topic[0]), err}
+	case errors.As(err, new(explained)):
+		return err
+	case errors.Is(err, mnsclient.ErrTopicExists) && c.topic != "":
+		return explained{fmt.Sprintf("topic %s exists already, with other attributes", c.topic), err}
+	case errors.Is(err, mnsclient.ErrTopicMissing) && c.topic != "":
+		return explained{fmt.Sprintf("there is no topic %s; pushinbox mns list shows those that exist", c.topic), err}
 	case errors.As(err, &refused) && (refused.Code == "InvalidAccessKeyId" || refused.Code == "SignatureDoesNotMatch"):
-		return fmt.Errorf("%s does not know the AccessKey: %w", c.endpoint, err)
+		return explained{fmt.Sprintf("%s does not know the AccessKey: %v", c.endpoint, err), err}
 	case errors.As(err, &refused) && refused.Code == "TimeExpired":
-		return fmt.Errorf("this machine's clock is more than 15 minutes off: %w", err)
+		return explained{fmt.Sprintf("this machine's clock is more than 15 minutes off: %v", err), err}
 	}
 	if u, _ := url.Parse(c.endpoint); stack.IsLoopback(u.Host) {
 		return notRunning(c.endpoint, err)

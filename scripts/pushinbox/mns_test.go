@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -58,22 +59,23 @@ func TestWalkthrough(t *testing.T) {
 			t.Parallel()
 			data := t.TempDir()
 			r := start(t, data)
-			r.must(t, "topic MySampleTopic is created", "create-topic", "MySampleTopic")
-			subscribe := []string{"subscribe", "MySampleTopic", r.base + "/mns"}
+			r.must(t, "Create Topic Succeed! TopicName:MySampleTopic\n", "create-topic")
+			subscribe := []string{"subscribe", r.base + "/mns"}
 			if format != "" {
 				subscribe = append(subscribe, "--content-format", format)
 			}
-			r.must(t, "subscription MySampleTopic-Sub is created", subscribe...)
-			out := r.must(t, "published ", "publish", "MySampleTopic", "I am test message 0.", "I am test message 1.", "I am test message 2.")
+			r.must(t, "Create Subscription Succeed! TopicName:MySampleTopic SubName:MySampleTopic-Sub Endpoint:"+r.base+"/mns\n", subscribe...)
+			out := r.must(t, "==========Publish Message To Topic==========\nTopicName:MySampleTopic\nMessageCount:3\n\n", "publish")
 			r.taken(t, 3)
 			want := map[string]string{}
-			for i, md5 := range []string{"075C3D4AEB2D2F2D6A4C17C9D6DBBEBB", "8356BC7FFBD22CC971BE7FF7427202B6", "3BCFB142A3CC597F5D409BFE9DB1B885"} {
-				line := strings.Split(out, "\n")[i]
-				id, ok := strings.CutSuffix(strings.TrimPrefix(line, "published "), ", MD5 "+md5)
-				if !ok {
-					t.Errorf("printed %q, want MD5 %s", line, md5)
+			for i, line := range strings.Split(strings.TrimSpace(out), "\n")[4:] {
+				body, id, _ := strings.Cut(strings.TrimPrefix(line, "Publish Message Succeed. MessageBody:"), " MessageID:")
+				if want[id] = body; body != fmt.Sprintf("I am test message %d.", i) || !regexp.MustCompile(`^[0-9A-F]{16}-1-[0-9A-F]{11}-2[0-9A-F]{8}$`).MatchString(id) {
+					t.Errorf("printed %q", line)
 				}
-				want[id] = fmt.Sprintf("I am test message %d.", i)
+			}
+			if len(want) != 3 {
+				t.Errorf("printed %s", out)
 			}
 			got := map[string]string{}
 			for _, m := range r.messagesOf(t, "mns") {
@@ -86,7 +88,7 @@ func TestWalkthrough(t *testing.T) {
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Error(diff)
 			}
-			r.must(t, "topic MySampleTopic is deleted", "delete-topic", "MySampleTopic")
+			r.must(t, "Delete Topic Succeed! TopicName:MySampleTopic\n", "delete-topic")
 
 			logs, errs, code := run(t, "", "logs", filepath.Join(data, stack.MNSLog))
 			if code != 0 || strings.Count(logs, "Notify Message Succeed!\n") != 3 || strings.Count(logs, `]"POST" "201" "/mns" "HTTP/1.1" "`) != 3 ||
@@ -103,19 +105,19 @@ func TestSecretAndBase64(t *testing.T) {
 	const secret = "0123456789abcdef0123456789abcdef"
 	data := t.TempDir()
 	r := start(t, data, "MNS_SECRET="+secret, "MNS_BODY=base64")
-	r.must(t, "is created", "create-topic", "T")
-	r.must(t, "subscription with is created", "subscribe", "--name", "with", "T", r.base+"/mns/"+secret)
-	r.must(t, "subscription without is created", "subscribe", "--name", "without", "--tag", "red", "T", r.base+"/mns")
-	r.must(t, "published", "publish", "--base64", "T", "\xff binary")
+	r.must(t, "Create Topic Succeed!", "create-topic", "T")
+	r.must(t, "Create Subscription Succeed! TopicName:T SubName:with ", "subscribe", "T", r.base+"/mns/"+secret, "with")
+	r.must(t, "Create Subscription Succeed! TopicName:T SubName:without ", "subscribe", "--name", "without", "--tag", "red", "T", r.base+"/mns")
+	r.must(t, "Publish Message Succeed.", "publish", "--base64", "T", "\xff binary")
 	r.taken(t, 1)
 	if got := r.messagesOf(t, "mns"); len(got) != 1 || string(got[0].Data) != "\xff binary" {
 		t.Errorf("stored %+v", got)
 	}
-	r.must(t, "published", "publish", "--base64", "--tag", "red", "T", "forbidden")
+	r.must(t, "Publish Message Succeed.", "publish", "--base64", "--tag", "red", "T", "forbidden")
 	r.line(t, func(s string) bool {
 		return strings.HasPrefix(s, "<-- 403 ") && strings.Contains(s, "attempt 1, again in 1")
 	})
-	r.must(t, "is deleted", "delete-topic", "T")
+	r.must(t, "Delete Topic Succeed!", "delete-topic", "T")
 	if err := r.cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
@@ -142,8 +144,8 @@ func TestSecretAndBase64(t *testing.T) {
 func TestCtrlCUnderMNSLoad(t *testing.T) {
 	t.Parallel()
 	r := start(t, t.TempDir())
-	r.must(t, "is created", "create-topic", "T")
-	r.must(t, "is created", "subscribe", "T", r.base+"/mns")
+	r.must(t, "Create Topic Succeed!", "create-topic", "T")
+	r.must(t, "Create Subscription Succeed!", "subscribe", "T", r.base+"/mns")
 	publish := []string{"publish", "T"}
 	for i := range 300 {
 		publish = append(publish, fmt.Sprint("message ", i))
@@ -184,6 +186,7 @@ func TestTopicCommands(t *testing.T) {
 	t.Parallel()
 	r := start(t, t.TempDir())
 	endpoint := r.base + stack.MNSPath
+	const heading = "==========Publish Message To Topic==========\nTopicName:T\nMessageCount:1\n\n"
 	for _, c := range []struct {
 		args   []string
 		code   int
@@ -193,7 +196,7 @@ func TestTopicCommands(t *testing.T) {
 		{[]string{"list"}, 0, "there is no topic\n", ""},
 		{[]string{"list", "--format", "json"}, 0, `{"topics":[]}` + "\n", ""},
 		{[]string{"delete-topic", "T"}, exitAbsent, "", "there is no topic T"},
-		{[]string{"publish", "T", "x"}, exitAbsent, "", "there is no topic T"},
+		{[]string{"publish", "T", "x"}, exitAbsent, heading, "there is no topic T"},
 		{[]string{"subscribe", "T", r.base + "/mns"}, exitAbsent, "", "there is no topic T"},
 		{[]string{"unsubscribe", "T"}, exitAbsent, "", "there is no topic T"},
 		{[]string{"list", "T"}, exitAbsent, "", "there is no topic T"},
@@ -205,23 +208,28 @@ func TestTopicCommands(t *testing.T) {
 		{[]string{"create-topic", "a/b"}, exitFailed, "", "is not a valid topic name"},
 		{[]string{"list", "T"}, 0, "T has no subscription\n", ""},
 		{[]string{"unsubscribe", "T"}, exitAbsent, "", "T has no subscription T-Sub"},
-		{[]string{"subscribe", "--content-format", "JSON", "--strategy", "EXPONENTIAL_DECAY_RETRY", "--tag", "red", "T", r.base + "/mns"}, 0, "subscription T-Sub is created\n", ""},
+		{[]string{"subscribe", "--content-format", "JSON", "--strategy", "EXPONENTIAL_DECAY_RETRY", "--tag", "red", "T", r.base + "/mns"}, 0, "Create Subscription Succeed! TopicName:T SubName:T-Sub Endpoint:" + r.base + "/mns\n", ""},
 		{[]string{"subscribe", "--content-format", "JSON", "--strategy", "EXPONENTIAL_DECAY_RETRY", "--tag", "red", "T", r.base + "/mns"}, 0, "subscription T-Sub exists already, with the same attributes\n", ""},
 		{[]string{"subscribe", "T", r.base + "/mns"}, exitExists, "", "T has a subscription T-Sub already, with other attributes; remove it with: pushinbox mns unsubscribe T T-Sub"},
-		{[]string{"subscribe", "--name", "other", "T", r.base + "/mns"}, 0, "subscription other is created\n", ""},
+		{[]string{"subscribe", "--name", "other", "T", r.base + "/mns"}, 0, "Create Subscription Succeed! TopicName:T SubName:other Endpoint:" + r.base + "/mns\n", ""},
+		{[]string{"subscribe", "--name", "a", "T", r.base + "/mns", "b"}, exitUsage, "", "give the subscription's name once"},
+		{[]string{"subscribe", r.base + "/mns", "T", "b", "c"}, exitUsage, "", `is one argument too many`},
+		{[]string{"subscribe", r.base + "/mns"}, exitAbsent, "", "there is no topic MySampleTopic"},
+		{[]string{"subscribe"}, exitUsage, "", "URL is missing"},
 		{[]string{"list", "--format", "json"}, 0, `{"topics":[{"name":"T","messages":0,"maxMessageSize":65536}]}` + "\n", ""},
 		{[]string{"list", "--format", "json", "T"}, 0, `{"subscriptions":[{"name":"T-Sub","endpoint":"` + r.base + `/mns","filterTag":"red","strategy":"EXPONENTIAL_DECAY_RETRY","contentFormat":"JSON"},` +
 			`{"name":"other","endpoint":"` + r.base + `/mns","filterTag":"","strategy":"BACKOFF_RETRY","contentFormat":"XML"}]}` + "\n", ""},
 		{[]string{"unsubscribe", "T", "other"}, 0, "subscription other is deleted\n", ""},
 		{[]string{"unsubscribe", "--format", "json", "T"}, 0, `{"deleted":"T-Sub"}` + "\n", ""},
-		{[]string{"publish", "T", "\xff"}, exitFailed, "", "publish it in base64"},
-		{[]string{"publish", "T"}, exitUsage, "", "MESSAGE is missing"},
-		{[]string{"publish"}, exitUsage, "", "TOPIC is missing"},
+		{[]string{"publish", "T", "\xff"}, exitFailed, heading, "publish it in base64"},
+		{[]string{"publish"}, exitAbsent, "==========Publish Message To Topic==========\nTopicName:MySampleTopic\nMessageCount:3\n\n",
+			"message 1 of 3, I am test message 0., was not published, and none after it: there is no topic MySampleTopic"},
 		{[]string{"publish", "T", "-", "x", "-"}, exitUsage, "", `a second "-" would have nothing to read`},
 		{[]string{"publish", "T", "-", "-"}, exitUsage, "", `a second "-" would have nothing to read`},
 		{[]string{"create-topic", "a_b"}, exitFailed, "", "is not a valid topic name, which is 1 to 256 letters, digits and hyphens"},
 		{[]string{"subscribe", "T"}, exitUsage, "", "URL is missing"},
-		{[]string{"unsubscribe"}, exitUsage, "", "TOPIC is missing"},
+		{[]string{"unsubscribe"}, exitAbsent, "", "there is no topic MySampleTopic"},
+		{[]string{"delete-topic"}, exitAbsent, "", "there is no topic MySampleTopic"},
 		{[]string{"unsubscribe", "T", "a", "b"}, exitUsage, "", `"b" is one argument too many`},
 		{[]string{"list", "T", "a"}, exitUsage, "", `"a" is one argument too many`},
 		{[]string{"subscribe", "T", "acs:mns:cn-hangzhou:1:queues/Q"}, exitUsage, "", "is not an http or https address"},
@@ -235,7 +243,19 @@ func TestTopicCommands(t *testing.T) {
 			t.Errorf("%v: exit %d, stdout %q, stderr %q; want %d, %q, %q", c.args, code, out, errs, c.code, c.stdout, c.stderr)
 		}
 	}
-	r.must(t, `"messageId":"`, "publish", "--format", "json", "T", "x")
+	r.must(t, `{"bodyMd5":"9DD4E461268C8034F5C8564E155C67A6","messageId":"`, "publish", "--format", "json", "T", "x")
+}
+
+// TestFailedMessageIsNamed has the second of three messages fail.
+func TestFailedMessageIsNamed(t *testing.T) {
+	t.Parallel()
+	r := start(t, t.TempDir())
+	r.must(t, "Create Topic Succeed!", "create-topic", "T")
+	out, errs, code := run(t, "", "mns", "publish", "--endpoint", r.base+stack.MNSPath, "T", "first", strings.Repeat("second", 20_000), "third")
+	if code != exitFailed || strings.Count(out, "Publish Message Succeed. MessageBody:first MessageID:") != 1 || strings.Contains(out, "second") ||
+		!strings.HasPrefix(errs, "pushinbox: message 2 of 3, second") || !strings.Contains(errs, "was not published, and none after it: mnsclient: InvalidArgument") {
+		t.Errorf("exit %d, %s%s", code, out, errs)
+	}
 }
 
 // TestAccessKeys gives the key in each of the ways.
