@@ -2,10 +2,16 @@
 // tests only: calendars whose events can be edited, listed by sync token and
 // watched. On request it injects the faults of production.
 //
-// A Server is an http.Handler with the paths of the REST API that follow a client's
-// endpoint: /calendars/{id}/events (GET, POST),
-// /calendars/{id}/events/{event} (GET, PATCH, DELETE),
-// /calendars/{id}/events/watch and /channels/stop. It requires no credential.
+// A Server is an http.Handler with the paths of the REST API v3 that follow a client's
+// endpoint, and requires no credential:
+//
+//   - events: list, get, insert, import, update, patch, delete, move, quickAdd,
+//     instances, watch
+//   - calendars: get; calendarList: list, get, watch
+//   - channels: stop
+//
+// What else Google has is answered 404, and a parameter that is not known 400, each by
+// name.
 //
 // # What it does as documented
 //
@@ -15,6 +21,12 @@
 // always and in a full list with showDeleted. A moved or cancelled instance of a
 // series is an event of its own. A cancelled one has only id, recurringEventId,
 // originalStartTime and status, and is in every list while the series exists.
+// singleEvents expands series, and timeMin, timeMax, updatedMin, q, iCalUID,
+// eventTypes and extended properties choose events. orderBy=startTime requires
+// singleEvents. A list that is ordered, or chooses by more than time, has no sync token.
+//
+// Edits: If-Match is obeyed. A series that is changed loses the instances that its new
+// recurrence does not have, and an incremental list with singleEvents says so.
 //
 // Channels: IDs are unique, the resource ID of a calendar is stable, the earlier of
 // the requested and the server's own expiry applies, and the token is returned.
@@ -31,15 +43,18 @@
 //   - A deleted event that is not an instance has only id, status, etag, updated
 //     and kind. Deleting a series also cancels its stored instances.
 //   - Every edit changes etag and updated, even one that changes nothing else.
+//   - A series without an end is expanded for two years from now, or from timeMin, and
+//     a series for at most 10,000 instances.
+//   - quickAdd makes the text the summary of an event of the next whole hour: it does
+//     not read times in it.
 //   - A notification is retried after 1 s, then after twice the time before, at most
 //     8 times and while its channel is live; no answer counts as 503.
 //   - A channel expires after a week unless Options say otherwise.
 //
 // # Limits
 //
-// Recurrences are not expanded: singleEvents=true is refused, and any start in the ID
-// of an instance is accepted as one of the series. Lists do not filter by time, text
-// or property. Only events can be watched.
+// Every calendar belongs to one user, in UTC. Nobody is sent mail. Colours, settings,
+// access lists and free/busy are missing, and calendars are created by AddCalendar only.
 package calendarfake
 
 import (
@@ -72,6 +87,9 @@ type Event map[string]any
 type Options struct {
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// Primary is the ID of the calendar that clients may call "primary"; empty means
+	// that there is none.
+	Primary string
 	// Transport sends the notifications; nil means one that uses no proxy. It
 	// may call the Server.
 	Transport http.RoundTripper
@@ -86,11 +104,10 @@ type Options struct {
 
 // Call describes a call of the API before it is executed.
 type Call struct {
-	// Method is the name in Google's documentation: events.list, events.get,
-	// events.insert, events.patch, events.delete, events.watch or
-	// channels.stop.
+	// Method is the name in Google's documentation, such as events.list.
 	Method string
-	// CalendarID is empty for channels.stop.
+	// CalendarID is as in the path, and empty for channels.stop and for lists of
+	// calendars.
 	CalendarID string
 	// Page counts the pages of a list from 1; 0 for other methods.
 	Page int
@@ -116,6 +133,7 @@ type Fault struct {
 // Server is the stand-in. It is safe for concurrent use.
 type Server struct {
 	now               func() time.Time
+	primary           string
 	transport         http.RoundTripper
 	channelTTL        time.Duration
 	fault             func(Call) Fault
@@ -132,9 +150,8 @@ type Server struct {
 // calendar is one calendar. Every change has a version of its own, which is at least
 // the time of the change in Unix milliseconds.
 type calendar struct {
-	ID         string
-	ResourceID string
-	Version    int64
+	ID      string
+	Version int64
 	// Oldest is the version of the oldest sync token that is valid.
 	Oldest int64
 	Made   int // number of generated event IDs
@@ -146,6 +163,8 @@ type calendar struct {
 type event struct {
 	Body    Event
 	Version int64
+	// Lost has the instances that a series had before it was changed, by ID.
+	Lost map[string]*event `json:",omitempty"`
 }
 
 // New returns a Server without calendars, in memory. Nothing is sent before Run
@@ -156,6 +175,7 @@ func New(o *Options) *Server {
 	}
 	s := &Server{
 		now:               o.Now,
+		primary:           o.Primary,
 		transport:         o.Transport,
 		channelTTL:        o.ChannelTTL,
 		fault:             o.Fault,
@@ -187,28 +207,42 @@ func New(o *Options) *Server {
 func (s *Server) AddCalendar(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.calendars[id] != nil {
+	if id = s.resolve(id); s.calendars[id] != nil {
 		return
 	}
-	sum := sha256.Sum256([]byte(id))
-	s.calendars[id] = &calendar{
-		ID:         id,
-		ResourceID: base64.RawURLEncoding.EncodeToString(sum[:20]),
-		Events:     make(map[string]*event),
+	s.calendars[id] = &calendar{ID: id, Events: make(map[string]*event)}
+	s.notify("", s.now().UnixMilli())
+}
+
+// resolve returns the ID of a calendar that may be called "primary".
+func (s *Server) resolve(id string) string {
+	if id == "primary" && s.primary != "" {
+		return s.primary
 	}
+	return id
+}
+
+func resourceID(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return base64.RawURLEncoding.EncodeToString(sum[:20])
 }
 
 // Insert adds an event to a calendar and notifies its channels. It sets the fields that
 // only Google sets, and an ID when e has none. It fails with a *googleapi.Error, as do
 // Patch and Delete.
 func (s *Server) Insert(calendarID string, e Event) (Event, error) {
-	body, err := normal(e)
-	if err != nil {
-		return nil, err
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c, err := s.calendar(calendarID)
+	if err != nil {
+		return nil, err
+	}
+	return s.insert(c, e)
+}
+
+// insert is Insert. It keeps the fields named by keep too. The caller holds s.mu.
+func (s *Server) insert(c *calendar, e Event, keep ...string) (Event, error) {
+	body, err := normal(e)
 	if err != nil {
 		return nil, err
 	}
@@ -220,14 +254,16 @@ func (s *Server) Insert(calendarID string, e Event) (Event, error) {
 	}
 	switch {
 	case len(id) > maxEventID || !eventID.MatchString(id):
-		return nil, apiError(http.StatusBadRequest, "invalid", "Invalid resource id value.")
+		return nil, invalid("Invalid resource id value.")
 	case c.Events[id] != nil:
 		return nil, apiError(http.StatusConflict, "duplicate", "The requested identifier already exists.")
 	}
 	for _, name := range readOnly {
-		delete(body, name)
+		if !slices.Contains(keep, name) {
+			delete(body, name)
+		}
 	}
-	if err := checkTimes(body); err != nil {
+	if err := check(body); err != nil {
 		return nil, err
 	}
 	added := &event{Body: Event{
@@ -237,8 +273,8 @@ func (s *Server) Insert(calendarID string, e Event) (Event, error) {
 		"created":   s.now().UTC().Format(timestamp),
 		"iCalUID":   id + "@google.com",
 		"htmlLink":  "https://www.google.com/calendar/event?eid=" + id,
-		"creator":   map[string]any{"email": calendarID, "self": true},
-		"organizer": map[string]any{"email": calendarID, "self": true},
+		"creator":   self(c),
+		"organizer": self(c),
 		"sequence":  0.0,
 		"eventType": "default",
 	}}
@@ -246,8 +282,27 @@ func (s *Server) Insert(calendarID string, e Event) (Event, error) {
 	added.Body["id"] = id
 	c.Events[id] = added
 	s.changed(c, added)
-	s.notify(c)
+	s.notify(c.ID, c.Version)
 	return added.item(), s.save()
+}
+
+// self is the owner of a calendar.
+func self(c *calendar) map[string]any { return map[string]any{"email": c.ID, "self": true} }
+
+// imports adds a private copy of an event, or changes the one that is there. The
+// caller holds s.mu.
+func (s *Server) imports(c *calendar, e Event) (Event, error) {
+	uid, _ := e["iCalUID"].(string)
+	if uid == "" {
+		return nil, apiError(http.StatusBadRequest, "required", "Missing iCalUID.")
+	}
+	for id, old := range c.Events {
+		if old.Body["iCalUID"] == uid && old.master() == "" {
+			return s.edit(c.ID, id, "", func(before Event) (Event, error) { return replaced(before, e, "organizer") })
+		}
+	}
+	delete(e, "id")
+	return s.insert(c, e, "iCalUID", "organizer", "sequence")
 }
 
 // Patch merges fields into an event and notifies the calendar's channels: a
@@ -257,6 +312,12 @@ func (s *Server) Insert(calendarID string, e Event) (Event, error) {
 // its own. {"status": "cancelled"} deletes an event, and {"status": "confirmed"}
 // restores it.
 func (s *Server) Patch(calendarID, id string, fields Event) (Event, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.edit(calendarID, id, "", func(old Event) (Event, error) { return patched(old, fields) })
+}
+
+func patched(old, fields Event) (Event, error) {
 	fields, err := normal(fields)
 	if err != nil {
 		return nil, err
@@ -264,19 +325,61 @@ func (s *Server) Patch(calendarID, id string, fields Event) (Event, error) {
 	for _, name := range append(readOnly, "id") {
 		delete(fields, name)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	status, _ := fields["status"].(string)
+	if old["status"] == cancelled && status == "" {
+		return nil, errDeleted()
+	}
+	return merge(old, fields), nil
+}
+
+// replaced returns fields as the new body of an event. What only Google sets stays as
+// it is, but for the fields named by keep.
+func replaced(old, fields Event, keep ...string) (Event, error) {
+	body, err := normal(fields)
+	if err != nil {
+		return nil, err
+	}
+	sequence, _ := old["sequence"].(float64)
+	if given, ok := body["sequence"].(float64); ok && given < sequence {
+		return nil, invalid("Invalid sequence value. The specified sequence number is below the current sequence number of the resource. Re-fetch the resource and use its sequence number on the following request.")
+	}
+	for _, name := range append(readOnly, "id", "eventType") {
+		if body[name] != nil && slices.Contains(keep, name) {
+			continue
+		}
+		delete(body, name)
+		if old[name] != nil {
+			body[name] = old[name]
+		}
+	}
+	if body["status"] == nil {
+		body["status"] = "confirmed"
+		if old["status"] == cancelled {
+			return nil, errDeleted()
+		}
+	}
+	return body, nil
+}
+
+// edit has an event have the body that change returns for the old one, and notifies.
+// match, unless empty, is what If-Match says. The caller holds s.mu.
+func (s *Server) edit(calendarID, id, match string, change func(Event) (Event, error)) (Event, error) {
 	c, e, err := s.find(calendarID, id)
 	if err != nil {
 		return nil, err
 	}
-	status, _ := fields["status"].(string)
+	if match != "" && match != "*" && match != e.Body["etag"] {
+		return nil, apiError(http.StatusPreconditionFailed, "conditionNotMet", "Precondition Failed")
+	}
+	body, err := change(e.Body)
+	if err != nil {
+		return nil, err
+	}
 	master := c.Events[e.master()]
-	if e.cancelled() && (status == "" || status == cancelled || master != nil && master.cancelled()) {
+	if e.cancelled() && (body["status"] == cancelled || master != nil && master.cancelled()) {
 		return nil, errDeleted()
 	}
-	body := merge(e.Body, fields)
-	if err := checkTimes(body); err != nil {
+	if err := check(body); err != nil {
 		return nil, err
 	}
 	for _, name := range []string{"start", "end", "recurrence"} {
@@ -286,9 +389,77 @@ func (s *Server) Patch(calendarID, id string, fields Event) (Event, error) {
 			break
 		}
 	}
-	e.Body = body
-	s.store(c, e)
-	return e.item(), s.save()
+	after := &event{Body: body, Lost: e.Lost}
+	s.store(c, after)
+	s.lose(c, e, after)
+	return after.item(), s.save()
+}
+
+// lose remembers the instances of a series that a change of it has ended. The caller
+// holds s.mu.
+func (s *Server) lose(c *calendar, before, after *event) {
+	if after.cancelled() || before.Body["recurrence"] == nil && after.Body["recurrence"] == nil || fmt.Sprint(before.Body["recurrence"], before.Body["start"]) == fmt.Sprint(after.Body["recurrence"], after.Body["start"]) {
+		return
+	}
+	lost := maps.Clone(after.Lost)
+	if lost == nil {
+		lost = make(map[string]*event)
+	}
+	end := s.now().AddDate(horizon, 0, 0)
+	// An event that does not recur is its own single instance.
+	for _, i := range append(c.instances(before, time.Time{}, end, maxInstances), before) {
+		body := Event{"status": cancelled}
+		for _, name := range []string{"kind", "etag", "id", "updated", "recurringEventId", "originalStartTime", "eventType"} {
+			if i.Body[name] != nil {
+				body[name] = i.Body[name]
+			}
+		}
+		lost[i.Body["id"].(string)] = &event{Version: after.Version, Body: body}
+	}
+	for _, i := range c.instances(after, time.Time{}, end, maxInstances) {
+		delete(lost, i.Body["id"].(string))
+	}
+	if before.Body["recurrence"] != nil || after.Body["recurrence"] == nil {
+		delete(lost, after.Body["id"].(string))
+	}
+	after.Lost = lost
+}
+
+// move moves an event, with the instances of it that are events of their own, to
+// another calendar. The caller holds s.mu.
+func (s *Server) move(calendarID, id, destination string) (Event, error) {
+	from, e, err := s.find(calendarID, id)
+	if err != nil {
+		return nil, err
+	}
+	to, err := s.calendar(destination)
+	switch {
+	case err != nil:
+		return nil, err
+	case e.cancelled():
+		return nil, errDeleted()
+	case e.master() != "":
+		return nil, apiError(http.StatusBadRequest, "cannotChangeOrganizerOfInstance", "Cannot change the organizer of an instance.")
+	case e.Body["eventType"] != "default":
+		return nil, invalid("Only events of the type default can be moved.")
+	case from == to:
+		return nil, apiError(http.StatusBadRequest, "cannotChangeOrganizer", "The event is in this calendar already.")
+	case to.Events[id] != nil && !to.Events[id].cancelled():
+		return nil, apiError(http.StatusConflict, "duplicate", "The requested identifier already exists.")
+	}
+	for _, other := range slices.Sorted(maps.Keys(from.Events)) {
+		if o := from.Events[other]; o == e || o.master() == id {
+			moved := &event{Body: maps.Clone(o.Body)}
+			moved.Body["organizer"] = self(to)
+			to.Events[other] = moved
+			s.changed(to, moved)
+		}
+	}
+	s.notify(to.ID, to.Version)
+	gone := &event{Body: maps.Clone(e.Body), Lost: e.Lost}
+	gone.Body["status"] = cancelled
+	s.store(from, gone)
+	return to.Events[id].item(), s.save()
 }
 
 // Delete cancels an event, or one instance as Patch names it, and notifies the
@@ -315,7 +486,7 @@ func (s *Server) Events(calendarID string) map[string]Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := make(map[string]Event)
-	if c := s.calendars[calendarID]; c != nil {
+	if c := s.calendars[s.resolve(calendarID)]; c != nil {
 		for id, e := range c.Events {
 			if !e.cancelled() {
 				all[id] = e.item()
@@ -330,7 +501,7 @@ func (s *Server) Events(calendarID string) map[string]Event {
 func (s *Server) Invalidate(calendarID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.calendars[calendarID]
+	c := s.calendars[s.resolve(calendarID)]
 	if c == nil {
 		return
 	}
@@ -343,7 +514,7 @@ func (s *Server) Invalidate(calendarID string) {
 
 // calendar returns the calendar with this ID. The caller holds s.mu.
 func (s *Server) calendar(id string) (*calendar, error) {
-	if c := s.calendars[id]; c != nil {
+	if c := s.calendars[s.resolve(id)]; c != nil {
 		return c, nil
 	}
 	return nil, errNotFound()
@@ -361,10 +532,10 @@ func (s *Server) find(calendarID, id string) (*calendar, *event, error) {
 	}
 	masterID, start, ok := strings.Cut(id, "_")
 	master := c.Events[masterID]
-	if !ok || master == nil || master.cancelled() || master.Body["recurrence"] == nil {
+	if !ok || master == nil || master.cancelled() {
 		return nil, nil, errNotFound()
 	}
-	e := master.instance(id, start)
+	e := master.instance(start)
 	if e == nil {
 		return nil, nil, errNotFound()
 	}
@@ -386,7 +557,7 @@ func (s *Server) store(c *calendar, e *event) {
 			}
 		}
 	}
-	s.notify(c)
+	s.notify(c.ID, c.Version)
 }
 
 // changed gives an event its new version. The caller holds s.mu.
@@ -444,32 +615,19 @@ func (e *event) item() Event {
 	return item
 }
 
-// instance returns the instance of a series with this original start, as an
-// event that is not stored yet, or nil when start is not a valid time.
-func (e *event) instance(id, start string) *event {
-	body := maps.Clone(e.Body)
-	delete(body, "recurrence")
-	body["id"], body["recurringEventId"] = id, e.Body["id"]
-	first, _ := e.Body["start"].(map[string]any)
-	last, _ := e.Body["end"].(map[string]any)
-	for _, form := range []struct{ field, suffix, layout string }{
-		{"date", "20060102", time.DateOnly},
-		{"dateTime", "20060102T150405Z", time.RFC3339},
-	} {
-		begin, err := time.Parse(form.suffix, start)
-		if err != nil || first[form.field] == nil {
-			continue
-		}
-		from, _ := time.Parse(form.layout, fmt.Sprint(first[form.field]))
-		to, _ := time.Parse(form.layout, fmt.Sprint(last[form.field]))
-		at := func(t time.Time, like map[string]any) map[string]any {
-			m := maps.Clone(like)
-			m[form.field] = t.Format(form.layout)
-			return m
-		}
-		body["originalStartTime"] = at(begin, first)
-		body["start"], body["end"] = at(begin, first), at(begin.Add(to.Sub(from)), last)
-		return &event{Body: body, Version: e.Version}
+// check refuses an event without a start and an end, or with a recurrence that is not
+// one.
+func check(body Event) error {
+	if err := checkTimes(body); err != nil {
+		return err
+	}
+	set, err := (&event{Body: body}).series()
+	if err != nil || set == nil {
+		return err
+	}
+	// It would be searched for in every list.
+	if _, ok := set.Iterator()(); !ok {
+		return invalid("Invalid recurrence rule: it has no instance.")
 	}
 	return nil
 }

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// Channel is a channel of a calendar.
+// Channel is a channel of a calendar, or of the list of calendars.
 type Channel struct {
 	ID         string
-	CalendarID string
+	CalendarID string // empty for the list of calendars
 	ResourceID string
 	Address    string
 	Token      string
@@ -100,14 +100,9 @@ func (s *Server) live(calendarID string) []Channel {
 
 func (s *Server) lives(ch *channel) bool { return !ch.Stopped && s.now().Before(ch.Expires) }
 
-// watch creates a channel and queues its sync notification.
+// watch creates a channel of a calendar, or of the list of calendars for an empty ID,
+// and queues its sync notification. The caller holds s.mu.
 func (s *Server) watch(calendarID string, b channelBody) (*channelBody, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c, err := s.calendar(calendarID)
-	if err != nil {
-		return nil, err
-	}
 	now := s.now()
 	expires := now.Add(s.channelTTL)
 	if b.Expiration != 0 {
@@ -137,21 +132,19 @@ func (s *Server) watch(calendarID string, b channelBody) (*channelBody, error) {
 		return nil, apiError(http.StatusBadRequest, "channelIdNotUnique", "Channel id "+b.ID+" not unique")
 	}
 	ch := &channel{Channel: Channel{
-		ID: b.ID, CalendarID: c.ID, ResourceID: c.ResourceID, Address: b.Address, Token: b.Token,
+		ID: b.ID, CalendarID: calendarID, ResourceID: resourceID(calendarID), Address: b.Address, Token: b.Token,
 		Expires: time.UnixMilli(expires.UnixMilli()),
 	}}
 	s.channels[b.ID] = ch
 	s.send(ch, "sync", 1)
 	return &channelBody{
-		Kind: "api#channel", ID: ch.ID, ResourceID: ch.ResourceID, ResourceURI: resourceURI(c.ID),
+		Kind: "api#channel", ID: ch.ID, ResourceID: ch.ResourceID, ResourceURI: resourceURI(calendarID),
 		Token: ch.Token, Expiration: ch.Expires.UnixMilli(),
 	}, s.save()
 }
 
-// stop ends a channel.
+// stop ends a channel. The caller holds s.mu.
 func (s *Server) stop(b channelBody) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	ch := s.channels[b.ID]
 	if ch == nil || ch.ResourceID != b.ResourceID || !s.lives(ch) {
 		return apiError(http.StatusNotFound, "notFound", "Channel '"+b.ID+"' not found for project 'local'")
@@ -160,13 +153,13 @@ func (s *Server) stop(b channelBody) error {
 	return s.save()
 }
 
-// notify queues a notification for every live channel of a calendar. The caller holds
-// s.mu.
-func (s *Server) notify(c *calendar) {
-	for _, live := range s.live(c.ID) {
+// notify queues a notification for every live channel of a calendar, or of the list of
+// calendars for an empty ID. The caller holds s.mu.
+func (s *Server) notify(calendarID string, version int64) {
+	for _, live := range s.live(calendarID) {
 		ch := s.channels[live.ID]
 		// Numbers increase, but are not consecutive.
-		s.send(ch, "exists", ch.Number+1+c.Version%3)
+		s.send(ch, "exists", ch.Number+1+version%3)
 	}
 }
 
@@ -251,6 +244,9 @@ func (s *Server) post(ctx context.Context, n *Notification) int {
 }
 
 func resourceURI(calendarID string) string {
+	if calendarID == "" {
+		return "https://www.googleapis.com/calendar/v3/users/me/calendarList?alt=json"
+	}
 	return "https://www.googleapis.com/calendar/v3/calendars/" + url.PathEscape(calendarID) + "/events?alt=json"
 }
 

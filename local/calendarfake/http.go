@@ -2,15 +2,16 @@ package calendarfake
 
 import (
 	"cmp"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/api/googleapi"
 )
@@ -24,79 +25,199 @@ const (
 // ServeHTTP answers a call of the API.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
+// neutral are the parameters of every call that change nothing here: nobody is sent
+// mail, and no quota is counted.
+var neutral = []string{
+	"access_token", "alt", "alwaysIncludeEmail", "fields", "key", "oauth_token", "prettyPrint", "quotaUser",
+	"sendNotifications", "sendUpdates", "supportsAttachments", "userIp",
+}
+
+// call is one call of the API. It runs with s.mu held.
+type call func(*http.Request, Fault) (any, error)
+
 func (s *Server) routes() {
 	s.mux = http.NewServeMux()
-	s.handle("GET /calendars/{calendar}/events", "events.list", func(r *http.Request, f Fault) (any, error) {
-		return s.list(r.PathValue("calendar"), r.URL.Query(), f)
-	})
-	s.handle("POST /calendars/{calendar}/events", "events.insert", func(r *http.Request, _ Fault) (any, error) {
-		var e Event
-		if err := read(r, &e); err != nil {
-			return nil, err
-		}
-		return s.Insert(r.PathValue("calendar"), e)
-	})
-	s.handle("GET /calendars/{calendar}/events/{event}", "events.get", func(r *http.Request, _ Fault) (any, error) {
-		return s.Event(r.PathValue("calendar"), r.PathValue("event"))
-	})
-	s.handle("PATCH /calendars/{calendar}/events/{event}", "events.patch", func(r *http.Request, _ Fault) (any, error) {
-		var e Event
-		if err := read(r, &e); err != nil {
-			return nil, err
-		}
-		return s.Patch(r.PathValue("calendar"), r.PathValue("event"), e)
-	})
-	s.handle("DELETE /calendars/{calendar}/events/{event}", "events.delete", func(r *http.Request, _ Fault) (any, error) {
-		return nil, s.Delete(r.PathValue("calendar"), r.PathValue("event"))
-	})
-	s.handle("POST /calendars/{calendar}/events/watch", "events.watch", func(r *http.Request, f Fault) (any, error) {
-		var b channelBody
-		if err := read(r, &b); err != nil {
-			return nil, err
-		}
-		opened, err := s.watch(r.PathValue("calendar"), b)
+	const events, event = "/calendars/{calendar}/events", "/calendars/{calendar}/events/{event}"
+	s.handle("GET "+events, "events.list", s.list, append([]string{"maxResults", "pageToken", "syncToken", "timeZone", "conferenceDataVersion"}, append(filters, fixed...)...)...)
+	s.handle("POST "+events, "events.insert", withBody(func(r *http.Request, e Event) (any, error) {
+		return s.inCalendar(r, func(c *calendar) (any, error) { return s.insert(c, e, "iCalUID") })
+	}), "conferenceDataVersion")
+	s.handle("POST "+events+"/import", "events.import", withBody(func(r *http.Request, e Event) (any, error) {
+		return s.inCalendar(r, func(c *calendar) (any, error) { return s.imports(c, e) })
+	}), "conferenceDataVersion")
+	s.handle("POST "+events+"/quickAdd", "events.quickAdd", s.quickAdd, "text")
+	s.handle("GET "+event, "events.get", func(r *http.Request, _ Fault) (any, error) {
+		_, e, err := s.find(r.PathValue("calendar"), r.PathValue("event"))
 		if err != nil {
 			return nil, err
 		}
-		if f.SyncFirst {
-			s.deliverSync(r.Context(), b.ID)
-		}
-		return opened, nil
+		return shown(r, e)
+	}, "timeZone")
+	s.handle("PATCH "+event, "events.patch", withBody(func(r *http.Request, e Event) (any, error) {
+		return s.editAs(r, func(old Event) (Event, error) { return patched(old, e) })
+	}), "conferenceDataVersion")
+	s.handle("PUT "+event, "events.update", withBody(func(r *http.Request, e Event) (any, error) {
+		return s.editAs(r, func(old Event) (Event, error) { return replaced(old, e) })
+	}), "conferenceDataVersion")
+	s.handle("DELETE "+event, "events.delete", func(r *http.Request, _ Fault) (any, error) {
+		_, err := s.editAs(r, func(old Event) (Event, error) { return patched(old, Event{"status": cancelled}) })
+		return nil, err
 	})
-	s.handle("POST /channels/stop", "channels.stop", func(r *http.Request, _ Fault) (any, error) {
-		var b channelBody
-		if err := read(r, &b); err != nil {
-			return nil, err
+	s.handle("POST "+event+"/move", "events.move", func(r *http.Request, _ Fault) (any, error) {
+		if !r.URL.Query().Has("destination") {
+			return nil, required("destination")
 		}
-		return nil, s.stop(b)
+		return s.move(r.PathValue("calendar"), r.PathValue("event"), r.URL.Query().Get("destination"))
+	}, "destination")
+	s.handle("GET "+event+"/instances", "events.instances", s.listInstances,
+		"maxResults", "originalStart", "pageToken", "showDeleted", "timeMax", "timeMin", "timeZone")
+	s.handle("POST "+events+"/watch", "events.watch", withBody(func(r *http.Request, b channelBody) (any, error) {
+		return s.inCalendar(r, func(c *calendar) (any, error) { return s.watch(c.ID, b) })
+	}), fixed...)
+	s.handle("POST /channels/stop", "channels.stop", withBody(func(_ *http.Request, b channelBody) (any, error) { return nil, s.stop(b) }))
+	s.handle("GET /calendars/{calendar}", "calendars.get", func(r *http.Request, _ Fault) (any, error) {
+		return s.inCalendar(r, func(c *calendar) (any, error) {
+			return map[string]any{"kind": "calendar#calendar", "etag": etag(c.Version), "id": c.ID, "summary": c.ID, "timeZone": "UTC"}, nil
+		})
 	})
-	s.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { answer(w, nil, errNotFound()) })
+	s.handle("GET /users/me/calendarList", "calendarList.list", s.listCalendars, "maxResults", "minAccessRole", "pageToken", "showDeleted", "showHidden")
+	s.handle("GET /users/me/calendarList/{calendar}", "calendarList.get", func(r *http.Request, _ Fault) (any, error) {
+		return s.inCalendar(r, func(c *calendar) (any, error) { return s.listEntry(c), nil })
+	})
+	s.handle("POST /users/me/calendarList/watch", "calendarList.watch", withBody(func(_ *http.Request, b channelBody) (any, error) {
+		return s.watch("", b)
+	}), "maxResults", "minAccessRole", "showDeleted", "showHidden")
+	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, nil, apiError(http.StatusNotFound, "notImplemented", fmt.Sprintf("This stand-in does not have %s %s.", r.Method, r.URL.Path)))
+	})
 }
 
-// handle serves one method of the API and injects its faults. A call without a result
-// is answered 204.
-func (s *Server) handle(pattern, method string, call func(*http.Request, Fault) (any, error)) {
+// handle serves one method of the API, which knows these parameters, and injects its
+// faults. A call without a result is answered 204.
+func (s *Server) handle(pattern, method string, c call, parameters ...string) {
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-		c := Call{Method: method, CalendarID: r.PathValue("calendar")}
+		query := r.URL.Query()
+		described := Call{Method: method, CalendarID: r.PathValue("calendar")}
 		if method == "events.list" {
-			query := r.URL.Query()
-			c.Incremental = query.Get("syncToken") != ""
-			c.Page = 1
+			described.Incremental = query.Get("syncToken") != ""
+			described.Page = 1
 			if t, ok := decodeToken(query.Get("pageToken")); ok {
-				c.Page = t.Page
+				described.Page = t.Page
 			}
 		}
-		f := s.fault(c)
+		f := s.fault(described)
 		if f.Status != 0 && !f.Lost {
 			answer(w, nil, apiError(f.Status, f.Reason, http.StatusText(f.Status)))
 			return
 		}
-		result, err := call(r, f)
+		result, err := any(nil), checkParameters(query, parameters)
+		if err == nil {
+			result, err = s.locked(c, r, f)
+		}
+		if opened, ok := result.(*channelBody); ok && f.SyncFirst && err == nil {
+			s.deliverSync(r.Context(), opened.ID)
+		}
 		if f.Status != 0 && err == nil {
 			err = apiError(f.Status, f.Reason, http.StatusText(f.Status))
 		}
+		if err == nil && result != nil && query.Has("fields") {
+			result, err = partial(result, query.Get("fields"))
+		}
 		answer(w, result, err)
 	})
+}
+
+func (s *Server) locked(c call, r *http.Request, f Fault) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock() // also where the call panics
+	return c(r, f)
+}
+
+func checkParameters(query url.Values, known []string) error {
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		switch {
+		case name == "alt" && query.Get(name) != "json":
+			return invalid("This stand-in does not know alt=%s.", query.Get(name))
+		case name == "conferenceDataVersion" && query.Get(name) != "0":
+			return invalid("This stand-in does not make conferences.")
+		case !slices.Contains(neutral, name) && !slices.Contains(known, name):
+			return invalid("This stand-in does not know %s.", name)
+		}
+	}
+	return nil
+}
+
+// withBody returns a call that reads its body.
+func withBody[T any](c func(*http.Request, T) (any, error)) call {
+	return func(r *http.Request, _ Fault) (any, error) {
+		var v T
+		if err := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxBody)).Decode(&v); err != nil {
+			return nil, apiError(http.StatusBadRequest, "parseError", "Parse Error")
+		}
+		return c(r, v)
+	}
+}
+
+func (s *Server) inCalendar(r *http.Request, f func(*calendar) (any, error)) (any, error) {
+	c, err := s.calendar(r.PathValue("calendar"))
+	if err != nil {
+		return nil, err
+	}
+	return f(c)
+}
+
+// editAs edits the event that a request names.
+func (s *Server) editAs(r *http.Request, change func(Event) (Event, error)) (any, error) {
+	return s.edit(r.PathValue("calendar"), r.PathValue("event"), r.Header.Get("If-Match"), change)
+}
+
+func (s *Server) quickAdd(r *http.Request, _ Fault) (any, error) {
+	text := r.URL.Query().Get("text")
+	if text == "" {
+		return nil, required("text")
+	}
+	begin := s.now().UTC().Truncate(time.Hour).Add(time.Hour)
+	at := func(t time.Time) map[string]any { return map[string]any{"dateTime": t.Format(time.RFC3339)} }
+	return s.inCalendar(r, func(c *calendar) (any, error) {
+		return s.insert(c, Event{"summary": text, "start": at(begin), "end": at(begin.Add(time.Hour))})
+	})
+}
+
+// listEntry is a calendar as it is in the list of calendars.
+func (s *Server) listEntry(c *calendar) map[string]any {
+	entry := map[string]any{
+		"kind": "calendar#calendarListEntry", "etag": etag(c.Version), "id": c.ID, "summary": c.ID, "timeZone": "UTC",
+		"accessRole": "owner", "selected": true, "defaultReminders": []any{},
+	}
+	if c.ID == s.primary {
+		entry["primary"] = true
+	}
+	return entry
+}
+
+func (s *Server) listCalendars(r *http.Request, _ Fault) (any, error) {
+	query := r.URL.Query()
+	size, err := pageSize(query, 100, 250)
+	if err != nil {
+		return nil, err
+	}
+	if role := query.Get("minAccessRole"); !slices.Contains([]string{"", "freeBusyReader", "reader", "writer", "owner"}, role) {
+		return nil, invalid("Invalid value '%s' for minAccessRole.", role)
+	}
+	list := map[string]any{"kind": "calendar#calendarList", "etag": etag(int64(len(s.calendars)))}
+	items := []any{}
+	for _, id := range slices.Sorted(maps.Keys(s.calendars)) {
+		if id < query.Get("pageToken") {
+			continue
+		}
+		if len(items) == size {
+			list["nextPageToken"] = id
+			break
+		}
+		items = append(items, s.listEntry(s.calendars[id]))
+	}
+	list["items"] = items
+	return list, nil
 }
 
 func answer(w http.ResponseWriter, result any, err error) {
@@ -125,143 +246,98 @@ func answer(w http.ResponseWriter, result any, err error) {
 	_ = json.NewEncoder(w).Encode(result)
 }
 
-func read(r *http.Request, v any) error {
-	if err := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxBody)).Decode(v); err != nil {
-		return apiError(http.StatusBadRequest, "parseError", "Parse Error")
-	}
-	return nil
-}
-
-// token is the content of a sync token or a page token. It belongs to one calendar and
-// one set of parameters.
-type token struct {
-	Calendar   string `json:"c"`
-	Parameters string `json:"p"`
-	// Since is the version after which an incremental list starts; 0 means a full
-	// list.
-	Since int64 `json:"s,omitempty"`
-	// Seen is the version of the newest change that the list includes.
-	Seen int64 `json:"v"`
-	// After is the version after which a page starts, and Page its number; both are
-	// 0 in a sync token.
-	After int64 `json:"a,omitempty"`
-	Page  int   `json:"n,omitempty"`
-}
-
-func (t token) String() string {
-	b, err := json.Marshal(t)
-	if err != nil {
-		panic(err) // strings and numbers always have a JSON form
-	}
-	return base64.RawURLEncoding.EncodeToString(b)
-}
-
-func decodeToken(s string) (t token, ok bool) {
-	b, err := base64.RawURLEncoding.DecodeString(s)
-	return t, err == nil && json.Unmarshal(b, &t) == nil
-}
-
-// filters are the parameters of events.list that cannot go with a sync token.
-var filters = []string{
-	"iCalUID", "orderBy", "privateExtendedProperty", "q", "sharedExtendedProperty", "timeMin", "timeMax", "updatedMin",
-}
-
-// fixed are those that must be the same in every list of one sync.
-var fixed = []string{"eventTypes", "showDeleted", "showHiddenInvitations", "singleEvents"}
-
-func invalid(format string, args ...any) error {
+func invalid(format string, args ...any) *googleapi.Error {
 	return apiError(http.StatusBadRequest, "invalid", fmt.Sprintf(format, args...))
 }
 
-// list answers events.list.
-func (s *Server) list(calendarID string, query url.Values, f Fault) (any, error) {
-	syncToken, pageToken := query.Get("syncToken"), query.Get("pageToken")
-	for _, name := range filters {
-		if query.Has(name) && syncToken != "" {
-			return nil, invalid("Sync token cannot be used with %s.", name)
-		}
-		if query.Has(name) {
-			return nil, invalid("This stand-in does not know %s.", name)
-		}
-	}
-	flags := make(map[string]bool)
-	for _, name := range []string{"showDeleted", "singleEvents"} {
-		v := query.Get(name)
-		b, err := strconv.ParseBool(cmp.Or(v, "false"))
-		if err != nil {
-			return nil, invalid("Invalid value '%s'. %s must be a boolean.", v, name)
-		}
-		flags[name] = b
-	}
-	switch {
-	case flags["singleEvents"]:
-		return nil, invalid("This stand-in does not expand recurrences.")
-	case syncToken != "" && query.Has("showDeleted") && !flags["showDeleted"]:
-		return nil, invalid("Sync token cannot be used with showDeleted=false.")
-	}
-	size, err := strconv.Atoi(cmp.Or(query.Get("maxResults"), strconv.Itoa(defaultPage)))
-	if err != nil || size < 1 {
-		return nil, invalid("Invalid value for maxResults.")
-	}
-	size = min(size, maxPage)
-	if f.Limit != 0 {
-		size = min(size, max(f.Limit, 0))
-	}
-	var parameters []string
-	for _, name := range fixed {
-		parameters = append(parameters, strings.Join(query[name], ","))
-	}
+func required(parameter string) *googleapi.Error {
+	return apiError(http.StatusBadRequest, "required", "Required parameter: "+parameter)
+}
 
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c, err := s.calendar(calendarID)
+func etag(version int64) string { return strconv.Quote(strconv.FormatInt(version, 10)) }
+
+func pageSize(query url.Values, usual, most int) (int, error) {
+	size, err := strconv.Atoi(cmp.Or(query.Get("maxResults"), strconv.Itoa(usual)))
+	if err != nil || size < 1 {
+		return 0, invalid("Invalid value for maxResults.")
+	}
+	return min(size, most), nil
+}
+
+// partial returns the part of a result that the parameter fields names, such as
+// nextPageToken,items(id,start/dateTime).
+func partial(result any, fields string) (any, error) {
+	wanted, rest, ok := parseFields(fields, 0)
+	if !ok || rest != "" {
+		return nil, apiError(http.StatusBadRequest, "invalidParameter", "Invalid field selection "+fields)
+	}
+	b, err := json.Marshal(result)
 	if err != nil {
 		return nil, err
 	}
-	t := token{Calendar: calendarID, Parameters: strings.Join(parameters, "&"), Seen: max(c.Version, s.now().UnixMilli()), Page: 1}
-	c.Version = t.Seen
-	if syncToken != "" {
-		st, ok := decodeToken(syncToken)
-		switch {
-		case !ok || st.Page != 0 || st.Calendar != calendarID || st.Seen < c.Oldest || st.Seen > c.Version:
-			return nil, apiError(http.StatusGone, "fullSyncRequired", "Sync token is no longer valid, a full sync is required.")
-		case st.Parameters != t.Parameters:
-			return nil, invalid("The parameters are not those of the list that gave the sync token.")
-		}
-		t.Since, t.After = st.Seen, st.Seen
+	var v any
+	if err := json.Unmarshal(b, &v); err != nil {
+		return nil, err
 	}
-	if pageToken != "" {
-		pt, ok := decodeToken(pageToken)
-		if !ok || pt.Page < 2 || pt.Calendar != calendarID || pt.Parameters != t.Parameters || pt.Since != t.Since ||
-			pt.Seen < c.Oldest || pt.Seen > c.Version {
-			return nil, invalid("Invalid page token value.")
-		}
-		t = pt
-	}
+	return wanted.of(v), nil
+}
 
-	var found []*event
-	for _, e := range c.Events {
-		if e.Version > t.After && (!e.cancelled() || flags["showDeleted"] || syncToken != "" || c.inSeries(e)) {
-			found = append(found, e)
+// selection has the names of fields with what is wanted of each; empty means all.
+type selection map[string]selection
+
+func (s selection) of(v any) any {
+	switch v := v.(type) {
+	case []any:
+		for i := range v {
+			v[i] = s.of(v[i])
+		}
+	case map[string]any:
+		maps.DeleteFunc(v, func(name string, value any) bool {
+			part, ok := s[name]
+			if !ok {
+				part, ok = s["*"]
+			}
+			if ok {
+				v[name] = part.of(value)
+			}
+			return !ok && len(s) > 0
+		})
+	}
+	return v
+}
+
+// parseFields reads names up to the end or to a closing bracket, and returns what
+// follows.
+func parseFields(text string, depth int) (s selection, rest string, ok bool) {
+	s = selection{}
+	for ; ; text = text[1:] {
+		if text, ok = s.parse(text, depth); !ok {
+			return nil, "", false
+		}
+		if !strings.HasPrefix(text, ",") {
+			return s, text, true
 		}
 	}
-	slices.SortFunc(found, func(a, b *event) int { return cmp.Compare(a.Version, b.Version) })
-	more := len(found) > size
-	found = found[:min(len(found), size)]
-	items := make([]Event, len(found))
-	for i, e := range found {
-		items[i] = e.item()
-		t.After = e.Version
+}
+
+// parse adds the name that text begins with, and returns what follows.
+func (s selection) parse(text string, depth int) (rest string, ok bool) {
+	end := strings.IndexAny(text+",", ",/()")
+	name, rest := text[:end], text[end:]
+	if name == "" || depth > 20 {
+		return "", false
 	}
-	page := map[string]any{
-		"kind": "calendar#events", "etag": fmt.Sprintf("%q", fmt.Sprint(c.Version)), "summary": calendarID,
-		"timeZone": "UTC", "accessRole": "owner", "defaultReminders": []any{}, "items": items,
+	if s[name] == nil {
+		s[name] = selection{}
 	}
-	if more {
-		t.Page++
-		page["nextPageToken"] = t.String()
-	} else {
-		page["nextSyncToken"] = token{Calendar: t.Calendar, Parameters: t.Parameters, Seen: t.Seen}.String()
+	switch {
+	case strings.HasPrefix(rest, "/"):
+		return s[name].parse(rest[1:], depth+1)
+	case strings.HasPrefix(rest, "("):
+		if s[name], rest, ok = parseFields(rest[1:], depth+1); !ok || !strings.HasPrefix(rest, ")") {
+			return "", false
+		}
+		rest = rest[1:]
 	}
-	return page, nil
+	return rest, true
 }
