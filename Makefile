@@ -6,13 +6,16 @@ FUZZTIME ?= 30s
 STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 SCRIPTS = .ci/run scripts/deploy scripts/teardown terraform/wait-for-apis.sh
 
-.PHONY: help run test check bench fuzz
+.PHONY: help run image test check bench fuzz
 
 help: ## list the targets (the default)
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
 
 run: ## run all of Push Inbox on this machine; needs only Go
 	go run ./scripts/pushinbox local
+
+image: ## write pushinbox.tar, a container image of it; needs no container engine
+	go run ./scripts/image
 
 test: ## run the tests and list what was skipped; PKG=./shared/verify for one package
 	@PUSHINBOX_SKIPPED=$$(mktemp); export PUSHINBOX_SKIPPED; trap 'rm -f "$$PUSHINBOX_SKIPPED"' EXIT; \
