@@ -213,15 +213,11 @@ func median(of []float64) float64 {
 // stores which 64 callers send it, and the pushinbox of -before. Every figure is
 // the median of rounds that take turns.
 func BenchmarkWholeWay(b *testing.B) {
-	file := os.Getenv("ZZNOW")
-	if file == "" {
-		var err error
-		file, err = pushinbox()
-		if err != nil {
-			b.Fatal(err)
-		}
-		defer os.Remove(file)
+	file, err := pushinbox()
+	if err != nil {
+		b.Fatal(err)
 	}
+	defer os.Remove(file)
 	sides := []string{file}
 	if *before != "" {
 		sides = append(sides, *before)
@@ -243,18 +239,6 @@ func BenchmarkWholeWay(b *testing.B) {
 		locals[i] = startLocal(b, file)
 		locals[i].way(1000, 100, 4)
 		locals[i].receive(1000)
-	}
-	if os.Getenv("ZZONLY") != "" {
-		for b.Loop() {
-			for range 8 {
-				if os.Getenv("ZZONLY") == "single" {
-					add("single", locals[0], func() float64 { return locals[0].way(n, 1, 100) })
-				} else {
-					add("batch", locals[0], func() float64 { return locals[0].way(n, 100, 4) })
-				}
-			}
-		}
-		return
 	}
 	for b.Loop() {
 		for range measure.Size(3, 5) {

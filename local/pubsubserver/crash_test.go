@@ -1,32 +1,17 @@
 package pubsubserver
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 
 	"example.com/pushinbox/testkit/measure"
 )
-
-// childPath is the file of a child that publishes and acknowledges until it is
-// killed; the test binary runs itself as one.
-const childPath = "PUBSUBSERVER_TEST_CHILD_PATH"
-
-func TestMain(m *testing.M) {
-	if path := os.Getenv(childPath); path != "" {
-		child(path)
-	}
-	os.Exit(m.Run())
-}
 
 // child says on a line each what was published, what it is about to
 // acknowledge, and what was acknowledged.
@@ -74,7 +59,11 @@ func child(path string) {
 // TestKill kills a server again and again at any moment: what was published is
 // there, once, and what was acknowledged is not delivered again.
 func TestKill(t *testing.T) {
+	if path := measure.ChildOf(); path != "" {
+		child(path)
+	}
 	t.Parallel()
+	random := measure.Rand()
 	rounds := measure.Size(5, 50)
 	path := filepath.Join(t.TempDir(), "pubsub.db")
 	s, err := Open(Options{Path: path})
@@ -94,7 +83,7 @@ func TestKill(t *testing.T) {
 	}
 	published, acking, acked := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for round := range rounds {
-		for _, line := range killed(t, path, 1+rand.IntN(3000)) {
+		for _, line := range measure.Killed(t, "TestKill", path, 1+random.IntN(3000)) {
 			what, id, _ := strings.Cut(line, " ")
 			switch what {
 			case "acking":
@@ -143,33 +132,4 @@ func TestKill(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-}
-
-// killed runs a child, kills it after n lines, and returns all that it said.
-func killed(t *testing.T, path string, n int) (lines []string) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), childPath+"="+path)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var once sync.Once
-	for scanner := bufio.NewScanner(out); scanner.Scan(); {
-		if lines = append(lines, scanner.Text()); len(lines) >= n {
-			once.Do(func() {
-				if err := cmd.Process.Kill(); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-	}
-	if err := cmd.Wait(); err == nil || len(lines) < n {
-		t.Fatalf("the child ended by itself: %v", err)
-	}
-	return lines
 }

@@ -1,12 +1,9 @@
 package pushfake_test
 
 import (
-	"bufio"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -22,9 +19,6 @@ import (
 	"example.com/pushinbox/testkit/measure"
 )
 
-// killedPath is the file of a child that publishes and pushes until it is killed.
-const killedPath = "PUSHFAKE_TEST_KILLED_PATH"
-
 // TestKill kills a Pub/Sub that publishes to two push subscriptions, again and
 // again at any moment: what was published arrives at both endpoints, and what an
 // endpoint has acknowledged is not pushed again, but for what was in flight.
@@ -32,7 +26,7 @@ const killedPath = "PUSHFAKE_TEST_KILLED_PATH"
 // An acknowledgement is not in flight any more when a message is published, since
 // the commit of a message takes along the acknowledgements from before.
 func TestKill(t *testing.T) {
-	if path := os.Getenv(killedPath); path != "" {
+	if path := measure.ChildOf(); path != "" {
 		publishUntilKilled(t, path)
 	}
 	t.Parallel()
@@ -77,7 +71,7 @@ func TestKill(t *testing.T) {
 	for round := range measure.Size(5, 50) {
 		var delivered []string // and not known to be durable
 		sure := map[string]int{}
-		lines := killed(t, path, 200+random.IntN(5000))
+		lines := measure.Killed(t, "TestKill", path, 200+random.IntN(5000))
 		mu.Lock()
 		for _, line := range lines {
 			switch words := strings.Fields(line); words[0] {
@@ -152,32 +146,6 @@ func publishUntilKilled(t *testing.T, path string) {
 		}()
 	}
 	select {}
-}
-
-// killed runs a child, kills it after n lines, and returns all that it said.
-func killed(t *testing.T, path string, n int) (lines []string) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestKill$")
-	cmd.Env = append(os.Environ(), killedPath+"="+path)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	for scanner := bufio.NewScanner(out); scanner.Scan(); {
-		if lines = append(lines, scanner.Text()); len(lines) == n {
-			if err := cmd.Process.Kill(); err != nil {
-				t.Error(err)
-			}
-		}
-	}
-	if err := cmd.Wait(); err == nil || len(lines) < n {
-		t.Fatalf("the child ended by itself: %v %q", err, lines[max(0, len(lines)-5):])
-	}
-	return lines
 }
 
 // TestEndpointDown has an endpoint be down for a week of a bubble's time, and with

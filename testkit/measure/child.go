@@ -49,6 +49,34 @@ func Child(tb testing.TB, test, what string, environment ...string) (pid int, ad
 	return 0, "", nil
 }
 
+// Killed runs the test with this name in a process of its own, in which ChildOf
+// returns what, kills it with SIGKILL when it has printed n lines, and returns all
+// of its lines.
+func Killed(tb testing.TB, test, what string, n int) (lines []string) {
+	tb.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run", "^"+test+"$")
+	cmd.Env = append(os.Environ(), childVariable+"="+what)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	for s := bufio.NewScanner(out); s.Scan(); {
+		if lines = append(lines, s.Text()); len(lines) == n {
+			if err := cmd.Process.Kill(); err != nil {
+				tb.Error(err)
+			}
+		}
+	}
+	if err := cmd.Wait(); err == nil || len(lines) < n {
+		tb.Fatalf("the process ended by itself: %v; its last lines: %q", err, lines[max(0, len(lines)-5):])
+	}
+	return lines
+}
+
 // Serve serves h in a Child, tells its parent where and these words, which have no
 // spaces, and returns when the parent's test has ended.
 func Serve(tb testing.TB, h http.Handler, words ...string) {
