@@ -38,6 +38,12 @@ type Config struct {
 	// IAPAudience is the audience of the assertions of the Identity-Aware
 	// Proxy in front, which then says who may read.
 	IAPAudience string `env:"IAP_AUDIENCE"`
+	// SearchAttributes are the keys of the attributes that have an index. The list
+	// has a column for each of the first three.
+	SearchAttributes []string `env:"INBOX_SEARCH_ATTRIBUTES"`
+	// IsLocal says that this is pushinbox local, whose own issuer signs pushes in
+	// place of Google. No variable sets it.
+	IsLocal bool
 }
 
 // Validate reports every value that cannot be right, naming its variable.

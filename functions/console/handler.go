@@ -58,6 +58,8 @@ const (
 	// answered: a page's messages with what they were decoded from, data with the
 	// last part that was read of it, and a replay's data with its request.
 	pageWeight, dataWeight, replayWeight = 3, 2, 3
+	// maxScans is how many lists that no index answers are read at once.
+	maxScans = 2
 	// heartbeat is how often an idle live tail sends a comment, so that proxies
 	// keep it open and a broken connection is noticed.
 	heartbeat = 15 * time.Second
@@ -83,6 +85,11 @@ func New(cfg Config, v Verifier, s Store, t Topic, log *slog.Logger) (http.Handl
 		iapAudience: cfg.IAPAudience,
 		publishers:  cfg.Publishers,
 		topicName:   cfg.Topic,
+		project:     cfg.Project,
+		isLocal:     cfg.IsLocal,
+		indexed:     append([]string{replayOf}, cfg.SearchAttributes...),
+		columns:     cfg.SearchAttributes[:min(len(cfg.SearchAttributes), maxColumns)],
+		scans:       make(chan struct{}, maxScans),
 		verify:      v,
 		store:       s,
 		topic:       t,
@@ -92,13 +99,19 @@ func New(cfg Config, v Verifier, s Store, t Topic, log *slog.Logger) (http.Handl
 		"GET /{$}":                  h.index,
 		"GET /assets/{name}":        h.asset,
 		"GET /rows":                 h.rows,
+		"GET /openapi.yaml":         h.openAPI,
 		"GET /messages":             h.list,
 		"POST /messages":            h.publish,
 		"GET /messages/{id}":        h.message,
 		"GET /messages/{id}/data":   h.data,
+		"GET /messages/{id}/newer":  h.newer,
+		"GET /messages/{id}/older":  h.older,
 		"POST /messages/{idReplay}": h.replay,
 		"GET /events":               h.events,
 	} {
+		if pattern != "GET /events" && pattern != "GET /rows" && !strings.HasSuffix(pattern, "/data") {
+			serve = compressed(serve)
+		}
 		mux.Handle(pattern, httpapi.HandleWith(log, cfg.Project, h.signedIn(serve), writeError))
 	}
 	mux.Handle("/", httpapi.HandleWith(log, cfg.Project, h.signedIn(unknown), writeError))
@@ -110,9 +123,16 @@ type handler struct {
 	iapAudience string
 	publishers  []string
 	topicName   string
-	verify      Verifier
-	store       Store
-	topic       Topic
+	project     string
+	isLocal     bool
+	// indexed are the attributes that have an index, and columns those of them
+	// that have a column in the list.
+	indexed, columns []string
+	// scans has one element for each list under way that no index answers.
+	scans  chan struct{}
+	verify Verifier
+	store  Store
+	topic  Topic
 }
 
 // principal is who sent a request. All of them may read.
@@ -134,11 +154,14 @@ func (h *handler) signedIn(next httpapi.HandlerFunc) httpapi.HandlerFunc {
 		}
 		httpapi.Log(r.Context(), slog.String("principal", who.Name))
 		if err := sameOrigin.Check(r); err != nil {
-			return &problem.Error{Status: http.StatusForbidden, Detail: "the request comes from another site", Cause: err}
+			return &problem.Error{Status: http.StatusForbidden, Detail: errOtherSite.Detail, Cause: errors.Join(errOtherSite, err)}
 		}
 		return next(w, r.WithContext(context.WithValue(r.Context(), principalKey{}, who)))
 	}
 }
+
+// errOtherSite is the error of a write that another site made a browser send.
+var errOtherSite = problem.New(http.StatusForbidden, "the request comes from another site")
 
 type principalKey struct{}
 
@@ -182,14 +205,15 @@ func operation(r *http.Request, action, target string, run func() error) (err er
 
 func unknown(w http.ResponseWriter, r *http.Request) error {
 	switch r.URL.Path {
-	case "/", "/events", "/rows":
+	case "/", "/events", "/rows", "/openapi.yaml":
 		return httpapi.AllowMethods(w, r, http.MethodGet)
 	case "/messages":
 		return httpapi.AllowMethods(w, r, http.MethodGet, http.MethodPost)
 	}
 	if id, ok := strings.CutPrefix(r.URL.Path, "/messages/"); ok && id != "" {
-		switch base, isData := strings.CutSuffix(id, "/data"); {
-		case isData && !strings.Contains(base, "/"):
+		base, last, _ := strings.Cut(id, "/")
+		switch {
+		case base != "" && slices.Contains([]string{"data", newer, older}, last):
 			return httpapi.AllowMethods(w, r, http.MethodGet)
 		case !strings.Contains(id, "/") && r.Method != http.MethodPost:
 			return httpapi.AllowMethods(w, r, http.MethodGet, http.MethodPost)
@@ -199,7 +223,7 @@ func unknown(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
-	q, err := query(r)
+	q, err := inbox.ParseQuery(r.URL.Query(), time.Now())
 	if err != nil {
 		return err
 	}
@@ -215,12 +239,20 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
 // page lists messages, with memory reserved for them. Most pages are small; one that
 // is not is listed again, as far as a page goes.
 func (h *handler) page(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
+	if h.isScan(&q) {
+		select {
+		case h.scans <- struct{}{}:
+			defer func() { <-h.scans }()
+		default:
+			return nil, errScans
+		}
+	}
 	q.PageBytes = smallPage
 	if err := httpapi.Reserve(ctx, smallPage, pageWeight); err != nil {
 		return nil, err
 	}
 	page, err := h.store.List(ctx, q)
-	if err != nil || page.NextPageToken == "" || len(page.Events) == q.Limit() {
+	if err != nil || page.NextPageToken == "" || len(page.Events) == q.Limit() || !page.ExaminedUntil.IsZero() {
 		return page, err
 	}
 	if err := httpapi.Reserve(ctx, inbox.MaxPageBytes, pageWeight); err != nil {
@@ -230,24 +262,35 @@ func (h *handler) page(ctx context.Context, q inbox.Query) (*inbox.Page, error) 
 	return h.store.List(ctx, q)
 }
 
-func query(r *http.Request) (inbox.Query, error) {
-	v := r.URL.Query()
-	q := inbox.Query{Source: v.Get("source"), Subscription: v.Get("subscription"), PageToken: v.Get("pageToken")}
-	switch v.Get("quarantined") {
-	case "":
-	case "true":
-		q.Quarantined = true
-	default:
-		return q, problem.New(http.StatusBadRequest, "quarantined is not true; leave it out to list all messages")
-	}
-	if s := v.Get("pageSize"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 0 {
-			return q, problem.New(http.StatusBadRequest, "pageSize is not a valid number of messages, such as 50")
+var errScans = problem.New(http.StatusServiceUnavailable, "two searches that no index answers are under way; try again, or narrow this one to a time, a subscription or an attribute that has an index")
+
+// isScan reports whether no index answers q.
+func (h *handler) isScan(q *inbox.Query) bool {
+	for k := range q.Attributes {
+		if !slices.Contains(h.indexed, k) {
+			return true
 		}
-		q.PageSize = n
 	}
-	return q, nil
+	return q.Text != "" || q.Quarantined
+}
+
+// noParameters refuses parameters where there are none.
+func noParameters(r *http.Request, known ...string) error {
+	for _, name := range slices.Sorted(maps.Keys(r.URL.Query())) {
+		if !slices.Contains(known, name) {
+			return problem.New(http.StatusBadRequest, fmt.Sprintf("the parameter %.100q does not exist here; the parameters are: %s", name, cmp.Or(strings.Join(known, ", "), "none")))
+		}
+	}
+	return nil
+}
+
+// peek returns the message with this ID, its data cut.
+func (h *handler) peek(ctx context.Context, id string) (*inbox.Message, error) {
+	m, err := h.store.Peek(ctx, id)
+	if errors.Is(err, inbox.ErrNotFound) {
+		err = &problem.Error{Status: http.StatusNotFound, Detail: inbox.ErrNotFound.Detail + "; look a provider's message ID up with /messages?messageId=", Cause: err}
+	}
+	return m, err
 }
 
 // get returns the message with this ID, its data whole, with weight bytes of memory
@@ -255,7 +298,7 @@ func query(r *http.Request) (inbox.Query, error) {
 func (h *handler) get(r *http.Request, id string, weight int64, check func(*inbox.Message) error) (*inbox.Message, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), readBudget)
 	defer cancel()
-	m, err := h.store.Peek(ctx, id)
+	m, err := h.peek(ctx, id)
 	if err == nil && check != nil {
 		err = check(m)
 	}
@@ -269,6 +312,11 @@ func (h *handler) get(r *http.Request, id string, weight int64, check func(*inbo
 }
 
 func (h *handler) message(w http.ResponseWriter, r *http.Request) error {
+	if !wantsPage(r) {
+		if err := noParameters(r); err != nil {
+			return err
+		}
+	}
 	m, err := h.get(r, r.PathValue("id"), dataWeight, nil)
 	if err != nil {
 		return err
@@ -283,6 +331,9 @@ func (h *handler) message(w http.ResponseWriter, r *http.Request) error {
 // data serves the payload as a download of a neutral type: it is untrusted, and a
 // browser must not show it as a page.
 func (h *handler) data(w http.ResponseWriter, r *http.Request) error {
+	if err := noParameters(r); err != nil {
+		return err
+	}
 	m, err := h.get(r, r.PathValue("id"), dataWeight, nil)
 	if err != nil {
 		return err
@@ -329,6 +380,9 @@ func (h *handler) replay(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *handler) publishAgain(w http.ResponseWriter, r *http.Request, id string) error {
+	if err := noParameters(r, "quarantined"); err != nil {
+		return err
+	}
 	isNamed := r.URL.Query().Get("quarantined") == "true"
 	m, err := h.get(r, id, replayWeight, func(m *inbox.Message) error {
 		if m.Quarantined != "" && !isNamed {
@@ -339,11 +393,11 @@ func (h *handler) publishAgain(w http.ResponseWriter, r *http.Request, id string
 	if err != nil {
 		return err
 	}
-	// Pub/Sub sets attributes that begin with goog, and accepts them from nobody.
-	// Those of a quarantined message are headers that could not be read.
+	// Of the attributes that begin with goog, Pub/Sub accepts those that Google's
+	// clients set. Those of a quarantined message are headers that could not be read.
 	attributes := maps.Clone(m.Attributes)
 	maps.DeleteFunc(attributes, func(k, _ string) bool {
-		return k == replayOf || strings.HasPrefix(k, "goog") || m.Quarantined != ""
+		return k == replayOf || strings.HasPrefix(k, "goog") && !strings.HasPrefix(k, "googclient_") || m.Quarantined != ""
 	})
 	if len(attributes) < publisher.MaxAttributes {
 		if attributes == nil {
@@ -375,24 +429,27 @@ func (h *handler) events(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *handler) rows(w http.ResponseWriter, r *http.Request) error {
-	return h.tail(w, r, rowEvent)
+	v := r.URL.Query()
+	f := rowForm{filter: filterOf(v), columns: h.columns, usual: v.Get("usual")}
+	return h.tail(w, r, f.event, "usual")
 }
 
 // tail sends what is stored as it is stored, as server-sent events. Each event's
 // ID is the token to resume after it; a first event without data carries the
 // token of the start, so that a client whose connection breaks before anything
 // arrived misses nothing either.
-func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.Event) ([]byte, error)) error {
+func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.Event) ([]byte, error), more ...string) error {
 	// The pattern of a GET matches a HEAD too, which would never end.
 	if err := httpapi.AllowMethods(w, r, http.MethodGet); err != nil {
 		return err
 	}
-	q, err := query(r)
+	v := r.URL.Query()
+	if last := r.Header.Get("Last-Event-ID"); last != "" {
+		v.Set("pageToken", last)
+	}
+	q, err := inbox.ParseQuery(v, time.Now(), more...)
 	if err != nil {
 		return err
-	}
-	if last := r.Header.Get("Last-Event-ID"); last != "" {
-		q.PageToken = last
 	}
 	if q.PageToken == "" {
 		page, err := h.store.List(r.Context(), inbox.Query{PageSize: 1})
@@ -404,8 +461,6 @@ func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.E
 			return err
 		}
 		q.PageToken = q.Token(now)
-	} else if _, err := q.Position(); err != nil {
-		return err
 	}
 
 	ctx, cancel := context.WithCancel(r.Context())

@@ -45,8 +45,12 @@ func (t *topic) Publish(_ context.Context, messages []*pubsubpb.PubsubMessage) (
 	if t.err != nil {
 		return nil, t.err
 	}
-	t.sent = append(t.sent, messages...)
-	return make([]string, len(messages)), nil
+	ids := make([]string, len(messages))
+	for i, m := range messages {
+		t.sent = append(t.sent, m)
+		ids[i] = fmt.Sprint(len(t.sent))
+	}
+	return ids, nil
 }
 
 // site is a running console over a real inbox.
@@ -308,7 +312,7 @@ func TestPublishAndReplay(t *testing.T) {
 	if string(s.topic.sent[0].Data) != "hi" || string(replayed.Data) != "again" || replayed.OrderingKey != "o" {
 		t.Errorf("published %v", s.topic.sent)
 	}
-	if diff := cmp.Diff(map[string]string{"k": "v", "replay-of": id}, replayed.Attributes); diff != "" {
+	if diff := cmp.Diff(map[string]string{"k": "v", "replay-of": id, "googclient_schemaencoding": "JSON"}, replayed.Attributes); diff != "" {
 		t.Error(diff)
 	}
 	if resp, _ := s.do(t, s.request(t, http.MethodPost, "/messages/unknown:replay", "")); resp.StatusCode != 404 {

@@ -10,11 +10,14 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"maps"
 	"net/http"
 	"net/url"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
@@ -133,26 +136,45 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	status, detail := problem.Of(err)
-	p := errorData{Status: status, Title: http.StatusText(status), Detail: strings.ToUpper(detail[:1]) + detail[1:]}
-	switch {
-	case r.Method != http.MethodGet:
-		p.Next = "Nothing was published. Go back: your input is still there."
-	case status == http.StatusUnauthorized:
-		p.Next = "Sign in again, or ask the owner of this inbox for the address that asks you to sign in."
-	case status == http.StatusForbidden:
-		p.Next = "Ask the owner of this inbox for access."
-	case status == http.StatusNotFound:
-		p.Next = "Messages are deleted after the retention period; the list shows what remains."
-	case status == http.StatusServiceUnavailable:
-		p.Next, p.Retry = "Nothing is lost: pushes that could not be stored are sent again. Try again in a few seconds; the log of this function has the cause.", true
-	case status == http.StatusInternalServerError:
-		p.Next, p.Retry = "The log of this function has the cause.", true
-	default:
-		p.Next = "Go back and correct it."
+	p := errorData{principal: principalOf(r), Status: status, Title: http.StatusText(status), Detail: strings.ToUpper(detail[:1]) + detail[1:]}
+	p.Next, p.Retry = nextStep(r, err, status)
+	if id, ok := strings.CutPrefix(r.URL.Path, "/messages/"); ok && errors.Is(err, inbox.ErrNotFound) && !inbox.ValidID(id) && len(id) <= 200 {
+		p.Lookup, p.LookupID = filter{}.at("/", "messageId", id), visible(id)
 	}
 	if render(w, status, errorPage, p) != nil {
 		httpapi.WriteError(w, err)
 	}
+}
+
+// nextStep returns what the reader of an error page can do, and whether to try the
+// same again may help.
+func nextStep(r *http.Request, err error, status int) (words string, retry bool) {
+	isWrite := r.Method == http.MethodPost
+	switch {
+	case errors.Is(err, errOtherSite):
+		return "Nothing was done. Open the console itself, and do it there.", false
+	case isWrite && status >= http.StatusInternalServerError:
+		return "It is not known whether the message was published: look in the list before you publish it again.", false
+	case isWrite:
+		return "Nothing was published.", false
+	case status == http.StatusUnauthorized:
+		return "Sign in again, or ask the owner of this inbox for the address that asks you to sign in.", false
+	case status == http.StatusForbidden:
+		return "Ask the owner of this inbox for access.", false
+	case errors.Is(err, inbox.ErrNotFound):
+		return "Messages are deleted after the retention period; the list shows what remains.", false
+	case status == http.StatusNotFound:
+		return "The address may be mistyped, or come from another version of this console.", false
+	case errors.Is(err, inbox.ErrPageToken), errors.Is(err, inbox.ErrPageFilter):
+		return "The address is cut off or was changed. Begin with the newest messages.", false
+	case errors.Is(err, inbox.ErrUnavailable):
+		return "Nothing is lost: Pub/Sub sends again what cannot be stored. Try again in a few seconds; the log of this function has the cause.", true
+	case status == http.StatusServiceUnavailable:
+		return "Try again in a few seconds.", true
+	case status >= http.StatusInternalServerError:
+		return "The log of this function has the cause.", true
+	}
+	return "Go back and correct it.", false
 }
 
 // errorData is what the error page shows.
@@ -162,6 +184,21 @@ type errorData struct {
 	Title, Detail string
 	Next          string
 	Retry         bool
+	// Lookup leads to the messages whose message ID is LookupID.
+	Lookup, LookupID string
+}
+
+// maxColumns is how many attributes have a column in the list.
+const maxColumns = 3
+
+// rowForm is what the rows of one list have in common.
+type rowForm struct {
+	filter filter
+	// origin is the page token of the list.
+	origin  string
+	columns []string
+	// usual is the sender of most pushes in the list: others are named.
+	usual string
 }
 
 // row is a message in the list.
@@ -172,32 +209,104 @@ type row struct {
 	Token, Order      string
 	Preview           preview
 	ShortSubscription string
-	Sender            string
+	Size              string
+	// Sender is who sent it, where that is not the usual one.
+	Sender string
+	Cells  []attribute
+	// Href leads to the message, and the others to the list of what has the same.
+	Href, SourceHref, SubscriptionHref string
 }
 
-func rowOf(e inbox.Event) row {
+// attribute is a key and a value, with the address of the messages that have them.
+type attribute struct{ Key, Value, Href string }
+
+func (f filter) attribute(key, value string) attribute {
+	a := attribute{Key: key, Value: value}
+	if len(key)+len(value) <= 2048 { // what a query takes
+		a.Href = f.at("/", "attribute."+key, value)
+	}
+	return a
+}
+
+func senderOf(m *inbox.Message) string {
+	return cmp.Or(m.Verified.Email, m.Verified.Subject, m.Verified.Issuer)
+}
+
+// usualSender returns who sent most of the pushes.
+func usualSender(events []inbox.Event) string {
+	counts, usual := map[string]int{}, ""
+	for i := range events {
+		if m := &events[i].Message; m.Source == inbox.SourcePubSub {
+			s := senderOf(m)
+			if counts[s]++; s != "" && counts[s] > counts[usual] {
+				usual = s
+			}
+		}
+	}
+	return usual
+}
+
+func (f *rowForm) row(e inbox.Event) row {
 	m := &e.Message
-	short := m.Subscription[strings.LastIndexByte(m.Subscription, '/')+1:]
-	order := fmt.Sprintf("%016d%s", m.ReceivedAt.UnixMicro(), m.ID)
-	return row{m, e.Token, order, previewOf(m), visible(short), visible(cmp.Or(m.Verified.Email, m.Verified.Subject, m.Verified.Issuer))}
+	r := row{
+		Message: m, Token: e.Token, Order: fmt.Sprintf("%016d%s", m.ReceivedAt.UnixMicro(), m.ID), Preview: previewOf(m),
+		ShortSubscription: visible(inbox.ShortName(m.Subscription)), Size: sizeText(m.Size),
+		Href:             f.filter.at("/messages/"+m.ID, "pageToken", f.origin),
+		SourceHref:       f.filter.at("/", "source", m.Source),
+		SubscriptionHref: f.filter.at("/", "subscription", m.Subscription),
+	}
+	if sender := senderOf(m); m.Source == inbox.SourcePubSub && sender != f.usual {
+		if f.usual == "" {
+			f.usual = sender
+		} else {
+			r.Sender = cmp.Or(visible(sender), "nobody")
+		}
+	}
+	for _, k := range f.columns {
+		v, ok := m.Attributes[k]
+		if !ok {
+			r.Cells = append(r.Cells, attribute{Key: k})
+			continue
+		}
+		r.Cells = append(r.Cells, f.filter.attribute(k, v))
+	}
+	return r
 }
 
 // list is what the page of all messages shows.
 type list struct {
 	principal
-	Query         inbox.Query
-	Rows          []row
+	// Search is the filter as the search box takes it, Fields as parameters.
+	Search     string
+	Fields     url.Values
+	Attributes string
+	// Problem is what is wrong with the filter.
+	Problem string
+	Rows    []row
+	Columns []string
+	// Current is the ID of the message that the reader comes from.
+	Current       string
 	Sources       []string
 	Subscriptions []string
 	// Live says that the page follows the feed at Feed from WatchToken on, and
-	// Older that the page does not begin with the newest message.
-	Live, Older, Filtered bool
-	Feed, WatchToken      string
-	// Newest and Next lead to other pages; NextBase is Next without its
-	// token.
-	Newest, Next, NextBase string
-	Form                   publishForm
-	Published              string
+	// Later that the page does not begin with the first message of the list.
+	Live, Later, Filtered, Ascending bool
+	Feed, WatchToken                 string
+	// First and Next lead to other pages; NextBase is Next without its token.
+	First, Next, NextBase string
+	Scan                  *scan
+	// AsText leads to the search for the message ID in texts.
+	AsText    string
+	Form      publishForm
+	Published string
+}
+
+// scan is how far a list looked that no index answers.
+type scan struct {
+	Examined string
+	Until    time.Time
+	// CompleteSince is the time from which on the index has all messages.
+	CompleteSince time.Time
 }
 
 // publishForm is the input of a reader without JavaScript, and why it was refused.
@@ -205,53 +314,99 @@ type publishForm struct {
 	Payload, Attributes, OrderingKey, Error string
 }
 
+// pageNames are the parameters of the page beside those of a list.
+var pageNames = []string{"q", "attributes", "at", "published"}
+
+// canonical returns the parameters of the page that stand for those of its forms,
+// and whether they differ.
+func canonical(v url.Values) (url.Values, bool) {
+	if search, ok := v["q"]; ok {
+		return parseSearch(search[0]), true
+	}
+	c, differs := url.Values{}, false
+	for name, values := range v {
+		switch {
+		case name == "attributes":
+			differs = true
+			for _, line := range strings.Split(values[0], "\n") {
+				for _, t := range termsOf(line) {
+					key, value := t.before, t.after
+					if t.mark != '=' {
+						key, value, _ = strings.Cut(t.all, "=")
+					}
+					c.Add("attribute."+key, value)
+				}
+			}
+		case len(values) == 1 && values[0] == "" && !strings.HasPrefix(name, "attribute."):
+			differs = true
+		default:
+			c[name] = append(c[name], values...)
+		}
+	}
+	return c, differs
+}
+
 // index is the page of all messages.
 func (h *handler) index(w http.ResponseWriter, r *http.Request) error {
-	q, err := query(r)
-	if err != nil {
-		return err
+	v := r.URL.Query()
+	if c, differs := canonical(v); differs {
+		if text := c.Get("text"); len(c) == 1 && inbox.ValidID(text) {
+			// What looks like an ID of this inbox may be a text as well.
+			if _, err := h.store.Peek(r.Context(), text); err == nil {
+				http.Redirect(w, r, "/messages/"+text, http.StatusSeeOther)
+				return nil
+			}
+		}
+		http.Redirect(w, r, filter(c).at("/"), http.StatusSeeOther)
+		return nil
 	}
-	p := list{Published: r.URL.Query().Get("published")}
+	p := list{Published: v.Get("published"), Current: v.Get("at")}
 	if strings.Trim(p.Published, "0123456789") != "" {
 		// Not an ID of Pub/Sub's, but text that somebody put into a link.
 		p.Published = ""
 	}
-	return h.listPage(w, r, http.StatusOK, q, p)
+	return h.listPage(w, r, http.StatusOK, v, p)
 }
 
-func (h *handler) listPage(w http.ResponseWriter, r *http.Request, status int, q inbox.Query, p list) error {
+func (h *handler) listPage(w http.ResponseWriter, r *http.Request, status int, v url.Values, p list) error {
 	ctx, cancel := context.WithTimeout(r.Context(), readBudget)
 	defer cancel()
-	page, err := h.page(ctx, q)
+	f := filterOf(v)
+	p.principal, p.Search, p.Fields, p.Filtered = principalOf(r), searchOf(url.Values(f)), url.Values(f), f.isSet()
+	p.Sources = []string{inbox.SourcePubSub, inbox.SourceCalendar, inbox.SourceMNS}
+	p.Columns = h.columns
+	p.Attributes = attributesOf(f)
+	q, err := inbox.ParseQuery(v, time.Now(), pageNames...)
+	if err != nil {
+		if v.Get("pageToken") != "" {
+			return err
+		}
+		var detail string
+		status, detail = problem.Of(err)
+		p.Problem = strings.ToUpper(detail[:1]) + detail[1:] + "."
+		return render(w, status, listPage, p)
+	}
+	page, q, err := h.around(ctx, q, p.Current)
 	if err != nil {
 		return err
 	}
-	filter := url.Values{}
-	for name, value := range map[string]string{"source": q.Source, "subscription": q.Subscription} {
-		if value != "" {
-			filter.Set(name, value)
-		}
-	}
-	if q.Quarantined {
-		filter.Set("quarantined", "true")
-	}
-	p.principal, p.Query = principalOf(r), q
-	p.Sources = []string{inbox.SourcePubSub, inbox.SourceCalendar, inbox.SourceMNS}
-	p.Older = q.PageToken != ""
-	p.Live = !p.Older
-	p.Filtered = len(filter) > 0
-	p.Feed, p.WatchToken = at("/rows", filter), page.WatchToken
-	p.Newest, p.NextBase = at("/", filter), at("/", filter)
+	form := rowForm{f, q.PageToken, h.columns, usualSender(page.Events)}
+	p.Ascending, p.Later = q.Ascending, q.PageToken != ""
+	p.Live = !p.Later && !q.Ascending && q.Until.IsZero()
+	p.Feed, p.WatchToken = f.at("/rows", "usual", form.usual, "pageSize", ""), page.WatchToken
+	p.First, p.NextBase = f.at("/"), f.at("/")
 	if page.NextPageToken != "" {
-		next := url.Values{"pageToken": {page.NextPageToken}}
-		for name := range filter {
-			next[name] = filter[name]
-		}
-		p.Next = at("/", next)
+		p.Next = f.at("/", "pageToken", page.NextPageToken)
+	}
+	if page.Examined > 0 && !page.ExaminedUntil.IsZero() {
+		p.Scan = &scan{Examined: count(page.Examined), Until: page.ExaminedUntil}
+	}
+	if id := q.MessageID; id != "" {
+		p.AsText = f.at("/", "messageId", "", "text", id)
 	}
 	seen := map[string]bool{q.Subscription: true, "": true}
 	for _, e := range page.Events {
-		p.Rows = append(p.Rows, rowOf(e))
+		p.Rows = append(p.Rows, form.row(e))
 		if s := e.Message.Subscription; !seen[s] {
 			seen[s] = true
 			p.Subscriptions = append(p.Subscriptions, s)
@@ -261,18 +416,59 @@ func (h *handler) listPage(w http.ResponseWriter, r *http.Request, status int, q
 	return render(w, status, listPage, p)
 }
 
-func at(path string, query url.Values) string {
-	if len(query) == 0 {
-		return path
+// attributesOf returns the attributes of a filter as the form has them.
+func attributesOf(f filter) string {
+	v := url.Values{}
+	for name, values := range f {
+		if strings.HasPrefix(name, "attribute.") {
+			v[name] = values
+		}
 	}
-	return path + "?" + query.Encode()
+	return searchOf(v)
 }
 
-// rowEvent is an event of the feed that the list's script follows: a row in the
+// around returns the page of q on which the message with an ID is, if any, and the
+// query for that page: the one that q asks for or, when the message has moved on, the
+// one that has it near its start.
+func (h *handler) around(ctx context.Context, q inbox.Query, id string) (*inbox.Page, inbox.Query, error) {
+	page, err := h.page(ctx, q)
+	if err != nil || !inbox.ValidID(id) || slices.ContainsFunc(page.Events, func(e inbox.Event) bool { return e.Message.ID == id }) {
+		return page, q, err
+	}
+	m, err := h.store.Peek(ctx, id)
+	if err != nil || !q.Matches(m) {
+		return page, q, nil // as without an ID
+	}
+	before := q
+	before.PageToken, before.PageSize, before.Ascending = tokenAt(m), 5, !q.Ascending
+	above, err := h.page(ctx, before)
+	if err != nil || len(above.Events) == 0 {
+		return page, q, err
+	}
+	q.PageToken = above.Events[len(above.Events)-1].Token
+	page, err = h.page(ctx, q)
+	return page, q, err
+}
+
+// tokenAt returns a page token that fits every query, from m on.
+func tokenAt(m *inbox.Message) string {
+	return inbox.Position{ReceivedAt: m.ReceivedAt, Commit: m.ReceivedAt, ID: m.ID}.Token()
+}
+
+// count is a number for people.
+func count(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// event is an event of the feed that the list's script follows: a row in the
 // HTML of the page itself.
-func rowEvent(e inbox.Event) ([]byte, error) {
+func (f *rowForm) event(e inbox.Event) ([]byte, error) {
 	var b bytes.Buffer
-	if err := listPage.ExecuteTemplate(&b, "row", rowOf(e)); err != nil {
+	if err := listPage.ExecuteTemplate(&b, "row", f.row(e)); err != nil {
 		return nil, err
 	}
 	// A line break would end the field; an attribute's value may hold one.
@@ -289,7 +485,7 @@ func (h *handler) publishForm(w http.ResponseWriter, r *http.Request, body []byt
 		ids, err = h.publishAll(r.Context(), messages)
 	}
 	if err == nil {
-		http.Redirect(w, r, at("/", url.Values{"published": ids}), http.StatusSeeOther)
+		http.Redirect(w, r, filter{}.at("/", "published", ids[0]), http.StatusSeeOther)
 		return nil
 	}
 	form, unreadable := url.ParseQuery(string(body))
@@ -297,14 +493,22 @@ func (h *handler) publishForm(w http.ResponseWriter, r *http.Request, body []byt
 		return err
 	}
 	status, detail := problem.Of(err)
-	if failed := h.listPage(w, r, status, inbox.Query{}, list{Form: publishForm{
+	outcome := "Refused"
+	if status >= http.StatusInternalServerError {
+		outcome = "Failed"
+	}
+	if failed := h.listPage(w, r, status, nil, list{Form: publishForm{
 		form.Get("payload"), form.Get("attributes"), form.Get("orderingKey"),
-		fmt.Sprintf("Refused (%d): %s.", status, detail),
+		fmt.Sprintf("%s (%d): %s.", outcome, status, detail),
 	}}); failed != nil {
 		return errors.Join(err, failed)
 	}
 	return err
 }
+
+// shownAttributes is how many attributes of a message are shown, and the others
+// folded; maxReplays how many of its replays are named.
+const shownAttributes, maxReplays = 12, 5
 
 // detail is what the page of one message shows.
 type detail struct {
@@ -313,22 +517,48 @@ type detail struct {
 	MessageID string
 	Size      string
 	Delay     string
-	ReplayOf  string
-	View      view
-	Views     []viewLink
-	Verdict   verdict
+	// Attributes are shown, Folded when they are asked for.
+	Attributes, Folded []attribute
+	// Back leads to the list, Newer and Older to the neighbours in it.
+	Back, Newer, Older string
+	Filtered           bool
+	End                *end
+	// Each of these leads to the messages that have the same.
+	SourceLink, SubscriptionLink, OrderingLink string
+	ReplayOf, MoreReplays                      string
+	Replays                                    []inbox.Message
+	Trace, TraceLink                           string
+	// IsPush says that the message came as the wrapped push of a subscription.
+	IsPush bool
+	View   view
+	// Find is what the search looked for in the data.
+	Find    string
+	Views   []viewLink
+	Verdict verdict
 }
+
+// end says that a search has no neighbour of a message.
+type end struct{ Words, Further string }
 
 type viewLink struct {
-	Key, Name string
-	Current   bool
+	Key, Name, Href string
+	Current         bool
 }
 
+// messageNames are the parameters of a message's page beside those of the list that
+// led to it.
+var messageNames = []string{"view", "end", "from"}
+
 func (h *handler) messagePage(w http.ResponseWriter, r *http.Request, m *inbox.Message) error {
-	shown := m.Footprint() - len(m.Data) + max(min(len(m.Data), maxTextView), indentedSize(m.Data))
+	v := r.URL.Query()
+	if _, err := inbox.ParseQuery(v, time.Now(), messageNames...); err != nil {
+		return err
+	}
+	shown := m.Footprint() - len(m.Data) + shownSize(m.Data)
 	if err := httpapi.Reserve(r.Context(), int64(shown), viewWeight); err != nil {
 		return err
 	}
+	f, origin, path := filterOf(v), v.Get("pageToken"), "/messages/"+m.ID
 	best := viewOf(m.Data, "")
 	p := detail{
 		principal: principalOf(r),
@@ -336,20 +566,122 @@ func (h *handler) messagePage(w http.ResponseWriter, r *http.Request, m *inbox.M
 		MessageID: visible(m.MessageID),
 		Size:      sizeText(m.Size),
 		Delay:     delayText(m),
+		Back:      f.at("/", "pageToken", origin, "at", m.ID) + "#m-" + m.ID,
+		Newer:     f.at(path+"/newer", "pageToken", origin),
+		Older:     f.at(path+"/older", "pageToken", origin),
+		Filtered:  f.isSet(),
+		IsPush:    m.Source == inbox.SourcePubSub && m.Quarantined == "",
+		Trace:     traceOf(m),
 		View:      best,
-		Verdict:   verdictOf(m),
+		Find:      v.Get("text"),
+		Verdict:   verdictOf(m, h.isLocal),
+
+		SourceLink:       filter{}.at("/", "source", m.Source),
+		SubscriptionLink: filter{}.at("/", "subscription", m.Subscription),
+		OrderingLink:     filter{}.at("/", "orderingKey", m.OrderingKey),
 	}
-	if kind := r.URL.Query().Get("view"); kind != "" && kind != best.Kind {
+	if kind := v.Get("view"); kind != "" && kind != best.Kind {
 		p.View = viewOf(m.Data, kind)
 	}
-	if id := m.Attributes[replayOf]; inbox.ValidID(id) {
-		p.ReplayOf = id
-	}
-	for _, v := range []viewLink{{jsonView, "JSON", false}, {textView, "Text", false}, {hexView, "Hex", false}} {
-		if v.Key == hexView || v.Key == best.Kind || v.Key == textView && best.Kind == jsonView {
-			v.Current = v.Key == p.View.Kind
-			p.Views = append(p.Views, v)
+	for _, link := range []viewLink{{Key: jsonView, Name: "JSON"}, {Key: textView, Name: "Text"}, {Key: hexView, Name: "Hex"}} {
+		if link.Key == textView && best.Kind == jsonView {
+			link.Name = "Raw"
+		}
+		if link.Key == hexView || link.Key == best.Kind || link.Name == "Raw" {
+			link.Current = link.Key == p.View.Kind
+			link.Href = f.at(path, "pageToken", origin, "view", link.Key)
+			p.Views = append(p.Views, link)
 		}
 	}
+	if dir := v.Get("end"); dir == newer || dir == older {
+		p.End = &end{Words: "Nothing " + dir + " is in this search."}
+		if !p.Filtered {
+			p.End.Words = "There is no " + dir + " message."
+		}
+		if from := v.Get("from"); from != "" {
+			p.End = &end{"Nothing " + dir + " in this search was found yet.", f.at(path+"/"+dir, "pageToken", origin, "from", from)}
+		}
+	}
+	p.attributes(h.columns)
+	if p.Trace != "" && !h.isLocal && h.project != "" {
+		p.TraceLink = "https://console.cloud.google.com/traces/list?" + url.Values{"project": {h.project}, "tid": {p.Trace}}.Encode()
+	}
+	h.replays(r, &p)
 	return render(w, http.StatusOK, messagePage, p)
+}
+
+// attributes sorts the attributes of the message: first the declared ones.
+func (p *detail) attributes(declared []string) {
+	all := p.Message.Attributes
+	keys := slices.SortedFunc(maps.Keys(all), func(a, b string) int {
+		if x, y := slices.Contains(declared, a), slices.Contains(declared, b); x != y {
+			return map[bool]int{true: -1, false: 1}[x]
+		}
+		return cmp.Compare(a, b)
+	})
+	for _, k := range keys {
+		a := filter{}.attribute(k, all[k])
+		if len(p.Attributes) < shownAttributes {
+			p.Attributes = append(p.Attributes, a)
+		} else {
+			p.Folded = append(p.Folded, a)
+		}
+	}
+}
+
+// replays finds what the message repeats, and what repeats it. Where that cannot be
+// read now, a link is left to try later.
+func (h *handler) replays(r *http.Request, p *detail) {
+	if id := p.Message.Attributes[replayOf]; inbox.ValidID(id) {
+		p.ReplayOf = id
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), readBudget)
+	defer cancel()
+	page, err := h.page(ctx, inbox.Query{Attributes: map[string]string{replayOf: p.Message.ID}, PageSize: maxReplays})
+	if err == nil {
+		p.Replays = page.Messages()
+	}
+	if err != nil || page.NextPageToken != "" {
+		p.MoreReplays = filter{}.at("/", "attribute."+replayOf, p.Message.ID)
+	}
+}
+
+// The neighbours of a message in a search.
+const newer, older = "newer", "older"
+
+func (h *handler) newer(w http.ResponseWriter, r *http.Request) error {
+	return h.neighbour(w, r, newer)
+}
+
+func (h *handler) older(w http.ResponseWriter, r *http.Request) error {
+	return h.neighbour(w, r, older)
+}
+
+// neighbour redirects to the message beside another one in a search, or back to it.
+func (h *handler) neighbour(w http.ResponseWriter, r *http.Request, dir string) error {
+	v := r.URL.Query()
+	q, err := inbox.ParseQuery(v, time.Now(), "from")
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), readBudget)
+	defer cancel()
+	m, err := h.peek(ctx, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	q.PageSize, q.Ascending = 1, dir == newer
+	if q.PageToken = tokenAt(m); v.Get("from") != "" {
+		q.PageToken = v.Get("from")
+	}
+	page, err := h.page(ctx, q)
+	if err != nil {
+		return err
+	}
+	to := filterOf(v).at("/messages/"+m.ID, "pageToken", v.Get("pageToken"), "end", dir, "from", page.NextPageToken)
+	if len(page.Events) > 0 {
+		to = filterOf(v).at("/messages/"+page.Events[0].Message.ID, "pageToken", v.Get("pageToken"))
+	}
+	http.Redirect(w, r, to, http.StatusSeeOther)
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"html"
 	"io"
 	"log/slog"
 	"net/http"
@@ -185,6 +186,10 @@ func TestViewOfData(t *testing.T) {
 		want       view
 	}{
 		"json":                {`{"a":[1,"x"]}`, "", view{Kind: "json", Text: "{\n  \"a\": [\n    1,\n    \"x\"\n  ]\n}"}},
+		"as_it_is_meant":      {`{"name":"Zo\u00eb \ud83d\ude00","path":"a\/b","n\u0061me":1}`, "", view{Kind: "json", Text: "{\n  \"name\": \"Zoë 😀\",\n  \"path\": \"a/b\",\n  \"name\": 1\n}"}},
+		"escapes_that_stay":   {`["\u0022\u005c\u000a\ud800\ud800\u0041\u202e\t\\u0041"]`, "", view{Kind: "json", Text: `[` + "\n  " + `"\u0022\u005c\u000a\ud800\ud800A\u202e\t\\u0041"` + "\n]"}},
+		"hidden_in_json":      {"[\"\u202e\"]", "", view{Kind: "json", Text: "[\n  \"\\u{202E}\"\n]", Escaped: true}},
+		"nothing_in_it":       {`{"a":{},"b":[ ],"c":[{}]}`, "", view{Kind: "json", Text: "{\n  \"a\": {},\n  \"b\": [],\n  \"c\": [\n    {}\n  ]\n}"}},
 		"numbers_stay":        {`[1e999,12345678901234567890]`, "", view{Kind: "json", Text: "[\n  1e999,\n  12345678901234567890\n]"}},
 		"json_as_text":        {`{"a":1}`, "text", view{Kind: "text", Text: `{"a":1}`}},
 		"a_bare_number":       {`12`, "", view{Kind: "text", Text: "12"}},
@@ -199,7 +204,12 @@ func TestViewOfData(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if got := viewOf([]byte(test.data), test.kind); got != test.want {
+			got := viewOf([]byte(test.data), test.kind)
+			if got.Kind == "json" {
+				got.Text = strings.TrimSuffix(html.UnescapeString(regexp.MustCompile("<[^>]*>").ReplaceAllString(string(got.Tree), "")), "\n")
+				got.Tree = ""
+			}
+			if got != test.want {
 				t.Errorf("got %+v", got)
 			}
 		})
@@ -232,7 +242,7 @@ func TestViewIsBounded(t *testing.T) {
 	t.Parallel()
 	for _, unit := range []string{"x", "é", "\u202e", "[", "[[],", "\xff", "\n", `{"a":`, "1,"} {
 		for _, kind := range []string{"", "text", "hex", "json"} {
-			for _, size := range []int{maxTextView, maxJSONView, inbox.MaxDataSize} {
+			for _, size := range []int{maxTextView, 4 * maxTextView, inbox.MaxDataSize} {
 				v := viewOf(bytes.Repeat([]byte(unit), size/len(unit)+1), kind)
 				if !v.Cut || len(v.Text) > 8*maxTextView {
 					t.Errorf("%q as %q, %d bytes: %d bytes are shown, cut %v", unit, kind, size, len(v.Text), v.Cut)
@@ -240,9 +250,21 @@ func TestViewIsBounded(t *testing.T) {
 			}
 		}
 	}
-	deep := strings.Repeat("[", maxJSONDepth-1) + strings.Repeat("1,", 100_000) + "1" + strings.Repeat("]", maxJSONDepth-1)
-	if v := viewOf([]byte(deep), ""); v.Kind != "json" || len(v.Text) > maxTextView {
-		t.Errorf("deep JSON: %d bytes are shown as %s", len(v.Text), v.Kind)
+	for name, json := range map[string]string{
+		"deep":    strings.Repeat("[", maxTreeDepth-1) + strings.Repeat("1,", 100_000) + "1" + strings.Repeat("]", maxTreeDepth-1),
+		"empty":   "[" + strings.Repeat("[],", 3_000_000) + "1]",
+		"lists":   "[" + strings.Repeat("[1],", 2_000_000) + "1]",
+		"names":   "{" + strings.Repeat(`"":1,`, 1_000_000) + `"":1}`,
+		"quotes":  `["` + strings.Repeat(`\"`, 4_000_000) + `"]`,
+		"escapes": `["` + strings.Repeat(`\u0041`, 1_000_000) + `"]`,
+		"markup":  `["` + strings.Repeat(`<`, 9_000_000) + `"]`,
+		"number":  "[" + strings.Repeat("1", 9_000_000) + "]",
+	} {
+		// What is reserved for the page is enough for it, and for a copy.
+		v := viewOf([]byte(json), "")
+		if reserved := shownSize([]byte(json)) * viewWeight; v.Kind != "json" || !v.Cut || 2*len(v.Tree) > reserved {
+			t.Errorf("%s: %d bytes are shown as %s, cut %v, and memory reserved for %d", name, len(v.Tree), v.Kind, v.Cut, reserved)
+		}
 	}
 }
 
@@ -250,7 +272,7 @@ func TestVerdict(t *testing.T) {
 	t.Parallel()
 	issued := time.Date(2026, 11, 1, 10, 0, 0, 0, time.UTC)
 	signed := inbox.Verified{Issuer: "https://accounts.google.com", Audience: "https://receive", Email: "push@p", EmailVerified: true, Subject: "7", IssuedAt: issued, ExpiresAt: issued.Add(time.Hour)}
-	v := verdictOf(&inbox.Message{Source: inbox.SourcePubSub, Verified: signed})
+	v := verdictOf(&inbox.Message{Source: inbox.SourcePubSub, Verified: signed}, false)
 	if !v.Proven || v.Words != "Google signed this push as push@p, for https://receive." {
 		t.Errorf("got %+v", v)
 	}
@@ -261,14 +283,14 @@ func TestVerdict(t *testing.T) {
 	if want := []string{"Issuer", "Audience", "E-mail", "E-mail verified", "Subject", "Issued", "Expires"}; !slices.Equal(names, want) {
 		t.Errorf("claims %q", names)
 	}
-	if v := verdictOf(&inbox.Message{Source: inbox.SourceMNS, Verified: inbox.Verified{Issuer: "https://mns", Subject: "123"}}); !v.Proven || v.Words != "Alibaba MNS signed this push of a topic of account 123." || len(v.Claims) != 2 {
+	if v := verdictOf(&inbox.Message{Source: inbox.SourceMNS, Verified: inbox.Verified{Issuer: "https://mns", Subject: "123"}}, false); !v.Proven || v.Words != "Alibaba MNS signed this push of a topic of account 123." || len(v.Claims) != 2 {
 		t.Errorf("mns: %+v", v)
 	}
 	for source, want := range map[string]string{
 		inbox.SourcePubSub:   "The sender of this message is not recorded.",
 		inbox.SourceCalendar: "Nobody pushed this: the inbox read it from Google Calendar itself.",
 	} {
-		if v := verdictOf(&inbox.Message{Source: source}); v.Proven || v.Words != want || len(v.Claims) > 0 {
+		if v := verdictOf(&inbox.Message{Source: source}, false); v.Proven || v.Words != want || len(v.Claims) > 0 {
 			t.Errorf("%s: %+v", source, v)
 		}
 	}

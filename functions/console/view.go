@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"html/template"
 	"strconv"
 	"strings"
 	"time"
@@ -24,10 +25,6 @@ const (
 	// page shows.
 	maxTextView = 64 << 10
 	maxHexView  = 4 << 10
-	// maxJSONView is the largest data that is indented, in bytes, and
-	// maxJSONDepth how deep it may nest: indenting multiplies the two.
-	maxJSONView  = 256 << 10
-	maxJSONDepth = 64
 	// viewWeight is the memory that a page takes for each byte that it shows: a
 	// hidden character is written out, twice.
 	viewWeight = 8
@@ -164,11 +161,22 @@ const (
 // view is the data of a message as its page shows it.
 type view struct {
 	Kind string
+	// Text is the data as text, and Tree as HTML, where they are JSON.
 	Text string
-	// Cut says that Text is only the start, Escaped that hidden characters
+	Tree template.HTML
+	// Cut says that only the start is shown, Escaped that hidden characters
 	// are written out.
 	Cut     bool
 	Escaped bool
+}
+
+// shownSize returns about how many bytes viewOf writes of data.
+func shownSize(data []byte) int {
+	size := min(len(data), maxTextView)
+	if o, ok := outlineOf(data); ok {
+		size = max(size, min(o.size, maxTextView+maxFolds*foldSize))
+	}
+	return size
 }
 
 // viewOf shows data as kind, or, where that cannot be, as what suits it best.
@@ -176,21 +184,14 @@ func viewOf(data []byte, kind string) view {
 	if kind == hexView {
 		return hexOf(data)
 	}
-	if kind != textView && indentedSize(data) > 0 {
-		var b bytes.Buffer
-		if json.Indent(&b, data, "", "  ") == nil && utf8.Valid(data) {
-			return cutText(jsonView, bytes.TrimSpace(b.Bytes()), false)
+	if kind != textView {
+		if o, ok := outlineOf(data); ok && validJSON(data) {
+			return treeOf(data, o)
 		}
 	}
-	if len(data) > maxTextView {
-		return cutText(textView, data[:maxTextView], true)
-	}
-	return cutText(textView, data, false)
-}
-
-func cutText(kind string, data []byte, cut bool) view {
-	if len(data) > maxTextView {
-		data, cut = data[:maxTextView], true
+	cut := len(data) > maxTextView
+	if cut {
+		data = data[:maxTextView]
 	}
 	text, ok := textOf(data, cut)
 	if !ok {
@@ -198,7 +199,7 @@ func cutText(kind string, data []byte, cut bool) view {
 	}
 	text = strings.ReplaceAll(text, "\r\n", "\n")
 	shown := visible(text)
-	return view{Kind: kind, Text: shown, Cut: cut, Escaped: shown != text}
+	return view{Kind: textView, Text: shown, Cut: cut, Escaped: shown != text}
 }
 
 func hexOf(data []byte) view {
@@ -207,42 +208,6 @@ func hexOf(data []byte) view {
 		data = data[:maxHexView]
 	}
 	return view{Kind: hexView, Text: hex.Dump(data), Cut: cut}
-}
-
-// indentedSize returns about how many bytes data takes when it is indented, or 0
-// when it is not a JSON object or list, or one that is too large or nests too deep to
-// be indented.
-func indentedSize(data []byte) int {
-	trimmed := bytes.TrimLeft(data, " \t\r\n")
-	if len(data) > maxJSONView || len(trimmed) == 0 || trimmed[0] != '{' && trimmed[0] != '[' {
-		return 0
-	}
-	size, depth, quoted := len(data), 0, false
-	for i := 0; i < len(data); i++ {
-		switch c := data[i]; {
-		case quoted:
-			switch c {
-			case '\\':
-				i++
-			case '"':
-				quoted = false
-			}
-		case c == '"':
-			quoted = true
-		case c == '{', c == '[':
-			depth++
-			size += 1 + 2*depth
-		case c == ',':
-			size += 1 + 2*depth
-		case c == '}', c == ']':
-			depth--
-			size += 1 + 2*depth
-		}
-		if depth > maxJSONDepth {
-			return 0
-		}
-	}
-	return size
 }
 
 // verdict is what is known about a message's sender, as a sentence and as claims.
@@ -259,11 +224,22 @@ type claim struct {
 	Time  time.Time
 }
 
-func verdictOf(m *inbox.Message) verdict {
+// isGoogle reports whether issuer is that of Google's ID tokens.
+func isGoogle(issuer string) bool {
+	return issuer == "https://accounts.google.com" || issuer == "accounts.google.com"
+}
+
+// verdictOf returns what is known about the sender of m. isLocal says that all
+// messages of this inbox were signed by the issuer of one machine.
+func verdictOf(m *inbox.Message, isLocal bool) verdict {
 	v := m.Verified
 	if v == (inbox.Verified{}) {
 		if m.Source == inbox.SourceCalendar {
-			return verdict{Words: "Nobody pushed this: the inbox read it from Google Calendar itself."}
+			calendar := "Google Calendar"
+			if isLocal {
+				calendar = "the stand-in for Google Calendar"
+			}
+			return verdict{Words: "Nobody pushed this: the inbox read it from " + calendar + " itself."}
 		}
 		return verdict{Words: "The sender of this message is not recorded."}
 	}
@@ -283,12 +259,18 @@ func verdictOf(m *inbox.Message) verdict {
 			claims = append(claims, claim{Name: "E-mail verified", Value: yesNo(v.EmailVerified)})
 		}
 	}
+	signer := func(real string) string {
+		if isLocal {
+			return "The issuer of pushinbox local, in place of " + real + ","
+		}
+		return real
+	}
 	words := "Signed by " + visible(v.Issuer)
-	switch m.Source {
-	case inbox.SourcePubSub:
-		words = "Google signed this push as " + visible(v.Email) + ", for " + visible(v.Audience)
-	case inbox.SourceMNS:
-		words = "Alibaba MNS signed this push"
+	switch {
+	case m.Source == inbox.SourcePubSub && isGoogle(v.Issuer):
+		words = signer("Google") + " signed this push as " + visible(v.Email) + ", for " + visible(v.Audience)
+	case m.Source == inbox.SourceMNS:
+		words = signer("Alibaba MNS") + " signed this push"
 		if v.Subject != "" {
 			words += " of a topic of account " + visible(v.Subject)
 		}
@@ -317,10 +299,18 @@ func sourceName(source string) string {
 }
 
 // exact is a time as the API writes it, and clock the same for people, until the
-// page's script converts it to the reader's time zone.
+// page's script converts it to the reader's time zone. Of another year than this one
+// it has the date with the year.
 func exact(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
-func clock(t time.Time) string { return t.UTC().Format("Jan 2, 15:04:05 UTC") }
+func clock(t time.Time) string { return clockAt(t.UTC(), time.Now().UTC()) }
+
+func clockAt(t, now time.Time) string {
+	if t.Year() != now.Year() {
+		return t.Format("2006-01-02 15:04:05 UTC")
+	}
+	return t.Format("Jan 2, 15:04:05.000 UTC")
+}
 
 // sizeText is a number of bytes for people.
 func sizeText(n int) string {
@@ -336,14 +326,28 @@ func sizeText(n int) string {
 }
 
 // delayText is the time from publishing to storing, for people. It can be negative,
-// since two machines' clocks measured it.
+// since two machines' clocks measured it. Of a day and more it is empty: the time of
+// publishing then has a date, which says more.
 func delayText(m *inbox.Message) string {
-	if m.PublishTime.IsZero() {
-		return ""
-	}
 	d := m.ReceivedAt.Sub(m.PublishTime)
-	if d.Abs() < time.Minute {
+	switch {
+	case m.PublishTime.IsZero() || d.Abs() >= 24*time.Hour:
+		return ""
+	case d.Abs() < time.Minute:
 		return d.Round(time.Millisecond).String()
 	}
 	return d.Round(time.Second).String()
+}
+
+// traceOf returns the ID of the trace that the publisher's client wrote down for m,
+// as W3C's traceparent, or "".
+func traceOf(m *inbox.Message) string {
+	parts := strings.Split(m.Attributes["googclient_traceparent"], "-")
+	if len(parts) != 4 || len(parts[1]) != 32 {
+		return ""
+	}
+	if _, err := hex.DecodeString(parts[1]); err != nil {
+		return ""
+	}
+	return parts[1]
 }

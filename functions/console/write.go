@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 
 	"example.com/pushinbox/shared/inbox"
@@ -44,6 +45,12 @@ func writePage(w http.ResponseWriter, page *inbox.Page) error {
 	}
 	if page.WatchToken != "" {
 		_, _ = out.WriteString(`,"watchToken":"` + page.WatchToken + `"`)
+	}
+	if page.Examined > 0 {
+		_, _ = fmt.Fprintf(out, `,"examined":%d`, page.Examined)
+	}
+	if t := page.ExaminedUntil; !t.IsZero() {
+		_, _ = out.WriteString(`,"examinedUntil":"` + exact(t) + `"`)
 	}
 	_, _ = out.WriteString("}\n")
 	_ = out.Flush()

@@ -1,25 +1,36 @@
 "use strict";
 
 // The script of the pages: times in the reader's time zone, publishing and
-// replaying without leaving the page, and the list's live feed. Reading and
-// publishing work without it.
+// replaying without leaving the page, keys, copying, finding, and the list's live
+// feed. Reading, searching and publishing work without it.
 
 const $ = (id) => document.getElementById(id);
 for (const e of document.querySelectorAll(".needs-script")) e.hidden = false;
 
-const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
-const date = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+const clock = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
 const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
+const forms = {
+  today: new Intl.DateTimeFormat(undefined, { ...clock, fractionalSecondDigits: 3 }),
+  thisYear: new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", ...clock, fractionalSecondDigits: 3 }),
+  older: new Intl.DateTimeFormat(undefined, { year: "numeric", month: "short", day: "numeric", ...clock }),
+};
+const zones = new Intl.DateTimeFormat("en", { timeZoneName: "short" });
+const zone = (at) => zones.formatToParts(at).find((p) => p.type === "timeZoneName").value;
 
+// localize writes times in the reader's zone. The column of a list names the zone in
+// its head; every other time names its own.
 function localize(root) {
-  const today = new Date().toDateString();
+  const now = new Date();
   for (const time of root.querySelectorAll("time")) {
     const at = new Date(time.dateTime);
-    time.textContent = (at.toDateString() === today ? "" : date.format(at) + ", ") + clock.format(at);
+    const form = at.toDateString() === now.toDateString() ? forms.today : at.getFullYear() === now.getFullYear() ? forms.thisYear : forms.older;
+    const inHead = time.closest("td.c-time") && zone(at) === zone(now);
+    time.textContent = form.format(at) + (inHead ? "" : " " + zone(at));
     time.title = exact.format(at) + "\n" + time.dateTime;
   }
 }
 localize(document);
+for (const e of document.querySelectorAll(".zone")) e.textContent = zone(new Date());
 
 // post sends body and returns the ID of what was published, or throws an error
 // whose message is for the reader.
@@ -31,18 +42,28 @@ async function post(url, body) {
     throw new Error("The console cannot be reached. Check the connection and try again.");
   }
   const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(`Refused (${response.status}): ${answer.detail || response.statusText}.`);
-  return answer.messageIds.join(", ");
+  if (!response.ok) throw new Error(`${response.status < 500 ? "Refused" : "Failed"} (${response.status}): ${answer.detail || response.statusText}.`);
+  return answer.messageIds[0];
 }
 
-// tell runs one action at a time and writes how it went into the element.
-async function tell(element, action) {
+// published are the links to messages that are on their way, by message ID.
+const published = new Map();
+
+// tell runs one action at a time and writes how it went into the element: words, and
+// a link to the message whose ID the action returns.
+async function tell(element, words, action) {
   if (element.dataset.busy) return;
   element.dataset.busy = "1";
   element.classList.remove("bad");
   element.textContent = "Publishing…";
   try {
-    element.textContent = await action();
+    const id = await action();
+    const link = document.createElement("a");
+    link.href = "/?messageId=" + encodeURIComponent(id);
+    link.textContent = id;
+    published.set(id, link);
+    element.replaceChildren(words + " ", link, ".");
+    for (const row of document.querySelectorAll("#rows tr")) arrived(row);
   } catch (err) {
     element.classList.add("bad");
     element.textContent = err.message;
@@ -50,11 +71,18 @@ async function tell(element, action) {
   delete element.dataset.busy;
 }
 
+// arrived leads from what was published here to the row of the message, if it is it.
+function arrived(row) {
+  const link = published.get(row.querySelector("td.c-id").textContent);
+  if (!link) return;
+  link.href = row.querySelector("td.c-data a").href;
+  link.dataset.arrived = "1";
+}
+
 const form = $("publish-form");
 form?.addEventListener("submit", (event) => {
   event.preventDefault();
-  tell($("publish-result"), async () =>
-    `Published as message ${await post(form.action, new URLSearchParams(new FormData(form)))}.`);
+  tell($("publish-result"), "Published as message", () => post(form.action, new URLSearchParams(new FormData(form))));
 });
 
 const replay = $("replay");
@@ -67,13 +95,154 @@ if (replay) {
   });
   dialog.addEventListener("close", () => {
     if (dialog.returnValue !== "replay") return;
-    tell($("replay-result"), async () =>
-      `Published again as message ${await post(location.pathname + ":replay" + (replay.dataset.query || ""))}.`);
+    tell($("replay-result"), "Published again as message", () => post(location.pathname + ":replay" + (replay.dataset.query || "")));
   });
 }
 
-const table = document.querySelector("table[data-feed]");
-if (table) follow(table);
+// Keys: / searches, j and k go down and up, Enter opens what has the focus, Esc goes
+// back. None of them while somebody types.
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || document.querySelector("dialog[open]")) return;
+  const at = document.activeElement;
+  if (event.key === "Escape") {
+    if (at !== document.body && at.id !== "main") at.blur();
+    else if ($("back")) $("back").click();
+    return;
+  }
+  if (at.matches("input:not([type=checkbox]), textarea, select")) return;
+  const box = $("search") || $("find");
+  if (event.key === "/" && box) {
+    event.preventDefault();
+    box.focus();
+    box.select();
+  } else if (event.key === "j" || event.key === "k") {
+    step(event.key === "j");
+  }
+});
+
+function step(down) {
+  const rows = $("rows");
+  if (!rows) return $(down ? "older" : "newer")?.click();
+  const row = document.activeElement.closest("#rows tr") || rows.querySelector(".current");
+  const next = row ? (down ? row.nextElementSibling : row.previousElementSibling) : rows.firstElementChild;
+  rows.querySelector(".current")?.classList.remove("current");
+  next?.querySelector("td.c-data a").focus();
+}
+
+// The row that the reader comes back to.
+const table = document.querySelector("table.messages");
+const current = table && $(table.dataset.current);
+if (current) {
+  current.classList.add("current");
+  current.scrollIntoView({ block: "center" });
+}
+
+const shown = $("shown");
+if (shown) {
+  finding(shown, $("find"), $("found"));
+  const fold = $("fold");
+  fold?.addEventListener("click", () => {
+    const open = fold.dataset.folded === "1";
+    fold.dataset.folded = open ? "" : "1";
+    fold.textContent = open ? "Fold all" : "Unfold all";
+    for (const e of shown.querySelectorAll("details details")) e.open = open;
+    shown.querySelector("details").open = true;
+  });
+}
+
+// finding marks in the data what somebody types, and Enter goes from one to the next.
+function finding(shown, box, found) {
+  let ranges = [], at = -1;
+  function find() {
+    ranges = [];
+    at = -1;
+    const nodes = [], starts = [];
+    let text = "";
+    for (const walker = document.createTreeWalker(shown, NodeFilter.SHOW_TEXT); walker.nextNode();) {
+      nodes.push(walker.currentNode);
+      starts.push(text.length);
+      text += walker.currentNode.data;
+    }
+    const fold = (s) => (s.toLowerCase().length === s.length ? s.toLowerCase() : s);
+    const what = fold(box.value);
+    let n = 0;
+    const place = (i) => {
+      while (n + 1 < starts.length && starts[n + 1] <= i) n++;
+      return [nodes[n], i - starts[n]];
+    };
+    text = fold(text);
+    for (let i = 0; what && ranges.length < 1000 && (i = text.indexOf(what, i)) >= 0; i += what.length) {
+      const range = new Range();
+      range.setStart(...place(i));
+      range.setEnd(...place(i + what.length - 1));
+      range.setEnd(range.endContainer, range.endOffset + 1);
+      ranges.push(range);
+    }
+    mark();
+  }
+  function mark() {
+    CSS.highlights?.set("found", new Highlight(...ranges));
+    CSS.highlights?.set("at", new Highlight(...ranges.slice(at, at < 0 ? 0 : at + 1)));
+    found.textContent = !box.value ? "" : !ranges.length ? "not found" : (at < 0 ? "" : at + 1 + " of ") + ranges.length + (ranges.length === 1000 ? " or more" : "");
+  }
+  function go(by) {
+    if (!ranges.length) return;
+    at = (at < 0 ? (by > 0 ? 0 : ranges.length - 1) : at + by + ranges.length) % ranges.length;
+    for (let e = ranges[at].startContainer.parentElement; e !== shown; e = e.parentElement) if (e.matches("details") && !e.open) e.open = true;
+    mark();
+    const box = ranges[at].getBoundingClientRect(), frame = shown.getBoundingClientRect();
+    if (box.top < frame.top || box.bottom > frame.bottom) shown.scrollTop += box.top - frame.top - frame.height / 2;
+    if (box.left < frame.left || box.right > frame.right) shown.scrollLeft += box.left - frame.left - frame.width / 2;
+  }
+  box.addEventListener("input", find);
+  box.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") go(event.shiftKey ? -1 : 1);
+  });
+  if (box.value) find();
+}
+
+// Copying. What a stranger sent goes to the clipboard as text, and into a command
+// only in ASCII and in quotes that it cannot end.
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.addEventListener("click", async () => {
+    const result = $("copied");
+    result.classList.remove("bad");
+    try {
+      const [text, what] = await copyOf(button);
+      if (!navigator.clipboard) throw new Error("The browser lets only https:// and localhost copy.");
+      await navigator.clipboard.writeText(text);
+      result.textContent = "Copied " + what + ".";
+    } catch (err) {
+      result.classList.add("bad");
+      result.textContent = "Not copied: " + err.message;
+    }
+  });
+}
+
+async function copyOf(button) {
+  const kind = button.dataset.copy;
+  if (kind === "id") return [button.dataset.text, "the message ID"];
+  const response = await fetch(location.pathname, { headers: { Accept: "application/json" } });
+  if (!response.ok) throw new Error(`the message cannot be read (${response.status}).`);
+  const message = await response.json();
+  if (kind === "attributes") return [JSON.stringify(message.attributes, null, 2), "the attributes, as JSON"];
+  if (kind === "curl") return [curlOf(message), "a command that pushes it to $URL"];
+  const bytes = Uint8Array.from(atob(message.data), (c) => c.charCodeAt(0));
+  try {
+    return [new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes), "the data"];
+  } catch {
+    return [message.data, "the data, as base64: they are no text"];
+  }
+}
+
+function curlOf({ data, attributes, messageId, publishTime, orderingKey, subscription, deliveryAttempt }) {
+  const push = { message: { data, attributes, messageId, message_id: messageId, publishTime, publish_time: publishTime, orderingKey: orderingKey || undefined }, subscription, deliveryAttempt };
+  const body = JSON.stringify(push).replace(/[^ -~]/g, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
+  if (body.length > 100_000) throw new Error("it is too large for a command line. Download the data.");
+  return `curl -H 'Content-Type: application/json' -d '${body.replaceAll("'", "'\\''")}' "\${URL:-http://localhost:8080/}"`;
+}
+
+if (table?.dataset.feed) follow(table);
 
 // follow keeps the list up to date. The server sends rows as the page's own
 // are; the token of the last one resumes the feed after a break, without a gap
@@ -84,11 +253,16 @@ function follow(table) {
   const rows = $("rows"), older = $("older"), pause = $("pause");
   let token = table.dataset.token;
   let source, retry, wait, timer, paused = false;
-  let queue = [], flushed = 0, unannounced = 0, announcing;
+  let queue = [], waiting = 0, flushed = 0, unannounced = 0, announcing;
 
   function show(state, text) {
     $("live").dataset.state = state;
     if ($("live-text").textContent !== text) $("live-text").textContent = text;
+  }
+
+  function showOpen() {
+    if (paused) show("off", waiting ? `Paused, ${waiting} new` : "Paused");
+    else show("live", "Live");
   }
 
   function connect() {
@@ -97,13 +271,20 @@ function follow(table) {
     source = new EventSource(url);
     source.onopen = () => {
       wait = 0;
-      show("live", "Live");
+      showOpen();
     };
     source.addEventListener("row", (event) => {
       token = event.lastEventId;
       queue.push(event.data);
-      if (queue.length >= keep) flush();
-      else timer ??= setTimeout(flush, Math.max(0, flushed + pace - performance.now()));
+      waiting++;
+      if (paused) {
+        if (queue.length > keep) queue.shift();
+        showOpen();
+      } else if (queue.length >= keep) {
+        flush();
+      } else {
+        timer ??= setTimeout(flush, Math.max(0, flushed + pace - performance.now()));
+      }
     });
     source.onerror = () => {
       source.close();
@@ -116,13 +297,17 @@ function follow(table) {
   function flush() {
     clearTimeout(timer);
     timer = undefined;
+    if (paused || !queue.length) return;
     const n = queue.length;
+    let trimmed = waiting > n;
     // Marking each of many would keep the browser painting.
     const mark = performance.now() - flushed > 1000;
     rows.insertAdjacentHTML("afterbegin", queue.reverse().join(""));
     queue = [];
+    waiting = 0;
     for (let i = 0; i < n; i++) {
       localize(rows.children[i]);
+      if (published.size) arrived(rows.children[i]);
       if (mark) rows.children[i].classList.add("fresh");
     }
     // Messages come as they were committed, and pages go by when they were
@@ -133,7 +318,6 @@ function follow(table) {
       if (next !== row.nextElementSibling) rows.insertBefore(row, next);
     }
     const focused = rows.contains(document.activeElement);
-    let trimmed = false;
     while (rows.children.length > keep) {
       rows.lastElementChild.remove();
       trimmed = true;
@@ -166,9 +350,7 @@ function follow(table) {
   function restart() {
     source?.close();
     clearTimeout(retry);
-    if (paused) {
-      show("off", "Paused");
-    } else if (!document.hidden) {
+    if (!document.hidden) {
       show("off", "Connecting…");
       connect();
     }
@@ -177,7 +359,8 @@ function follow(table) {
   pause.addEventListener("click", () => {
     paused = !paused;
     pause.textContent = paused ? "Resume" : "Pause";
-    restart();
+    flush();
+    if (source?.readyState === EventSource.OPEN) showOpen();
   });
   document.addEventListener("visibilitychange", restart);
   $("live").hidden = false;
