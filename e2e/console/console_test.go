@@ -534,7 +534,7 @@ func TestWithoutJavaScript(t *testing.T) {
 		t.Errorf("the list shows %s", got)
 	}
 	w.do(chromedp.Click("#rows a"), chromedp.WaitVisible("pre"))
-	if got := text(); !strings.Contains(got, "Google signed this push") || strings.Contains(got, "Replay…") || !strings.Contains(got, id) {
+	if got := text(); !strings.Contains(got, "in place of Google, signed this push") || strings.Contains(got, "Replay…") || !strings.Contains(got, id) {
 		t.Errorf("the message shows %s", got)
 	}
 	// Words that a link puts into the page are not repeated.

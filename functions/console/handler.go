@@ -460,6 +460,10 @@ func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.E
 		if err != nil {
 			return err
 		}
+		now, err := inbox.ParseToken(page.WatchToken)
+		if err != nil {
+			return err
+		}
 		q.PageToken = q.Token(now)
 	}
 

@@ -138,7 +138,7 @@ func TestPageOffersWhatIsAllowed(t *testing.T) {
 			}
 		}
 	}
-	check("/?published=1", `id="publish-form"`, "Publish one above", "Published as message 1")
+	check("/?published=1", `id="publish-form"`, "Publish one above", `Published as message <a href="/?messageId=1">1`)
 	check("/messages/"+s.put(t, "1", "s", []byte("x")), `id="replay"`, `id="replay-dialog"`, `id="replay-result"`)
 }
 
