@@ -250,7 +250,7 @@ func (f *rowForm) row(e inbox.Event) row {
 	m := &e.Message
 	r := row{
 		Message: m, Token: e.Token, Order: fmt.Sprintf("%016d%s", m.ReceivedAt.UnixMicro(), m.ID), Preview: previewOf(m),
-		ShortSubscription: visible(inbox.ShortName(m.Subscription)), Size: sizeText(m.Size),
+		ShortSubscription: visible(inbox.ShortName(m.Subscription)), Size: strings.NewReplacer(" bytes", " B", " byte", " B").Replace(sizeText(m.Size)),
 		Href:             f.filter.at("/messages/"+m.ID, "pageToken", f.origin),
 		SourceHref:       f.filter.at("/", "source", m.Source),
 		SubscriptionHref: f.filter.at("/", "subscription", m.Subscription),
