@@ -46,7 +46,7 @@ type Topic interface {
 const (
 	// replayOf is the attribute of a replayed message that names the ID of
 	// the message it repeats.
-	replayOf = "replay-of"
+	replayOf = inbox.AttributeReplayOf
 	// readBudget and publishBudget bound the time of one request, except for
 	// the live tail.
 	readBudget    = 30 * time.Second
@@ -74,26 +74,38 @@ const (
 
 // New returns the console.
 func New(cfg Config, v Verifier, s Store, t Topic, log *slog.Logger) (http.Handler, error) {
+	h, err := newHandler(cfg, v, s, t, log)
+	if err != nil {
+		return nil, err
+	}
+	return h.routes(log), nil
+}
+
+func newHandler(cfg Config, v Verifier, s Store, t Topic, log *slog.Logger) (*handler, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	if v == nil || s == nil || t == nil || log == nil {
 		return nil, errors.New("console: a verifier, a store, a topic and a logger are required")
 	}
-	h := &handler{
+	return &handler{
 		policy:      verify.Policy{Audience: cfg.Audience, Emails: cfg.Readers, ShortIssuer: true},
 		iapAudience: cfg.IAPAudience,
 		publishers:  cfg.Publishers,
 		topicName:   cfg.Topic,
 		project:     cfg.Project,
 		isLocal:     cfg.IsLocal,
-		indexed:     append([]string{replayOf}, cfg.SearchAttributes...),
+		indexed:     inbox.IndexedAttributes(cfg.SearchAttributes),
 		columns:     cfg.SearchAttributes[:min(len(cfg.SearchAttributes), maxColumns)],
 		scans:       make(chan struct{}, maxScans),
 		verify:      v,
 		store:       s,
 		topic:       t,
-	}
+	}, nil
+}
+
+// routes returns h as the handler of all paths.
+func (h *handler) routes(log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	for pattern, serve := range map[string]httpapi.HandlerFunc{
 		"GET /{$}":                  h.index,
@@ -112,10 +124,10 @@ func New(cfg Config, v Verifier, s Store, t Topic, log *slog.Logger) (http.Handl
 		if pattern != "GET /events" && pattern != "GET /rows" && !strings.HasSuffix(pattern, "/data") {
 			serve = compressed(serve)
 		}
-		mux.Handle(pattern, httpapi.HandleWith(log, cfg.Project, h.signedIn(serve), writeError))
+		mux.Handle(pattern, httpapi.HandleWith(log, h.project, h.signedIn(serve), writeError))
 	}
-	mux.Handle("/", httpapi.HandleWith(log, cfg.Project, h.signedIn(unknown), writeError))
-	return httpapi.AtOnce(mux), nil // it redirects, too, before anything of ours runs
+	mux.Handle("/", httpapi.HandleWith(log, h.project, h.signedIn(unknown), writeError))
+	return httpapi.AtOnce(mux) // it redirects, too, before anything of ours runs
 }
 
 type handler struct {
@@ -453,10 +465,6 @@ func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.E
 	}
 	if q.PageToken == "" {
 		page, err := h.store.List(r.Context(), inbox.Query{PageSize: 1})
-		if err != nil {
-			return err
-		}
-		now, err := inbox.ParseToken(page.WatchToken)
 		if err != nil {
 			return err
 		}

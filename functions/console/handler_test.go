@@ -59,6 +59,8 @@ type site struct {
 	issuer *pushfake.Issuer
 	store  *boltinbox.Inbox
 	topic  *topic
+	// handler is what serves.
+	handler *handler
 }
 
 func newSite(t *testing.T, cfg Config) *site {
@@ -74,11 +76,10 @@ func newLoggedSite(t *testing.T, cfg Config, log *slog.Logger) *site {
 		t.Fatal(err)
 	}
 	s := &site{issuer: issuer, store: store, topic: &topic{}}
-	h, err := New(cfg, verifier, store, s.topic, log)
-	if err != nil {
+	if s.handler, err = newHandler(cfg, verifier, store, s.topic, log); err != nil {
 		t.Fatal(err)
 	}
-	s.Server = httptest.NewServer(h)
+	s.Server = httptest.NewServer(s.handler.routes(log))
 	t.Cleanup(func() {
 		s.Close()
 		_ = store.Close()
@@ -86,7 +87,7 @@ func newLoggedSite(t *testing.T, cfg Config, log *slog.Logger) *site {
 	return s
 }
 
-var both = Config{Project: "p", Audience: audience, Readers: []string{reader}, IAPAudience: iapAudience}
+var both = Config{Project: "p", Audience: audience, Readers: []string{reader}, IAPAudience: iapAudience, SearchAttributes: []string{"indexed"}}
 
 func (s *site) request(t *testing.T, method, path, body string) *http.Request {
 	t.Helper()
@@ -114,6 +115,7 @@ func (s *site) do(t *testing.T, r *http.Request) (*http.Response, []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	checkContract(t, r, resp, b)
 	return resp, b
 }
 
@@ -392,8 +394,10 @@ func (tl *tail) read(t *testing.T) string {
 
 func (tl *tail) id(t *testing.T) string {
 	t.Helper()
+	data := tl.read(t)
+	checkEvent(t, data)
 	var m inbox.Message
-	if err := json.Unmarshal([]byte(tl.read(t)), &m); err != nil {
+	if err := json.Unmarshal([]byte(data), &m); err != nil {
 		t.Fatal(err)
 	}
 	return m.MessageID
