@@ -26,11 +26,10 @@ var compressors = func() chan *gzip.Writer {
 // next returns are answered by its caller, as they are.
 func compressed(next httpapi.HandlerFunc) httpapi.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		w.Header().Add("Vary", "Accept-Encoding")
-		if r.Method != http.MethodGet || !acceptsGzip(r) {
+		if r.Method != http.MethodGet {
 			return next(w, r)
 		}
-		c := &compressing{ResponseWriter: w}
+		c := &compressing{ResponseWriter: w, isWanted: acceptsGzip(r)}
 		defer c.end()
 		return next(c, r)
 	}
@@ -53,8 +52,8 @@ func acceptsGzip(r *http.Request) bool {
 // compressing is a writer that compresses what is written.
 type compressing struct {
 	http.ResponseWriter
-	begun bool
-	out   *gzip.Writer
+	isWanted, begun bool
+	out             *gzip.Writer
 }
 
 // WriteHeader begins the answer.
@@ -62,8 +61,9 @@ func (c *compressing) WriteHeader(status int) {
 	if !c.begun && status >= http.StatusOK {
 		c.begun = true
 		h := c.Header()
+		h.Add("Vary", "Accept-Encoding")
 		hasBody := status != http.StatusNoContent && status != http.StatusNotModified && status != http.StatusSeeOther
-		if hasBody && h.Get("Content-Encoding") == "" {
+		if c.isWanted && hasBody && h.Get("Content-Encoding") == "" {
 			select {
 			case c.out = <-compressors:
 				if c.out == nil {

@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"html"
@@ -19,6 +20,7 @@ import (
 
 	"example.com/pushinbox/local/boltinbox"
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/publisher"
 	"example.com/pushinbox/testkit/google"
 )
 
@@ -293,6 +295,125 @@ func TestVerdict(t *testing.T) {
 		if v := verdictOf(&inbox.Message{Source: source}, false); v.Proven || v.Words != want || len(v.Claims) > 0 {
 			t.Errorf("%s: %+v", source, v)
 		}
+	}
+}
+
+func TestTimes(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 26, 3, 0, 0, 0, time.UTC)
+	for at, want := range map[time.Time]string{
+		now.Add(-time.Minute + 7*time.Millisecond): "Nov 26, 02:59:00.007 UTC",
+		now.AddDate(0, -10, 0):                     "Jan 26, 03:00:00.000 UTC",
+		now.AddDate(-1, 0, 0):                      "2025-11-26 03:00:00 UTC",
+		now.AddDate(1, 0, 0):                       "2027-11-26 03:00:00 UTC",
+	} {
+		if got := clockAt(at, now); got != want {
+			t.Errorf("%v is shown as %s, want %s", at, got, want)
+		}
+	}
+	for age, want := range map[time.Duration]string{
+		5 * time.Millisecond: "5ms", -2 * time.Second: "-2s", 90*time.Minute + time.Millisecond: "1h30m0s", 24 * time.Hour: "", 15863 * time.Hour: "",
+	} {
+		if got := delayText(&inbox.Message{PublishTime: now.Add(-age), ReceivedAt: now}); got != want {
+			t.Errorf("a delay of %v is shown as %q, want %q", age, got, want)
+		}
+	}
+}
+
+// TestTrace links the trace of a message where there is one, and where it can be.
+func TestTrace(t *testing.T) {
+	t.Parallel()
+	const id = "0af7651916cd43dd8448eb211c80319c"
+	local := both
+	local.IsLocal = true
+	for name, test := range map[string]struct {
+		cfg           Config
+		traceparent   string
+		shown, linked bool
+	}{
+		"deployed":  {both, "00-" + id + "-b7ad6b7169203331-01", true, true},
+		"local":     {local, "00-" + id + "-b7ad6b7169203331-01", true, false},
+		"not_hex":   {both, "00-" + strings.Repeat("x", 32) + "-b7ad6b7169203331-01", false, false},
+		"a_script":  {both, `00-"><script>alert(1)</script>-1-1`, false, false},
+		"too_short": {both, "00-1-2-01", false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, test.cfg)
+			m := &inbox.Message{Source: "pubsub", MessageID: "1", Attributes: map[string]string{"googclient_traceparent": test.traceparent}}
+			if _, err := s.store.Put(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+			_, page := s.page(t, "/messages/"+inbox.ID("pubsub", "", "1"))
+			link := `href="https://console.cloud.google.com/traces/list?project=p&amp;tid=` + id + `"`
+			if strings.Contains(page, "<dt>Trace</dt>") != test.shown || strings.Contains(page, link) != test.linked {
+				t.Errorf("shown %v, linked %v", strings.Contains(page, "<dt>Trace</dt>"), strings.Contains(page, link))
+			}
+		})
+	}
+}
+
+// failing is a store that has a fixed error, or panics.
+type failing struct {
+	Store
+	err error
+}
+
+func (f failing) Peek(context.Context, string) (*inbox.Message, error) { return nil, f.err }
+
+func (f failing) List(context.Context, inbox.Query) (*inbox.Page, error) { return nil, f.err }
+
+// TestErrorPages holds each error to what is true of it.
+func TestErrorPages(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, both)
+	id := s.put(t, "1", "s", []byte("x"))
+	broken := newSite(t, both)
+	broken.handler.store = failing{err: inbox.ErrUnavailable}
+	full := newSite(t, both)
+	full.handler.scans <- struct{}{}
+	full.handler.scans <- struct{}{}
+	reads := newSite(t, Config{Audience: audience, Readers: []string{reader}, Publishers: []string{publisherEmail}})
+	stuck := newSite(t, both)
+	stuck.topic.err = publisher.ErrUnavailable
+	stuckID := stuck.put(t, "1", "s", []byte("x"))
+	const (
+		retention = "deleted after the retention period"
+		lost      = "Nothing is lost"
+		unknown   = "It is not known whether"
+		nothing   = "Nothing was published"
+	)
+	for name, test := range map[string]struct {
+		site         *site
+		method, path string
+		status       int
+		says         string
+	}{
+		"no_message":        {s, "GET", "/messages/none", 404, retention},
+		"no_such_address":   {s, "GET", "/nothing", 404, "may be mistyped"},
+		"store_unavailable": {broken, "GET", "/", 503, lost},
+		"message_not_read":  {broken, "GET", "/messages/" + id, 503, lost},
+		"too_many_searches": {full, "GET", "/?text=x", 503, "Try again in a few seconds"},
+		"page_token":        {s, "GET", "/?pageToken=x", 400, "cut off or was changed"},
+		"wrong_method":      {s, "DELETE", "/messages/" + id, 405, "Use GET"},
+		"replay_of_nothing": {s, "POST", "/messages/none:replay", 404, nothing},
+		"replay_forbidden":  {reads, "POST", "/messages/" + id + ":replay", 403, "CONSOLE_PUBLISHERS"},
+		"replay_uncertain":  {stuck, "POST", "/messages/" + stuckID + ":replay", 503, unknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := test.site.request(t, test.method, test.path, "")
+			r.Header.Set("Accept", "text/html")
+			resp, b := test.site.do(t, r)
+			if resp.StatusCode != test.status || !bytes.Contains(b, []byte(test.says)) {
+				t.Errorf("answered %d, without %q: %s", resp.StatusCode, test.says, b)
+			}
+			for _, other := range []string{retention, lost, unknown, nothing} {
+				if other != test.says && bytes.Contains(b, []byte(other)) && test.says != "CONSOLE_PUBLISHERS" {
+					t.Errorf("says %q", other)
+				}
+			}
+		})
 	}
 }
 
