@@ -93,7 +93,7 @@ func (w *window) inert() {
 // as they arrive, in the list, and each by itself.
 func TestHostileMessages(t *testing.T) {
 	t.Parallel()
-	s := start(t)
+	s := start(t, "INBOX_SEARCH_ATTRIBUTES=value")
 	w := s.open(t, desk)
 	w.live()
 	all := attacks()
@@ -125,7 +125,7 @@ func TestHostileMessages(t *testing.T) {
 	w.until(fmt.Sprintf(`document.querySelectorAll("#rows tr").length === %d`, len(all)))
 	w.inert()
 	w.fits()
-	if diff := eval[[]string](w, `[...document.querySelectorAll("#rows tr")].filter(r => r.offsetHeight > 60 || r.children.length !== 5).map(r => r.innerText.slice(0, 80))`); len(diff) > 0 {
+	if diff := eval[[]string](w, `[...document.querySelectorAll("#rows tr")].filter(r => r.offsetHeight > 60 || r.children.length !== 6).map(r => r.innerText.slice(0, 80))`); len(diff) > 0 {
 		t.Errorf("rows out of shape: %q", diff)
 	}
 	arrived := eval[[]string](w, `[...document.querySelectorAll("#rows td.c-data")].map(e => e.innerText)`)

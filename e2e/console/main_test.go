@@ -83,14 +83,15 @@ type server struct {
 	cmd              *exec.Cmd
 	done             chan struct{}
 	errs             bytes.Buffer
+	env              []string // further variables, NAME=value
 }
 
-// start runs pushinbox local on an empty inbox.
-func start(t testing.TB) *server {
+// start runs pushinbox local on an empty inbox, with further variables.
+func start(t testing.TB, env ...string) *server {
 	t.Helper()
 	need.Program(t, "chromium")
 	reserved := port.Reserve(t)
-	s := &server{base: "http://127.0.0.1:" + reserved, port: reserved, data: t.TempDir()}
+	s := &server{base: "http://127.0.0.1:" + reserved, port: reserved, data: t.TempDir(), env: env}
 	s.run(t)
 	t.Cleanup(func() {
 		s.kill()
@@ -106,6 +107,7 @@ func (s *server) run(t testing.TB) {
 	t.Helper()
 	s.cmd = exec.Command(command, "local", "--port", s.port, "--data", s.data, "--quiet")
 	s.cmd.Stderr = &s.errs
+	s.cmd.Env = append(os.Environ(), s.env...)
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -19,7 +19,7 @@ var screenshots = flag.String("screenshots", "", "the directory to write the REA
 // TestScreenshots takes the README's pictures. They are written only when asked
 // for, since pictures of the same page differ between machines.
 func TestScreenshots(t *testing.T) {
-	s := start(t)
+	s := start(t, "INBOX_SEARCH_ATTRIBUTES=kind,schema")
 	run := func(args ...string) {
 		if out, err := exec.Command(command, args...).CombinedOutput(); err != nil {
 			t.Fatalf("%q: %v %s", args, err, out)

@@ -433,7 +433,7 @@ func (s *Stack) startInbox(ctx context.Context) error {
 	}, s.verifier, s.store, s.log("receive"))
 	reading, err3 := console.New(console.Config{
 		Project: o.Project, Topic: o.Topic, Audience: s.URL + "/", IAPAudience: iapAudience,
-		Readers: []string{Developer}, Publishers: []string{Developer}, IsLocal: true,
+		Readers: []string{Developer}, Publishers: []string{Developer}, SearchAttributes: o.SearchAttributes, IsLocal: true,
 	}, s.verifier, s.store, topic, s.log("console"))
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
