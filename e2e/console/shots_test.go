@@ -54,6 +54,12 @@ func TestScreenshots(t *testing.T) {
 		w.shoot("list-" + name)
 		w.visit("/messages/" + w.rows()[0])
 		w.shoot("message-" + name)
+		if name == "light" {
+			w.visit("/")
+			w.search("since:2h customs")
+			w.do(chromedp.Click("#fields summary"))
+			w.shoot("search")
+		}
 	}
 	w := s.open(t, phone, theme("light"))
 	w.live()
