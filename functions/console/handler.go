@@ -456,6 +456,11 @@ func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.E
 		return err
 	}
 	v := r.URL.Query()
+	for _, name := range []string{"order", "pageSize"} {
+		if v.Has(name) {
+			return problem.New(http.StatusBadRequest, "a feed has no "+name+": it sends each message as it is stored; leave it out")
+		}
+	}
 	if last := r.Header.Get("Last-Event-ID"); last != "" {
 		v.Set("pageToken", last)
 	}

@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
@@ -143,6 +145,8 @@ func TestParameters(t *testing.T) {
 		"/messages?until=tomorrow":                 "until",
 		"/messages?since=2h&since=3h":              "since",
 		"/messages?order=up":                       "asc",
+		"/events?order=asc":                        "order",
+		"/events?pageSize=5":                       "pageSize",
 		"/events?sicne=2h":                         "since",
 		"/rows?x=1":                                "usual",
 		"/messages/" + id + "?since=2h":            "none",
@@ -236,5 +240,43 @@ func TestScansAreFew(t *testing.T) {
 		if resp, b := s.do(t, s.request(t, http.MethodGet, "/messages?text=x", "")); resp.StatusCode != http.StatusOK {
 			t.Errorf("one after the other: %d %s", resp.StatusCode, b)
 		}
+	}
+}
+
+// scanning is a store whose lists stop before they find anything.
+type scanning struct{ Store }
+
+var (
+	scanUntil = time.Date(2026, 11, 26, 2, 10, 0, 0, time.UTC)
+	scanToken = inbox.Position{ReceivedAt: scanUntil, Commit: scanUntil}.Token()
+)
+
+func (s scanning) List(_ context.Context, q inbox.Query) (*inbox.Page, error) {
+	if q.Text == "" {
+		return s.Store.List(context.Background(), q)
+	}
+	return &inbox.Page{NextPageToken: scanToken, WatchToken: scanToken, Examined: 5000, ExaminedUntil: scanUntil}, nil
+}
+
+// TestHowFarAScanLooked says it in the answer, in the list, and beside a message.
+func TestHowFarAScanLooked(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, both)
+	id := s.put(t, "1", "s", []byte("x"))
+	s.handler.store = scanning{s.store}
+	_, b := s.do(t, s.request(t, http.MethodGet, "/messages?text=x", ""))
+	if want := `{"messages":[],"nextPageToken":"` + scanToken + `","watchToken":"` + scanToken + `","examined":5000,"examinedUntil":"2026-11-26T02:10:00Z"}`; strings.TrimSpace(string(b)) != want {
+		t.Errorf("answered %s", b)
+	}
+	_, page := s.page(t, "/?text=x&since=2026-01-01T00:00:00Z")
+	for _, want := range []string{"Examined 5,000 messages, back to", "02:10:00", `<a href="/?pageToken=` + scanToken + `&amp;since=2026-01-01T00%3A00%3A00Z&amp;text=x">Look further</a>`, "No message matches, as far as was looked."} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the list does not say %q: %s", want, page)
+		}
+	}
+	resp, _ := s.page(t, "/messages/"+id+"/older?text=x")
+	_, page = s.page(t, resp.Header.Get("Location"))
+	if want := `href="/messages/` + id + `/older?from=` + scanToken + `&amp;text=x">Look further</a>`; !strings.Contains(page, want) {
+		t.Errorf("%s: the message does not lead further: %s", resp.Header.Get("Location"), page)
 	}
 }

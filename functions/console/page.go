@@ -305,8 +305,6 @@ type list struct {
 type scan struct {
 	Examined string
 	Until    time.Time
-	// CompleteSince is the time from which on the index has all messages.
-	CompleteSince time.Time
 }
 
 // publishForm is the input of a reader without JavaScript, and why it was refused.
@@ -393,7 +391,7 @@ func (h *handler) listPage(w http.ResponseWriter, r *http.Request, status int, v
 	form := rowForm{f, q.PageToken, h.columns, usualSender(page.Events)}
 	p.Ascending, p.Later = q.Ascending, q.PageToken != ""
 	p.Live = !p.Later && !q.Ascending && q.Until.IsZero()
-	p.Feed, p.WatchToken = f.at("/rows", "usual", form.usual, "pageSize", ""), page.WatchToken
+	p.Feed, p.WatchToken = f.at("/rows", "usual", form.usual, "pageSize", "", "order", ""), page.WatchToken
 	p.First, p.NextBase = f.at("/"), f.at("/")
 	if page.NextPageToken != "" {
 		p.Next = f.at("/", "pageToken", page.NextPageToken)
@@ -637,7 +635,11 @@ func (h *handler) replays(r *http.Request, p *detail) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), readBudget)
 	defer cancel()
-	page, err := h.page(ctx, inbox.Query{Attributes: map[string]string{replayOf: p.Message.ID}, PageSize: maxReplays})
+	var page *inbox.Page
+	err := httpapi.Reserve(ctx, smallPage, pageWeight)
+	if err == nil {
+		page, err = h.store.List(ctx, inbox.Query{Attributes: map[string]string{replayOf: p.Message.ID}, PageSize: maxReplays, PageBytes: smallPage})
+	}
 	if err == nil {
 		p.Replays = page.Messages()
 	}
