@@ -13,13 +13,19 @@ import (
 const maxOnce = 64 << 10
 
 // ReadOrCreate returns the content of a small file that is written once, such as a
-// key. Where it is missing, what create returns is written to it with mode 0600,
-// whole and durable. When two processes create it at the same time, both get the
-// content of the one that was first.
+// key. Where it is missing, what create returns is written to it with mode 0600, as a
+// whole. When two processes create it at the same time, both get the content of the
+// one that was first. It does not wait until the file is durable: after a power
+// failure it may be empty, which counts as missing.
 func ReadOrCreate(path string, create func() ([]byte, error)) ([]byte, error) {
 	b, err := readOnce(path)
-	if !errors.Is(err, fs.ErrNotExist) {
+	if err == nil && len(b) == 0 {
+		err = os.Remove(path)
+	} else if !errors.Is(err, fs.ErrNotExist) {
 		return b, err
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
 	if b, err = create(); err != nil {
 		return nil, err
@@ -30,7 +36,7 @@ func ReadOrCreate(path string, create func() ([]byte, error)) ([]byte, error) {
 	}
 	defer func() { _ = os.Remove(part.Name()) }()
 	_, err = part.Write(b)
-	if err = errors.Join(err, part.Sync(), part.Close()); err != nil {
+	if err = errors.Join(err, part.Close()); err != nil {
 		return nil, err
 	}
 	// A link, and not a rename, is refused where the file exists by now.
@@ -39,7 +45,7 @@ func ReadOrCreate(path string, create func() ([]byte, error)) ([]byte, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	return b, SyncDir(path)
+	return b, nil
 }
 
 func readOnce(path string) ([]byte, error) {

@@ -38,6 +38,12 @@ func TestReadOrCreate(t *testing.T) {
 	if entries, err := os.ReadDir(filepath.Dir(path)); err != nil || len(entries) != 1 {
 		t.Errorf("left behind: %v, %v", entries, err)
 	}
+	if err := os.Truncate(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := datadir.ReadOrCreate(path, func() ([]byte, error) { return []byte("again"), nil }); err != nil || string(b) != "again" {
+		t.Errorf("after a power failure: %q, %v", b, err)
+	}
 	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -81,7 +81,7 @@ func TestKeysSurviveRestart(t *testing.T) {
 		}
 	}
 	damaged := filepath.Join(o.Data, "tokens.key")
-	if err := os.WriteFile(damaged, nil, 0o600); err != nil {
+	if err := os.WriteFile(damaged, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if s, err := Start(t.Context(), o); err == nil || !strings.Contains(err.Error(), damaged) {
