@@ -133,10 +133,11 @@ func (e *Environment) set(name, value string) {
 	e.Variables = append(e.Variables, Variable{name, value})
 }
 
-// noProxy returns the hosts that are reached without a proxy: this machine and the
-// user's own, but for those of the keys.
+// noProxy returns the hosts that are reached without a proxy: this machine, the
+// metadata server, which Google's libraries look for by plain HTTP, and the user's
+// own, but for those of the keys.
 func (e *Environment) noProxy(given variables, hosts []string) string {
-	direct := []string{"127.0.0.1", "localhost", "::1"}
+	direct := []string{"127.0.0.1", "localhost", "::1", "169.254.169.254", "metadata.google.internal"}
 	for _, name := range []string{"NO_PROXY", "no_proxy"} {
 		for _, entry := range strings.FieldsFunc(given[name], func(r rune) bool { return r == ',' || r == ' ' }) {
 			switch {
