@@ -175,6 +175,13 @@ func TestRunStartsItsOwn(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, ".local", "local.json")); !os.IsNotExist(err) {
 		t.Errorf("local.json: %v", err)
 	}
+	stale := filepath.Join(dir, ".local", "local.json")
+	if err := os.WriteFile(stale, []byte(`{"pid": 1999999999, "startedAt": "2026-01-01T00:00:00Z", "url": "`+address+`"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := runProgramIn(t, dir, "run", "sh", "-c", "true"); got.code != 0 {
+		t.Errorf("after a kill -9: %+v", got)
+	}
 	if got := runProgramIn(t, dir, "FUNCTION_TARGET=receive", "PORT=0", "run", "--", "sh", "-c", `echo "$FUNCTION_TARGET"`); got.code != 0 || got.out != "receive\n" {
 		t.Errorf("a function to serve: %+v", got)
 	}
