@@ -31,6 +31,9 @@ const (
 	// PubSubPort is the port of Pub/Sub by default, that of Google's emulator.
 	PubSubPort = 8085
 	pubSubFile = "pubsub.db"
+	// beforehand is how long the Pub/Sub at PUBSUB_EMULATOR_HOST may take to say that
+	// it is another run's, before it is connected to.
+	beforehand = 300 * time.Millisecond
 	// pushGrace is how long Close waits for pushes that are under way.
 	pushGrace = time.Second
 )
@@ -137,14 +140,14 @@ func (s *Stack) listenPubSub(ctx context.Context) ([]net.Listener, error) {
 	o := &s.options
 	host, port, _ := net.SplitHostPort(o.PubSubEmulator)
 	if o.PubSubEmulator != "" && (!IsLoopback(host) || port != fmt.Sprint(o.PubSubPort)) {
-		return nil, notOurOwn(ctx, o.PubSubEmulator)
+		return nil, notOurOwn(ctx, o.PubSubEmulator, beforehand)
 	}
 	listeners, err := Listen(o.Host, o.PubSubPort)
 	switch {
 	case err == nil:
 		o.PubSubEmulator = ""
 	case o.PubSubEmulator != "":
-		return nil, notOurOwn(ctx, o.PubSubEmulator)
+		return nil, notOurOwn(ctx, o.PubSubEmulator, beforehand)
 	case !errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("cannot listen on port %d: %w; choose another with --pubsub-port", o.PubSubPort, err)
 	case o.PubSubPortOnly:
@@ -159,8 +162,8 @@ func (s *Stack) listenPubSub(ctx context.Context) ([]net.Listener, error) {
 
 // notOurOwn returns an error when the Pub/Sub at an address is another run's, which
 // pushes by itself: nothing would be left for this one.
-func notOurOwn(ctx context.Context, host string) error {
-	ctx, cancel := context.WithTimeout(ctx, findTimeout)
+func notOurOwn(ctx context.Context, host string, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+"/", nil)
 	if err != nil {

@@ -506,7 +506,10 @@ func (s *Stack) connectPubSub(ctx context.Context) (err error) {
 	s.pubsubWatch = &emulator{
 		name: "Pub/Sub's emulator", variable: "PUBSUB_EMULATOR_HOST", host: host, log: s.log("pubsub"), run: s.pubsub.Run,
 	}
-	return s.pubsubWatch.connect(ctx)
+	if err := s.pubsubWatch.connect(ctx); err != nil {
+		return err
+	}
+	return notOurOwn(ctx, host, findTimeout) // which a busy one was too slow to say
 }
 
 // watchPubSub begins to watch Pub/Sub's emulator, where there is one.

@@ -119,7 +119,7 @@ func TestEmulatorThatIsNotThere(t *testing.T) {
 			"unknown_name": {"emulator.invalid:8085", "does not answer at " + variable},
 		} {
 			t.Run(strings.ToLower(variable)+"_"+name, func(t *testing.T) {
-				cmd := exec.CommandContext(t.Context(), command, "local", "--port", "0", "--data", t.TempDir())
+				cmd := exec.CommandContext(t.Context(), command, "local", "--port", "0", "--pubsub-port", "0", "--data", t.TempDir())
 				cmd.Env = append(cmd.Environ(), variable+"="+test.value)
 				said := make(saying, 100)
 				cmd.Stderr = said

@@ -57,7 +57,7 @@ func TestPushToAnyProgram(t *testing.T) {
 	bare, toBare := program(t, 503)
 	r := start(t, data, "--topic=empty", "--push=orders="+signed+"/a?b=c", "--push=orders="+named+",audience=me,email=me@example.com",
 		"--push=orders="+bare+",unwrapped,unsigned", "--retry-backoff=0s,1s")
-	publisher, subscriber := clients(t, r.pubsub)
+	publisher, _ := clients(t, r.pubsub)
 	if _, err := publisher.GetTopic(t.Context(), &pubsubpb.GetTopicRequest{Topic: "projects/local/topics/empty"}); err != nil {
 		t.Error(err)
 	}
@@ -116,7 +116,7 @@ func TestPushToAnyProgram(t *testing.T) {
 	stop()
 	r = start(t, data, "--retry-backoff=0s,1s")
 	r.says(t, soon, sub+"3 of an earlier --push is not pushed any more; its 1 messages are kept")
-	_, subscriber = clients(t, r.pubsub)
+	_, subscriber := clients(t, r.pubsub)
 	list, err := subscriber.ListSubscriptions(t.Context(), &pubsubpb.ListSubscriptionsRequest{Project: "projects/local"})
 	if err != nil {
 		t.Fatal(err)
