@@ -110,7 +110,7 @@ delivery.`,
 					cancel()
 				}()
 			}
-			s, err := stack.Start(ctx, o)
+			s, err := stack.Start(cmd.Context(), o)
 			if err != nil {
 				return err
 			}

@@ -80,6 +80,15 @@ func TestEndsWithItsStarter(t *testing.T) {
 	}
 }
 
+// TestEndsWithoutAStarter has a standard input that is closed from the beginning.
+func TestEndsWithoutAStarter(t *testing.T) {
+	t.Parallel()
+	out, errs, code := run(t, "", "local", "--port=0", "--pubsub-port=0", "--data", t.TempDir(), "--format=json", "--exit-with-stdin")
+	if code != 0 || errs != "" || strings.Count(out, "\n") != 1 {
+		t.Errorf("exit %d, %q, %s", code, out, errs)
+	}
+}
+
 // BenchmarkReady is the time from the start of the process, with a new data
 // directory, to the line with its addresses.
 func BenchmarkReady(b *testing.B) {

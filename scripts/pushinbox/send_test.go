@@ -1,9 +1,11 @@
 package main
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 
+	"example.com/pushinbox/local/stack"
 	"example.com/pushinbox/shared/verify"
 )
 
@@ -80,5 +82,41 @@ func TestSendRefusesFiles(t *testing.T) {
 				t.Errorf("exit %d, stdout %q, stderr %q", code, out, errs)
 			}
 		})
+	}
+}
+
+// TestSentIsForPrograms reports what was never sent, as a web page and as a hostile
+// program would.
+func TestSentIsForPrograms(t *testing.T) {
+	t.Parallel()
+	r := start(t, t.TempDir())
+	const report = `{"sent":"a\u001b[2J\u202e","url":"http://a/\n<-- forged","status":204}`
+	for name, c := range map[string]struct {
+		body, kind, origin string
+		want               int
+	}{
+		"page":    {report, "application/json", "http://evil.test", http.StatusForbidden},
+		"console": {report, "application/json", r.base, http.StatusForbidden},
+		"form":    {report, "text/plain", "", http.StatusUnsupportedMediaType},
+		"no_json": {"x", "application/json", "", http.StatusBadRequest},
+		"no_name": {`{"status":204}`, "application/json", "", http.StatusBadRequest},
+		"large":   {`{"sent":"` + strings.Repeat("a", 64<<10) + `"}`, "application/json", "", http.StatusRequestEntityTooLarge},
+		"program": {report, "application/json", "", http.StatusNoContent},
+	} {
+		request, err := http.NewRequest(http.MethodPost, r.base+stack.SentPath, strings.NewReader(c.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Content-Type", c.kind)
+		if c.origin != "" {
+			request.Header.Set("Origin", c.origin)
+		}
+		if status, b := do(t, request); status != c.want {
+			t.Errorf("%s: answered %d %s, want %d", name, status, b, c.want)
+		}
+	}
+	line := r.line(t, func(s string) bool { return strings.HasPrefix(s, "--> ") })
+	if want := `--> a\x1b[2J\u202e, sent to http://a/\n<-- forged`; line != want {
+		t.Errorf("the terminal shows %q, want %q", line, want)
 	}
 }
