@@ -113,7 +113,10 @@ func (c *choice) picks(e *event) bool {
 			return properties[name] != value
 		})
 	}
-	text := strings.ToLower(fmt.Sprint(e.Body["summary"], " ", e.Body["description"], " ", e.Body["location"], " ", e.Body["attendees"]))
+	text := ""
+	if c.words != nil {
+		text = strings.ToLower(fmt.Sprint(e.Body["summary"], " ", e.Body["description"], " ", e.Body["location"], " ", e.Body["attendees"]))
+	}
 	return (c.uid == "" || e.Body["iCalUID"] == c.uid) && has("private", c.privateProps) && has("shared", c.sharedProps) &&
 		(c.types == nil || slices.Contains(c.types, fmt.Sprint(e.Body["eventType"]))) &&
 		!slices.ContainsFunc(c.words, func(word string) bool { return !strings.Contains(text, word) }) &&
@@ -140,15 +143,15 @@ type found struct {
 }
 
 func (c *choice) place(e *event) string {
+	id := e.Body["id"].(string) // instances of a series have one version, and IDs in the order of time
+	if !c.byStart {
+		return fmt.Sprintf("%020d %s", e.Version, id)
+	}
 	begin, _ := e.span()
 	if e.Body["start"] == nil {
 		begin, _ = when(e.Body["originalStartTime"])
 	}
-	start := fmt.Sprintf("%s %s", begin.UTC().Format("2006-01-02T15:04:05"), e.Body["id"])
-	if c.byStart {
-		return start
-	}
-	return fmt.Sprintf("%020d %s", e.Version, start)
+	return begin.UTC().Format("2006-01-02T15:04:05 ") + id
 }
 
 // find returns the events of a calendar that are chosen, in their order, and changed

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// demoCalendar exists from the beginning.
+	// demoCalendar exists from the beginning, as does the developer's own.
 	demoCalendar = "demo"
 	// googlePath is where the stand-in for Google Calendar is.
 	googlePath = "/local/calendar"
@@ -33,11 +33,12 @@ const (
 // stand-in for Google, and the topic through which notifications ask for syncs.
 func (s *Stack) startCalendar(ctx context.Context) error {
 	o := s.options
-	google, err := calendarfake.Open(filepath.Join(o.Data, "google-calendar.json"), &calendarfake.Options{Transport: plain{&http.Transport{}}})
+	google, err := calendarfake.Open(filepath.Join(o.Data, "google-calendar.json"), &calendarfake.Options{Primary: Developer, Transport: plain{&http.Transport{}}})
 	if err != nil {
 		return dataError(o.Data, err)
 	}
 	google.AddCalendar(demoCalendar)
+	google.AddCalendar("primary")
 	var state calendar.State
 	if o.FirestoreEmulator != "" {
 		state, err = firestorestate.Open(ctx, firestorestate.Config{
@@ -159,11 +160,14 @@ func notificationAddress(base string) string {
 	return "https" + strings.TrimPrefix(base, "http") + "/calendar/notifications"
 }
 
-// plain sends requests to https addresses over http.
+// plain sends requests to https addresses of this machine over http: programs in
+// development have no certificate.
 type plain struct{ next http.RoundTripper }
 
 func (p plain) RoundTrip(r *http.Request) (*http.Response, error) {
-	r = r.Clone(r.Context())
-	r.URL.Scheme = "http"
+	if IsLoopback(r.URL.Host) {
+		r = r.Clone(r.Context())
+		r.URL.Scheme = "http"
+	}
 	return p.next.RoundTrip(r)
 }

@@ -472,10 +472,13 @@ func (s *simulation) edit(calendarID string) {
 		}
 		s.counts.Instances++
 		id += "_" + time.Date(2026, 12, 1, 9, 0, 0, 0, time.UTC).AddDate(0, 0, r.IntN(12)).Format("20060102T150405Z")
-		s.instances[calendarID][id] = true
 		e, err := s.google.Event(calendarID, id)
+		if err != nil {
+			return // the series was moved, and has no instance then
+		}
+		s.instances[calendarID][id] = true
 		switch {
-		case err == nil && e["status"] == "cancelled":
+		case e["status"] == "cancelled":
 			s.counts.Restores++
 			s.patch(calendarID, id, calendarfake.Event{"status": "confirmed"})
 		case r.IntN(2) == 0:
