@@ -401,28 +401,39 @@ func (s *Server) lose(c *calendar, before, after *event) {
 	if after.cancelled() || before.Body["recurrence"] == nil && after.Body["recurrence"] == nil || fmt.Sprint(before.Body["recurrence"], before.Body["start"]) == fmt.Sprint(after.Body["recurrence"], after.Body["start"]) {
 		return
 	}
-	lost := maps.Clone(after.Lost)
-	if lost == nil {
-		lost = make(map[string]*event)
+	after.Lost = maps.Clone(after.Lost)
+	if after.Lost == nil {
+		after.Lost = make(map[string]*event)
 	}
 	end := s.now().AddDate(horizon, 0, 0)
-	// An event that does not recur is its own single instance.
-	for _, i := range append(c.instances(before, time.Time{}, end, maxInstances), before) {
-		body := Event{"status": cancelled}
-		for _, name := range []string{"kind", "etag", "id", "updated", "recurringEventId", "originalStartTime", "eventType"} {
-			if i.Body[name] != nil {
-				body[name] = i.Body[name]
-			}
+	has := make(map[string]bool)
+	for _, at := range after.starts(time.Time{}, end, maxInstances) {
+		id := after.instanceID(at)
+		has[id] = true
+		delete(after.Lost, id)
+	}
+	for _, at := range before.starts(time.Time{}, end, maxInstances) {
+		if id := before.instanceID(at); !has[id] && c.Events[id] == nil {
+			after.lose(before.at(at))
 		}
-		lost[i.Body["id"].(string)] = &event{Version: after.Version, Body: body}
 	}
-	for _, i := range c.instances(after, time.Time{}, end, maxInstances) {
-		delete(lost, i.Body["id"].(string))
+	// An event that does not recur is its own single instance.
+	if id := after.Body["id"].(string); after.Body["recurrence"] == nil {
+		delete(after.Lost, id)
+	} else if before.Body["recurrence"] == nil {
+		after.lose(before)
 	}
-	if before.Body["recurrence"] != nil || after.Body["recurrence"] == nil {
-		delete(lost, after.Body["id"].(string))
+}
+
+// lose remembers an instance, as it is listed from now on.
+func (e *event) lose(i *event) {
+	body := Event{"status": cancelled}
+	for _, name := range []string{"kind", "etag", "id", "updated", "recurringEventId", "originalStartTime", "eventType"} {
+		if i.Body[name] != nil {
+			body[name] = i.Body[name]
+		}
 	}
-	after.Lost = lost
+	e.Lost[i.Body["id"].(string)] = &event{Version: e.Version, Body: body}
 }
 
 // move moves an event, with the instances of it that are events of their own, to
@@ -676,8 +687,19 @@ func zoneOf(t map[string]any) (*time.Location, error) {
 	case !ok, name == "", name == "Local":
 		return nil, errors.New("calendarfake: not the name of a time zone")
 	}
-	return time.LoadLocation(name)
+	if zone, ok := zones.Load(name); ok {
+		return zone.(*time.Location), nil
+	}
+	zone, err := time.LoadLocation(name)
+	if err == nil {
+		zones.Store(name, zone)
+	}
+	return zone, err
 }
+
+// zones has the time zones that were asked for: to load one takes longer than to
+// expand an instance.
+var zones sync.Map
 
 // normal returns a copy of e as decoding JSON makes it.
 func normal(e Event) (Event, error) {

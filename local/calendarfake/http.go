@@ -51,7 +51,7 @@ func (s *Server) routes() {
 		if err != nil {
 			return nil, err
 		}
-		return shown(r, e)
+		return shown(e, r.URL.Query().Get("timeZone"))
 	}, "timeZone")
 	s.handle("PATCH "+event, "events.patch", withBody(func(r *http.Request, e Event) (any, error) {
 		return s.editAs(r, func(old Event) (Event, error) { return patched(old, e) })

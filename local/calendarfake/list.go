@@ -125,12 +125,12 @@ func (c *choice) picks(e *event) bool {
 
 // overlaps reports whether an event, or an instance of a series, is in the time that
 // is asked for.
-func (c *choice) overlaps(in *calendar, e *event) bool {
+func (c *choice) overlaps(e *event) bool {
 	if c.min.IsZero() && c.max.IsZero() {
 		return true
 	}
 	if e.Body["recurrence"] != nil {
-		return len(in.instances(e, c.min, c.max, 1)) > 0
+		return len(e.starts(c.min, c.max, 1)) > 0
 	}
 	begin, end := e.span()
 	return end.After(c.min) && (c.max.IsZero() || begin.Before(c.max))
@@ -168,7 +168,7 @@ func (c *choice) find(in *calendar, since, now int64) []found {
 	add := func(e *event, timed bool) {
 		kept := c.deleted || since > 0 || !c.updated.IsZero() || !c.single && in.inSeries(e)
 		// What left the time that is asked for has changed all the same.
-		timed = timed || since > 0 || c.overlaps(in, e)
+		timed = timed || since > 0 || c.overlaps(e)
 		if e.Version > since && (!e.cancelled() || kept) && timed && c.picks(e) {
 			all = append(all, found{e, c.place(e)})
 		}
@@ -264,15 +264,16 @@ func (s *Server) page(r *http.Request, c *calendar, t token, size int, all []fou
 	all = slices.DeleteFunc(all, func(e found) bool { return e.place <= t.After })
 	more := len(all) > size
 	items := make([]Event, min(len(all), size))
+	zone := r.URL.Query().Get("timeZone")
 	for i := range items {
-		item, err := shown(r, all[i].event)
+		item, err := shown(all[i].event, zone)
 		if err != nil {
 			return nil, err
 		}
 		items[i], t.After = item, all[i].place
 	}
 	page := map[string]any{
-		"kind": "calendar#events", "etag": etag(c.Version), "summary": c.ID, "timeZone": cmp.Or(r.URL.Query().Get("timeZone"), "UTC"),
+		"kind": "calendar#events", "etag": etag(c.Version), "summary": c.ID, "timeZone": cmp.Or(zone, "UTC"),
 		"accessRole": "owner", "defaultReminders": []any{}, "items": items,
 	}
 	if more {
@@ -330,10 +331,9 @@ func sameTime(text string, start map[string]any) bool {
 	return err == nil && given.Equal(at)
 }
 
-// shown returns what the API shows of an event, in the time zone that is asked for.
-func shown(r *http.Request, e *event) (Event, error) {
+// shown returns what the API shows of an event, in the time zone of this name.
+func shown(e *event, name string) (Event, error) {
 	item := e.item()
-	name := r.URL.Query().Get("timeZone")
 	if name == "" {
 		return item, nil
 	}

@@ -93,29 +93,36 @@ func (e *event) series() (*rrule.Set, error) {
 	return set, nil
 }
 
-// instances returns the instances of a series that end after from and start before
-// to, without those that are events of their own, up to a number. A zero from or to is
-// no bound.
-func (c *calendar) instances(e *event, from, to time.Time, most int) []*event {
+// starts returns when the instances of a series start that end after from and start
+// before to, up to a number. A zero from or to is no bound.
+func (e *event) starts(from, to time.Time, most int) (all []time.Time) {
 	set, err := e.series()
 	if err != nil || set == nil {
 		return nil
 	}
 	begin, end := e.span()
-	var found []*event
-	for next := set.Iterator(); len(found) < most; {
+	for next := set.Iterator(); len(all) < most; {
 		at, ok := next()
 		if !ok || !to.IsZero() && !at.Before(to) {
 			break
 		}
-		if !at.Add(end.Sub(begin)).After(from) {
-			continue
-		}
-		if i := e.at(at); c.Events[i.Body["id"].(string)] == nil {
-			found = append(found, i)
+		if at.Add(end.Sub(begin)).After(from) {
+			all = append(all, at)
 		}
 	}
-	return found
+	return all
+}
+
+// instances returns the instances that starts says, without those that are events of
+// their own.
+func (c *calendar) instances(e *event, from, to time.Time, most int) []*event {
+	var all []*event
+	for _, at := range e.starts(from, to, most) {
+		if c.Events[e.instanceID(at)] == nil {
+			all = append(all, e.at(at))
+		}
+	}
+	return all
 }
 
 // instance returns the instance of a series with this ID, as an event that is not
@@ -131,6 +138,11 @@ func (e *event) instance(suffix string) *event {
 		return nil
 	}
 	return e.at(at)
+}
+
+func (e *event) instanceID(start time.Time) string {
+	_, f := when(e.Body["start"])
+	return e.Body["id"].(string) + "_" + start.UTC().Format(f.suffix)
 }
 
 // at returns the instance of a series that starts at a time.
@@ -150,7 +162,7 @@ func (e *event) at(start time.Time) *event {
 			body[name] = value
 		}
 	}
-	body["id"], body["recurringEventId"] = fmt.Sprint(e.Body["id"], "_", start.UTC().Format(f.suffix)), e.Body["id"]
+	body["id"], body["recurringEventId"] = e.instanceID(start), e.Body["id"]
 	body["originalStartTime"] = shift(e.Body["start"], start)
 	body["start"], body["end"] = shift(e.Body["start"], start), shift(e.Body["end"], start.Add(end.Sub(begin)))
 	return &event{Body: body, Version: e.Version}
