@@ -464,7 +464,7 @@ func TestHostileRules(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, calendarfake.Options{})
 	for rule, first := range map[string]string{
-		"RRULE:FREQ=DAILY;BYMONTH=2;BYMONTHDAY=31": "0001-01-01",
+		"RRULE:FREQ=DAILY;BYMONTH=2;BYMONTHDAY=31": "2026-01-01",
 		"RRULE:FREQ=DAILY":                         "0001-01-01",
 		"RRULE:FREQ=DAILY;BYHOUR=0,1,2,3;BYMINUTE=0,1,2,3,4,5,6,7,8,9;BYSECOND=1,2,3,4,5,6,7,8,9;COUNT=999999999": "2026-11-01",
 	} {
