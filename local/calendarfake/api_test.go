@@ -84,6 +84,7 @@ func TestSingleEvents(t *testing.T) {
 		// An end at timeMin, and a start at timeMax, are outside.
 		"window":         {list().OrderBy("startTime").TimeMin("2027-03-29T08:30:00+02:00").TimeMax("2027-04-05T07:00:00Z"), []string{"2027-03-29T09:00:00+02:00"}},
 		"under_way":      {list().OrderBy("startTime").TimeMin("2027-03-29T09:59:59+02:00"), []string{"2027-03-29T09:00:00+02:00", "2027-04-05T09:00:00+02:00"}},
+		"ended":          {list().OrderBy("startTime").TimeMin("2027-03-29T10:00:00+02:00"), []string{"2027-04-05T09:00:00+02:00"}},
 		"masters":        {w.client.Events.List("demo").TimeMin("2027-04-05T00:00:00Z"), []string{"2027-03-15T09:00:00+01:00"}},
 		"no_masters":     {w.client.Events.List("demo").TimeMin("2027-04-06T00:00:00Z"), nil},
 		"not_yet":        {w.client.Events.List("demo").TimeMax("2027-03-15T00:00:00Z"), nil},
