@@ -41,16 +41,19 @@ var ErrLocked = errors.New("pubsubserver: the file is in use by another process"
 // Clock is the time of a Server.
 type Clock interface {
 	Now() time.Time
-	// At calls f when it is t or later. The function that it returns cancels
+	// At calls f, which does not block, when it is t or later. The function that it returns cancels
 	// the call.
 	At(t time.Time, f func()) (stop func() bool)
 }
 
-type systemClock struct{}
+// SystemClock is the time of the system.
+type SystemClock struct{}
 
-func (systemClock) Now() time.Time { return time.Now() }
+// Now returns the system's time.
+func (SystemClock) Now() time.Time { return time.Now() }
 
-func (systemClock) At(t time.Time, f func()) func() bool {
+// At calls f at t.
+func (SystemClock) At(t time.Time, f func()) func() bool {
 	return time.AfterFunc(time.Until(t), f).Stop
 }
 
@@ -138,7 +141,7 @@ func Open(o Options) (*Server, error) {
 		snapshots:     make(map[string]*snapshot),
 	}
 	if s.clock == nil {
-		s.clock = systemClock{}
+		s.clock = SystemClock{}
 	}
 	if s.log == nil {
 		s.log = slog.Default()

@@ -27,13 +27,13 @@ type subscription struct {
 	topic  *topic
 	filter filter
 	// fresh are messages that were never delivered, by seq.
-	fresh fifo[uint64]
+	fresh fifo
 	// deliveries are those that were, and those that are next of their key.
 	deliveries map[uint64]*delivery
 	ready      schedule // to be delivered now, by since when
 	timed      schedule // leased or waiting, by until when
 	// keys has the ordering keys with a delivery, and what comes after it.
-	keys   map[uint64]*fifo[uint64]
+	keys   map[uint64]*fifo
 	leases uint32 // counts leases
 	// unsaved are those whose attempts are to be written.
 	unsaved []*delivery
@@ -114,9 +114,9 @@ func (sub *subscription) clear() {
 	for _, d := range sub.deliveries {
 		sub.disown(d)
 	}
-	sub.fresh = fifo[uint64]{}
+	sub.fresh = nil
 	sub.deliveries = make(map[uint64]*delivery)
-	sub.keys = make(map[uint64]*fifo[uint64])
+	sub.keys = make(map[uint64]*fifo)
 	sub.ready, sub.timed, sub.unsaved = nil, nil, nil
 }
 
@@ -162,9 +162,9 @@ func (sub *subscription) end(err error) {
 
 // unacked returns the messages that are not acknowledged, by seq.
 func (sub *subscription) unacked() []uint64 {
-	seqs := slices.Concat(sub.fresh.all(), slices.Collect(maps.Keys(sub.deliveries)))
+	seqs := slices.Concat(sub.fresh, slices.Collect(maps.Keys(sub.deliveries)))
 	for _, parked := range sub.keys {
-		seqs = append(seqs, parked.all()...)
+		seqs = append(seqs, *parked...)
 	}
 	slices.Sort(seqs)
 	return seqs
@@ -200,7 +200,7 @@ func (sub *subscription) add(e *entry, attempts int32) *delivery {
 	if sub.pb.EnableMessageOrdering {
 		d.key = e.key
 		if d.key != 0 && sub.keys[d.key] == nil {
-			sub.keys[d.key] = &fifo[uint64]{}
+			sub.keys[d.key] = &fifo{}
 		}
 	}
 	sub.deliveries[d.seq] = d
@@ -249,8 +249,8 @@ func (sub *subscription) next(now time.Time) *delivery {
 	defer func() { sub.settle(outdated) }()
 	for {
 		var fresh *entry
-		if sub.fresh.len() > 0 {
-			fresh = sub.topic.find(sub.fresh.front())
+		if len(sub.fresh) > 0 {
+			fresh = sub.topic.find(sub.fresh[0])
 			if parked := sub.keys[fresh.key]; parked != nil && sub.pb.EnableMessageOrdering {
 				parked.push(sub.fresh.pop())
 				continue
@@ -287,7 +287,7 @@ func (sub *subscription) remove(d *delivery, now time.Time) {
 		return
 	}
 	parked := sub.keys[d.key]
-	if parked.len() == 0 {
+	if len(*parked) == 0 {
 		delete(sub.keys, d.key)
 		return
 	}
@@ -627,11 +627,11 @@ func (sub *subscription) expireMessages(now time.Time) {
 	}
 	last := entries[n-1].seq
 	var outdated []uint64
-	for sub.fresh.len() > 0 && sub.fresh.front() <= last {
+	for len(sub.fresh) > 0 && sub.fresh[0] <= last {
 		outdated = append(outdated, sub.fresh.pop())
 	}
 	for _, parked := range sub.keys {
-		for parked.len() > 0 && parked.front() <= last {
+		for len(*parked) > 0 && (*parked)[0] <= last {
 			outdated = append(outdated, parked.pop())
 		}
 	}
@@ -704,40 +704,23 @@ func (sub *subscription) extend(id ackID, d time.Duration) {
 	sub.arm()
 }
 
-// fifo is a queue.
-type fifo[T uint64] struct {
-	items []T
-	head  int
-}
+// fifo is a queue of messages, by seq.
+type fifo []uint64
 
-func (q *fifo[T]) len() int { return len(q.items) - q.head }
-func (q *fifo[T]) front() T { return q.items[q.head] }
-func (q *fifo[T]) all() []T { return q.items[q.head:] }
+func (q *fifo) push(seq uint64) { *q = append(*q, seq) }
 
-func (q *fifo[T]) push(x T) {
-	if len(q.items) == cap(q.items) && q.head >= q.len() {
-		n := copy(q.items, q.items[q.head:])
-		q.items, q.head = q.items[:n], 0
+func (q *fifo) pop() uint64 {
+	seq := (*q)[0]
+	if *q = (*q)[1:]; len(*q) == 0 {
+		*q = nil
 	}
-	q.items = append(q.items, x)
+	return seq
 }
 
-func (q *fifo[T]) pop() T {
-	x := q.items[q.head]
-	if q.head++; q.head == len(q.items) {
-		q.items, q.head = q.items[:0], 0
-		if cap(q.items) > 1000 {
-			q.items = nil
-		}
-	}
-	return x
-}
-
-// delete removes x from a queue that is sorted.
-func (q *fifo[T]) delete(x T) bool {
-	i, ok := slices.BinarySearch(q.all(), x)
+func (q *fifo) delete(seq uint64) bool {
+	i, ok := slices.BinarySearch(*q, seq)
 	if ok {
-		q.items = slices.Delete(q.items, q.head+i, q.head+i+1)
+		*q = slices.Delete(*q, i, i+1)
 	}
 	return ok
 }

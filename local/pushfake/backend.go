@@ -109,10 +109,10 @@ type backend struct {
 	// The rest belongs to the goroutine of d.
 	held     map[string]*message // by ID: all that is leased to us
 	heldSize int
-	ready    fifo[*message]
+	ready    []*message
 	waiting  waiting
 	keys     map[string][]*message // per ordering key under way, what comes after it
-	leases   fifo[*lease]
+	leases   []*lease
 	acks     []*message
 	dead     []*message
 	pulling  call
@@ -132,7 +132,7 @@ type pulledState struct {
 
 func (b *backend) work(now time.Time) {
 	for m := b.waiting.popDue(now); m != nil; m = b.waiting.popDue(now) {
-		b.ready.push(m)
+		b.ready = append(b.ready, m)
 	}
 	b.pullMore(now)
 	b.acknowledgeMore(now)
@@ -141,10 +141,12 @@ func (b *backend) work(now time.Time) {
 }
 
 func (b *backend) next(int) *message {
-	if b.ready.len() == 0 {
+	if len(b.ready) == 0 {
 		return nil
 	}
-	return b.ready.pop()
+	m := b.ready[0]
+	b.ready = b.ready[1:]
+	return m
 }
 
 func (b *backend) refused(m *message, now time.Time) (deadLettered bool, again time.Time) {
@@ -157,7 +159,7 @@ func (b *backend) refused(m *message, now time.Time) (deadLettered bool, again t
 	if m.at.After(now) {
 		heap.Push(&b.waiting, m)
 	} else {
-		b.ready.push(m)
+		b.ready = append(b.ready, m)
 	}
 	return false, m.at
 }
@@ -169,8 +171,8 @@ func (b *backend) due(now time.Time, at func(time.Time)) {
 	if len(b.waiting) > 0 {
 		at(b.waiting[0].at)
 	}
-	if b.leases.len() > 0 && b.renewing.may(now) {
-		at(b.leases.front().renewAt)
+	if len(b.leases) > 0 && b.renewing.may(now) {
+		at(b.leases[0].renewAt)
 	}
 	for _, c := range [...]*call{&b.pulling, &b.acking, &b.burying, &b.renewing} {
 		if !c.busy && now.Before(c.next) {
@@ -310,7 +312,7 @@ func (b *backend) ended(c *call, err error) bool {
 
 // pullMore keeps a batch at hand.
 func (b *backend) pullMore(now time.Time) {
-	if b.d.stopping || !b.pulling.may(now) || b.ready.len() >= batchSize || len(b.held) >= maxHeld || b.heldSize >= maxHeldSize {
+	if b.d.stopping || !b.pulling.may(now) || len(b.ready) >= batchSize || len(b.held) >= maxHeld || b.heldSize >= maxHeldSize {
 		return
 	}
 	n := min(batchSize, maxHeld-len(b.held))
@@ -406,13 +408,13 @@ func (l *lease) add(m *message) {
 
 // renewLeases extends, at half-time, the leases of what is still held.
 func (b *backend) renewLeases(now time.Time) {
-	for b.leases.len() > 0 && !now.Before(b.leases.front().renewAt) && b.renewing.may(now) {
-		l := b.leases.front()
+	for len(b.leases) > 0 && !now.Before(b.leases[0].renewAt) && b.renewing.may(now) {
+		l := b.leases[0]
 		l.messages = slices.DeleteFunc(l.messages, func(m *message) bool {
 			return b.held[m.MessageId] != m || m.pulled.lease != l
 		})
 		if len(l.messages) == 0 {
-			b.leases.pop()
+			b.leases = b.leases[1:]
 			continue
 		}
 		ids := ackIDs(l.messages)
@@ -421,9 +423,9 @@ func (b *backend) renewLeases(now time.Time) {
 			err := b.extend(ids, b.d.ackDeadline)
 			b.d.post(func() {
 				if b.ended(&b.renewing, err) {
-					b.leases.pop()
+					b.leases = b.leases[1:]
 					l.renewAt = now.Add(b.d.ackDeadline / 2)
-					b.leases.push(l)
+					b.leases = append(b.leases, l)
 				}
 			})
 		}()
@@ -485,10 +487,10 @@ func (b *backend) accept(batch []*pubsubpb.ReceivedMessage) {
 			}
 			b.keys[m.pulled.key] = nil
 		}
-		b.ready.push(m)
+		b.ready = append(b.ready, m)
 	}
 	if len(leased.messages) > 0 {
-		b.leases.push(leased)
+		b.leases = append(b.leases, leased)
 	}
 }
 
@@ -531,7 +533,7 @@ func (b *backend) acked(m *message) {
 	}
 	if after := b.keys[m.pulled.key]; len(after) > 0 {
 		b.keys[m.pulled.key] = after[1:]
-		b.ready.push(after[0])
+		b.ready = append(b.ready, after[0])
 	} else {
 		delete(b.keys, m.pulled.key)
 	}

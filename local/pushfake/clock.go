@@ -4,23 +4,12 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"example.com/pushinbox/local/pubsubserver"
 )
 
 // Clock is the time that an Issuer and a Dispatcher go by.
-type Clock interface {
-	Now() time.Time
-	// At calls f, which does not block, when it is t or later. The function it
-	// returns calls that off.
-	At(t time.Time, f func()) (stop func() bool)
-}
-
-type systemClock struct{}
-
-func (systemClock) Now() time.Time { return time.Now() }
-
-func (systemClock) At(t time.Time, f func()) func() bool {
-	return time.AfterFunc(time.Until(t), f).Stop
-}
+type Clock = pubsubserver.Clock
 
 // ManualClock is a Clock that stands still until Advance moves it: a backoff
 // of a minute passes in no time. It is safe for concurrent use.

@@ -247,7 +247,7 @@ func newDispatcher(s *pubsubpb.Subscription, o *Options) (*Dispatcher, error) {
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
 	if d.clock == nil {
-		d.clock = systemClock{}
+		d.clock = pubsubserver.SystemClock{}
 	}
 	if d.transport == nil {
 		t := &http.Transport{
@@ -611,31 +611,4 @@ func (w *waiting) popDue(now time.Time) *message {
 		return nil
 	}
 	return heap.Pop(w).(*message)
-}
-
-// fifo is a queue.
-type fifo[T any] struct {
-	items []T
-	head  int
-}
-
-func (q *fifo[T]) len() int { return len(q.items) - q.head }
-
-func (q *fifo[T]) front() T { return q.items[q.head] }
-
-func (q *fifo[T]) push(x T) {
-	if len(q.items) == cap(q.items) && q.head >= q.len() {
-		n := copy(q.items, q.items[q.head:])
-		clear(q.items[n:])
-		q.items, q.head = q.items[:n], 0
-	}
-	q.items = append(q.items, x)
-}
-
-func (q *fifo[T]) pop() T {
-	x := q.items[q.head]
-	var zero T
-	q.items[q.head] = zero
-	q.head++
-	return x
 }
