@@ -209,44 +209,44 @@ func median(of []float64) float64 {
 }
 
 // BenchmarkWholeWay sends messages of 1 KiB the whole way: publish, topic, signed
-// push, verification, boltinbox, 204. Beside it are the messages that receive
-// stores which 64 callers send it, and the pushinbox of -before. Every figure is
-// the median of rounds that take turns.
+// push, verification, boltinbox, 204. Beside it are the pushinbox of -before, and
+// what its receive stores that 64 callers send it. All take turns, and ratios are
+// medians of the ratios of neighbours, since the machine may be busy with more.
 func BenchmarkWholeWay(b *testing.B) {
 	file, err := pushinbox()
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer os.Remove(file)
-	sides := []string{file}
+	now := startLocal(b, file)
+	then := now
 	if *before != "" {
-		sides = append(sides, *before)
+		then = startLocal(b, *before)
 	}
-	n := measure.Size(5_000, 30_000)
+	n := measure.Size(2_000, 20_000)
 	figures := make(map[string][]float64)
-	// add adds how many messages a second f does, and the server's processor time
+	add := func(name string, figure float64) { figures[name] = append(figures[name], figure) }
+	// run returns how many messages a second f does, and the server's processor time
 	// for each.
-	add := func(name string, l *local, f func() float64) {
-		before := l.cpu()
-		rate := f()
-		used := float64((l.cpu() - before).Microseconds()) / float64(n)
-		figures[name+"/s"] = append(figures[name+"/s"], rate)
-		figures[name+"-µs"] = append(figures[name+"-µs"], used)
-		b.Logf("%s: %.0f/s, %.0f µs of the server each", name, rate, used)
+	run := func(name string, l *local, f func() float64) (rate, used float64) {
+		begun := l.cpu()
+		rate = f()
+		used = float64((l.cpu() - begun).Microseconds()) / float64(n)
+		add(name+"/s", rate)
+		add(name+"-µs", used)
+		return rate, used
 	}
-	locals := make([]*local, len(sides))
-	for i, file := range sides {
-		locals[i] = startLocal(b, file)
-		locals[i].way(1000, 100, 4)
-		locals[i].receive(1000)
-	}
+	now.way(1000, 100, 4)
+	then.way(1000, 100, 4)
 	for b.Loop() {
-		for range measure.Size(3, 5) {
-			for i, name := range []string{"now", "before"}[:len(sides)] {
-				l := locals[i]
-				add("receive-"+name, l, func() float64 { return l.receive(n) })
-				add("single-"+name, l, func() float64 { return l.way(n, 1, 100) })
-				add("batch-"+name, l, func() float64 { return l.way(n, 100, 4) })
+		for range 5 {
+			for name, size := range map[string]int{"single": 1, "hundred": 100} {
+				rate, used := run(name, now, func() float64 { return now.way(n, size, 100/size+3) })
+				rateBefore, usedBefore := run(name+"-before", then, func() float64 { return then.way(n, size, 100/size+3) })
+				add(name+"-ratio", rate/rateBefore)
+				add(name+"-µs-ratio", used/usedBefore)
+				stored, _ := run("receive-before", then, func() float64 { return then.receive(n) })
+				add(name+"-of-receive", rate/stored)
 			}
 		}
 	}
