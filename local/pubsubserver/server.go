@@ -3,9 +3,10 @@
 // services PublisherServer and SubscriberServer, and keeps IAM policies for the
 // package rest.
 //
-// What Publish answered is durable, and so are acknowledgements, delivery
-// attempts, the times of the next ones, and seeks; leases are not, so that what
-// was being delivered when the process ended is delivered again.
+// What Publish and Acknowledge answered is durable, and so are seeks. The
+// acknowledgements of pushes and streams are so after 20 ms or with the next
+// commit, delivery attempts and the times of the next ones soon. Leases are not, so
+// that what was being delivered when the process ended is delivered again.
 //
 // # Limits
 //
