@@ -28,8 +28,8 @@ func TestIdle(t *testing.T) {
 	l := startLocal(t, file, "--pubsub-port", "0", "--format", "json", "--quiet")
 	share := func(name string, most float64) {
 		t.Helper()
-		length := measure.Size(4*time.Second, 70*time.Second) // all that is done each minute
-		time.Sleep(2 * time.Second)
+		length := measure.Size(2*time.Second, 70*time.Second) // all that is done each minute
+		time.Sleep(time.Second) // what was begun ends
 		before := l.cpu()
 		time.Sleep(length)
 		share := (l.cpu() - before).Seconds() / length.Seconds()

@@ -74,7 +74,9 @@ func TestKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{subS, subOther} {
-		if _, err := s.CreateSubscription(t.Context(), &pubsubpb.Subscription{Name: name, Topic: topicT}); err != nil {
+		if _, err := s.CreateSubscription(t.Context(), &pubsubpb.Subscription{
+			Name: name, Topic: topicT, AckDeadlineSeconds: maxAckDeadline, // no lease ends while the messages are counted, on whatever machine
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
