@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/exec"
 	"testing"
 	"time"
@@ -24,12 +23,11 @@ func TestIdle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.Remove(file) })
 	l := startLocal(t, file, "--pubsub-port", "0", "--format", "json", "--quiet")
 	share := func(name string, most float64) {
 		t.Helper()
 		length := measure.Size(2*time.Second, 70*time.Second) // all that is done each minute
-		time.Sleep(time.Second) // what was begun ends
+		time.Sleep(time.Second)                               // what was begun ends
 		before := l.cpu()
 		time.Sleep(length)
 		share := (l.cpu() - before).Seconds() / length.Seconds()
@@ -82,7 +80,6 @@ func BenchmarkStart(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { _ = os.Remove(file) })
 	var times, bare []float64
 	for b.Loop() {
 		l := startLocal(b, file, "--pubsub-port", "0")

@@ -58,25 +58,33 @@ const (
 	owner       = "1234567890123456"
 )
 
-// program builds what serves the functions, once.
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "load")
-	if err != nil {
-		return "", err
-	}
-	file := filepath.Join(dir, "functions")
-	out, err := exec.Command("go", "build", "-o", file, "../../functions/cmd").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return file, nil
-})
+// programs is the directory of what was built.
+var programs string
+
+// build returns what builds a program, once, and returns its file.
+func build(name, source string) func() (string, error) {
+	return sync.OnceValues(func() (string, error) {
+		file := filepath.Join(programs, name)
+		out, err := exec.Command("go", "build", "-o", file, source).CombinedOutput()
+		if err != nil {
+			return "", fmt.Errorf("%w: %s", err, out)
+		}
+		return file, nil
+	})
+}
+
+var (
+	program   = build("functions", "../../functions/cmd") // serves the functions
+	pushinbox = build("pushinbox", "../../scripts/pushinbox")
+)
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if file, err := program(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(file))
+	var err error
+	if programs, err = os.MkdirTemp("", "load"); err != nil {
+		panic(err)
 	}
+	code := m.Run()
+	_ = os.RemoveAll(programs)
 	os.Exit(code)
 }
 

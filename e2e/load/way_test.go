@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -24,16 +23,6 @@ import (
 )
 
 var before = flag.String("before", "", "measure the pushinbox of this `file` beside the one of this source")
-
-// pushinbox builds the command line, once.
-var pushinbox = sync.OnceValues(func() (string, error) {
-	file := filepath.Join(os.TempDir(), fmt.Sprintf("pushinbox-%d", os.Getpid()))
-	out, err := exec.Command("go", "build", "-o", file, "../../scripts/pushinbox").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return file, nil
-})
 
 // local is a running "pushinbox local".
 type local struct {
@@ -217,7 +206,6 @@ func BenchmarkWholeWay(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer os.Remove(file)
 	now := startLocal(b, file)
 	then := now
 	if *before != "" {
