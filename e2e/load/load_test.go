@@ -2,7 +2,9 @@
 // the memory that it is deployed with, and tells what the honest requests see.
 // The functions are the real ones behind their own server; Firestore is Google's
 // emulator where they read, and a stand-in that only accepts where they write,
-// which no emulator could hold. The sizes are a tenth by default:
+// which no emulator could hold. It also measures "pushinbox local": how fast a
+// message passes, and what a run takes that has nothing to do. The sizes are a tenth
+// by default:
 //
 //	go test ./e2e/load -v -full
 package load
