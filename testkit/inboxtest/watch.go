@@ -214,11 +214,19 @@ func watchFromPageUnderLoad(t *testing.T, p Place) {
 	wait()
 	last := message("last")
 	put(t, ins[0], last)
+	ctx := patient(t)
+	var feeds sync.WaitGroup
 	for i, page := range pages {
-		got := takeUntil(t, ins[i%len(ins)], inbox.Query{PageToken: page.WatchToken}, last)
-		t.Logf("page %d lists %d messages, its feed yields %d", i, len(page.Events), len(got))
-		sameIDs(t, append(slices.Clone(ms), last), append(messageIDs(page.Messages()), eventIDs(t, got)...))
+		feeds.Go(func() {
+			want := n + 1 - len(page.Events)
+			got, err := collect(ctx, ins[i%len(ins)], inbox.Query{PageToken: page.WatchToken}, want)
+			if err != nil {
+				t.Errorf("page %d lists %d messages: %v", i, len(page.Events), err)
+			}
+			sameIDs(t, append(slices.Clone(ms), last), append(messageIDs(page.Messages()), eventIDs(t, got)...))
+		})
 	}
+	feeds.Wait()
 }
 
 func watchResumes(t *testing.T, p Place) {
