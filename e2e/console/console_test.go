@@ -479,11 +479,8 @@ func TestNarrow(t *testing.T) {
 	w.fits()
 }
 
-// fits fails the test when the page is wider than its window, or something
-// stands outside of it.
-func (w *window) fits() {
-	w.t.Helper()
-	wide := eval[[]string](w, `(() => {
+// findWide is a script that finds what stands outside of the window.
+const findWide = `(() => {
 		const width = document.documentElement.clientWidth, bad = [];
 		if (document.documentElement.scrollWidth > width) bad.push("the page is " + document.documentElement.scrollWidth + " wide, the window " + width);
 		for (const e of document.querySelectorAll("main *")) {
@@ -491,10 +488,13 @@ func (w *window) fits() {
 			if (box.right > width + 1 && e.checkVisibility() && !e.closest("pre, td, dd, dt, .unseen, thead")) bad.push(e.outerHTML.slice(0, 100));
 		}
 		return bad;
-	})()`)
-	for _, p := range wide {
-		w.t.Errorf("%s: %s", eval[string](w, `location.pathname`), p)
-	}
+	})()`
+
+// fits fails the test when the page is wider than its window, or something
+// stands outside of it.
+func (w *window) fits() {
+	w.t.Helper()
+	w.report(eval[[]string](w, findWide))
 }
 
 func TestWithoutJavaScript(t *testing.T) {

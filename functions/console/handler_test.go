@@ -340,6 +340,26 @@ func TestOtherSitesCannotWrite(t *testing.T) {
 	}
 }
 
+// TestOtherSitesCannotSearch has another site load a search as an image, a script or
+// with fetch; a link to it works.
+func TestOtherSitesCannotSearch(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, both)
+	for path, modes := range map[string]map[string]int{
+		"/?text=secret":         {"no-cors": 403, "cors": 403, "": 403, "navigate": 200},
+		"/messages?text=secret": {"no-cors": 403, "cors": 403, "navigate": 200},
+	} {
+		for mode, want := range modes {
+			r := s.request(t, http.MethodGet, path, "")
+			r.Header.Set("Sec-Fetch-Site", "cross-site")
+			r.Header.Set("Sec-Fetch-Mode", mode)
+			if resp, b := s.do(t, r); resp.StatusCode != want {
+				t.Errorf("%s by %q: answered %d %.200s", path, mode, resp.StatusCode, b)
+			}
+		}
+	}
+}
+
 // tail is a live tail being read.
 type tail struct {
 	*bufio.Scanner

@@ -191,6 +191,7 @@ func TestViewOfData(t *testing.T) {
 		"as_it_is_meant":      {`{"name":"Zo\u00eb \ud83d\ude00","path":"a\/b","n\u0061me":1}`, "", view{Kind: "json", Text: "{\n  \"name\": \"Zoë 😀\",\n  \"path\": \"a/b\",\n  \"name\": 1\n}"}},
 		"escapes_that_stay":   {`["\u0022\u005c\u000a\ud800\ud800\u0041\u202e\t\\u0041"]`, "", view{Kind: "json", Text: `[` + "\n  " + `"\u0022\u005c\u000a\ud800\ud800A\u202e\t\\u0041"` + "\n]"}},
 		"hidden_in_json":      {"[\"\u202e\"]", "", view{Kind: "json", Text: "[\n  \"\\u{202E}\"\n]", Escaped: true}},
+		"markup_in_json":      {`{"<img src=x>":["</pre>&amp;\u003cscript\u003e"]}`, "", view{Kind: "json", Text: "{\n  \"<img src=x>\": [\n    \"</pre>&amp;<script>\"\n  ]\n}"}},
 		"nothing_in_it":       {`{"a":{},"b":[ ],"c":[{}]}`, "", view{Kind: "json", Text: "{\n  \"a\": {},\n  \"b\": [],\n  \"c\": [\n    {}\n  ]\n}"}},
 		"numbers_stay":        {`[1e999,12345678901234567890]`, "", view{Kind: "json", Text: "[\n  1e999,\n  12345678901234567890\n]"}},
 		"json_as_text":        {`{"a":1}`, "text", view{Kind: "text", Text: `{"a":1}`}},
