@@ -167,7 +167,8 @@ func (h *handler) signedIn(next httpapi.HandlerFunc) httpapi.HandlerFunc {
 		httpapi.Log(r.Context(), slog.String("principal", who.Name))
 		// What another site lets a browser load tells it something by its size or its
 		// time, and a search would tell it what messages say. A link is fine.
-		isLoaded := r.Header.Get("Sec-Fetch-Site") == "cross-site" && r.Header.Get("Sec-Fetch-Mode") != "navigate"
+		isLink := r.Header.Get("Sec-Fetch-Mode") == "navigate" && slices.Contains([]string{"", "document"}, r.Header.Get("Sec-Fetch-Dest"))
+		isLoaded := r.Header.Get("Sec-Fetch-Site") == "cross-site" && !isLink
 		if err := sameOrigin.Check(r); err != nil || isLoaded {
 			return &problem.Error{Status: http.StatusForbidden, Detail: errOtherSite.Detail, Cause: errors.Join(errOtherSite, err)}
 		}

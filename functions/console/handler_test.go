@@ -346,13 +346,15 @@ func TestOtherSitesCannotSearch(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, both)
 	for path, modes := range map[string]map[string]int{
-		"/?text=secret":         {"no-cors": 403, "cors": 403, "": 403, "navigate": 200},
+		"/?text=secret":         {"no-cors": 403, "cors": 403, "": 403, "navigate": 200, "navigate iframe": 403, "navigate document": 200},
 		"/messages?text=secret": {"no-cors": 403, "cors": 403, "navigate": 200},
 	} {
 		for mode, want := range modes {
 			r := s.request(t, http.MethodGet, path, "")
 			r.Header.Set("Sec-Fetch-Site", "cross-site")
-			r.Header.Set("Sec-Fetch-Mode", mode)
+			name, dest, _ := strings.Cut(mode, " ")
+			r.Header.Set("Sec-Fetch-Mode", name)
+			r.Header.Set("Sec-Fetch-Dest", dest)
 			if resp, b := s.do(t, r); resp.StatusCode != want {
 				t.Errorf("%s by %q: answered %d %.200s", path, mode, resp.StatusCode, b)
 			}

@@ -138,8 +138,11 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 	status, detail := problem.Of(err)
 	p := errorData{principal: principalOf(r), Status: status, Title: http.StatusText(status), Detail: strings.ToUpper(detail[:1]) + detail[1:]}
 	p.Next, p.Retry = nextStep(r, err, status)
-	if id, ok := strings.CutPrefix(r.URL.Path, "/messages/"); ok && errors.Is(err, inbox.ErrNotFound) && !inbox.ValidID(id) && len(id) <= 200 {
-		p.Lookup, p.LookupID = filter{}.at("/", "messageId", id), visible(id)
+	if errors.Is(err, inbox.ErrNotFound) {
+		p.Detail = "No message in this inbox has this ID"
+		if id, ok := strings.CutPrefix(r.URL.Path, "/messages/"); ok && r.Method == http.MethodGet && !inbox.ValidID(id) && len(id) <= 200 {
+			p.Lookup, p.LookupID = filter{}.at("/", "messageId", id), visible(id)
+		}
 	}
 	if render(w, status, errorPage, p) != nil {
 		httpapi.WriteError(w, err)
@@ -162,7 +165,7 @@ func nextStep(r *http.Request, err error, status int) (words string, retry bool)
 	case status == http.StatusForbidden:
 		return "Ask the owner of this inbox for access.", false
 	case errors.Is(err, inbox.ErrNotFound):
-		return "Messages are deleted after the retention period; the list shows what remains.", false
+		return "Messages are deleted after the retention period. An ID that publishing answered with is not the inbox's: look it up.", false
 	case status == http.StatusNotFound:
 		return "The address may be mistyped, or come from another version of this console.", false
 	case errors.Is(err, inbox.ErrPageToken), errors.Is(err, inbox.ErrPageFilter):

@@ -245,9 +245,13 @@ func (w *tree) member(depth int) {
 			w.tag(fmt.Sprintf(`<details open><summary data-rest=" … %d %c">`, w.items[fold], end))
 		}
 		w.begin(indent, name)
-		w.write(string(c) + "\n")
+		w.write(string(c))
 		if folds {
-			w.tag("</summary>")
+			w.tag("<i>") // what folds away has the end of this line with it
+		}
+		w.write("\n")
+		if folds {
+			w.tag("</i></summary>")
 		}
 		for w.text <= maxTextView {
 			w.member(depth + 1)
