@@ -88,6 +88,8 @@ func newHandler(cfg Config, v Verifier, s Store, t Topic, log *slog.Logger) (*ha
 	if v == nil || s == nil || t == nil || log == nil {
 		return nil, errors.New("console: a verifier, a store, a topic and a logger are required")
 	}
+	// An empty variable may be read as one empty name.
+	columns := slices.DeleteFunc(slices.Clone(cfg.SearchAttributes), func(name string) bool { return name == "" })
 	return &handler{
 		policy:      verify.Policy{Audience: cfg.Audience, Emails: cfg.Readers, ShortIssuer: true},
 		iapAudience: cfg.IAPAudience,
@@ -96,7 +98,7 @@ func newHandler(cfg Config, v Verifier, s Store, t Topic, log *slog.Logger) (*ha
 		project:     cfg.Project,
 		isLocal:     cfg.IsLocal,
 		indexed:     inbox.IndexedAttributes(cfg.SearchAttributes),
-		columns:     cfg.SearchAttributes[:min(len(cfg.SearchAttributes), maxColumns)],
+		columns:     columns[:min(len(columns), maxColumns)],
 		scans:       make(chan struct{}, maxScans),
 		verify:      v,
 		store:       s,

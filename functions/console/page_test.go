@@ -299,6 +299,26 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
+// TestColumns has a column for each of the first search attributes, and a link in it.
+func TestColumns(t *testing.T) {
+	t.Parallel()
+	for attributes, want := range map[string]int{"": 0, "kind": 1, "kind,b,c,d": 3} {
+		cfg := both
+		cfg.SearchAttributes = strings.Split(attributes, ",")
+		s := newSite(t, cfg)
+		if _, err := s.store.Put(t.Context(), &inbox.Message{Source: "pubsub", MessageID: "1", Attributes: map[string]string{"kind": "a&b"}}); err != nil {
+			t.Fatal(err)
+		}
+		_, page := s.page(t, "/?since=2h")
+		if n, m := strings.Count(page, `<th role="columnheader" scope="col" class="c-attribute">`), strings.Count(page, `<td role="cell" class="c-attribute">`); n != want || m != want {
+			t.Errorf("%s: %d columns in the head, %d in the row, want %d", attributes, n, m, want)
+		}
+		if link := `href="/?attribute.kind=a%26b&amp;since=2h"`; strings.Contains(page, link) != (want > 0) {
+			t.Errorf("%s: the value leads elsewhere: %s", attributes, page)
+		}
+	}
+}
+
 func TestTimes(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 26, 3, 0, 0, 0, time.UTC)
