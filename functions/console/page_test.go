@@ -319,6 +319,39 @@ func TestColumns(t *testing.T) {
 	}
 }
 
+// TestUnusualSender names the sender where it is not the one of most pushes in the
+// list, and in the feed that follows it.
+func TestUnusualSender(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, both)
+	put := func(id, email string) {
+		m := &inbox.Message{Source: "pubsub", MessageID: id, Verified: inbox.Verified{Email: email}, DeliveryAttempt: len(email)}
+		if _, err := s.store.Put(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, email := range []string{"a", "b", "a", ""} {
+		put(fmt.Sprint(i), email)
+	}
+	names := func(html string) (names []string) {
+		for _, m := range regexp.MustCompile(`by <bdi>([^<]*)</bdi>`).FindAllStringSubmatch(html, -1) {
+			names = append(names, m[1])
+		}
+		return names
+	}
+	_, page := s.page(t, "/")
+	if got := names(page); !slices.Equal(got, []string{"nobody", "b"}) {
+		t.Errorf("the list names %q", got)
+	}
+	feed := html.UnescapeString(regexp.MustCompile(`data-feed="([^"]*)"`).FindStringSubmatch(page)[1])
+	tl := s.tailOf(t, feed, "")
+	put("5", "a")
+	put("6", "cc")
+	if first, second := tl.read(t), tl.read(t); len(names(first)) > 0 || !slices.Equal(names(second), []string{"cc"}) || !strings.Contains(second, "attempt 2") || strings.Contains(first, "attempt") {
+		t.Errorf("the feed names %q and %q", names(first), names(second))
+	}
+}
+
 func TestTimes(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 26, 3, 0, 0, 0, time.UTC)
