@@ -94,7 +94,7 @@ func TestFirestoreEmulatorRestarts(t *testing.T) {
 	}
 }
 
-// TestEmulatorThatIsNotThere holds the start to one line within three seconds.
+// TestEmulatorThatIsNotThere holds the start to one line, soon.
 func TestEmulatorThatIsNotThere(t *testing.T) {
 	t.Parallel()
 	other := httptest.NewServer(http.NotFoundHandler())

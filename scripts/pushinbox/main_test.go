@@ -121,8 +121,9 @@ func (s saying) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// soon is how long a user may be left without a word.
-const soon = 3 * time.Second
+// soon is how long a user may be left without a word, on a machine that has much
+// else to do.
+const soon = 10 * time.Second
 
 // says waits until something is written to standard error.
 func (r *running) says(t *testing.T, within time.Duration, want string) {

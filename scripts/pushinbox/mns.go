@@ -250,15 +250,15 @@ func newPublish() *cobra.Command {
 				m.Encoding = mns.Base64
 			}
 			for i, text := range messages {
-				if i == 0 && !wantsJSON(c.cmd) {
-					const line = "=========="
-					if err := c.show(nil, nil, "%sPublish Message To Topic%[1]s\nTopicName:%s\nMessageCount:%d\n\n", line, c.topic, len(messages)); err != nil {
-						return err
-					}
-				}
 				m.Body = []byte(text)
 				if text == "-" {
 					if m.Body, err = readInput(text); err != nil {
+						return err
+					}
+				}
+				if i == 0 && !wantsJSON(c.cmd) {
+					const line = "=========="
+					if err := c.show(nil, nil, "%sPublish Message To Topic%[1]s\nTopicName:%s\nMessageCount:%d\n\n", line, c.topic, len(messages)); err != nil {
 						return err
 					}
 				}
