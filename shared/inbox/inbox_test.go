@@ -265,7 +265,7 @@ func TestParseTokenRefuses(t *testing.T) {
 
 func TestErrorStatus(t *testing.T) {
 	t.Parallel()
-	for err, want := range map[error]int{ErrInvalid: 400, ErrPageToken: 400, ErrNotFound: 404, ErrUnavailable: 503} {
+	for err, want := range map[error]int{ErrInvalid: 400, ErrPageToken: 400, ErrPageFilter: 400, ErrNotFound: 404, ErrUnavailable: 503} {
 		if got, detail := problem.Of(fmt.Errorf("cause: %w", err)); got != want || detail == "" {
 			t.Errorf("%v: status %d %q, want %d", err, got, detail, want)
 		}
