@@ -108,7 +108,7 @@ func TestSearch(t *testing.T) {
 	w.keys("j")
 	shows(a)
 	w.keys("j")
-	w.until(`document.querySelector("#end")?.innerText === "Nothing older is in this search."`)
+	w.until(`document.querySelector("#end")?.innerText === "Nothing older is in this search." && document.readyState === "complete"`)
 	w.keys("k")
 	shows(b)
 	w.keys(kb.Escape)
@@ -133,7 +133,7 @@ func TestBackToWhereItWas(t *testing.T) {
 	s.stored(t, 3)
 	w := s.open(t, desk)
 	w.do(chromedp.Click("#rows tr:nth-child(2) a"))
-	w.until(`document.querySelector("#back")`)
+	w.until(`document.querySelector("#back") && document.readyState === "complete"`)
 	messages := make([]message, 100)
 	for i := range messages {
 		messages[i] = message{Data: fmt.Append(nil, i)}
