@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -295,12 +296,28 @@ type printer struct {
 	out   io.Writer
 	json  bool
 	inbox string // its push subscription
+
 	mu    sync.Mutex
+	begun bool
+	held  bytes.Buffer // what happened before begin
+}
+
+// begin prints what comes first, although deliveries may have come before it.
+func (p *printer) begin(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fmt.Fprintf(p.out, format, args...)
+	_, _ = p.held.WriteTo(p.out) // as where nobody looks at what Fprintf returns
+	p.begun = true
 }
 
 func (p *printer) printf(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !p.begun {
+		fmt.Fprintf(&p.held, format, args...)
+		return
+	}
 	fmt.Fprintf(p.out, format, args...)
 }
 
@@ -309,7 +326,7 @@ func (p *printer) banner(s *stack.Stack, o stack.Settings) {
 	if s.Key != nil {
 		curl, page = "curl -H @"+s.Key.File, "at the address above, where"
 	}
-	p.printf(`Push Inbox runs on this machine. Ctrl-C stops it.
+	p.begin(`Push Inbox runs on this machine. Ctrl-C stops it.
 
   console  %[10]s you are signed in as %[2]s
   publish  %[1]s/publish    POST with a token of /local/token?for=publish
@@ -350,7 +367,7 @@ func pushLines(subs []*pubsubpb.Subscription) string {
 // addresses prints where everything is, as JSON.
 func (p *printer) addresses(s *stack.Stack) {
 	if b, err := json.Marshal(s.Addresses()); err == nil {
-		p.printf("%s\n", b)
+		p.begin("%s\n", b)
 	}
 }
 
