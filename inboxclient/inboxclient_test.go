@@ -1,0 +1,260 @@
+package inboxclient
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"example.com/pushinbox/shared/inbox"
+)
+
+// message returns the JSON of a message in a list.
+func message(n int, attributes map[string]string) string {
+	b, err := json.Marshal(inbox.Message{
+		ID: inbox.ID("pubsub", "s", fmt.Sprint(n)), Source: "pubsub", Subscription: "s", MessageID: fmt.Sprint(n), Attributes: attributes,
+	})
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
+func newClient(t *testing.T, h http.HandlerFunc, o *Options) (*Client, *httptest.Server) {
+	t.Helper()
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	c, err := New(server.URL, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, server
+}
+
+func TestListGoesOnAfterAFailure(t *testing.T) {
+	t.Parallel()
+	calls := 0
+	var told []string
+	c, _ := newClient(t, func(w http.ResponseWriter, r *http.Request) {
+		switch calls++; {
+		case calls == 2: // in the middle of an answer
+			w.Header().Set("Content-Length", "100")
+			_, _ = w.Write([]byte(`{"messages":[`))
+		case calls == 3:
+			http.Error(w, `{"detail":"busy"}`, http.StatusServiceUnavailable)
+		case r.URL.Query().Get("pageToken") == "":
+			fmt.Fprintf(w, `{"messages":[%s],"nextPageToken":"2","examined":7}`, message(1, nil))
+		default:
+			fmt.Fprintf(w, `{"messages":[%s]}`, message(2, nil))
+		}
+	}, &Options{OnRetry: func(err error, _ time.Duration) { told = append(told, err.Error()) }})
+	var got []string
+	for m, err := range c.List(t.Context(), inbox.Query{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, m.MessageID)
+	}
+	if strings.Join(got, " ") != "1 2" || len(told) != 2 || !strings.Contains(told[1], "503 Service Unavailable: busy") {
+		t.Errorf("listed %v, told %q", got, told)
+	}
+}
+
+func TestConsoleThatIgnoresTheFilter(t *testing.T) {
+	t.Parallel()
+	c, _ := newClient(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/events") {
+			w.Header().Set("Content-Type", "text/event-stream")
+			fmt.Fprintf(w, "id: a\n\nid: b\ndata: %s\n\n", message(1, nil))
+			return
+		}
+		fmt.Fprintf(w, `{"messages":[%s,%s]}`, message(1, map[string]string{"k": "v"}), message(2, nil))
+	}, nil)
+	q := inbox.Query{Attributes: map[string]string{"k": "v"}}
+	if _, err := c.Page(t.Context(), q); !errors.Is(err, ErrFilter) {
+		t.Errorf("a list: %v", err)
+	}
+	for _, err := range c.Tail(t.Context(), q, nil) {
+		if !errors.Is(err, ErrFilter) {
+			t.Errorf("a tail: %v", err)
+		}
+	}
+}
+
+// TestRefusals are not repeated.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	id := inbox.ID("pubsub", "s", "1")
+	elsewhere, _ := newClient(t, func(http.ResponseWriter, *http.Request) { t.Error("a redirect was followed") }, nil)
+	for name, test := range map[string]struct {
+		status  int
+		body    string
+		want    string
+		notSent bool
+	}{
+		"problem":  {403, `{"title":"Forbidden","status":403,"detail":"not a reader"}`, "403 Forbidden: not a reader", true},
+		"no_json":  {404, "nothing here", "404 Not Found: nothing here", true},
+		"redirect": {302, "", "302 Found", false},
+		"own":      {500, "", "500 Internal Server Error", false},
+	} {
+		calls := 0
+		c, _ := newClient(t, func(w http.ResponseWriter, r *http.Request) {
+			calls++
+			if r.Header.Get("Authorization") != "Bearer secret" {
+				t.Errorf("%s: the token is %q", name, r.Header.Get("Authorization"))
+			}
+			w.Header().Set("Location", elsewhere.Address())
+			w.WriteHeader(test.status)
+			_, _ = w.Write([]byte(test.body))
+		}, &Options{Tokens: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "secret"})})
+		_, err := c.Get(t.Context(), id)
+		if err == nil || err.Error() != test.want || calls != 1 || IsNotFound(err) != (test.status == 404) {
+			t.Errorf("%s: %v after %d calls", name, err, calls)
+		}
+		if _, err := c.Replay(t.Context(), id, nil, false); err == nil || NotSent(err) != test.notSent || calls != 2 {
+			t.Errorf("%s: replay: %v, %d calls", name, err, calls)
+		}
+	}
+}
+
+func TestNothingListens(t *testing.T) {
+	t.Parallel()
+	c, server := newClient(t, nil, &Options{OnRetry: func(error, time.Duration) { t.Error("a console that never answered is waited for") }})
+	server.Close()
+	if _, err := c.Page(t.Context(), inbox.Query{}); err == nil {
+		t.Error("there is a page")
+	}
+	if _, err := c.Publish(t.Context(), Publication{}); err == nil || !NotSent(err) {
+		t.Errorf("publishing: %v", err)
+	}
+	for _, err := range c.Tail(t.Context(), inbox.Query{}, &TailOptions{OnLost: func(error) { t.Error("lost") }}) {
+		if err == nil {
+			t.Error("there is an event")
+		}
+	}
+}
+
+func TestAnswersAreBounded(t *testing.T) {
+	t.Parallel()
+	huge := bytes.Repeat([]byte{' '}, 1<<20)
+	c, _ := newClient(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/events") {
+			w.Header().Set("Content-Type", "text/event-stream")
+		}
+		for r.Context().Err() == nil {
+			if _, err := w.Write(huge); err != nil {
+				return
+			}
+		}
+	}, nil)
+	if _, err := c.Page(t.Context(), inbox.Query{}); !errors.Is(err, errAnswer) {
+		t.Errorf("a page: %v", err)
+	}
+	for _, err := range c.Tail(t.Context(), inbox.Query{}, nil) {
+		if !errors.Is(err, errAnswer) {
+			t.Errorf("a tail: %v", err)
+		}
+	}
+}
+
+// feed is a live tail of numbered events, which ends its connections as it is told.
+type feed struct {
+	mu     sync.Mutex
+	ends   []string // what each connection does after three events
+	silent atomic.Int32
+}
+
+func (f *feed) serve(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	var n int
+	_, _ = fmt.Sscan(r.Header.Get("Last-Event-ID"), &n)
+	fmt.Fprintf(w, "retry: 1000\nid: %d\n\n", n)
+	out := http.NewResponseController(w)
+	for range 2 { // signs of life of a new console
+		_ = out.Flush()
+		time.Sleep(60 * time.Millisecond)
+		fmt.Fprint(w, ": still here\n\n")
+	}
+	for range 3 {
+		n++
+		fmt.Fprintf(w, "id: %d\nevent: message\ndata: %s\n\n", n, message(n, nil))
+	}
+	_ = out.Flush()
+	f.mu.Lock()
+	end := "end"
+	if len(f.ends) > 0 {
+		end, f.ends = f.ends[0], f.ends[1:]
+	}
+	f.mu.Unlock()
+	switch end {
+	case "cut": // within an event
+		fmt.Fprintf(w, "id: %d\ndata: {\"id", n+1)
+		_ = out.Flush()
+		panic(http.ErrAbortHandler)
+	case "silence":
+		f.silent.Add(1)
+		<-r.Context().Done()
+	case "refuse":
+		return
+	}
+}
+
+func TestTailSurvivesLostConnections(t *testing.T) {
+	t.Parallel()
+	f := &feed{ends: []string{"cut", "silence", "end"}}
+	refused := true
+	c, _ := newClient(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Last-Event-ID") == "3" && refused {
+			refused = false
+			http.Error(w, "", http.StatusServiceUnavailable)
+			return
+		}
+		f.serve(w, r)
+	}, nil)
+	c.silence = 400 * time.Millisecond
+	var lost []error
+	back, started, next := 0, 0, 1
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	for e, err := range c.Tail(ctx, inbox.Query{}, &TailOptions{
+		OnLost: func(err error) { lost = append(lost, err) }, OnBack: func() { back++ }, OnStart: func() { started++ },
+	}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Message.MessageID != fmt.Sprint(next) || e.Token != e.Message.MessageID {
+			t.Fatalf("event %d is %s", next, e.Message.MessageID)
+		}
+		if next++; next > 10 {
+			break
+		}
+	}
+	if next != 11 || len(lost) != 3 || back != 3 || started != 1 || !errors.Is(lost[1], errSilence) {
+		t.Errorf("%d events, lost %v, %d times back, %d starts", next-1, lost, back, started)
+	}
+}
+
+func TestAddresses(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []string{"", "127.0.0.1:8080", "ftp://h", "http://", "http://u:p@h", "http://h?x=1", "http://h#x"} {
+		if _, err := New(bad, nil); err == nil {
+			t.Errorf("%q is taken for an address", bad)
+		}
+	}
+	c, _ := newClient(t, func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(`{"messages":[]}`)) }, nil)
+	for _, bad := range []string{"", "..", "a/b", strings.Repeat("A", 40)} {
+		if _, err := c.Get(t.Context(), bad); err == nil {
+			t.Errorf("%q is taken for an ID", bad)
+		}
+	}
+}

@@ -1,0 +1,210 @@
+package inboxclient
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"example.com/pushinbox/shared/inbox"
+)
+
+// Message is a message as the console answered it.
+type Message struct {
+	inbox.Message
+	// JSON is the answer, an object in one line.
+	JSON json.RawMessage
+}
+
+// UnmarshalJSON reads what a console answers.
+func (m *Message) UnmarshalJSON(b []byte) error {
+	if err := json.Unmarshal(b, &m.Message); err != nil {
+		return err
+	}
+	if m.JSON = json.RawMessage(bytes.Clone(b)); bytes.ContainsAny(b, "\n\r") {
+		var line bytes.Buffer
+		if err := json.Compact(&line, b); err != nil {
+			return err
+		}
+		m.JSON = line.Bytes()
+	}
+	return nil
+}
+
+// MarshalJSON returns m.JSON, or that of the message where there is none.
+func (m Message) MarshalJSON() ([]byte, error) {
+	if m.JSON != nil {
+		return m.JSON, nil
+	}
+	return json.Marshal(m.Message)
+}
+
+// Page is one page of a list.
+type Page struct {
+	Messages []*Message `json:"messages"`
+	// NextPageToken leads to the next page; empty on the last. A page without
+	// messages can have one.
+	NextPageToken string `json:"nextPageToken"`
+	// WatchToken starts a Tail of what was stored after this page was read.
+	WatchToken string `json:"watchToken"`
+	// Examined is how many messages the console looked at, where no index answers
+	// the query; ExaminedUntil is the time of the last one, where there are more.
+	Examined      int       `json:"examined"`
+	ExaminedUntil time.Time `json:"examinedUntil"`
+	// CompleteSince is the time from which on the answer is complete, where the
+	// index that gave it was declared later than the inbox began.
+	CompleteSince time.Time `json:"completeSince"`
+}
+
+// ErrFilter is the error of a console that answers messages that were not asked for,
+// as one does that is older than the filter.
+var ErrFilter = errors.New("the console answered a message that the filter does not select; it is older than this program: deploy it again")
+
+// values returns the parameters of q, without those of a page.
+func values(q *inbox.Query) url.Values {
+	v := make(url.Values)
+	set := func(name, value string) {
+		if value != "" {
+			v.Set(name, value)
+		}
+	}
+	set("source", q.Source)
+	set("subscription", q.Subscription)
+	set("messageId", q.MessageID)
+	set("orderingKey", q.OrderingKey)
+	set("text", q.Text)
+	for name, t := range map[string]time.Time{"since": q.Since, "until": q.Until} {
+		if !t.IsZero() {
+			v.Set(name, t.UTC().Format(time.RFC3339Nano))
+		}
+	}
+	for key, value := range q.Attributes {
+		v.Set("attribute."+key, value)
+	}
+	if q.Quarantined {
+		v.Set("quarantined", "true")
+	}
+	return v
+}
+
+// Page returns one page of the messages that q selects.
+func (c *Client) Page(ctx context.Context, q inbox.Query) (*Page, error) {
+	v := values(&q)
+	if q.Ascending {
+		v.Set("order", "asc")
+	}
+	if q.PageSize > 0 {
+		v.Set("pageSize", strconv.Itoa(q.PageSize))
+	}
+	if q.PageToken != "" {
+		v.Set("pageToken", q.PageToken)
+	}
+	var page *Page
+	err := c.read(ctx, request{path: "messages", query: v}, func(resp *http.Response) error {
+		b, err := all(resp, 0)
+		if err != nil {
+			return err
+		}
+		page = new(Page)
+		return decode(b, page)
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range page.Messages {
+		if m == nil || !q.Matches(&m.Message) {
+			return nil, ErrFilter
+		}
+	}
+	if page.NextPageToken != "" && page.NextPageToken == q.PageToken {
+		return nil, fmt.Errorf("%w: the next page is the same page", errAnswer)
+	}
+	return page, nil
+}
+
+// Pages yields all pages from q's page token on, or one error at the end.
+func (c *Client) Pages(ctx context.Context, q inbox.Query) iter.Seq2[*Page, error] {
+	return func(yield func(*Page, error) bool) {
+		for {
+			page, err := c.Page(ctx, q)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if !yield(page, nil) || page.NextPageToken == "" {
+				return
+			}
+			q.PageToken = page.NextPageToken
+		}
+	}
+}
+
+// List yields the messages that q selects, or one error at the end. Their data is
+// cut to inbox.PreviewSize; Get returns all of it.
+func (c *Client) List(ctx context.Context, q inbox.Query) iter.Seq2[*Message, error] {
+	return func(yield func(*Message, error) bool) {
+		for page, err := range c.Pages(ctx, q) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, m := range page.Messages {
+				if !yield(m, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Get returns the message with an ID of the inbox, its data whole. IsNotFound tells
+// that there is none.
+func (c *Client) Get(ctx context.Context, id string) (*Message, error) {
+	m := new(Message)
+	b, err := c.JSON(ctx, id, 0)
+	if err == nil {
+		err = decode(b, m)
+	}
+	return m, err
+}
+
+// JSON returns the message with an ID of the inbox, its data whole, as an object in
+// one line. Its data has about so many bytes.
+func (c *Client) JSON(ctx context.Context, id string, size int) (json.RawMessage, error) {
+	if !inbox.ValidID(id) {
+		return nil, fmt.Errorf("inboxclient: %q is not an ID of the inbox", id)
+	}
+	var answer []byte
+	err := c.read(ctx, request{path: "messages/" + id}, func(resp *http.Response) error {
+		b, err := all(resp, size/3*4+32<<10)
+		if answer = bytes.TrimSpace(b); err == nil && (!json.Valid(answer) || bytes.ContainsAny(answer, "\n\r")) {
+			err = fmt.Errorf("%w: it is not a message in one line", errAnswer)
+		}
+		return err
+	})
+	return answer, err
+}
+
+// Data writes the data of the message with an ID of the inbox. What was written
+// before a failure is not written again.
+func (c *Client) Data(ctx context.Context, id string, w io.Writer) error {
+	if !inbox.ValidID(id) {
+		return fmt.Errorf("inboxclient: %q is not an ID of the inbox", id)
+	}
+	var written int64
+	return c.read(ctx, request{path: "messages/" + id + "/data"}, func(resp *http.Response) error {
+		if _, err := io.CopyN(io.Discard, resp.Body, written); err != nil {
+			return err
+		}
+		n, err := io.Copy(w, io.LimitReader(resp.Body, maxAnswer))
+		written += n
+		return err
+	})
+}
