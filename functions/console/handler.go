@@ -62,7 +62,7 @@ const (
 	maxScans = 2
 	// heartbeat is how often an idle live tail sends a comment, so that proxies
 	// keep it open and a broken connection is noticed.
-	heartbeat = 15 * time.Second
+	heartbeat = 4 * time.Second
 	// iapHeader carries the assertion of the Identity-Aware Proxy.
 	iapHeader = "X-Goog-Iap-Jwt-Assertion"
 	// googleAccount is the prefix of an assertion's subject when Google itself
@@ -387,7 +387,7 @@ func (h *handler) publishBody(w http.ResponseWriter, r *http.Request) error {
 	return h.send(w, r, messages)
 }
 
-// replay publishes a stored message again.
+// replay publishes a stored message again, with the attributes that the query sets.
 func (h *handler) replay(w http.ResponseWriter, r *http.Request) error {
 	id, ok := strings.CutSuffix(r.PathValue("idReplay"), ":replay")
 	if !ok {
@@ -397,8 +397,28 @@ func (h *handler) replay(w http.ResponseWriter, r *http.Request) error {
 	return operation(r, "replay", id, func() error { return h.publishAgain(w, r, id) })
 }
 
+// replayAttributes returns the attributes that the query of a replay sets, with
+// attribute.KEY. It fails where the query has something else.
+func replayAttributes(r *http.Request) (map[string]string, error) {
+	set := make(map[string]string)
+	query := r.URL.Query()
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		key, isAttribute := strings.CutPrefix(name, "attribute.")
+		switch {
+		case len(query[name]) > 1:
+			return nil, problem.New(http.StatusBadRequest, fmt.Sprintf("the parameter %.100q is there %d times; send it once", name, len(query[name])))
+		case isAttribute && key != "" && key != replayOf:
+			set[key] = query.Get(name)
+		case name != "quarantined":
+			return nil, problem.New(http.StatusBadRequest, fmt.Sprintf("the parameter %.100q does not exist here; the parameters are: quarantined, attribute.KEY (not %s)", name, replayOf))
+		}
+	}
+	return set, nil
+}
+
 func (h *handler) publishAgain(w http.ResponseWriter, r *http.Request, id string) error {
-	if err := noParameters(r, "quarantined"); err != nil {
+	set, err := replayAttributes(r)
+	if err != nil {
 		return err
 	}
 	isNamed := r.URL.Query().Get("quarantined") == "true"
@@ -417,10 +437,11 @@ func (h *handler) publishAgain(w http.ResponseWriter, r *http.Request, id string
 	maps.DeleteFunc(attributes, func(k, _ string) bool {
 		return k == replayOf || strings.HasPrefix(k, "goog") && !strings.HasPrefix(k, "googclient_") || m.Quarantined != ""
 	})
+	if attributes == nil {
+		attributes = map[string]string{}
+	}
+	maps.Copy(attributes, set)
 	if len(attributes) < publisher.MaxAttributes {
-		if attributes == nil {
-			attributes = map[string]string{}
-		}
 		attributes[replayOf] = m.ID
 	}
 	return h.send(w, r, []*pubsubpb.PubsubMessage{{Data: m.Data, Attributes: attributes, OrderingKey: m.OrderingKey}})
