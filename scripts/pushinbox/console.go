@@ -10,9 +10,6 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
-	"os/exec"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/oauth2"
@@ -22,11 +19,8 @@ import (
 	"example.com/pushinbox/shared/problem"
 )
 
-// tokenLife is how long an ID token is used; Google's live an hour.
-const tokenLife = 50 * time.Minute
-
 func newConsole() *cobra.Command {
-	var target, account string
+	var from server
 	port := 8081
 	cmd := &cobra.Command{
 		Use:   "console",
@@ -34,59 +28,81 @@ func newConsole() *cobra.Command {
 		Long: `Open a deployed console in a browser on this machine.
 
 The deployed console requires a Google ID token, which a browser does not send.
-This command listens on this machine only and adds one to what it passes on:
-gcloud's, for an account that is among the console's readers and that you may
-impersonate, such as Terraform's tester account.
+This command listens on this machine only and adds one to what it passes on, of an
+account that is among the console's readers, such as Terraform's tester account.
+
+` + serverHelp + `
 
 Other accounts of this machine, and web pages, get nothing: the address that is
 printed has a key, valid while the command runs, for which the browser gets a
 cookie. Programs send the header that is in a file which only you can read. The
-name in the address ends in .localhost; open it as it is.`,
-		Example: `  pushinbox console --url "$(terraform -chdir=terraform output -raw console_url)" \
-    --account "$(terraform -chdir=terraform output -raw tester_account)"`,
+name in the address ends in .localhost; open it as it is. With --format json the
+first line has all of it.`,
+		Example: `  pushinbox console --terraform terraform
+  pushinbox console --url https://console-123.europe-west1.run.app --account inbox-tester@my-project.iam.gserviceaccount.com
+  pushinbox console --terraform terraform --port 0 --format json | jq -r .login`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			u, err := url.Parse(target)
-			if err != nil || u.Host == "" || u.Scheme != "https" && !stack.IsLoopback(u.Host) {
-				return usageError{fmt.Errorf("--url %q is not the https address of a console", target)}
-			}
-			if account == "" {
-				return usageError{errors.New("--account is missing: the account to read as")}
-			}
-			// A refusal is told now, and not in the browser.
-			tokens := gcloud{cmd.Context(), account, strings.TrimSuffix(target, "/")}
-			token, err := tokens.Token()
+			console, err := from.find(cmd.Context())
 			if err != nil {
 				return err
 			}
-			listeners, err := stack.Listen(netip.Addr{}, port)
-			if err != nil {
-				return fmt.Errorf("port %d: %w; choose another with --port", port, err)
+			if console.tokens == nil {
+				return usageError{fmt.Errorf("%s wants no token: open it in a browser as it is; a deployed console is named by --url or --terraform", console.address)}
 			}
-			key, err := stack.NewKey(os.TempDir(), "")
-			if err != nil {
-				return err
-			}
-			defer key.Close()
-			at := listeners[0].Addr().String()
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is at %s\nas %s, for programs too: curl -H @%s http://%s/messages\nCtrl-C stops it.\n",
-				u.Host, key.Login(at), account, key.File, at)
-			server := httpapi.NewServer(stack.Door{Hosts: []string{key.Name}}.Guard(key.Require(forward(u, oauth2.ReuseTokenSource(token, tokens)))))
-			stop := context.AfterFunc(cmd.Context(), func() { _ = server.Close() })
-			defer stop()
-			failed := make(chan error, len(listeners))
-			for _, l := range listeners {
-				go func() { failed <- server.Serve(l) }()
-			}
-			if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
-				return err
-			}
-			return nil
+			return serveConsole(cmd, console, port)
 		},
 	}
-	cmd.Flags().StringVar(&target, "url", "", "the address of the deployed console")
-	cmd.Flags().StringVar(&account, "account", "", "the service account to read as")
+	from.flags(cmd.Flags())
 	portFlag(cmd.Flags(), "port", &port, "the port to listen on, on 127.0.0.1 and [::1]; 0 takes a free one")
+	formatFlag(cmd)
 	return cmd
+}
+
+// opened is the first line of JSON: where a deployed console is on this machine.
+type opened struct {
+	Console string `json:"console"`
+	Login   string `json:"login"`
+	URL     string `json:"url"`
+	KeyFile string `json:"keyFile"`
+	Account string `json:"account,omitempty"`
+}
+
+// serveConsole passes requests on until the command is stopped.
+func serveConsole(cmd *cobra.Command, console *place, port int) error {
+	u, err := url.Parse(console.address)
+	if err != nil {
+		return err
+	}
+	listeners, err := stack.Listen(netip.Addr{}, port)
+	if err != nil {
+		return fmt.Errorf("port %d: %w; choose another with --port", port, err)
+	}
+	key, err := stack.NewKey(os.TempDir(), "")
+	if err != nil {
+		return err
+	}
+	defer key.Close()
+	at := listeners[0].Addr().String()
+	as := ""
+	if console.account != "" {
+		as = "as " + console.account + ", "
+	}
+	err = show(cmd, opened{console.address, key.Login(at), "http://" + at, key.File, console.account},
+		"%s is at %s\n%sfor programs too: curl -H @%s http://%s/messages\nCtrl-C stops it.\n", u.Host, key.Login(at), as, key.File, at)
+	if err != nil {
+		return err
+	}
+	server := httpapi.NewServer(stack.Door{Hosts: []string{key.Name}}.Guard(key.Require(forward(u, console.tokens))))
+	stop := context.AfterFunc(cmd.Context(), func() { _ = server.Close() })
+	defer stop()
+	failed := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() { failed <- server.Serve(l) }()
+	}
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
 }
 
 // forward passes requests on to a console, with a token.
@@ -110,24 +126,4 @@ func forward(target *url.URL, tokens oauth2.TokenSource) http.Handler {
 		},
 		ErrorLog: slog.NewLogLogger(slog.NewTextHandler(os.Stderr, nil), slog.LevelWarn),
 	}
-}
-
-// gcloud has gcloud create ID tokens for an account.
-type gcloud struct {
-	ctx               context.Context
-	account, audience string
-}
-
-// Token makes gcloud an oauth2.TokenSource.
-func (g gcloud) Token() (*oauth2.Token, error) {
-	out, err := exec.CommandContext(g.ctx, "gcloud", "auth", "print-identity-token", "--include-email",
-		"--impersonate-service-account="+g.account, "--audiences="+g.audience).Output()
-	if err != nil {
-		said := err.Error()
-		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-			said = strings.TrimSpace(string(exit.Stderr))
-		}
-		return nil, problem.New(http.StatusBadGateway, "gcloud creates no token for "+g.account+": "+said)
-	}
-	return &oauth2.Token{AccessToken: strings.TrimSpace(string(out)), Expiry: time.Now().Add(tokenLife)}, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,26 +17,59 @@ import (
 	"time"
 
 	"example.com/pushinbox/local/stack"
+	"example.com/pushinbox/testkit/google"
 )
 
+// googleFor returns the variables by which a program finds a Google that creates ID
+// tokens of the running pushinbox local for its developer, and for nobody else.
+func googleFor(t *testing.T, l *running) []string {
+	t.Helper()
+	answer := func(status int, body string) *http.Response {
+		return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body))}
+	}
+	internet := google.NewInternet(t, map[string]http.RoundTripper{
+		"oauth2.googleapis.com": roundTrip(func(*http.Request) (*http.Response, error) {
+			return answer(200, `{"access_token":"mine","token_type":"Bearer","expires_in":3600}`), nil
+		}),
+		"iamcredentials.googleapis.com": roundTrip(func(r *http.Request) (*http.Response, error) {
+			var asked struct {
+				Audience     string
+				IncludeEmail bool
+			}
+			if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+				return nil, err
+			}
+			account := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/v1/projects/-/serviceAccounts/"), ":generateIdToken")
+			if account != stack.Developer || !asked.IncludeEmail || r.Header.Get("Authorization") != "Bearer mine" {
+				return answer(403, `{"error":{"code":403,"message":"no permission for `+account+`"}}`), nil
+			}
+			token := l.get(t, "/local/token?"+url.Values{"for": {"console"}, "aud": {asked.Audience + "/"}, "email": {account}}.Encode())
+			return answer(200, fmt.Sprintf(`{"token":%q}`, strings.TrimSpace(string(token)))), nil
+		}),
+	})
+	credentials := filepath.Join(t.TempDir(), "credentials.json")
+	if err := os.WriteFile(credentials, []byte(`{"type":"authorized_user","client_id":"i","client_secret":"s","refresh_token":"r"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return append(internet.Environment, "GOOGLE_APPLICATION_CREDENTIALS="+credentials)
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
 // TestDeployedConsoleInABrowser puts pushinbox console in front of a console
-// that wants an ID token. In gcloud's place is a script that makes a local one.
+// that wants an ID token of Google's.
 func TestDeployedConsoleInABrowser(t *testing.T) {
 	t.Parallel()
 	l := start(t, t.TempDir())
-	bin := t.TempDir()
-	script := fmt.Sprintf("#!/bin/sh\ncase \"$*\" in\n*impersonate-service-account=stranger@p*) echo 'no permission' >&2; exit 1;;\n"+
-		"'auth print-identity-token --include-email --impersonate-service-account=%s --audiences=%s') exec curl -s '%s/local/token?for=console&aud=%s/';;\n"+
-		"*) echo \"called with $*\" >&2; exit 2;;\nesac\n", stack.Developer, l.base, l.base, l.base)
-	if err := os.WriteFile(filepath.Join(bin, "gcloud"), []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	environment := append(os.Environ(), googleFor(t, l)...)
 	console := func(account string) *exec.Cmd {
 		cmd := exec.CommandContext(t.Context(), command, "console", "--url", l.base, "--account", account, "--port", "0")
-		cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+		cmd.Env = environment
 		return cmd
 	}
-	if out, err := console("stranger@p").CombinedOutput(); err == nil || !strings.Contains(string(out), "no permission") {
+	if out, err := console("stranger@p").CombinedOutput(); err == nil || !strings.Contains(string(out), "no permission for stranger@p; you need the role") {
 		t.Errorf("without a token: %v %s", err, out)
 	}
 

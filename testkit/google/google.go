@@ -78,7 +78,11 @@ func Relay(transport http.RoundTripper) http.Handler {
 			return
 		}
 		defer func() { _ = resp.Body.Close() }()
-		w.Header().Set("Cache-Control", resp.Header.Get("Cache-Control"))
+		for _, name := range []string{"Cache-Control", "Content-Type"} {
+			if v := resp.Header.Get(name); v != "" {
+				w.Header().Set(name, v)
+			}
+		}
 		w.WriteHeader(resp.StatusCode)
 		_, _ = io.Copy(w, resp.Body) // the client sees what is missing
 	})

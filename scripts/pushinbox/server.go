@@ -1,0 +1,226 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/oauth2"
+	"google.golang.org/api/impersonate"
+
+	"example.com/pushinbox/inboxclient"
+	"example.com/pushinbox/shared/problem"
+)
+
+// envAccount is the variable that names the account to impersonate.
+const envAccount = "PUSHINBOX_ACCOUNT"
+
+const (
+	// terraformTimeout bounds reading Terraform's outputs, which may be far away.
+	terraformTimeout = time.Minute
+	// signInTimeout bounds the first token.
+	signInTimeout = 30 * time.Second
+)
+
+// server is the console that a command calls, and who calls it. All commands name
+// it by the same flags.
+type server struct {
+	at                            target
+	account, tokenFile, terraform string
+}
+
+// serverHelp is the part of a command's help that explains the flags.
+const serverHelp = `Which inbox: --url, or else that of --terraform, of PUSHINBOX_URL, of the running
+"pushinbox local". A deployed one needs a Google ID token: --account names a service
+account to impersonate (PUSHINBOX_ACCOUNT), --token-file a file with a token
+(PUSHINBOX_TOKEN holds one), and --terraform DIRECTORY reads address and account from
+Terraform's outputs. To impersonate an account, sign in with
+"gcloud auth application-default login"; you need the role
+roles/iam.serviceAccountTokenCreator on it.`
+
+// flags adds the flags.
+func (s *server) flags(flags *pflag.FlagSet) {
+	s.at.urlFlag(flags, "url", "the address of the console to call; "+envURL+" by default, else the running pushinbox local")
+	flags.StringVar(&s.account, "account", "", "call a deployed console as this service `ACCOUNT`; "+envAccount+" by default")
+	flags.StringVar(&s.terraform, "terraform", "", "read address and account from the outputs of Terraform in this `DIRECTORY`")
+	tokenFlags(flags, &s.tokenFile, "a file with a Google ID token for a deployed console; "+envIDToken+" by default")
+}
+
+// place is a console that was found: its address without a slash at the end, the
+// tokens to call it with, and as whom, where that is known.
+type place struct {
+	address string
+	tokens  oauth2.TokenSource // nil: none is needed
+	account string
+}
+
+// find returns the console to call.
+func (s *server) find(ctx context.Context) (*place, error) {
+	if s.account != "" && s.tokenFile != "" {
+		return nil, usageError{errors.New("give one of --account and --token-file: each says as whom to call")}
+	}
+	at, account := s.at, s.account
+	if s.terraform != "" {
+		o, err := readOutputs(ctx, s.terraform)
+		if err != nil {
+			return nil, err
+		}
+		if at.url == "" {
+			if at.url = o.address(); at.url == "" {
+				return nil, fmt.Errorf("the outputs of Terraform in %s have no api_url and no console_url; apply it first", s.terraform)
+			}
+		}
+		if s.tokenFile == "" {
+			account = cmp.Or(account, o.TesterAccount.Value)
+		}
+	}
+	c, err := at.client(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p := &place{address: strings.TrimSuffix(c.base.String(), "/")}
+	local, https := c.isLocal(), c.base.Scheme == "https"
+	if !local && !https && (account != "" || s.tokenFile != "") {
+		return nil, usageError{fmt.Errorf("%s is not an https address; a token is sent to no other", p.address)}
+	}
+	switch token := os.Getenv(envIDToken); {
+	case account != "":
+		return p, p.impersonate(ctx, account)
+	case s.tokenFile != "":
+		token, err := readSecret(s.tokenFile)
+		p.tokens = oauth2.StaticTokenSource(&oauth2.Token{AccessToken: token})
+		return p, err
+	case local || !https:
+		// The key of a pushinbox local, where it wants one. What the environment
+		// has for a deployed console is not for it.
+		if err := c.useKey(); err != nil || c.token == "" {
+			return p, err
+		}
+		p.tokens = oauth2.StaticTokenSource(&oauth2.Token{AccessToken: c.token})
+		return p, nil
+	case token != "":
+		p.tokens = oauth2.StaticTokenSource(&oauth2.Token{AccessToken: token})
+		return p, nil
+	case os.Getenv(envAccount) != "":
+		return p, p.impersonate(ctx, os.Getenv(envAccount))
+	}
+	return nil, usageError{fmt.Errorf("%s is a deployed console, which wants a Google ID token: give --account, --token-file or --terraform, or set %s or %s", p.address, envAccount, envIDToken)}
+}
+
+// client returns a client of the console. onRetry may be nil.
+func (s *server) client(ctx context.Context, o inboxclient.Options) (*inboxclient.Client, error) {
+	p, err := s.find(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o.Tokens = p.tokens
+	return inboxclient.New(p.address, &o)
+}
+
+// accountName is what an e-mail address of a service account can be.
+var accountName = regexp.MustCompile(`^[^@/\s]+@[^@/\s]+$`)
+
+// impersonate has p's tokens be Google's for a service account. The first one is got
+// now, so that a refusal is told before anything else.
+func (p *place) impersonate(ctx context.Context, account string) error {
+	if !accountName.MatchString(account) {
+		return usageError{fmt.Errorf("%q is not the e-mail address of a service account", account)}
+	}
+	source, err := impersonate.IDTokenSource(ctx, impersonate.IDTokenConfig{Audience: p.address, TargetPrincipal: account, IncludeEmail: true})
+	if err != nil {
+		return fmt.Errorf("there are no Google credentials on this machine: %w; sign in with: gcloud auth application-default login", err)
+	}
+	p.account, p.tokens = account, oauth2.ReuseTokenSourceWithExpiry(nil, googleTokens{source, account}, 5*time.Minute)
+	done := make(chan error, 1) // the library waits for as long as it takes
+	go func() {
+		_, err := p.tokens.Token()
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(signInTimeout):
+		return fmt.Errorf("Google creates no token for %s: no answer within %v", account, signInTimeout)
+	}
+}
+
+// googleTokens says in words for people why there is no token.
+type googleTokens struct {
+	oauth2.TokenSource
+	account string
+}
+
+// refusedByGoogle is how the library writes a refusal: it has no type for it.
+var refusedByGoogle = regexp.MustCompile(`(?s)status code (\d+): (.*)`)
+
+// Token makes googleTokens an oauth2.TokenSource.
+func (g googleTokens) Token() (*oauth2.Token, error) {
+	token, err := g.TokenSource.Token()
+	if err == nil {
+		return token, nil
+	}
+	said, next := err.Error(), "sign in again with: gcloud auth application-default login"
+	if refused := refusedByGoogle.FindStringSubmatch(said); refused != nil {
+		var body struct{ Error struct{ Message string } }
+		if json.Unmarshal([]byte(refused[2]), &body) == nil && body.Error.Message != "" {
+			said = refused[1] + " " + body.Error.Message
+		}
+		next = "you need the role roles/iam.serviceAccountTokenCreator on it"
+	}
+	return nil, problem.New(http.StatusBadGateway, fmt.Sprintf("Google creates no token for %s: %s; %s", g.account, said, next))
+}
+
+// outputs are those of Terraform that say where the inbox is, and what its topic is.
+type outputs struct {
+	APIURL        output `json:"api_url"`
+	ConsoleURL    output `json:"console_url"`
+	TesterAccount output `json:"tester_account"`
+	Deployment    struct {
+		Value struct {
+			Project string `json:"project"`
+		} `json:"value"`
+	} `json:"deployment"`
+	Functions struct {
+		Value map[string]struct {
+			Environment map[string]string `json:"environment"`
+		} `json:"value"`
+	} `json:"functions"`
+}
+
+// output is an output of Terraform that is a string or null.
+type output struct {
+	Value string `json:"value"`
+}
+
+// address returns where programs call the console. People's address lets no program
+// in where Identity-Aware Proxy stands before it, and api_url is then another one.
+func (o *outputs) address() string { return cmp.Or(o.APIURL.Value, o.ConsoleURL.Value) }
+
+// readOutputs has terraform print its outputs.
+func readOutputs(ctx context.Context, dir string) (*outputs, error) {
+	ctx, cancel := context.WithTimeout(ctx, terraformTimeout)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, "terraform", "-chdir="+dir, "output", "-json", "-no-color")
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("terraform -chdir=%s output: %w: %s", dir, err, strings.TrimSpace(stderr.String()))
+	}
+	o := new(outputs)
+	if err := json.Unmarshal(stdout.Bytes(), o); err != nil {
+		return nil, fmt.Errorf("the outputs of Terraform in %s cannot be read: %w", dir, err)
+	}
+	return o, nil
+}
