@@ -192,15 +192,23 @@ func visible(s string) string {
 		case b.Len() >= maxShown:
 			fmt.Fprintf(&b, "... (%d bytes more)", len(s)-i)
 			return b.String()
-		case !hidden(r):
-			b.WriteRune(r)
-		case strconv.IsPrint(r):
-			fmt.Fprintf(&b, `\u%04x`, r)
 		default:
-			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+			writeVisible(&b, r)
 		}
 	}
 	return b.String()
+}
+
+// writeVisible writes r, written out where it is hidden.
+func writeVisible(b *strings.Builder, r rune) {
+	switch {
+	case !hidden(r):
+		b.WriteRune(r)
+	case strconv.IsPrint(r):
+		fmt.Fprintf(b, `\u%04x`, r)
+	default:
+		b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+	}
 }
 
 // visibleJSON returns JSON in one line with the hidden characters of its strings

@@ -21,7 +21,7 @@ const (
 	exitFailed = 1 // it was tried and failed, or the answer was a refusal
 	exitUsage  = 2 // the call itself was wrong
 	exitExists = 3 // MNS has it with other attributes
-	exitAbsent = 4 // MNS does not have it
+	exitAbsent = 4 // MNS does not have it, or the inbox has no such message
 )
 
 // maxErrors is how many lines of an error are printed.
@@ -53,7 +53,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, mnsclient.ErrTopicExists), errors.Is(err, mnsclient.ErrSubscriptionExists):
 		return exitExists
-	case errors.Is(err, mnsclient.ErrTopicMissing), errors.Is(err, mnsclient.ErrSubscriptionMissing):
+	case errors.Is(err, mnsclient.ErrTopicMissing), errors.Is(err, mnsclient.ErrSubscriptionMissing), errors.Is(err, errNoMessage):
 		return exitAbsent
 	}
 	return exitFailed
@@ -98,24 +98,24 @@ func newRoot() *cobra.Command {
 		Short: "Receive Pub/Sub pushes, verify them, store every message exactly once",
 		Long: `Receive Pub/Sub pushes, verify them, store every message exactly once.
 
-Exit codes: 0 done, 1 failed or refused, 2 wrong call; see "pushinbox mns --help"
-for two more.`,
+Exit codes: 0 done, 1 failed or refused, 2 wrong call; see "pushinbox messages --help"
+and "pushinbox mns --help" for two more. "go run" turns all but 0 into 1.`,
 		Example: `  pushinbox local
   pushinbox run -- python3 main.py
+  pushinbox messages list --since 2h
   pushinbox send testdata/pubsub/sample_message.json
   pushinbox token --for publish --claim email=somebody@example.com
   pushinbox calendar watch --local demo
   pushinbox mns publish MySampleTopic "Hello"`,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		SilenceErrors: true,
+		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(flagError)
 	info, _ := debug.ReadBuildInfo()
 	root.Version = versionOf(info).Version
 	root.SetVersionTemplate(versionOf(info).String())
 	root.SetHelpCommand(newHelp(root))
-	root.AddCommand(newLocal(), newRun(), newSend(), newToken(), newConsole(), newCalendar(), newMNS(), newLogs(), newVersion())
+	root.AddCommand(newLocal(), newRun(), newSend(), newToken(), newConsole(), newMessages(), newCalendar(), newMNS(), newLogs(), newVersion())
 	complete(root)
 	return root
 }

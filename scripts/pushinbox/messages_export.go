@@ -1,0 +1,315 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"example.com/pushinbox/inboxclient"
+	"example.com/pushinbox/shared/inbox"
+)
+
+func newMessagesExport() *cobra.Command {
+	var from server
+	var which filter
+	e := new(export)
+	cmd := &cobra.Command{
+		Use:   "export",
+		Short: "Write messages to files, whole, the oldest first",
+		Long: `Write messages to files, whole, the oldest first: as JSON, one object a line
+(NDJSON), to standard output or to --output, or each to a file of its own in
+--directory, named by the inbox's ID. The JSON is that of the API; data is base64.
+
+What is received after the start is left out. --resume FILE keeps in FILE how far the
+export is; an interrupted one goes on when the same command is given again, and ends
+with the same bytes as one that was not interrupted. Progress is told on standard
+error.`,
+		Example: `  pushinbox messages export --since 7d > week.ndjson
+  pushinbox messages export --since 7d --output week.ndjson --resume week.state
+  pushinbox messages export --attribute kind=order --directory orders`,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			switch {
+			case e.output != "" && e.directory != "":
+				return usageError{errors.New("give one of --output and --directory")}
+			case e.resume != "" && e.output == "" && e.directory == "":
+				return usageError{errors.New("--resume needs --output or --directory: what was written to standard output cannot be found again")}
+			}
+			if e.filter, err = which.values(); err != nil {
+				return err
+			}
+			if _, err := which.query(); err != nil { // refused before anything else
+				return err
+			}
+			e.p = newProgress(cmd.ErrOrStderr())
+			if e.c, err = from.client(cmd.Context(), retrying(e.p)); err != nil {
+				return err
+			}
+			e.out = terminalOf(cmd.OutOrStdout())
+			return e.run(cmd.Context())
+		},
+	}
+	from.flags(cmd.Flags())
+	which.flags(cmd.Flags())
+	cmd.Flags().StringVarP(&e.output, "output", "o", "", "the `FILE` to write to; it must not exist, but for --resume")
+	cmd.Flags().StringVar(&e.directory, "directory", "", "write each message to a file of its own in this `DIRECTORY`")
+	cmd.Flags().StringVar(&e.resume, "resume", "", "keep in this `FILE` how far it is, and go on from there")
+	return cmd
+}
+
+// export writes messages to files.
+type export struct {
+	output, directory, resume string
+	filter                    url.Values
+	c                         *inboxclient.Client
+	p                         *progress
+	out                       *terminal
+	state                     exportState
+	file                      *os.File // of --output
+	gone                      int      // messages that expired between the list and their turn
+}
+
+// exportState is how far an export is: all before PageToken is written, which ends
+// at Offset.
+type exportState struct {
+	Console   string     `json:"console"`
+	Filter    string     `json:"filter"`
+	Output    string     `json:"output"`
+	Since     *time.Time `json:"since,omitempty"`
+	Until     time.Time  `json:"until"`
+	PageToken string     `json:"pageToken,omitempty"`
+	Offset    int64      `json:"offset"`
+	Messages  int        `json:"messages"`
+	Done      bool       `json:"done,omitempty"`
+}
+
+// run exports what was not exported yet.
+func (e *export) run(ctx context.Context) error {
+	if err := e.begin(ctx); err != nil {
+		return err
+	}
+	defer e.p.clear()
+	if e.state.Done {
+		e.p.say("this export is complete: %s in %s", many(e.state.Messages, "message"), e.state.Output)
+		return nil
+	}
+	q, err := e.query()
+	if err != nil {
+		return err
+	}
+	var out io.Writer = e.out.w
+	if e.output != "" {
+		if err := e.open(); err != nil {
+			return err
+		}
+		defer e.file.Close()
+		out = e.file
+	}
+	if e.directory != "" {
+		if err := os.MkdirAll(e.directory, 0o777); err != nil {
+			return err
+		}
+	}
+	buffered := bufio.NewWriterSize(out, 256<<10)
+	for page, err := range e.c.Pages(ctx, q) {
+		if err != nil {
+			return e.interrupted(explain(e.c, err))
+		}
+		if err := e.write(ctx, buffered, page); err != nil {
+			return e.interrupted(err)
+		}
+		e.state.PageToken, e.state.Done = page.NextPageToken, page.NextPageToken == ""
+		if err := e.save(); err != nil {
+			return err
+		}
+		at := ""
+		if n := len(page.Messages); n > 0 {
+			at = ", at " + page.Messages[n-1].ReceivedAt.Local().Format(time.DateTime)
+		} else if !page.ExaminedUntil.IsZero() {
+			at = ", at " + page.ExaminedUntil.Local().Format(time.DateTime)
+		}
+		e.p.at("%s exported%s", many(e.state.Messages, "message"), at)
+	}
+	if e.gone > 0 {
+		e.p.say("%s expired meanwhile", many(e.gone, "message"))
+	}
+	if e.output != "" || e.directory != "" {
+		e.p.say("%s exported", many(e.state.Messages, "message"))
+	}
+	return nil
+}
+
+// begin reads the state that there is, or makes one.
+func (e *export) begin(ctx context.Context) error {
+	what := e.output
+	if e.directory != "" {
+		what = e.directory
+	}
+	want := exportState{Console: e.c.Address(), Filter: e.filter.Encode(), Output: what}
+	if e.resume != "" {
+		b, err := os.ReadFile(e.resume)
+		switch {
+		case err == nil:
+			if err := json.Unmarshal(b, &e.state); err != nil {
+				return fmt.Errorf("%s is not the state of an export: %w", e.resume, err)
+			}
+			if s := e.state; s.Console != want.Console || s.Filter != want.Filter || s.Output != want.Output {
+				return usageError{fmt.Errorf("%s is of another export: of %s with the filter %q to %s; give the same flags, or another --resume", e.resume, s.Console, s.Filter, s.Output)}
+			}
+			return nil
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+	}
+	if e.output != "" {
+		if _, err := os.Lstat(e.output); !errors.Is(err, fs.ErrNotExist) {
+			return usageError{fmt.Errorf("%s exists; delete it, or name another --output", e.output)}
+		}
+	}
+	e.state = want
+	// The first answer tells what time it is there.
+	if _, err := e.c.Page(ctx, inbox.Query{PageSize: 1}); err != nil {
+		return explain(e.c, err)
+	}
+	q, err := inbox.ParseQuery(e.filter, e.c.Now())
+	if err != nil {
+		return usageError{err}
+	}
+	if !q.Since.IsZero() {
+		e.state.Since = &q.Since
+	}
+	if e.state.Until = q.Until; q.Until.IsZero() || q.Until.After(e.c.Now()) {
+		e.state.Until = e.c.Now().UTC().Truncate(time.Microsecond)
+	}
+	return e.save()
+}
+
+// query returns what is to be exported yet. Its times are those of the beginning.
+func (e *export) query() (inbox.Query, error) {
+	v := maps.Clone(e.filter)
+	delete(v, "since")
+	delete(v, "until")
+	q, err := inbox.ParseQuery(v, time.Now())
+	if e.state.Since != nil {
+		q.Since = *e.state.Since
+	}
+	q.Until, q.PageToken = e.state.Until, e.state.PageToken
+	q.Ascending, q.PageSize = true, inbox.MaxPageSize
+	return q, err
+}
+
+// open opens the file of --output and cuts what is after the last page that the state
+// counts.
+func (e *export) open() (err error) {
+	if e.file, err = os.OpenFile(e.output, os.O_CREATE|os.O_WRONLY, 0o666); err != nil {
+		return err
+	}
+	info, err := e.file.Stat()
+	if err == nil && info.Size() < e.state.Offset {
+		err = fmt.Errorf("%s has %d bytes, and the export had written %d; delete it and %s, and export again", e.output, info.Size(), e.state.Offset, e.resume)
+	}
+	if err == nil {
+		err = e.file.Truncate(e.state.Offset)
+	}
+	if err == nil {
+		_, err = e.file.Seek(e.state.Offset, io.SeekStart)
+	}
+	if err != nil {
+		_ = e.file.Close()
+	}
+	return err
+}
+
+// write writes the messages of a page.
+func (e *export) write(ctx context.Context, out *bufio.Writer, page *inboxclient.Page) error {
+	for _, m := range page.Messages {
+		line := m.JSON
+		if m.Truncated {
+			var err error
+			if line, err = e.c.JSON(ctx, m.ID, m.Size); inboxclient.IsNotFound(err) {
+				e.gone++
+				continue
+			} else if err != nil {
+				return err
+			}
+		}
+		if e.directory != "" {
+			if !inbox.ValidID(m.ID) {
+				return fmt.Errorf("the console answered a message whose ID is not one of an inbox: %q", m.ID)
+			}
+			if err := replaceFile(filepath.Join(e.directory, m.ID+".json"), append(slices.Clip(line), '\n'), false); err != nil {
+				return err
+			}
+			e.state.Messages++
+			continue
+		}
+		if e.output == "" {
+			line = oneLine(e.out, line)
+		}
+		if _, err := out.Write(line); err != nil {
+			return err
+		}
+		if err := out.WriteByte('\n'); err != nil {
+			return err
+		}
+		e.state.Messages++
+		e.state.Offset += int64(len(line)) + 1
+	}
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	if e.file != nil {
+		return e.file.Sync()
+	}
+	return nil
+}
+
+// save writes the state, after what it counts.
+func (e *export) save() error {
+	if e.resume == "" {
+		return nil
+	}
+	b, err := json.MarshalIndent(e.state, "", "  ")
+	if err != nil {
+		return err
+	}
+	return replaceFile(e.resume, append(b, '\n'), true)
+}
+
+// interrupted says how to go on.
+func (e *export) interrupted(err error) error {
+	next := "with --output and --resume it could go on"
+	if e.resume != "" {
+		next = "the same command goes on from here"
+	}
+	return fmt.Errorf("%w\n%s were exported; %s", err, many(e.state.Messages, "message"), next)
+}
+
+// replaceFile writes a file that readers see whole or not at all. isDurable has it
+// survive a crash of the machine.
+func replaceFile(name string, content []byte, isDurable bool) error {
+	part := filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+".part")
+	f, err := os.OpenFile(part, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o666)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil && isDurable {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(part, name)
+}
