@@ -45,9 +45,10 @@ has this ID.`,
   pushinbox messages get 1795420345123456
   pushinbox messages tail --attribute kind=greeting
   pushinbox messages export --since 7d --output week.ndjson --resume week.state
-  echo Hello | pushinbox messages publish --wait`,
+  echo Hello | pushinbox messages publish --wait
+  pushinbox messages replay --since 2h --subscription inbox-push --dry-run`,
 	}
-	cmd.AddCommand(newMessagesList(), newMessagesGet(), newMessagesTail(), newMessagesExport(), newMessagesPublish())
+	cmd.AddCommand(newMessagesList(), newMessagesGet(), newMessagesTail(), newMessagesExport(), newMessagesPublish(), newMessagesReplay())
 	return cmd
 }
 

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	pubsub "cloud.google.com/go/pubsub/v2/apiv1"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"google.golang.org/api/iterator"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"example.com/pushinbox/inboxclient"
+	"example.com/pushinbox/local/pushfake"
+	"example.com/pushinbox/local/stack"
+)
+
+const (
+	// pushTokenLife is how long a token of the local issuer is used, which lives an
+	// hour.
+	pushTokenLife = 50 * time.Minute
+	// pushTimeout is the longest ack deadline that Pub/Sub has.
+	pushTimeout = 10 * time.Minute
+	// knowTimeout bounds the question who else gets a message.
+	knowTimeout = 10 * time.Second
+)
+
+// errNotAcknowledged is an answer to a push that does not acknowledge it.
+var errNotAcknowledged = errors.New("not acknowledged")
+
+// checkPushURL refuses what nothing is pushed to.
+func checkPushURL(to string, force bool) error {
+	u, err := url.Parse(to)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		return usageError{fmt.Errorf("--to %q is neither topic nor a URL such as http://127.0.0.1:3000/push", to)}
+	case !stack.IsLoopback(u.Host) && !force:
+		return usageError{fmt.Errorf("--to %s is not this machine; add --force to push there", to)}
+	}
+	return nil
+}
+
+// pusher posts messages as the pushes they were.
+type pusher struct {
+	local    *client // signs
+	to       *url.URL
+	audience string // "" is the one of the local function receive
+	email    string // "" is the one of each message
+	http     *http.Client
+
+	mu     sync.Mutex
+	tokens map[string]signed // by e-mail address
+}
+
+type signed struct {
+	token string
+	until time.Time
+}
+
+// newPusher returns a pusher to an address. Where it is of a pushinbox local, that
+// one signs what its function receive accepts.
+func newPusher(ctx context.Context, from *server, to, audience string) (*pusher, error) {
+	u, err := url.Parse(to)
+	if err != nil {
+		return nil, err
+	}
+	// The console may be a deployed one; what signs is on this machine.
+	at := target{}
+	if c, err := from.at.client(ctx); err == nil && c.isLocal() {
+		at = from.at
+	}
+	c, err := at.client(ctx)
+	if err == nil && !c.isLocal() { // PUSHINBOX_URL
+		c, err = newClient("url", defaultAddress)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p := &pusher{
+		local: c.local(), to: u, audience: audience, tokens: make(map[string]signed),
+		http: &http.Client{Timeout: pushTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+	}
+	isReceive := u.Host == p.local.base.Host && (u.Path == "/receive" || strings.HasPrefix(u.Path, "/receive/"))
+	if p.audience == "" && !isReceive {
+		p.audience = to
+	}
+	if isReceive {
+		p.email = stack.PushAccount
+	}
+	// Without a local run nothing can be signed, which is told now.
+	_, err = p.token(ctx, stack.PushAccount)
+	return p, err
+}
+
+// token returns a token with an e-mail address.
+func (p *pusher) token(ctx context.Context, email string) (string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s, ok := p.tokens[email]; ok && time.Now().Before(s.until) {
+		return s.token, nil
+	}
+	claims := url.Values{"for": {"receive"}, "email": {email}}
+	if p.audience != "" {
+		claims.Set("aud", p.audience)
+	}
+	token, err := p.local.localToken(ctx, claims)
+	if err != nil {
+		return "", fmt.Errorf("the pushes are signed by the running pushinbox local: %w", err)
+	}
+	p.tokens[email] = signed{token, time.Now().Add(pushTokenLife)}
+	return token, nil
+}
+
+// push posts one message. An error is errNotAcknowledged, or one that
+// inboxclient.NotSent tells.
+func (p *pusher) push(ctx context.Context, r *replay, m *inboxclient.Message) (string, error) {
+	if m.Truncated {
+		whole, err := r.c.Get(ctx, m.ID)
+		if err != nil {
+			return "", err
+		}
+		m = whole
+	}
+	header, body := p.request(r, m)
+	token, err := p.token(ctx, cmp.Or(p.email, m.Verified.Email, stack.PushAccount))
+	if err != nil {
+		return "", err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.to.String(), bytes.NewReader(body))
+	if err != nil {
+		return "", err
+	}
+	header.Set("Authorization", "Bearer "+token)
+	request.Header = header
+	answer, err := p.http.Do(request)
+	if err != nil {
+		if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
+			err = wrapped.Err // the address follows
+		}
+		return "", fmt.Errorf("%s cannot be reached: %w", p.to.Host, err)
+	}
+	defer answer.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, 1<<20)) // Pub/Sub does not read it either
+	switch answer.StatusCode {
+	case 102, 200, 201, 202, 204:
+		return m.MessageID, nil
+	}
+	return "", fmt.Errorf("%w: answered %d %s", errNotAcknowledged, answer.StatusCode, http.StatusText(answer.StatusCode))
+}
+
+// request returns the headers and the body of a push.
+func (p *pusher) request(r *replay, m *inboxclient.Message) (http.Header, []byte) {
+	if m.Quarantined != "" { // the data is the body, whatever it is
+		return http.Header{"Content-Type": {"application/json"}, "User-Agent": {"CloudPubSub-Google"}}, m.Data
+	}
+	attributes := r.attributes(m)
+	delete(attributes, replayRun) // nothing else was changed that was not asked for
+	for k, v := range m.Attributes {
+		if _, isSet := attributes[k]; !isSet {
+			attributes[k] = v
+		}
+	}
+	message := &pubsubpb.PubsubMessage{MessageId: m.MessageID, Data: m.Data, Attributes: attributes, OrderingKey: m.OrderingKey}
+	if !m.PublishTime.IsZero() {
+		message.PublishTime = timestamppb.New(m.PublishTime)
+	}
+	isBare := strings.HasSuffix(p.to.Path, "/bare")
+	return pushfake.Push{
+		Message: message, Subscription: m.Subscription, Attempt: m.DeliveryAttempt,
+		Unwrapped: isBare || strings.HasSuffix(p.to.Path, "/unwrapped"), Metadata: !isBare,
+	}.Request()
+}
+
+// others says who else gets what is published to the topic of a console.
+func others(ctx context.Context, from *server, console string) string {
+	ctx, cancel := context.WithTimeout(ctx, knowTimeout)
+	defer cancel()
+	const unknown = "every other subscription of the topic gets the messages, too; how many there are is not known here"
+	topic, own, o, err := topicOf(ctx, from, console)
+	if err != nil {
+		return unknown + ": " + err.Error()
+	}
+	if topic == "" {
+		return unknown
+	}
+	client, err := pubsub.NewTopicAdminClient(ctx, o...)
+	if err != nil {
+		return unknown + ": " + err.Error()
+	}
+	defer client.Close()
+	var names []string
+	for all := client.ListTopicSubscriptions(ctx, &pubsubpb.ListTopicSubscriptionsRequest{Topic: topic}); ; {
+		name, err := all.Next()
+		if errors.Is(err, iterator.Done) {
+			break
+		}
+		if err != nil {
+			return unknown + ": " + err.Error()
+		}
+		if name != own {
+			names = append(names, name)
+		}
+	}
+	text := fmt.Sprintf("%s has %s", topic, many(len(names), "subscription"))
+	if own != "" {
+		text = fmt.Sprintf("%s has %s beside %s", topic, many(len(names), "subscription"), own)
+	}
+	if len(names) > 0 {
+		text += ": " + strings.Join(names[:min(len(names), 10)], ", ")
+		if len(names) > 10 {
+			text += ", ..."
+		}
+		text += "; every one gets the messages"
+	}
+	return text
+}
+
+// topicOf returns the topic that a console publishes to and the inbox's own
+// subscription, where they are known, and how to reach Pub/Sub.
+func topicOf(ctx context.Context, from *server, console string) (topic, own string, o []option.ClientOption, err error) {
+	if from.terraform != "" {
+		out, err := readOutputs(ctx, from.terraform)
+		if err != nil {
+			return "", "", nil, err
+		}
+		topic = out.Functions.Value["console"].Environment["PUBSUB_TOPIC"]
+		if topic != "" && !strings.Contains(topic, "/") {
+			topic = "projects/" + out.Deployment.Value.Project + "/topics/" + topic
+		}
+		return topic, "", nil, nil
+	}
+	run, err := stack.Find(ctx, from.at.data)
+	if err != nil || run.URL != console || run.PubSubEmulatorHost == "" {
+		return "", "", nil, nil // another one, of which nothing is known
+	}
+	return run.Topic, run.Subscription, []option.ClientOption{
+		option.WithEndpoint(run.PubSubEmulatorHost), option.WithoutAuthentication(),
+		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())),
+	}, nil
+}
