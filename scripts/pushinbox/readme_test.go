@@ -65,7 +65,7 @@ func TestDocumentedCommands(t *testing.T) {
 				want = 1
 			}
 			cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", prefix+line)
-			cmd.Dir = root
+			cmd.Dir, cmd.Env = root, append(os.Environ(), envURL+"="+l.base)
 			out, _ := cmd.CombinedOutput()
 			cancel()
 			if got := cmd.ProcessState.ExitCode(); got != want {
