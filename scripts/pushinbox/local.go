@@ -346,6 +346,7 @@ Try it:
   %[9]s %[1]s/messages
   curl -H "Authorization: Bearer $(%[9]s -s '%[1]s/local/token?for=publish')" \
     -H 'Content-Type: text/plain' -d 'Hello again' '%[1]s/publish?attribute.kind=greeting'
+  go run ./scripts/pushinbox messages get MESSAGE_ID    # that was printed; or "messages list"
 
 `, s.URL, stack.Developer, stack.PushAccount, s.PubSub, o.Project, o.Topic, s.Inbox, stack.Describe(s.Pushes), curl, page, s.PubSubAddr, pushLines(s.Endpoints), s.ProxyURL,
 		s.MNSEndpoint, s.CalendarEndpoint)
