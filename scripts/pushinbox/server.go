@@ -152,7 +152,7 @@ func (p *place) impersonate(ctx context.Context, account string) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(signInTimeout):
-		return fmt.Errorf("Google creates no token for %s: no answer within %v", account, signInTimeout)
+		return fmt.Errorf("no token for %s: Google did not answer within %v", account, signInTimeout)
 	}
 }
 
