@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/pushinbox/testkit/measure"
 	"example.com/pushinbox/testkit/need"
 )
 
@@ -53,6 +54,7 @@ func TestDeployAccess(t *testing.T) {
 	const forbidden = "receive: your organisation forbids allUsers, so Cloud Run's own check is off; the function verifies every request itself\n"
 	for _, test := range []struct {
 		name        string
+		more        bool // takes long and differs little from another: with -full
 		off         bool // invoker_check_off
 		there       bool
 		invokers    []string
@@ -68,7 +70,7 @@ func TestDeployAccess(t *testing.T) {
 			name: "new", changes: []string{"create receive", "policy receive"}, printsNot: "organisation",
 		},
 		{
-			name: "again", there: true, invokers: []string{"roles/run.invoker allUsers"},
+			name: "again", more: true, there: true, invokers: []string{"roles/run.invoker allUsers"},
 			changes: []string{"update receive", "policy receive"}, printsNot: "organisation",
 		},
 		{
@@ -76,7 +78,7 @@ func TestDeployAccess(t *testing.T) {
 			changes: []string{"create receive", "service receive check=false proxy=false"}, prints: []string{forbidden, "receive: deployed, "},
 		},
 		{
-			name: "everyone_forbidden_again", closed: true, there: true, annotations: map[string]string{checkOff: "true"},
+			name: "everyone_forbidden_again", more: true, closed: true, there: true, annotations: map[string]string{checkOff: "true"},
 			changes: []string{"update receive", "service receive check=false proxy=false"}, prints: []string{"receive: deployed, "},
 		},
 		{
@@ -84,7 +86,7 @@ func TestDeployAccess(t *testing.T) {
 			prints: []string{"receive: FAILED", "constraints/run.managed.requireInvokerIam", "project demo-project"},
 		},
 		{
-			name: "off_new", off: true, changes: []string{"create receive", "service receive check=false proxy=false"}, printsNot: "organisation",
+			name: "off_new", more: true, off: true, changes: []string{"create receive", "service receive check=false proxy=false"}, printsNot: "organisation",
 		},
 		{
 			// To take allUsers away first would close it for as long as the rest takes.
@@ -92,10 +94,13 @@ func TestDeployAccess(t *testing.T) {
 			changes: []string{"update receive", "service receive check=false proxy=false"}, printsNot: "organisation",
 		},
 		{
-			name: "off_again", off: true, there: true, annotations: map[string]string{checkOff: "true"},
+			name: "off_again", more: true, off: true, there: true, annotations: map[string]string{checkOff: "true"},
 			changes: []string{"update receive", "service receive check=false proxy=false"},
 		},
 	} {
+		if test.more && !measure.Full() {
+			continue
+		}
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			c := newCloud(t)
