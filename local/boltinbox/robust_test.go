@@ -143,7 +143,11 @@ func TestClockAhead(t *testing.T) {
 	if fmt.Sprint(fed) != "[after last]" {
 		t.Errorf("the feed has %v", fed)
 	}
-	in.ttl = 24 * time.Hour
+	if err := in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	in = mustOpen(t, path, &Options{TTL: 24 * time.Hour, Now: func() time.Time { return *now.Load() }})
+	defer in.Close()
 	for _, test := range []struct {
 		now  time.Time
 		left int
