@@ -289,7 +289,7 @@ func (h *handler) isScan(q *inbox.Query) bool {
 			return true
 		}
 	}
-	return q.Text != "" || q.Quarantined
+	return q.Text != ""
 }
 
 // noParameters refuses parameters where there are none.
