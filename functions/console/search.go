@@ -142,20 +142,15 @@ func termsOf(search string) []term {
 	return terms
 }
 
-// filterNames are the parameters that say which messages a list has, and how they
-// are ordered.
-func isFilter(name string) bool {
-	return strings.HasPrefix(name, "attribute.") || name != "pageToken" && name != "pageSize" && slices.Contains(inbox.Parameters, name)
-}
-
 // filter is the parameters of a list without its place in it.
 type filter url.Values
 
-// filterOf returns those of v that are set.
+// filterOf returns those of v that are set. An attribute's value may be empty.
 func filterOf(v url.Values) filter {
 	f := filter{}
 	for name, values := range v {
-		if (isFilter(name) || name == "pageSize") && (values[0] != "" || strings.HasPrefix(name, "attribute.")) {
+		isAttribute := strings.HasPrefix(name, "attribute.")
+		if isAttribute || values[0] != "" && name != "pageToken" && slices.Contains(inbox.Parameters, name) {
 			f[name] = values[:1]
 		}
 	}
