@@ -147,13 +147,12 @@ func (q *Query) set(name, value string, now time.Time) (err error) {
 
 // resolve gives since and until the times that they had for the page token's page.
 func (q *Query) resolve() error {
-	if _, err := q.Position(); err != nil {
+	t, err := q.token()
+	if err != nil {
 		return err
 	}
-	if q.PageToken != "" {
-		if t, _ := parseToken(q.PageToken); t.hasFilter {
-			q.Since, q.Until = t.since, t.until
-		}
+	if t != nil && t.hasFilter {
+		q.Since, q.Until = t.since, t.until
 	}
 	if !q.Since.IsZero() && !q.Until.IsZero() && !q.Since.Before(q.Until) {
 		return badQuery("since (%s) is not before until (%s)", q.Since.Format(time.RFC3339Nano), q.Until.Format(time.RFC3339Nano))

@@ -63,6 +63,16 @@ func (q *Query) Limit() int {
 // fails with ErrPageToken, and with ErrPageFilter when the token belongs to another
 // filter.
 func (q *Query) Position() (*Position, error) {
+	t, err := q.token()
+	if err != nil || t == nil {
+		return nil, err
+	}
+	return &t.Position, nil
+}
+
+// token reads q's page token; it returns nil when q has none. It fails as Position
+// does.
+func (q *Query) token() (*token, error) {
 	if q.PageToken == "" {
 		return nil, nil
 	}
@@ -73,7 +83,7 @@ func (q *Query) Position() (*Position, error) {
 	if t.hasFilter && t.filter != q.filter() {
 		return nil, ErrPageFilter
 	}
-	return &t.Position, nil
+	return &t, nil
 }
 
 // filterSize is how many bytes stand for a filter in a token.
