@@ -61,12 +61,13 @@ func (h *handler) messagePage(w http.ResponseWriter, r *http.Request, m *inbox.M
 	if _, err := inbox.ParseQuery(v, time.Now(), messageNames...); err != nil {
 		return err
 	}
-	shown := m.Footprint() - len(m.Data) + shownSize(m.Data)
+	data := payloadOf(m.Data)
+	shown := m.Footprint() - len(m.Data) + data.shownSize()
 	if err := httpapi.Reserve(r.Context(), int64(shown), viewWeight); err != nil {
 		return err
 	}
 	f, origin, path := filterOf(v), v.Get("pageToken"), "/messages/"+m.ID
-	best := viewOf(m.Data, "")
+	best := data.kind()
 	p := detail{
 		principal: principalOf(r),
 		Message:   m,
@@ -79,7 +80,7 @@ func (h *handler) messagePage(w http.ResponseWriter, r *http.Request, m *inbox.M
 		Filtered:  f.isSet(),
 		IsPush:    m.Source == inbox.SourcePubSub && m.Quarantined == "",
 		Trace:     traceOf(m),
-		View:      best,
+		View:      data.view(v.Get("view")),
 		Find:      v.Get("text"),
 		Verdict:   verdictOf(m, h.isLocal),
 
@@ -87,14 +88,11 @@ func (h *handler) messagePage(w http.ResponseWriter, r *http.Request, m *inbox.M
 		SubscriptionLink: filter{}.at("/", "subscription", m.Subscription),
 		OrderingLink:     filter{}.at("/", "orderingKey", m.OrderingKey),
 	}
-	if kind := v.Get("view"); kind != "" && kind != best.Kind {
-		p.View = viewOf(m.Data, kind)
-	}
 	for _, link := range []viewLink{{Key: jsonView, Name: "JSON"}, {Key: textView, Name: "Text"}, {Key: hexView, Name: "Hex"}} {
-		if link.Key == textView && best.Kind == jsonView {
+		if link.Key == textView && best == jsonView {
 			link.Name = "Raw"
 		}
-		if link.Key == hexView || link.Key == best.Kind || link.Name == "Raw" {
+		if link.Key == hexView || link.Key == best || link.Name == "Raw" {
 			link.Current = link.Key == p.View.Kind
 			link.Href = f.at(path, "pageToken", origin, "view", link.Key)
 			p.Views = append(p.Views, link)

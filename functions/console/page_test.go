@@ -207,7 +207,7 @@ func TestViewOfData(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got := viewOf([]byte(test.data), test.kind)
+			got := payloadOf([]byte(test.data)).view(test.kind)
 			if got.Kind == "json" {
 				got.Text = strings.TrimSuffix(html.UnescapeString(regexp.MustCompile("<[^>]*>").ReplaceAllString(string(got.Tree), "")), "\n")
 				got.Tree = ""
@@ -246,7 +246,7 @@ func TestViewIsBounded(t *testing.T) {
 	for _, unit := range []string{"x", "é", "\u202e", "[", "[[],", "\xff", "\n", `{"a":`, "1,"} {
 		for _, kind := range []string{"", "text", "hex", "json"} {
 			for _, size := range []int{maxTextView, 4 * maxTextView, inbox.MaxDataSize} {
-				v := viewOf(bytes.Repeat([]byte(unit), size/len(unit)+1), kind)
+				v := payloadOf(bytes.Repeat([]byte(unit), size/len(unit)+1)).view(kind)
 				if !v.Cut || len(v.Text) > 8*maxTextView {
 					t.Errorf("%q as %q, %d bytes: %d bytes are shown, cut %v", unit, kind, size, len(v.Text), v.Cut)
 				}
@@ -264,8 +264,9 @@ func TestViewIsBounded(t *testing.T) {
 		"number":  "[" + strings.Repeat("1", 9_000_000) + "]",
 	} {
 		// What is reserved for the page is enough for it, and for a copy.
-		v := viewOf([]byte(json), "")
-		if reserved := shownSize([]byte(json)) * viewWeight; v.Kind != "json" || !v.Cut || 2*len(v.Tree) > reserved {
+		p := payloadOf([]byte(json))
+		v := p.view("")
+		if reserved := p.shownSize() * viewWeight; v.Kind != "json" || !v.Cut || 2*len(v.Tree) > reserved {
 			t.Errorf("%s: %d bytes are shown as %s, cut %v, and memory reserved for %d", name, len(v.Tree), v.Kind, v.Cut, reserved)
 		}
 	}

@@ -170,32 +170,59 @@ type view struct {
 	Escaped bool
 }
 
-// shownSize returns about how many bytes viewOf writes of data.
-func shownSize(data []byte) int {
-	size := min(len(data), maxTextView)
-	if o, ok := outlineOf(data); ok {
-		size = max(size, min(o.size, maxTextView+maxFolds*foldSize))
+// payload is data with what is known of them before they are shown.
+type payload struct {
+	data    []byte
+	outline outline
+	isJSON  bool // an object or a list that the outline is of
+}
+
+// payloadOf looks at data, which it does not copy.
+func payloadOf(data []byte) payload {
+	o, ok := outlineOf(data)
+	return payload{data: data, outline: o, isJSON: ok && validJSON(data)}
+}
+
+// shownSize returns about how many bytes view writes.
+func (p payload) shownSize() int {
+	size := min(len(p.data), maxTextView)
+	if p.isJSON {
+		size = max(size, min(p.outline.size, maxTextView+maxFolds*foldSize))
 	}
 	return size
 }
 
-// viewOf shows data as kind, or, where that cannot be, as what suits it best.
-func viewOf(data []byte, kind string) view {
+// text returns as much of the data as is shown as text, and whether there is more and
+// whether it is text.
+func (p payload) text() (text string, cut, ok bool) {
+	start := p.data[:min(len(p.data), maxTextView)]
+	cut = len(start) < len(p.data)
+	text, ok = textOf(start, cut)
+	return text, cut, ok
+}
+
+// kind is the form that suits the data best.
+func (p payload) kind() string {
+	if p.isJSON {
+		return jsonView
+	}
+	if _, _, ok := p.text(); ok {
+		return textView
+	}
+	return hexView
+}
+
+// view shows the data as kind, or, where that cannot be, as what suits them best.
+func (p payload) view(kind string) view {
 	if kind == hexView {
-		return hexOf(data)
+		return hexOf(p.data)
 	}
-	if kind != textView {
-		if o, ok := outlineOf(data); ok && validJSON(data) {
-			return treeOf(data, o)
-		}
+	if kind != textView && p.isJSON {
+		return treeOf(p.data, p.outline)
 	}
-	cut := len(data) > maxTextView
-	if cut {
-		data = data[:maxTextView]
-	}
-	text, ok := textOf(data, cut)
+	text, cut, ok := p.text()
 	if !ok {
-		return hexOf(data)
+		return hexOf(p.data)
 	}
 	text = strings.ReplaceAll(text, "\r\n", "\n")
 	shown := visible(text)
