@@ -137,7 +137,7 @@ func TestDamagedRecords(t *testing.T) {
 		b := tx.Bucket(bucketMessages)
 		changed := map[string][]byte{}
 		_ = b.ForEach(func(k, v []byte) error {
-			if m, err := tablesOf(tx).message(parseOrder(k)); err == nil && damaged[m.MessageID] {
+			if m, err := in.tables(tx).message(parseOrder(k)); err == nil && damaged[m.MessageID] {
 				v = slices.Clone(v)
 				v[len(v)/2] ^= 1
 				changed[string(k)] = v

@@ -105,7 +105,7 @@ func (in *Inbox) sweep() {
 func (in *Inbox) waiting(now time.Time) (any bool) {
 	_ = in.guard(func() error {
 		return in.db.View(func(tx *bbolt.Tx) error {
-			any = len(tablesOf(tx).expired(now.Add(-in.ttl), now.Add(maxAhead), 1)) > 0
+			any = len(in.tables(tx).expired(now.Add(-in.ttl), now.Add(maxAhead), 1)) > 0
 			return nil
 		})
 	})
@@ -126,7 +126,7 @@ func (in *Inbox) sweepStep(now time.Time) (more bool, err error) {
 	err = in.guard(func() error {
 		var expired []order
 		if err := in.db.View(func(tx *bbolt.Tx) error {
-			expired = tablesOf(tx).expired(now.Add(-in.ttl), now.Add(maxAhead), sweepMessages)
+			expired = in.tables(tx).expired(now.Add(-in.ttl), now.Add(maxAhead), sweepMessages)
 			return nil
 		}); err != nil || len(expired) == 0 {
 			return err

@@ -282,7 +282,7 @@ func (r *rewriting) wrote(n int) {
 // be read. It returns the IDs that led to a record that is not there.
 func (in *Inbox) reindex() (missing [][]byte, err error) {
 	err = in.db.Update(func(tx *bbolt.Tx) error {
-		t := tablesOf(tx)
+		t := in.tables(tx)
 		var gone [][]byte
 		_ = t.ids.ForEach(func(id, at []byte) error {
 			if t.messages.Get(at) == nil {
@@ -298,7 +298,7 @@ func (in *Inbox) reindex() (missing [][]byte, err error) {
 		if err := createBuckets(tx); err != nil {
 			return err
 		}
-		t = tablesOf(tx)
+		t = in.tables(tx)
 		err := t.messages.ForEach(func(k, _ []byte) error {
 			at := parseOrder(k)
 			m, err := t.message(at)

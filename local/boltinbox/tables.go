@@ -64,14 +64,8 @@ type tables struct {
 	attributes []string // of the search index
 }
 
-// tables returns the buckets to write to.
+// tables returns the buckets of tx.
 func (in *Inbox) tables(tx *bbolt.Tx) tables {
-	t := tablesOf(tx)
-	t.attributes = in.attributes
-	return t
-}
-
-func tablesOf(tx *bbolt.Tx) tables {
 	t := tables{
 		ids:      tx.Bucket(bucketIDs),
 		messages: tx.Bucket(bucketMessages),
@@ -79,6 +73,8 @@ func tablesOf(tx *bbolt.Tx) tables {
 		index:    tx.Bucket(bucketIndex),
 		search:   tx.Bucket(bucketSearch),
 		format:   tx.Bucket(bucketFormat),
+
+		attributes: in.attributes,
 	}
 	// Keys only rise in these two, so their pages can be filled.
 	t.messages.FillPercent, t.chunks.FillPercent = 1, 1
