@@ -182,20 +182,15 @@ func (o order) isLate(m *inbox.Message) bool { return !m.ReceivedAt.Equal(o.time
 // an index the bucket is that of the messages.
 func (t tables) choose(q *inbox.Query) (b *bbolt.Bucket, prefix []byte, rest inbox.Query) {
 	rest = *q
-	attribute := func() (string, bool) {
-		for _, name := range t.attributes {
-			if _, ok := q.Attributes[name]; ok {
-				return name, true
-			}
-		}
-		return "", false
-	}
+	attribute := slices.IndexFunc(t.attributes, func(name string) bool {
+		_, ok := q.Attributes[name]
+		return ok
+	})
 	indexed := inbox.Query{Source: q.Source, Quarantined: q.Quarantined}
 	isShort := !strings.Contains(q.Subscription, "/")
 	if !isShort {
 		indexed.Subscription = q.Subscription
 	}
-	name, hasAttribute := attribute()
 	switch {
 	case q.MessageID != "":
 		rest.MessageID = ""
@@ -203,7 +198,8 @@ func (t tables) choose(q *inbox.Query) (b *bbolt.Bucket, prefix []byte, rest inb
 	case q.OrderingKey != "":
 		rest.OrderingKey = ""
 		return t.search, searchPrefix(searchOrderingKey, q.OrderingKey), rest
-	case hasAttribute:
+	case attribute >= 0:
+		name := t.attributes[attribute]
 		rest.Attributes = maps.Clone(q.Attributes)
 		delete(rest.Attributes, name)
 		return t.search, searchPrefix(searchAttribute, name, q.Attributes[name]), rest
