@@ -295,9 +295,6 @@ func (in *Inbox) stream(ctx context.Context, query *pb.StructuredQuery, each fun
 // that choose chose.
 func (in *Inbox) listQuery(q *inbox.Query, use condition, from *inbox.Position, limit int) *pb.StructuredQuery {
 	var filters []condition
-	if use != nil {
-		filters = append(filters, use)
-	}
 	since, until := q.Bounds()
 	if !since.IsZero() {
 		filters = append(filters, compare(fieldReceivedAt, pb.StructuredQuery_FieldFilter_GREATER_THAN_OR_EQUAL, timeValue(since)))
@@ -305,7 +302,7 @@ func (in *Inbox) listQuery(q *inbox.Query, use condition, from *inbox.Position, 
 	if !until.IsZero() {
 		filters = append(filters, compare(fieldReceivedAt, pb.StructuredQuery_FieldFilter_LESS_THAN, timeValue(until)))
 	}
-	query := in.query(q.Ascending, filters...)
+	query := in.query(q.Ascending, use, filters...)
 	in.cut(query, limit)
 	if from != nil {
 		query.StartAt = &pb.Cursor{Values: []*pb.Value{timeValue(from.ReceivedAt)}, Before: true}
@@ -333,23 +330,24 @@ func (in *Inbox) windowQuery(use condition, since, until time.Time) *pb.Structur
 	filters := []condition{
 		compare(fieldReceivedAt, pb.StructuredQuery_FieldFilter_GREATER_THAN, timeValue(since)),
 	}
-	if use != nil {
-		filters = append(filters, use)
-	}
 	if !until.IsZero() {
 		filters = append(filters, compare(fieldReceivedAt, pb.StructuredQuery_FieldFilter_LESS_THAN_OR_EQUAL, timeValue(until)))
 	}
-	return in.query(false, filters...)
+	return in.query(false, use, filters...)
 }
 
-// query returns what every query for messages is made from: filters over all shards,
-// newest or oldest first. firestore.indexes.json declares its indexes.
-func (in *Inbox) query(ascending bool, filters ...condition) *pb.StructuredQuery {
+// query returns what every query for messages is made from: the condition that choose
+// chose, if any, and others over all shards, newest or oldest first.
+// firestore.indexes.json declares its indexes.
+func (in *Inbox) query(ascending bool, use condition, others ...condition) *pb.StructuredQuery {
 	shards := make([]*pb.Value, in.shards)
 	for i := range shards {
 		shards[i] = intValue(i)
 	}
-	filters = append([]condition{compare(fieldShard, pb.StructuredQuery_FieldFilter_IN, arrayValue(shards))}, filters...)
+	filters := []condition{compare(fieldShard, pb.StructuredQuery_FieldFilter_IN, arrayValue(shards))}
+	if use != nil {
+		filters = append(filters, use)
+	}
 	direction := pb.StructuredQuery_DESCENDING
 	if ascending {
 		direction = pb.StructuredQuery_ASCENDING
@@ -359,7 +357,7 @@ func (in *Inbox) query(ascending bool, filters ...condition) *pb.StructuredQuery
 		Where: &pb.StructuredQuery_Filter{FilterType: &pb.StructuredQuery_Filter_CompositeFilter{
 			CompositeFilter: &pb.StructuredQuery_CompositeFilter{
 				Op:      pb.StructuredQuery_CompositeFilter_AND,
-				Filters: filters,
+				Filters: append(filters, others...),
 			},
 		}},
 		OrderBy: []*pb.StructuredQuery_Order{
