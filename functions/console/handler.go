@@ -280,7 +280,7 @@ func (h *handler) page(ctx context.Context, q inbox.Query) (*inbox.Page, error) 
 	return h.store.List(ctx, q)
 }
 
-var errScans = problem.New(http.StatusServiceUnavailable, "two searches that no index answers are under way; try again, or narrow this one to a time, a subscription or an attribute that has an index")
+var errScans = problem.New(http.StatusServiceUnavailable, "two searches that no index answers are under way; try again, or leave out text and the attributes that have no index")
 
 // isScan reports whether no index answers q.
 func (h *handler) isScan(q *inbox.Query) bool {
