@@ -98,9 +98,14 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 	case hasModes && info.Mode().Perm()&0o022 != 0:
 		return nil, fmt.Errorf("%s can be written to by others; take that right away (chmod go-w)", path)
 	}
+	return readAtMost(file, path, limit)
+}
+
+// readAtMost reads the whole file at path, of at most limit bytes.
+func readAtMost(file *os.File, path string, limit int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(file, limit+1))
 	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("%s is over %d bytes", path, limit)
+		err = fmt.Errorf("%s is over %d bytes; move it away", path, limit)
 	}
 	return b, err
 }

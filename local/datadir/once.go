@@ -2,8 +2,6 @@ package datadir
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -53,9 +51,6 @@ func readOnce(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := io.ReadAll(io.LimitReader(file, maxOnce+1))
-	if err = errors.Join(err, file.Close()); err == nil && len(b) > maxOnce {
-		err = fmt.Errorf("%s is over %d bytes; move it away", path, maxOnce)
-	}
-	return b, err
+	defer file.Close()
+	return readAtMost(file, path, maxOnce)
 }
