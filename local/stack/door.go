@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 
 	"example.com/pushinbox/local/loopback"
@@ -30,16 +29,8 @@ import (
 //   - has an Origin other than the very address that it is sent to,
 //   - or was sent by a browser for another site.
 //
-// The port in a Host is not compared: tunnels and containers map ports.
-type Door struct {
-	// Hosts are names and addresses, without a port, that a request's Host may be
-	// besides localhost and the addresses of loopback.
-	Hosts []string
-	// OwnAddress lets a Host in that is the address the connection was made to, for
-	// a port that is open to other machines. No web page can have an address for its
-	// name.
-	OwnAddress bool
-}
+// Hosts and OwnAddress say by what other names the machine may be called.
+type Door loopback.Names
 
 // Guard returns next as a handler that answers 403 to what the door refuses.
 func (d Door) Guard(next http.Handler) http.Handler {
@@ -53,16 +44,14 @@ func (d Door) Guard(next http.Handler) http.Handler {
 }
 
 func (d Door) check(r *http.Request) error {
-	if !strings.HasPrefix(r.RequestURI, "/") && r.RequestURI != "*" {
+	if loopback.ForProxy(r) {
 		return problem.New(http.StatusForbidden, "this is not a proxy; send the path alone in the request line")
 	}
-	if !d.names(r) {
+	if !loopback.Names(d).Include(r.Host, loopback.LocalAddr(r)) {
 		return problem.New(http.StatusForbidden, "open this address as 127.0.0.1 or localhost; another name must be given to pushinbox local with --host-name")
 	}
-	for _, site := range r.Header.Values("Sec-Fetch-Site") {
-		if site != "same-origin" && site != "none" {
-			return problem.New(http.StatusForbidden, "the request comes from another site; if you followed a link, type its address instead")
-		}
+	if _, found := loopback.OtherSite(r.Header.Values("Sec-Fetch-Site")); found {
+		return problem.New(http.StatusForbidden, "the request comes from another site; if you followed a link, type its address instead")
 	}
 	for _, origin := range r.Header.Values("Origin") {
 		if origin != "http://"+r.Host {
@@ -70,20 +59,6 @@ func (d Door) check(r *http.Request) error {
 		}
 	}
 	return nil
-}
-
-// names reports whether the request's Host names this machine.
-func (d Door) names(r *http.Request) bool {
-	host, ok := loopback.Host(r.Host)
-	if !ok {
-		return false
-	}
-	if loopback.Is(host) || slices.ContainsFunc(d.Hosts, func(h string) bool { return strings.EqualFold(h, host) }) {
-		return true
-	}
-	local, _ := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
-	addr, err := netip.ParseAddr(host)
-	return d.OwnAddress && err == nil && local != nil && addr.Unmap() == local.AddrPort().Addr().Unmap()
 }
 
 // IsLoopback reports whether host, with or without a port, is this machine.

@@ -22,9 +22,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
-	"slices"
-	"strings"
 	"time"
 
 	"cloud.google.com/go/iam/apiv1/iampb"
@@ -90,7 +87,7 @@ func Serve(ctx context.Context, l net.Listener, s Services, o *Options) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s.Subscriber = ending{s.Subscriber, ctx}
-	g := guard{o.Hosts, o.OwnAddress}
+	g := guard{Hosts: o.Hosts, OwnAddress: o.OwnAddress}
 	handler, err := newHandler(s, g)
 	if err != nil {
 		return fmt.Errorf("rest: %w", err)
@@ -211,10 +208,7 @@ type endingStream struct {
 func (s endingStream) Context() context.Context { return s.ctx }
 
 // guard refuses requests that a web page may have sent.
-type guard struct {
-	hosts      []string
-	ownAddress bool
-}
+type guard loopback.Names
 
 // asked is what of a request says where it comes from.
 type asked struct {
@@ -226,16 +220,14 @@ type asked struct {
 // check returns a PERMISSION_DENIED error for a foreign host, any origin, and a
 // request that a browser sent from another site. An empty header is one too.
 func (g guard) check(r asked) error {
-	if !g.names(r.host, r.local) {
+	if !loopback.Names(g).Include(r.host, r.local) {
 		return status.Errorf(codes.PermissionDenied, "the request is for the host %q, which is not this machine; use 127.0.0.1 or localhost, or give pushinbox local the name with --host-name", r.host)
 	}
 	if len(r.origins) > 0 {
 		return status.Errorf(codes.PermissionDenied, "requests of web pages are refused, and this one has the Origin %q", r.origins[0])
 	}
-	for _, site := range r.sites {
-		if site != "none" && site != "same-origin" {
-			return status.Errorf(codes.PermissionDenied, "requests of other web sites are refused, and this one has the Sec-Fetch-Site %q", site)
-		}
+	if site, found := loopback.OtherSite(r.sites); found {
+		return status.Errorf(codes.PermissionDenied, "requests of other web sites are refused, and this one has the Sec-Fetch-Site %q", site)
 	}
 	return nil
 }
@@ -254,23 +246,8 @@ func (g guard) checkCall(ctx context.Context) error {
 
 // checkRequest is check for a request of HTTP/1.
 func (g guard) checkRequest(r *http.Request) error {
-	if !strings.HasPrefix(r.RequestURI, "/") && r.RequestURI != "*" {
+	if loopback.ForProxy(r) {
 		return status.Error(codes.PermissionDenied, "this is not a proxy; send the path alone in the request line")
 	}
-	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	return g.check(asked{r.Host, local, r.Header["Origin"], r.Header["Sec-Fetch-Site"]})
-}
-
-// names reports whether a Host header names this machine.
-func (g guard) names(hostport string, local net.Addr) bool {
-	host, ok := loopback.Host(hostport)
-	if !ok {
-		return false
-	}
-	if loopback.Is(host) || slices.ContainsFunc(g.hosts, func(h string) bool { return strings.EqualFold(h, host) }) {
-		return true
-	}
-	here, _ := local.(*net.TCPAddr)
-	addr, err := netip.ParseAddr(host)
-	return g.ownAddress && err == nil && here != nil && addr.Unmap() == here.AddrPort().Addr().Unmap()
+	return g.check(asked{r.Host, loopback.LocalAddr(r), r.Header["Origin"], r.Header["Sec-Fetch-Site"]})
 }

@@ -288,7 +288,7 @@ func TestDoor(t *testing.T) {
 func TestOwnAddress(t *testing.T) {
 	t.Parallel()
 	for own, want := range map[bool]codes.Code{true: codes.OK, false: codes.PermissionDenied} {
-		g := guard{ownAddress: own}
+		g := guard{OwnAddress: own}
 		local := &net.TCPAddr{IP: net.IPv4(10, 1, 2, 3), Port: 8085}
 		if err := g.check(asked{host: "10.1.2.3:8085", local: local}); status.Code(err) != want {
 			t.Errorf("%t: %v, want %v", own, err, want)
