@@ -110,10 +110,12 @@ func oneOf[T ~string](flags *pflag.FlagSet, target *T, name, usage string, allow
 
 // portFlag adds a flag that is a port.
 func portFlag(flags *pflag.FlagSet, name string, port *int, usage string) {
-	checked(flags, name, strconv.Itoa(*port), "PORT", usage, func(s string) (err error) {
-		if *port, err = strconv.Atoi(s); err != nil || *port < 0 || *port > 65535 {
+	checked(flags, name, strconv.Itoa(*port), "PORT", usage, func(s string) error {
+		n, err := strconv.ParseUint(s, 10, 16)
+		if err != nil {
 			return errors.New("it must be 0 to 65535")
 		}
+		*port = int(n)
 		return nil
 	})
 }

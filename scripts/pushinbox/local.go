@@ -140,7 +140,7 @@ delivery.`,
 		}
 		return nil
 	})
-	proxyFlag(cmd.Flags(), &o.ProxyPort)
+	portFlag(cmd.Flags(), "proxy-port", &o.ProxyPort, "the port of the proxy for pushinbox run; 0 takes a free one")
 	hostFlags(cmd.Flags(), &o)
 	checked(cmd.Flags(), "data", o.Data, "DIRECTORY", "the directory that stores the messages", func(s string) error {
 		if o.Data = s; s == "" {

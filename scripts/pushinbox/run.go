@@ -14,11 +14,9 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"example.com/pushinbox/local/keyproxy"
 	"example.com/pushinbox/local/runenv"
@@ -288,16 +286,4 @@ func notStarted(name string, err error) error {
 	}
 	fmt.Fprintf(os.Stderr, "pushinbox: %s cannot be run: %s\n", visible(name), visible(strings.TrimPrefix(err.Error(), "exec: ")))
 	return programExit(code)
-}
-
-// proxyFlag adds --proxy-port.
-func proxyFlag(flags *pflag.FlagSet, port *int) {
-	checked(flags, "proxy-port", "0", "PORT", "the port of the proxy for pushinbox run; 0 takes a free one", func(s string) error {
-		n, err := strconv.ParseUint(s, 10, 16)
-		if err != nil {
-			return errors.New("it must be 0 to 65535")
-		}
-		*port = int(n)
-		return nil
-	})
 }
