@@ -264,17 +264,23 @@ func openSecret(file string) (*os.File, error) {
 // or one of pushinbox local for the function. account and audience are what a
 // deployed function expects in it, for the error.
 func (c *client) authorize(ctx context.Context, file, function, account, audience string) (err error) {
-	switch given := os.Getenv(envIDToken); {
-	case file != "":
-		c.token, err = readSecret(file)
-	case given != "":
-		c.token = given
-	case !c.isLocal():
-		err = usageError{fmt.Errorf("no token for %s: give one with --token-file, such as <(gcloud auth print-identity-token --impersonate-service-account=%s --include-email --audiences=%s), or set %s", c.base.Host, account, audience, envIDToken)}
-	default:
-		c.token, err = c.local().localToken(ctx, url.Values{"for": {function}})
+	if c.token, err = givenToken(file); err != nil || c.token != "" {
+		return err
 	}
+	if !c.isLocal() {
+		return usageError{fmt.Errorf("no token for %s: give one with --token-file, such as <(gcloud auth print-identity-token --impersonate-service-account=%s --include-email --audiences=%s), or set %s", c.base.Host, account, audience, envIDToken)}
+	}
+	c.token, err = c.local().localToken(ctx, url.Values{"for": {function}})
 	return err
+}
+
+// givenToken returns the token of the file or else of the environment, empty where
+// neither is given.
+func givenToken(file string) (string, error) {
+	if file != "" {
+		return readSecret(file)
+	}
+	return os.Getenv(envIDToken), nil
 }
 
 // ok reports whether the answer is a success.

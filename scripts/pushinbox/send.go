@@ -171,13 +171,8 @@ func (c *client) maybeOwn() bool {
 
 // authorize sets the token to post with.
 func (s *sending) authorize(ctx context.Context, to, local *client) (err error) {
-	switch given := os.Getenv(envIDToken); {
-	case s.tokenFile != "":
-		to.token, err = readSecret(s.tokenFile)
+	if to.token, err = givenToken(s.tokenFile); err != nil || to.token != "" {
 		return err
-	case given != "":
-		to.token = given
-		return nil
 	}
 	claims := url.Values{"for": {"receive"}}
 	if audience := s.audience; audience != "" || !to.sameOrigin(local) {
