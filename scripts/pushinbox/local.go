@@ -101,7 +101,7 @@ delivery.`,
 				o.OnDelivery, o.OnSent = p.delivered, p.sent
 			}
 			p.inbox, o.PubSubPortOnly = o.Settings.Subscription(), cmd.Flags().Changed("pubsub-port")
-			o.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: shorten}))
+			o.Log = logFrom(level)
 			o.DataByDefault = !cmd.Flags().Changed("data")
 			ctx, cancel := context.WithCancel(cmd.Context())
 			defer cancel()
@@ -124,9 +124,7 @@ delivery.`,
 				p.banner(s, o.Settings)
 			}
 			err = errors.Join(s.Wait(ctx), s.Close())
-			if s.Undelivered > 0 {
-				fmt.Fprintf(os.Stderr, "%d messages were not delivered; they are kept in %s for the next run\n", s.Undelivered, o.Data)
-			}
+			tellUndelivered(s, o.Data)
 			return err
 		},
 	}
@@ -155,6 +153,18 @@ delivery.`,
 	cmd.Flags().BoolVar(&quiet, "quiet", false, "print no line for each delivery")
 	formatFlag(cmd)
 	return cmd
+}
+
+// logFrom returns the log of a local run, for people in front of a terminal.
+func logFrom(level slog.Level) *slog.Logger {
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: shorten}))
+}
+
+// tellUndelivered says, of a local run that was closed, what the next one delivers.
+func tellUndelivered(s *stack.Stack, data string) {
+	if s.Undelivered > 0 {
+		fmt.Fprintf(os.Stderr, "%d messages were not delivered; they are kept in %s for the next run\n", s.Undelivered, data)
+	}
 }
 
 // hostFlags adds --host and --host-name.

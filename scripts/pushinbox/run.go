@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/pem"
@@ -113,19 +114,12 @@ func environ() []string {
 // kill -9, is none where this command would have its data.
 func findRun(ctx context.Context, data string) (*stack.Run, error) {
 	found, err := stack.Find(ctx, data)
-	if errors.Is(err, stack.ErrStale) && found == nil {
-		if _, here := os.Lstat(filepath.Join(orDefault(data), "local.json")); here == nil {
+	if errors.Is(err, stack.ErrStale) {
+		if _, here := os.Lstat(filepath.Join(cmp.Or(data, stack.DefaultData), "local.json")); here == nil {
 			return nil, fmt.Errorf("%w: %w", stack.ErrNotFound, err)
 		}
 	}
 	return found, err
-}
-
-func orDefault(data string) string {
-	if data == "" {
-		return stack.DefaultData
-	}
-	return data
 }
 
 // runWithOwn runs a program with a pushinbox local that ends with it.
@@ -138,8 +132,8 @@ func runWithOwn(ctx context.Context, data string, args []string) error {
 		return usageError{err}
 	}
 	o := stack.Options{
-		Settings: given, PubSubPort: stack.PubSubPort, Data: orDefault(data), DataByDefault: data == "", Pushes: stack.TerraformDefaults(),
-		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn, ReplaceAttr: shorten})),
+		Settings: given, PubSubPort: stack.PubSubPort, Data: cmp.Or(data, stack.DefaultData), DataByDefault: data == "", Pushes: stack.TerraformDefaults(),
+		Log: logFrom(slog.LevelWarn),
 	}
 	s, err := stack.Start(ctx, o)
 	if err != nil {
@@ -158,9 +152,7 @@ func runWithOwn(ctx context.Context, data string, args []string) error {
 		stop()
 	}
 	closed := s.Close()
-	if s.Undelivered > 0 {
-		fmt.Fprintf(os.Stderr, "%d messages were not delivered; they are kept in %s for the next run\n", s.Undelivered, o.Data)
-	}
+	tellUndelivered(s, o.Data)
 	if closed != nil && errors.As(err, new(programExit)) {
 		fmt.Fprintln(os.Stderr, "pushinbox:", visible(closed.Error())) // the exit code stays the program's
 		return err
