@@ -22,9 +22,9 @@ const (
 	storePassword = pkcs12.DefaultPassword
 )
 
-// systemFiles are where systems have the certificates that they trust, the first
+// SystemFiles are where systems have the certificates that they trust, the first
 // that is there. Windows has no such file.
-var systemFiles = []string{
+var SystemFiles = []string{
 	"/etc/ssl/certs/ca-certificates.crt",                // Debian, Arch, Gentoo
 	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // Fedora, Red Hat
 	"/etc/pki/tls/certs/ca-bundle.crt",                  // older ones
@@ -129,7 +129,7 @@ func (v variables) certificates(names []string, system [][]byte) ([][]byte, erro
 
 // systemRoots returns what the system trusts, or nothing where it has no file of it.
 func systemRoots() ([][]byte, error) {
-	for _, path := range systemFiles {
+	for _, path := range SystemFiles {
 		all, err := read(path)
 		if len(all) > 0 || err != nil && !errors.Is(err, os.ErrNotExist) {
 			return all, err

@@ -24,6 +24,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"example.com/pushinbox/local/runenv"
 )
 
 const (
@@ -34,11 +36,6 @@ const (
 	program = "pushinbox"
 	roots   = "etc/ssl/certs/ca-certificates.crt"
 )
-
-// systemRoots are where systems keep their roots.
-var systemRoots = []string{
-	"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem",
-}
 
 func main() {
 	var o options
@@ -95,7 +92,7 @@ func (o options) write(ctx context.Context) error {
 }
 
 func readRoots(file string) ([]byte, error) {
-	files := systemRoots
+	files := runenv.SystemFiles
 	if file != "" {
 		files = []string{file}
 	}
