@@ -32,26 +32,32 @@ esac
 `
 
 // documented returns the scripts of docs/local.md for each function: what starts it,
-// and what tries it.
+// and what tries it. Each is a block of its own, which people paste into a terminal.
 func documented(t *testing.T) (start, try map[string]string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, "docs", "local.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, section, _ := strings.Cut(string(text), "\n### The functions as they are deployed\n")
+	section, _, found := strings.Cut(section, "\n## ")
+	if !found {
+		t.Fatal("docs/local.md has no section on the functions as they are deployed")
+	}
 	start, try = make(map[string]string), make(map[string]string)
-	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
-		name := ""
-		for _, script := range strings.Split(block[1], "\n\n") {
-			if _, after, ok := strings.Cut(script, "FUNCTION_TARGET="); ok {
-				name = strings.Fields(after)[0]
-				start[name] = script
-			} else if name != "" {
-				try[name] = script
-			} else if strings.Contains(script, "pushinbox local --push") {
-				start["local"] = strings.TrimSpace(script)
-			}
+	name := ""
+	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)\n```").FindAllStringSubmatch(section, -1) {
+		script := block[1]
+		into := try
+		if _, after, ok := strings.Cut(script, "FUNCTION_TARGET="); ok {
+			name, into = strings.Fields(after)[0], start
+		} else if strings.Contains(script, "pushinbox local --push") {
+			name, into = "local", start
 		}
+		if into[name] != "" {
+			t.Fatalf("docs/local.md has two scripts for %q:\n%s\n%s", name, into[name], script)
+		}
+		into[name] = script
 	}
 	return start, try
 }
