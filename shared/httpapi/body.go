@@ -66,9 +66,9 @@ func ReadBody(w http.ResponseWriter, r *http.Request, limit, weight int64) ([]by
 	case errors.As(err, &own):
 		return nil, err
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return nil, &problem.Error{Status: http.StatusBadRequest, Detail: "the request body did not arrive in time; send it again, faster", Cause: err}
+		return nil, &problem.Error{Status: http.StatusBadRequest, Reason: "body_late", Detail: "the request body did not arrive in time; send it again, faster", Cause: err}
 	}
-	return nil, &problem.Error{Status: http.StatusBadRequest, Detail: "the request body ended early", Cause: err}
+	return nil, &problem.Error{Status: http.StatusBadRequest, Reason: "body_cut_off", Detail: "the request body ended early", Cause: err}
 }
 
 // readBody reserves memory for a body and reads it. One of unknown size is small
@@ -128,7 +128,7 @@ func Reserve(ctx context.Context, size, weight int64) error {
 	}
 	release, err := b.reserve(ctx, size, weight)
 	if err != nil {
-		return &problem.Error{Status: http.StatusServiceUnavailable, Detail: "too much is under way at once; try again", Cause: err}
+		return &problem.Error{Status: http.StatusServiceUnavailable, Reason: "memory", Detail: "too much is under way at once; try again", Cause: err}
 	}
 	l.reserved = append(l.reserved, release)
 	return nil

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"example.com/pushinbox/shared/problem"
 )
 
 // What is logged of one text, in characters. Much of it is a stranger's, and JSON
@@ -94,7 +96,7 @@ func HandleWith(log *slog.Logger, project string, next HandlerFunc, writeError f
 				slog.String("latency", strconv.FormatFloat(time.Since(start).Seconds(), 'f', 6, 64)+"s"),
 			))
 		if err != nil {
-			attrs = append(attrs, slog.String("error", err.Error()))
+			attrs = append(attrs, slog.String("error", err.Error()), slog.String("refusal", problem.Reason(err)))
 		}
 		attrs = appendTrace(attrs, project, r.Header)
 		message := line.outcome

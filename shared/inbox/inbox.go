@@ -235,5 +235,5 @@ var (
 	ErrInvalid     = problem.New(http.StatusBadRequest, "the message cannot be stored as it is")
 	ErrPageToken   = problem.New(http.StatusBadRequest, "the page token is not one that this inbox issued")
 	ErrNotFound    = problem.New(http.StatusNotFound, "no message has this ID")
-	ErrUnavailable = problem.New(http.StatusServiceUnavailable, "the inbox cannot be reached")
+	ErrUnavailable = problem.Named("inbox_unavailable", http.StatusServiceUnavailable, "the inbox cannot be reached")
 )

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 )
 
 // Error is an error with the HTTP status and the detail that a caller may see.
@@ -18,11 +19,19 @@ type Error struct {
 	// Detail is safe to show: it is fixed, or holds nothing secret, and says
 	// what to do next.
 	Detail string
+	// Reason is a short fixed name of the kind of error, in lower case with
+	// underscores, for counting; see Reason. It is empty where the status says enough.
+	Reason string
 	Cause  error
 }
 
 // New returns an Error without a cause.
 func New(status int, detail string) *Error { return &Error{Status: status, Detail: detail} }
+
+// Named returns an Error with a reason and without a cause.
+func Named(reason string, status int, detail string) *Error {
+	return &Error{Status: status, Detail: detail, Reason: reason}
+}
 
 // Error returns the detail and the cause, for the log.
 func (e *Error) Error() string {
@@ -47,5 +56,33 @@ func Of(err error) (status int, detail string) {
 		return http.StatusServiceUnavailable, "the request took too long; try again"
 	default:
 		return http.StatusInternalServerError, "an internal error; the log has the cause"
+	}
+}
+
+// Reason returns the name of the kind of err, for counting: the Reason of the first
+// Error with one that err is or wraps, or else one that the status gives.
+func Reason(err error) string {
+	rest := err
+	for own := (*Error)(nil); errors.As(rest, &own); rest = own.Cause {
+		if own.Reason != "" {
+			return own.Reason
+		}
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return "timeout"
+	}
+	switch status, _ := Of(err); status {
+	case http.StatusBadRequest:
+		return "malformed"
+	case http.StatusMethodNotAllowed:
+		return "method"
+	case http.StatusRequestEntityTooLarge:
+		return "too_large"
+	case http.StatusServiceUnavailable:
+		return "unavailable"
+	case http.StatusInternalServerError:
+		return "internal"
+	default:
+		return strings.ReplaceAll(strings.ToLower(http.StatusText(status)), " ", "_")
 	}
 }
