@@ -12,6 +12,7 @@ import (
 
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
+	"example.com/pushinbox/shared/pushendpoint"
 	"example.com/pushinbox/shared/settings"
 	"example.com/pushinbox/shared/verify"
 )
@@ -19,7 +20,7 @@ import (
 func init() {
 	log := httpapi.NewLogger(os.Stderr)
 	functions.HTTP("receive", httpapi.Function("receive", os.Getenv("FUNCTION_TARGET"), log, func(ctx context.Context) (http.Handler, error) {
-		e, err := settings.Parse[environment](nil)
+		e, err := settings.Parse[pushendpoint.Environment](nil)
 		if err != nil {
 			return nil, err
 		}
@@ -31,6 +32,6 @@ func init() {
 		if err != nil {
 			return nil, err
 		}
-		return New(e.Receive, verifier, store, log)
+		return pushendpoint.New(e.Push, verifier, store, log)
 	}))
 }

@@ -18,6 +18,12 @@ import (
 	"example.com/pushinbox/testkit/pushattack"
 )
 
+const (
+	audience    = "https://receive-1.europe-west1.run.app"
+	pushAccount = "push@p.iam.gserviceaccount.com"
+	secret      = "s3cr&t+/ %"
+)
+
 // TestRegisteredFunction sends hostile and good requests to the function as
 // the functions framework serves it, wired from the environment. Only the
 // network is not the real one: Google's keys come from a local issuer, and
@@ -72,7 +78,10 @@ func TestRegisteredFunction(t *testing.T) {
 		}
 	}
 
-	to := target(t, issuer, base+"/receive?"+url.Values{"token": {secret}}.Encode())
+	to := pushattack.Target{
+		URL:  base + "/receive?" + url.Values{"token": {secret}}.Encode(),
+		Keys: google.Keys(t, issuer), Mint: google.Mint(issuer, audience, pushAccount),
+	}
 	cases, err := pushattack.Cases(to)
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"example.com/pushinbox/local/boltinbox"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
+	"example.com/pushinbox/shared/pushendpoint"
 	"example.com/pushinbox/testkit/emulator"
 	"example.com/pushinbox/testkit/google"
 	"example.com/pushinbox/testkit/measure"
@@ -91,7 +92,7 @@ func serveForMemory(t *testing.T, kind string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := New(Config{Audience: audience, ServiceAccount: pushAccount}, verifier, store, slog.New(slog.DiscardHandler))
+	h, err := pushendpoint.New(pushendpoint.Config{Audience: audience, ServiceAccount: pushAccount}, verifier, store, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,6 @@ import (
 	"example.com/pushinbox/functions/console"
 	mnsfunction "example.com/pushinbox/functions/mns"
 	"example.com/pushinbox/functions/publish"
-	"example.com/pushinbox/functions/receive"
 	"example.com/pushinbox/local/boltinbox"
 	"example.com/pushinbox/local/boltstate"
 	"example.com/pushinbox/local/datadir"
@@ -42,6 +41,7 @@ import (
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 	"example.com/pushinbox/shared/mns"
 	"example.com/pushinbox/shared/publisher"
+	"example.com/pushinbox/shared/pushendpoint"
 	"example.com/pushinbox/shared/verify"
 )
 
@@ -427,7 +427,7 @@ func (s *Stack) startInbox(ctx context.Context) error {
 	publishing, err1 := publish.New(publish.Config{
 		Project: o.Project, Topic: o.Topic, Audience: s.URL + "/publish", Callers: []string{publishCaller},
 	}, s.verifier, topic, s.log("publish"))
-	receiving, err2 := receive.New(receive.Config{
+	receiving, err2 := pushendpoint.New(pushendpoint.Config{
 		Project: o.Project, Audience: s.URL + "/receive", ServiceAccount: PushAccount, VerificationToken: o.VerificationToken,
 		AckDeadline: time.Duration(pushes.AckDeadlineSeconds) * time.Second,
 	}, s.verifier, s.store, s.log("receive"))

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -51,6 +52,16 @@ func Token(tb testing.TB, issuer *pushfake.Issuer, audience, email string) strin
 		tb.Fatal(err)
 	}
 	return token
+}
+
+// Mint returns what creates ID tokens of the issuer for an audience and an account,
+// but for the claims given; nil leaves a claim out.
+func Mint(issuer *pushfake.Issuer, audience, email string) func(claims map[string]any) (string, error) {
+	return func(claims map[string]any) (string, error) {
+		all := map[string]any{"aud": audience, "email": email}
+		maps.Copy(all, claims)
+		return issuer.IDToken(all)
+	}
 }
 
 // Keys returns the JSON Web Key Set of the issuer's tokens.

@@ -1,4 +1,8 @@
-package receive
+// Package pushendpoint is the endpoint of a push subscription over HTTP: it verifies
+// that Pub/Sub sent the push, decodes it, hands the message to a store and
+// acknowledges what that has made durable. The function receive is this with the
+// inbox as its store, a user's own function is this with package process.
+package pushendpoint
 
 import (
 	"cmp"
@@ -44,7 +48,7 @@ func New(cfg Config, v Verifier, s Store, log *slog.Logger) (http.Handler, error
 		return nil, err
 	}
 	if v == nil || s == nil || log == nil {
-		return nil, errors.New("receive: a verifier, a store and a logger are required")
+		return nil, errors.New("pushendpoint: a verifier, a store and a logger are required")
 	}
 	h := &handler{
 		policy: verify.Policy{Audience: cfg.Audience, Emails: []string{cfg.ServiceAccount}},

@@ -1,4 +1,4 @@
-package receive
+package pushendpoint
 
 import (
 	"errors"
@@ -9,15 +9,15 @@ import (
 	"example.com/pushinbox/shared/settings"
 )
 
-// environment is what the function reads from its environment.
-type environment struct {
+// Environment is what a function with a push endpoint reads from its environment.
+type Environment struct {
 	firestoreinbox.Config
-	Receive Config
+	Push Config
 }
 
 // Validate reports every value that cannot be right.
-func (e environment) Validate() error {
-	return errors.Join(settings.Project(e.Config.Project), e.Config.Validate(), e.Receive.Validate())
+func (e Environment) Validate() error {
+	return errors.Join(settings.Project(e.Config.Project), e.Config.Validate(), e.Push.Validate())
 }
 
 // DefaultAckDeadline is how long Pub/Sub waits for an answer to a push when

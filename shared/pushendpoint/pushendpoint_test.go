@@ -1,4 +1,4 @@
-package receive
+package pushendpoint
 
 import (
 	"context"
@@ -64,17 +64,7 @@ func newEndpoint(tb testing.TB, cfg Config) *endpoint {
 // target is the endpoint as package hostile wants it.
 func target(tb testing.TB, issuer *pushfake.Issuer, address string) pushattack.Target {
 	tb.Helper()
-	return pushattack.Target{
-		URL:  address,
-		Keys: google.Keys(tb, issuer),
-		Mint: func(claims map[string]any) (string, error) {
-			all := map[string]any{"aud": audience, "email": pushAccount}
-			for k, v := range claims {
-				all[k] = v
-			}
-			return issuer.IDToken(all)
-		},
-	}
+	return pushattack.Target{URL: address, Keys: google.Keys(tb, issuer), Mint: google.Mint(issuer, audience, pushAccount)}
 }
 
 func (e *endpoint) serve(r *http.Request) *httptest.ResponseRecorder {
@@ -326,16 +316,16 @@ func TestEnvironment(t *testing.T) {
 	good := map[string]string{
 		"GOOGLE_CLOUD_PROJECT": "p", "PUSH_AUDIENCE": audience, "PUSH_SERVICE_ACCOUNT": pushAccount,
 	}
-	e, err := settings.Parse[environment](good)
+	e, err := settings.Parse[Environment](good)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e.Database != "(default)" || e.Collection != "messages" || e.Shards != 16 || e.TTL.Hours() != 720 || e.Receive.Project != "p" || e.Receive.AckDeadline != DefaultAckDeadline {
+	if e.Database != "(default)" || e.Collection != "messages" || e.Shards != 16 || e.TTL.Hours() != 720 || e.Push.Project != "p" || e.Push.AckDeadline != DefaultAckDeadline {
 		t.Errorf("defaults: %+v", e)
 	}
 	t.Run("every_missing_variable_is_named", func(t *testing.T) {
 		t.Parallel()
-		_, err := settings.Parse[environment](map[string]string{"INBOX_SHARDS": "many", "INBOX_TTL": "30 days", "PUSH_ACK_DEADLINE": "60"})
+		_, err := settings.Parse[Environment](map[string]string{"INBOX_SHARDS": "many", "INBOX_TTL": "30 days", "PUSH_ACK_DEADLINE": "60"})
 		for _, name := range []string{"GOOGLE_CLOUD_PROJECT", "PUSH_AUDIENCE", "PUSH_SERVICE_ACCOUNT", "INBOX_SHARDS", "INBOX_TTL", "PUSH_ACK_DEADLINE"} {
 			if err == nil || !strings.Contains(err.Error(), name) {
 				t.Errorf("%s is not named: %v", name, err)
@@ -344,7 +334,7 @@ func TestEnvironment(t *testing.T) {
 	})
 	t.Run("every_wrong_value_is_named", func(t *testing.T) {
 		t.Parallel()
-		_, err := settings.Parse[environment](map[string]string{
+		_, err := settings.Parse[Environment](map[string]string{
 			"GOOGLE_CLOUD_PROJECT": "p", "PUSH_AUDIENCE": audience, "PUSH_SERVICE_ACCOUNT": "push", "INBOX_SHARDS": "31", "INBOX_TTL": "-1h",
 			"PUSH_ACK_DEADLINE": "9s",
 		})
@@ -362,7 +352,7 @@ func TestEnvironment(t *testing.T) {
 			for _, bad := range []string{" " + value, value + " ", value + "\n", `"` + value + `"`, "'" + value + "'"} {
 				vars := maps.Clone(good)
 				vars[variable] = bad
-				_, err := settings.Parse[environment](vars)
+				_, err := settings.Parse[Environment](vars)
 				if err == nil || strings.Count(err.Error(), variable+" ") != 1 || strings.Contains(err.Error(), "hush") {
 					t.Errorf("%s=%q: %v", variable, bad, err)
 				}
@@ -371,14 +361,14 @@ func TestEnvironment(t *testing.T) {
 		for _, account := range []string{"serviceAccount:" + pushAccount, "user:" + pushAccount, "P" + pushAccount, pushAccount + "@p", "push"} {
 			vars := maps.Clone(good)
 			vars["PUSH_SERVICE_ACCOUNT"] = account
-			if _, err := settings.Parse[environment](vars); err == nil || !strings.HasPrefix(err.Error(), "PUSH_SERVICE_ACCOUNT ") {
+			if _, err := settings.Parse[Environment](vars); err == nil || !strings.HasPrefix(err.Error(), "PUSH_SERVICE_ACCOUNT ") {
 				t.Errorf("PUSH_SERVICE_ACCOUNT=%s: %v", account, err)
 			}
 		}
 	})
 	t.Run("one_start_names_all", func(t *testing.T) {
 		t.Parallel()
-		_, err := settings.Parse[environment](map[string]string{
+		_, err := settings.Parse[Environment](map[string]string{
 			"PUSH_AUDIENCE": "", "PUSH_SERVICE_ACCOUNT": "user:" + pushAccount, "INBOX_TTL": "30 days", "INBOX_SHARDS": "31", "PUBSUB_VERIFICATION_TOKEN": "hush ",
 		})
 		const want = "GOOGLE_CLOUD_PROJECT is not set, or is empty: set it to the ID of the Google Cloud project; INBOX_SHARDS is 31; it must be 1 to 30; " +
@@ -397,12 +387,12 @@ func TestAckDeadlineOfTheEnvironment(t *testing.T) {
 		"": 10 * time.Second, "10s": 10 * time.Second, "1m": time.Minute, "600s": 600 * time.Second,
 		"9.999s": 0, "600.001s": 0, "0s": 0, "-60s": 0, "60": 0, "ten": 0,
 	} {
-		e, err := settings.Parse[environment](map[string]string{
+		e, err := settings.Parse[Environment](map[string]string{
 			"GOOGLE_CLOUD_PROJECT": "p", "PUSH_AUDIENCE": audience, "PUSH_SERVICE_ACCOUNT": pushAccount, "PUSH_ACK_DEADLINE": value,
 		})
 		switch {
-		case want != 0 && (err != nil || e.Receive.AckDeadline != want):
-			t.Errorf("%q: %v, %v, want %v", value, e.Receive.AckDeadline, err, want)
+		case want != 0 && (err != nil || e.Push.AckDeadline != want):
+			t.Errorf("%q: %v, %v, want %v", value, e.Push.AckDeadline, err, want)
 		case want == 0 && (err == nil || !strings.HasPrefix(err.Error(), "PUSH_ACK_DEADLINE is ") || strings.Contains(err.Error(), "\n")):
 			t.Errorf("%q: got %v, want one line that names the variable", value, err)
 		}
