@@ -35,12 +35,17 @@ func Options(emulatorHost string) []option.ClientOption {
 // PersonOptions is Options for the client for people,
 // cloud.google.com/go/firestore. That one reads FIRESTORE_EMULATOR_HOST by itself
 // and brings a connection of its own, which only another connection replaces; the
-// client closes it. The error is one of the emulator's address.
-func PersonOptions(emulatorHost string) ([]option.ClientOption, error) {
+// client closes it. more are further options of the connection. The error is one of
+// the emulator's address.
+func PersonOptions(emulatorHost string, more ...grpc.DialOption) ([]option.ClientOption, error) {
 	if emulatorHost == "" {
-		return Options(""), nil
+		all := Options("")
+		for _, o := range more {
+			all = append(all, option.WithGRPCDialOption(o))
+		}
+		return all, nil
 	}
-	conn, err := grpc.NewClient(emulatorHost, dialOptions(emulatorHost)...)
+	conn, err := grpc.NewClient(emulatorHost, append(dialOptions(emulatorHost), more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("FIRESTORE_EMULATOR_HOST %q is not a valid address, such as 127.0.0.1:8081: %w", emulatorHost, err)
 	}

@@ -24,6 +24,7 @@ const (
 	ReasonMetadata    Reason = "malformed-metadata"
 	ReasonLimits      Reason = "over-limits"
 	ReasonUnknownForm Reason = "unknown-form"
+	ReasonRejected    Reason = "rejected"
 )
 
 var reasonWords = map[Reason]string{
@@ -34,6 +35,7 @@ var reasonWords = map[Reason]string{
 	ReasonField:       "A field in the body has a value that it cannot have.",
 	ReasonMetadata:    "The headers x-goog-pubsub-* are missing, doubled or malformed. Let the subscription write metadata, or push to /wrapped or /bare.",
 	ReasonLimits:      "The message is larger than an inbox stores, in its data, its attributes or one of its names, or it has text that is not UTF-8.",
+	ReasonRejected:    "The function that processes these messages rejected it for good; its log has the cause.",
 	ReasonUnknownForm: "The body has none of the forms that the sender's pushes have.",
 }
 

@@ -28,9 +28,9 @@ type Store interface {
 	Put(ctx context.Context, m *inbox.Message) (stored bool, err error)
 }
 
-// answerTime is the part of the ack deadline for everything but storing. An answer
+// AnswerTime is the part of the ack deadline for everything but storing. An answer
 // after the deadline has no effect: Pub/Sub has begun to push the message again.
-const answerTime = 2 * time.Second
+const AnswerTime = 2 * time.Second
 
 // bodyWeight is the memory that a push takes for each byte of its body: the body,
 // in whose place the data is decoded, and the requests to Firestore.
@@ -55,7 +55,7 @@ func New(cfg Config, v Verifier, s Store, log *slog.Logger) (http.Handler, error
 		token:  cfg.VerificationToken,
 		verify: v,
 		store:  s,
-		budget: cfg.AckDeadline - answerTime,
+		budget: cfg.AckDeadline - AnswerTime,
 	}
 	return httpapi.Handle(log, cfg.Project, h.push), nil
 }
@@ -92,11 +92,9 @@ func (h *handler) push(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	outcome := "stored"
 	m, err := pubsubpush.FormOf(r.URL.Path).Decode(r.Header, body)
 	if err != nil {
 		m = pubsubpush.Quarantine(r.Header, body, err)
-		outcome = "quarantined"
 		httpapi.Log(r.Context(), slog.String("reason", string(m.Quarantined)), slog.String("cause", err.Error()))
 	}
 	m.Verified = inbox.Verified(claims)
@@ -106,8 +104,12 @@ func (h *handler) push(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if !stored {
+	outcome := "stored"
+	switch {
+	case !stored:
 		outcome = "stored before"
+	case m.Quarantined != "":
+		outcome = "quarantined"
 	}
 	httpapi.Outcome(r.Context(), outcome)
 	w.WriteHeader(http.StatusNoContent)

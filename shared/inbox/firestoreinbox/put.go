@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	people "cloud.google.com/go/firestore"
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
 )
 
@@ -32,24 +33,9 @@ func (in *Inbox) Put(ctx context.Context, m *inbox.Message) (stored bool, err er
 		return false, err
 	}
 	defer end()
-	if err := m.Validate(); err != nil {
+	d, size, exists, err := in.whole(ctx, m)
+	if err != nil || exists {
 		return false, err
-	}
-	d := in.document(m)
-	size := proto.Size(d) + len(m.Data)
-	if size > maxDocument && len(m.Data) > inbox.PreviewSize {
-		exists, err := in.putChunks(ctx, d, m.Data)
-		if err != nil || exists {
-			return false, err
-		}
-	} else {
-		// Copied, because the caller may return and reuse it while the batch is
-		// still being written.
-		data := bytes.Clone(m.Data)
-		d.Fields[fieldData] = bytesValue(data[:min(len(data), inbox.PreviewSize)])
-		if len(data) > inbox.PreviewSize {
-			d.Fields[fieldDataRest] = bytesValue(data[inbox.PreviewSize:])
-		}
 	}
 	w := &pb.Write{
 		Operation:       &pb.Write_Update{Update: d},
@@ -71,6 +57,79 @@ func (in *Inbox) Put(ctx context.Context, m *inbox.Message) (stored bool, err er
 	default:
 		return false, cmp.Or(ended(ctx), err)
 	}
+}
+
+// whole returns the document that stores m, but for receivedAt, with its size in
+// bytes. What does not fit it, it stores in chunks, unless the document exists.
+func (in *Inbox) whole(ctx context.Context, m *inbox.Message) (d *pb.Document, size int, exists bool, err error) {
+	if err := m.Validate(); err != nil {
+		return nil, 0, false, err
+	}
+	d = in.document(m)
+	if size = proto.Size(d) + len(m.Data); size > maxDocument && len(m.Data) > inbox.PreviewSize {
+		exists, err = in.putChunks(ctx, d, m.Data)
+		return d, size, exists, err
+	}
+	// Copied, because the caller may return and reuse it while the batch is
+	// still being written.
+	data := bytes.Clone(m.Data)
+	d.Fields[fieldData] = bytesValue(data[:min(len(data), inbox.PreviewSize)])
+	if len(data) > inbox.PreviewSize {
+		d.Fields[fieldDataRest] = bytesValue(data[inbox.PreviewSize:])
+	}
+	return d, size, false, nil
+}
+
+// Draft returns what stores m when a transaction of the client for people,
+// cloud.google.com/go/firestore, creates it: the ID of the document in Collection,
+// and its fields. What is larger than a document is stored beside it first, by this
+// call. exists says that it found the document; that it did not does not mean that
+// there is none. The fields refer to m's data.
+func (in *Inbox) Draft(ctx context.Context, m *inbox.Message) (id string, fields map[string]any, exists bool, err error) {
+	end, err := in.begin(ctx)
+	if err != nil {
+		return "", nil, false, err
+	}
+	defer end()
+	d, _, exists, err := in.whole(ctx, m)
+	if err != nil || exists {
+		return "", nil, exists, err
+	}
+	fields = make(map[string]any, len(d.Fields)+1)
+	for k, v := range d.Fields {
+		fields[k] = plain(v)
+	}
+	fields[fieldReceivedAt] = people.ServerTimestamp
+	return documentID(d), fields, false, nil
+}
+
+// plain returns a value as the client for people takes it.
+func plain(v *pb.Value) any {
+	switch v := v.GetValueType().(type) {
+	case *pb.Value_StringValue:
+		return v.StringValue
+	case *pb.Value_IntegerValue:
+		return v.IntegerValue
+	case *pb.Value_BooleanValue:
+		return v.BooleanValue
+	case *pb.Value_BytesValue:
+		return v.BytesValue
+	case *pb.Value_TimestampValue:
+		return v.TimestampValue.AsTime()
+	case *pb.Value_ArrayValue:
+		all := make([]any, 0, len(v.ArrayValue.GetValues()))
+		for _, v := range v.ArrayValue.GetValues() {
+			all = append(all, plain(v))
+		}
+		return all
+	case *pb.Value_MapValue:
+		all := make(map[string]any, len(v.MapValue.GetFields()))
+		for k, v := range v.MapValue.GetFields() {
+			all[k] = plain(v)
+		}
+		return all
+	}
+	return nil // a document of this package has no other
 }
 
 // commit writes a batch and returns an error for each write: nil, errExists,
