@@ -142,12 +142,16 @@ func searchOne(t *testing.T, in inbox.Inbox, all []inbox.Message, q inbox.Query)
 	var got []inbox.Message
 	name := q.Values().Encode()
 	for pages := 0; ; pages++ {
+		start := time.Now()
 		page, err := in.List(t.Context(), q)
 		if err != nil {
 			t.Errorf("%.300s: %v", name, err)
 			return false
 		}
-		if n := len(page.Events); page.Examined > inbox.MaxExamined || page.Examined > 0 && page.Examined < n ||
+		// A slow store may end a page before it is full.
+		if n := len(page.Events); page.NextPageToken != "" && !page.ExaminedUntil.IsZero() && time.Since(start) > inbox.MaxExamineTime {
+			t.Logf("%.300s: %d messages, %d examined in %v", name, n, page.Examined, time.Since(start))
+		} else if n := len(page.Events); page.Examined > inbox.MaxExamined || page.Examined > 0 && page.Examined < n ||
 			n > q.Limit() || page.NextPageToken == "" != (page.Examined < inbox.MaxExamined && n < q.Limit()) && n < q.Limit() {
 			t.Errorf("%.300s: %d messages of %d, examined %d until %v, token %q", name, n, q.Limit(), page.Examined, page.ExaminedUntil, page.NextPageToken)
 			return false
