@@ -8,6 +8,58 @@ output "console_url" {
   value       = local.deployed["console"].url
 }
 
+output "delivery" {
+  description = "What `pushinbox delivery`, `dead-letters` and `doctor` need: how every subscription is meant to be, and who is involved. The shared token is not in it."
+  value = {
+    project        = var.project_id
+    project_number = data.google_project.this.number
+    region         = var.region
+    pubsub_agent   = trimprefix(local.pubsub_agent, "serviceAccount:")
+    push_account   = google_service_account.push.email
+
+    subscriptions = {
+      for key, s in local.subscriptions : key => {
+        name                    = "projects/${var.project_id}/subscriptions/${google_pubsub_subscription.push[key].name}"
+        topic                   = s.topic
+        endpoint                = "${local.push_audience}/${s.form}"
+        audience                = local.push_audience
+        form                    = s.form
+        filter                  = s.filter
+        ordering                = s.ordering
+        ack_deadline_seconds    = s.ack_deadline
+        minimum_backoff_seconds = var.retry_backoff_seconds.minimum
+        maximum_backoff_seconds = var.retry_backoff_seconds.maximum
+        max_delivery_attempts   = var.max_delivery_attempts
+        paused                  = false
+      }
+    }
+    dead_letter_topic        = "projects/${var.project_id}/topics/${google_pubsub_topic.dead_letter.name}"
+    dead_letter_subscription = "projects/${var.project_id}/subscriptions/${google_pubsub_subscription.dead_letter.name}"
+
+    token_secret = one([
+      for name, version in google_secret_manager_secret_version.shared :
+      "projects/${var.project_id}/secrets/${google_secret_manager_secret.shared[name].secret_id}/versions/${version.version}" if name == "receive"
+    ])
+
+    database          = "projects/${var.project_id}/databases/${local.database}"
+    collection        = var.inbox_collection
+    shards            = var.inbox_shards
+    search_attributes = var.search_attributes
+
+    log_view       = null
+    operations_log = "projects/${var.project_id}/logs/pushinbox-operations"
+
+    services = {
+      for name, f in local.deployed : name => {
+        url               = f.url
+        service_account   = f.service_account
+        ingress           = f.ingress
+        invoker_check_off = var.invoker_check_off
+      }
+    }
+  }
+}
+
 output "deployment" {
   description = "What scripts/deploy needs besides the functions."
   value = {

@@ -11,7 +11,7 @@ resource "google_pubsub_topic" "inbox" {
 }
 
 locals {
-  topic = try(google_pubsub_topic.inbox[0].id, var.existing_topic)
+  topic = var.existing_topic == null ? "projects/${var.project_id}/topics/${google_pubsub_topic.inbox[0].name}" : var.existing_topic
 
   # Every subscription that pushes into the inbox. The first is in every project;
   # the key of the others is their name.
