@@ -64,23 +64,24 @@ locals {
 
   # Functions that people and programs call. A failing `receive` shows in
   # push_failures. MNS drops a message after three retries within a minute, so one
-  # failure is worth a look.
+  # failure is worth a look. `publish` answers 404 where its topic was deleted, as
+  # Google does.
   failure_alerts = {
     for name, f in {
-      publish = { services = ["publish"], threshold = 5 }
-      console = { services = [for name in ["api", "console"] : name if contains(keys(local.functions), name)], threshold = 5 }
-      mns     = { services = ["mns"], threshold = 0 }
+      publish = { services = ["publish"], threshold = 5, not_found = true }
+      console = { services = [for name in ["api", "console"] : name if contains(keys(local.functions), name)], threshold = 5, not_found = false }
+      mns     = { services = ["mns"], threshold = 0, not_found = false }
     } :
     "${name}_failures" => {
       name        = "the function ${name} fails"
-      filter      = "resource.type = \"cloud_run_revision\" AND resource.labels.service_name = one_of(${join(", ", [for s in f.services : "\"${s}\""])}) AND metric.type = \"run.googleapis.com/request_count\" AND metric.labels.response_code_class = \"5xx\""
+      filter      = "resource.type = \"cloud_run_revision\" AND resource.labels.service_name = one_of(${join(", ", [for s in f.services : "\"${s}\""])}) AND metric.type = \"run.googleapis.com/request_count\" AND ${f.not_found ? "metric.labels.response_code = monitoring.regex.full_match(\"404|5[0-9][0-9]\")" : "metric.labels.response_code_class = \"5xx\""}"
       denominator = null
       aligner     = "ALIGN_DELTA"
       reducer     = "REDUCE_SUM"
       threshold   = f.threshold
       duration    = "0s"
       severity    = "ERROR"
-      what        = "${join(" and ", f.services)} answered with 5xx more than ${f.threshold} times in five minutes. The function's log names the cause of each."
+      what        = "${join(" and ", f.services)} answered with ${f.not_found ? "404 or 5xx" : "5xx"} more than ${f.threshold} times in five minutes. The function's log names the cause of each."
     } if contains(keys(local.functions), name)
   }
 

@@ -58,8 +58,8 @@ run "defaults" {
     error_message = "An alert is on another subscription."
   }
   assert {
-    condition     = alltrue([for k in ["console", "publish"] : strcontains(google_monitoring_alert_policy.inbox["${k}_failures"].conditions[0].condition_threshold[0].filter, "service_name = one_of(\"${k}\") AND metric.type = \"run.googleapis.com/request_count\" AND metric.labels.response_code_class = \"5xx\"")])
-    error_message = "A function that answers 5xx raises no alert."
+    condition     = alltrue([for k, codes in { console = "response_code_class = \"5xx\"", publish = "response_code = monitoring.regex.full_match(\"404|5[0-9][0-9]\")" } : endswith(google_monitoring_alert_policy.inbox["${k}_failures"].conditions[0].condition_threshold[0].filter, "service_name = one_of(\"${k}\") AND metric.type = \"run.googleapis.com/request_count\" AND metric.labels.${codes}")])
+    error_message = "A function that answers 5xx, or a topic that was deleted, raises no alert."
   }
   assert {
     condition     = strcontains(google_monitoring_alert_policy.memory.conditions[0].condition_matched_log[0].filter, "(\"console\" OR \"publish\" OR \"receive\")") && strcontains(google_monitoring_alert_policy.memory.conditions[0].condition_matched_log[0].filter, "Memory limit of")
