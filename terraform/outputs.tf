@@ -30,7 +30,7 @@ output "delivery" {
         minimum_backoff_seconds = var.retry_backoff_seconds.minimum
         maximum_backoff_seconds = var.retry_backoff_seconds.maximum
         max_delivery_attempts   = var.max_delivery_attempts
-        paused                  = false
+        paused                  = contains(var.paused, key)
       }
     }
     dead_letter_topic        = "projects/${var.project_id}/topics/${google_pubsub_topic.dead_letter.name}"

@@ -56,21 +56,24 @@ resource "google_pubsub_subscription" "push" {
     ttl = ""
   }
 
-  push_config {
-    # The path says which form the pushes have, so that no publisher's message can
-    # claim another. The token is sensitive and stays so; see secrets.tf.
-    push_endpoint = local.token_wanted ? "${local.push_audience}/${each.value.form}?token=${var.verification_token}" : "${local.push_audience}/${each.value.form}"
+  dynamic "push_config" {
+    for_each = contains(var.paused, each.key) ? [] : [true]
+    content {
+      # The path says which form the pushes have, so that no publisher's message can
+      # claim another. The token is sensitive and stays so; see secrets.tf.
+      push_endpoint = local.token_wanted ? "${local.push_audience}/${each.value.form}?token=${var.verification_token}" : "${local.push_audience}/${each.value.form}"
 
-    oidc_token {
-      service_account_email = google_service_account.push.email
-      audience              = local.push_audience
-    }
+      oidc_token {
+        service_account_email = google_service_account.push.email
+        audience              = local.push_audience
+      }
 
-    dynamic "no_wrapper" {
-      for_each = each.value.form == "wrapped" ? [] : [each.value.form]
-      content {
-        # The message ID is metadata, and what the inbox tells redeliveries by.
-        write_metadata = no_wrapper.value == "unwrapped"
+      dynamic "no_wrapper" {
+        for_each = each.value.form == "wrapped" ? [] : [each.value.form]
+        content {
+          # The message ID is metadata, and what the inbox tells redeliveries by.
+          write_metadata = no_wrapper.value == "unwrapped"
+        }
       }
     }
   }

@@ -334,6 +334,18 @@ variable "notification_channels" {
   }
 }
 
+variable "paused" {
+  description = "Which push subscriptions have no push endpoint, so that their messages wait: \"main\" for the first, the others by their key in more_subscriptions. What waits for longer than message_retention is lost. Set it after `pushinbox delivery pause`, so that the next apply does not resume the delivery unasked, and take it out again with `pushinbox delivery resume`."
+  type        = set(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = length(setsubtract(var.paused, keys(local.subscriptions))) == 0
+    error_message = "paused must be keys of push subscriptions: \"main\", or those of more_subscriptions."
+  }
+}
+
 variable "pipeline" {
   description = "Creates an account that cloudbuild.yaml deploys with, which may read Terraform's state in this bucket: no secret is in it but verification_token. null creates none."
   type        = object({ state_bucket = string })

@@ -59,6 +59,23 @@ run "defaults" {
   }
 }
 
+# A subscription that an operator paused stays so.
+run "paused" {
+  variables {
+    paused             = ["orders"]
+    more_subscriptions = { orders = {} }
+  }
+
+  assert {
+    condition     = length(google_pubsub_subscription.push["orders"].push_config) == 0 && length(google_pubsub_subscription.push["main"].push_config) == 1
+    error_message = "An apply resumes the delivery unasked, or pauses another subscription."
+  }
+  assert {
+    condition     = output.delivery.subscriptions.orders.paused && !output.delivery.subscriptions.main.paused && output.delivery.subscriptions.orders.endpoint == "https://receive-123456789012.europe-west1.run.app/wrapped"
+    error_message = "Resuming would not know where to push."
+  }
+}
+
 run "options" {
   variables {
     verification_token    = "0123456789abcdef0123456789abcdef"

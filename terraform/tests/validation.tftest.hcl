@@ -100,6 +100,15 @@ run "deployer_without_kind" {
   expect_failures = [var.deployers]
 }
 
+run "paused_by_name" {
+  command = plan
+  variables {
+    paused = ["inbox-push"]
+  }
+
+  expect_failures = [var.paused]
+}
+
 run "filter_too_long" {
   command = plan
   variables {
