@@ -73,7 +73,7 @@ locals {
     }
   } : {}
 
-  console_environment = merge(local.inbox_environment, {
+  console_environment = merge(local.inbox_environment, local.delivery_environment, {
     CONSOLE_PUBLISHERS      = join(",", local.console_publishers)
     INBOX_SEARCH_ATTRIBUTES = join(",", var.search_attributes)
     PUBSUB_TOPIC            = local.function_topic

@@ -126,6 +126,7 @@ locals {
       } if f.inbox != null
     },
     local.build_grants,
+    local.delivery_grants,
     local.pipeline_grants,
   )
 }

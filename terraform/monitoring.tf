@@ -10,6 +10,7 @@ locals {
     latencies = "${local.push_filter} AND metric.type = \"pubsub.googleapis.com/subscription/push_request_latencies\""
     requests  = "${local.run_filter} AND metric.type = \"run.googleapis.com/request_count\""
     instances = "${local.run_filter} AND metric.type = \"run.googleapis.com/container/instance_count\""
+    refusals  = "${local.run_filter} AND metric.type = \"logging.googleapis.com/user/${google_logging_metric.refusals.name}\""
   }
 
   # Each is one condition: a value above a threshold. Where denominator is set
@@ -201,8 +202,42 @@ locals {
     { title = "Push latency, 95th percentile", filter = local.metric.latencies, aligner = "ALIGN_PERCENTILE_95", reducer = "REDUCE_MAX", by = [], unit = "us" },
     { title = "Dead letters", filter = local.metric.dead, aligner = "ALIGN_DELTA", reducer = "REDUCE_SUM", by = [], unit = "1" },
     { title = "Requests to receive by status", filter = local.metric.requests, aligner = "ALIGN_RATE", reducer = "REDUCE_SUM", by = ["metric.label.response_code"], unit = "1/s" },
+    { title = "Refusals of receive by reason", filter = local.metric.refusals, aligner = "ALIGN_DELTA", reducer = "REDUCE_SUM", by = ["metric.label.reason"], unit = "1" },
     { title = "Instances of receive", filter = local.metric.instances, aligner = "ALIGN_MAX", reducer = "REDUCE_SUM", by = ["metric.label.state"], unit = "1" },
   ]
+}
+
+# How often receive did not acknowledge a request, by the short name of the reason.
+resource "google_logging_metric" "refusals" {
+  project     = var.project_id
+  name        = "push-inbox-refusals"
+  description = "Requests that the function receive did not acknowledge"
+  filter      = local.refusal_lines
+
+  label_extractors = {
+    reason = "EXTRACT(jsonPayload.refusal)"
+    status = "EXTRACT(httpRequest.status)"
+  }
+
+  metric_descriptor {
+    display_name = "Push Inbox: refusals of receive"
+    metric_kind  = "DELTA"
+    value_type   = "INT64"
+    unit         = "1"
+
+    labels {
+      key         = "reason"
+      value_type  = "STRING"
+      description = "The short name of the reason, such as audience"
+    }
+    labels {
+      key         = "status"
+      value_type  = "INT64"
+      description = "The HTTP status of the answer"
+    }
+  }
+
+  depends_on = [terraform_data.apis]
 }
 
 resource "google_monitoring_dashboard" "inbox" {

@@ -19,7 +19,7 @@ output "delivery" {
 
     subscriptions = {
       for key, s in local.subscriptions : key => {
-        name                    = "projects/${var.project_id}/subscriptions/${google_pubsub_subscription.push[key].name}"
+        name                    = local.push_subscriptions[key]
         topic                   = s.topic
         endpoint                = "${local.push_audience}/${s.form}"
         audience                = local.push_audience
@@ -34,7 +34,7 @@ output "delivery" {
       }
     }
     dead_letter_topic        = "projects/${var.project_id}/topics/${google_pubsub_topic.dead_letter.name}"
-    dead_letter_subscription = "projects/${var.project_id}/subscriptions/${google_pubsub_subscription.dead_letter.name}"
+    dead_letter_subscription = local.dead_letter_subscription
 
     token_secret = one([
       for name, version in google_secret_manager_secret_version.shared :
@@ -46,7 +46,7 @@ output "delivery" {
     shards            = var.inbox_shards
     search_attributes = var.search_attributes
 
-    log_view       = null
+    log_view       = local.log_view
     operations_log = "projects/${var.project_id}/logs/pushinbox-operations"
 
     services = {

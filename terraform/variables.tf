@@ -37,6 +37,12 @@ variable "calendar" {
   }
 }
 
+variable "console_delivery" {
+  description = "Whether the console shows how the delivery goes and what `receive` refused. For that its account may read the settings of the subscriptions, a log of refusals that is kept for it, and, since there is nothing narrower, all numbers of the project in Cloud Monitoring. false takes all of that away."
+  type        = bool
+  default     = true
+}
+
 variable "console_iap" {
   description = "Who opens the console in a browser, such as \"user:you@example.com\" or \"group:team@example.com\", by Identity-Aware Proxy directly on its service. The proxy stops programs, so console_readers and testers then get the same function at api_url. Publishing under the proxy takes an address in console_publishers."
   type        = list(string)

@@ -12,6 +12,37 @@ override_resource {
   }
 }
 
+override_resource {
+  target = google_service_account.function["console"]
+  values = {
+    member = "serviceAccount:inbox-console@demo-project.iam.gserviceaccount.com"
+    name   = "projects/demo-project/serviceAccounts/inbox-console@demo-project.iam.gserviceaccount.com"
+  }
+}
+
+override_resource {
+  target = google_service_account.function["api"]
+  values = {
+    member = "serviceAccount:inbox-api@demo-project.iam.gserviceaccount.com"
+    name   = "projects/demo-project/serviceAccounts/inbox-api@demo-project.iam.gserviceaccount.com"
+  }
+}
+
+override_resource {
+  target = google_pubsub_subscription.push["main"]
+  values = { id = "projects/demo-project/subscriptions/inbox-push" }
+}
+
+override_resource {
+  target = google_pubsub_subscription.push["orders"]
+  values = { id = "projects/demo-project/subscriptions/orders" }
+}
+
+override_resource {
+  target = google_pubsub_subscription.dead_letter
+  values = { id = "projects/demo-project/subscriptions/inbox-dead-letter" }
+}
+
 variables {
   project_id = "demo-project"
   testers    = ["user:you@example.com"]
@@ -56,6 +87,80 @@ run "defaults" {
   assert {
     condition     = { for name, s in output.delivery.services : name => "${s.url} ${s.ingress} ${s.invoker_check_off}" } == { for name, f in output.functions : name => "${f.url} ${f.ingress} false" }
     error_message = "The services are not the functions."
+  }
+  assert {
+    condition     = output.functions["console"].environment.DELIVERY_SUBSCRIPTIONS == "projects/demo-project/subscriptions/inbox-push" && output.functions["console"].environment.DEAD_LETTER_SUBSCRIPTION == "projects/demo-project/subscriptions/inbox-dead-letter" && output.functions["console"].environment.DELIVERY_LOG_VIEW == output.delivery.log_view
+    error_message = "The console does not know what to show of the delivery."
+  }
+  assert {
+    condition     = alltrue([for name in ["publish", "receive"] : !contains(keys(output.functions[name].environment), "DELIVERY_SUBSCRIPTIONS")])
+    error_message = "A function knows of the delivery that does not show it."
+  }
+  assert {
+    condition = { for k, m in google_pubsub_subscription_iam_member.console : k => "${m.member} ${m.role} ${m.subscription}" } == {
+      "console"      = "serviceAccount:inbox-console@demo-project.iam.gserviceaccount.com roles/pubsub.viewer projects/demo-project/subscriptions/inbox-dead-letter"
+      "console main" = "serviceAccount:inbox-console@demo-project.iam.gserviceaccount.com roles/pubsub.viewer projects/demo-project/subscriptions/inbox-push"
+    }
+    error_message = "The console cannot see the subscriptions, or may do more with them."
+  }
+  assert {
+    condition     = output.delivery.log_view == "projects/demo-project/locations/europe-west1/buckets/inbox-receive/views/_AllLogs"
+    error_message = "The view is not that of the bucket of receive's lines."
+  }
+  assert {
+    condition     = [for g in google_project_iam_member.project : "${g.member} ${one(g.condition[*].expression)}" if g.role == "roles/logging.viewAccessor"] == ["serviceAccount:inbox-console@demo-project.iam.gserviceaccount.com resource.name == \"${output.delivery.log_view}\""]
+    error_message = "The console may read other logs than what receive refused."
+  }
+  assert {
+    condition     = alltrue([for part in ["resource.type=\"cloud_run_revision\"", "resource.labels.service_name=\"receive\"", "jsonPayload.refusal:*"] : contains(split(" AND ", google_logging_project_sink.receive[0].filter), part)]) && google_logging_project_sink.receive[0].destination == "logging.googleapis.com/projects/demo-project/locations/europe-west1/buckets/inbox-receive"
+    error_message = "Other lines than what receive refused are kept for the console, or somewhere else."
+  }
+  assert {
+    condition     = google_logging_project_bucket_config.receive[0].deletion_policy == "ABANDON"
+    error_message = "The bucket is deleted, and its name cannot be used for a week."
+  }
+  assert {
+    condition     = google_logging_metric.refusals.filter == google_logging_project_sink.receive[0].filter && google_logging_metric.refusals.label_extractors.reason == "EXTRACT(jsonPayload.refusal)" && toset(google_logging_metric.refusals.metric_descriptor[0].labels[*].key) == toset(keys(google_logging_metric.refusals.label_extractors))
+    error_message = "Refusals are not counted by their reason."
+  }
+  assert {
+    condition     = strcontains(google_monitoring_dashboard.inbox.dashboard_json, "logging.googleapis.com/user/push-inbox-refusals") && strcontains(google_monitoring_dashboard.inbox.dashboard_json, "metric.label.reason")
+    error_message = "The dashboard does not show why receive refuses."
+  }
+}
+
+run "console_delivery_off" {
+  variables {
+    console_delivery = false
+  }
+
+  assert {
+    condition     = length(google_pubsub_subscription_iam_member.console) == 0 && length([for g in google_project_iam_member.project : g if contains(["roles/monitoring.viewer", "roles/logging.viewAccessor"], g.role)]) == 0
+    error_message = "The console keeps rights that it does not need."
+  }
+  assert {
+    condition     = length(google_logging_project_bucket_config.receive) == 0 && length(google_logging_project_sink.receive) == 0 && output.delivery.log_view == null
+    error_message = "Refusals are kept for nobody."
+  }
+  assert {
+    condition     = length(setintersection(keys(output.functions["console"].environment), ["DELIVERY_SUBSCRIPTIONS", "DEAD_LETTER_SUBSCRIPTION", "DELIVERY_LOG_VIEW"])) == 0
+    error_message = "The console shows what it may not read."
+  }
+}
+
+# Whoever reads with a token sees it, too.
+run "console_iap" {
+  variables {
+    console_iap = ["user:you@example.com"]
+  }
+
+  assert {
+    condition     = toset(keys(google_pubsub_subscription_iam_member.console)) == toset(["api", "api main", "console", "console main"]) && output.functions["api"].environment.DELIVERY_SUBSCRIPTIONS == output.functions["console"].environment.DELIVERY_SUBSCRIPTIONS
+    error_message = "Programs are not shown what people are."
+  }
+  assert {
+    condition     = toset([for g in google_project_iam_member.project : g.member if g.role == "roles/monitoring.viewer"]) == toset(["serviceAccount:inbox-api@demo-project.iam.gserviceaccount.com", "serviceAccount:inbox-console@demo-project.iam.gserviceaccount.com"])
+    error_message = "Others than the console see the numbers of the project, or it does not."
   }
 }
 

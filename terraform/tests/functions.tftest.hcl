@@ -94,7 +94,7 @@ run "defaults" {
     error_message = "A single dead letter raises no alert."
   }
   assert {
-    condition     = length(jsondecode(google_monitoring_dashboard.inbox.dashboard_json).mosaicLayout.tiles) == 7
+    condition     = length(jsondecode(google_monitoring_dashboard.inbox.dashboard_json).mosaicLayout.tiles) == 8
     error_message = "The dashboard lacks charts."
   }
 }

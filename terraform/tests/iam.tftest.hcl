@@ -110,13 +110,13 @@ run "defaults" {
       for g in google_project_iam_member.project : g.member => g.role...
       if can(regex("inbox-(publish|receive|console|push)@", g.member))
       } == {
-      "serviceAccount:inbox-console@demo-project.iam.gserviceaccount.com" = ["roles/datastore.viewer"]
+      "serviceAccount:inbox-console@demo-project.iam.gserviceaccount.com" = ["roles/datastore.viewer", "roles/monitoring.viewer", "roles/logging.viewAccessor"]
       "serviceAccount:inbox-receive@demo-project.iam.gserviceaccount.com" = ["projects/demo-project/roles/pushInboxWriter"]
     }
-    error_message = "A function has other rights on the project than to read, or to put, messages."
+    error_message = "A function has other rights on the project than to read, or to put, messages, and to see how the delivery goes."
   }
   assert {
-    condition     = alltrue([for g in google_project_iam_member.project : one(g.condition).expression == "resource.name == \"projects/demo-project/databases/(default)\"" if can(regex("inbox-(publish|receive|console)@", g.member))])
+    condition     = alltrue([for g in google_project_iam_member.project : one(g.condition).expression == "resource.name == \"projects/demo-project/databases/(default)\"" if can(regex("inbox-(publish|receive|console)@", g.member)) && can(regex("datastore|Writer", g.role))])
     error_message = "A function may use other databases than the inbox's."
   }
   assert {
