@@ -127,6 +127,7 @@ locals {
     },
     local.build_grants,
     local.delivery_grants,
+    local.operator_grants,
     local.pipeline_grants,
   )
 }
@@ -148,10 +149,11 @@ resource "google_project_iam_member" "project" {
 }
 
 # Who deploys acts as the accounts that it gives to functions and builds, and
-# who applies this acts as the push account that it gives to the subscription.
+# who applies this, or resumes the delivery, acts as the push account that it gives
+# to the subscription.
 resource "google_service_account_iam_member" "act_as" {
   for_each = {
-    for pair in setproduct(var.deployers, keys(local.act_as)) :
+    for pair in setunion(setproduct(var.deployers, keys(local.act_as)), setproduct(var.delivery_operators, ["push"])) :
     "${pair[0]} ${pair[1]}" => { member = pair[0], account = pair[1] }
   }
 

@@ -98,6 +98,18 @@ variable "database_delete_protection" {
   default     = true
 }
 
+variable "delivery_operators" {
+  description = "Who may run `pushinbox delivery pause | resume` and `pushinbox dead-letters` without owning the project, such as \"group:oncall@example.com\". They may change the subscriptions made here and read what waits in them, act as the push account, read verification_token, and, since Firestore has nothing narrower, change what is in the inbox's database."
+  type        = set(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for m in var.delivery_operators : can(regex("^(user|group|serviceAccount|principal|principalSet):.+", m))])
+    error_message = "delivery_operators must be members such as \"user:a@example.com\" or \"group:b@example.com\"."
+  }
+}
+
 variable "deployers" {
   description = "Who may apply this and run scripts/deploy without owning the project, such as \"group:team@example.com\": they get to act as the accounts created here."
   type        = set(string)

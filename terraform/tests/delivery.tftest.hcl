@@ -43,6 +43,21 @@ override_resource {
   values = { id = "projects/demo-project/subscriptions/inbox-dead-letter" }
 }
 
+override_resource {
+  target = google_project_iam_custom_role.operator["subscription"]
+  values = { name = "projects/demo-project/roles/pushInboxSubscriptionOperator" }
+}
+
+override_resource {
+  target = google_project_iam_custom_role.operator["record"]
+  values = { name = "projects/demo-project/roles/pushInboxRecordKeeper" }
+}
+
+override_resource {
+  target = google_project_iam_custom_role.operator["project"]
+  values = { name = "projects/demo-project/roles/pushInboxDeliveryOperator" }
+}
+
 variables {
   project_id = "demo-project"
   testers    = ["user:you@example.com"]
@@ -178,6 +193,67 @@ run "paused" {
   assert {
     condition     = output.delivery.subscriptions.orders.paused && !output.delivery.subscriptions.main.paused && output.delivery.subscriptions.orders.endpoint == "https://receive-123456789012.europe-west1.run.app/wrapped"
     error_message = "Resuming would not know where to push."
+  }
+}
+
+run "delivery_operators" {
+  variables {
+    delivery_operators = ["group:oncall@example.com"]
+    deployers          = ["group:oncall@example.com"]
+    verification_token = "0123456789abcdef0123456789abcdef"
+    more_subscriptions = { orders = {} }
+  }
+
+  assert {
+    condition = { for k, m in google_pubsub_subscription_iam_member.operator : k => "${m.member} ${m.role} ${m.subscription}" } == {
+      "group:oncall@example.com"        = "group:oncall@example.com projects/demo-project/roles/pushInboxSubscriptionOperator projects/demo-project/subscriptions/inbox-dead-letter"
+      "group:oncall@example.com main"   = "group:oncall@example.com projects/demo-project/roles/pushInboxSubscriptionOperator projects/demo-project/subscriptions/inbox-push"
+      "group:oncall@example.com orders" = "group:oncall@example.com projects/demo-project/roles/pushInboxSubscriptionOperator projects/demo-project/subscriptions/orders"
+    }
+    error_message = "Operators cannot change the subscriptions made here, or others too."
+  }
+  assert {
+    condition     = google_project_iam_custom_role.operator["subscription"].permissions == toset(["pubsub.subscriptions.consume", "pubsub.subscriptions.get", "pubsub.subscriptions.update"])
+    error_message = "Operators may do more with a subscription than read, change, pull and seek it."
+  }
+  assert {
+    condition = { for g in google_project_iam_member.project : g.role => join("", g.condition[*].expression) if g.member == "group:oncall@example.com" } == {
+      "projects/demo-project/roles/pushInboxDeliveryOperator" = ""
+      "projects/demo-project/roles/pushInboxRecordKeeper"     = "resource.name == \"projects/demo-project/databases/(default)\""
+    }
+    error_message = "Operators have other rights on the project, or may use other databases than the inbox's."
+  }
+  assert {
+    condition     = google_project_iam_custom_role.operator["project"].permissions == toset(["logging.logEntries.create", "monitoring.timeSeries.list", "pubsub.snapshots.create", "pubsub.snapshots.seek", "serviceusage.services.use"])
+    error_message = "Operators may do more in the project than snapshots, audit lines and numbers."
+  }
+  assert {
+    condition     = google_project_iam_custom_role.operator["record"].permissions == toset(["datastore.databases.get", "datastore.entities.create", "datastore.entities.delete", "datastore.entities.get", "datastore.entities.update"])
+    error_message = "Operators cannot record what is under way, or may do more."
+  }
+  assert {
+    condition     = google_service_account_iam_member.act_as["group:oncall@example.com push"].role == "roles/iam.serviceAccountUser" && google_service_account_iam_member.act_as["group:oncall@example.com push"].service_account_id == "projects/demo-project/serviceAccounts/inbox-push@demo-project.iam.gserviceaccount.com"
+    error_message = "Operators could pause and not resume."
+  }
+  assert {
+    condition     = google_secret_manager_secret_iam_member.operator["group:oncall@example.com"].role == "roles/secretmanager.secretAccessor"
+    error_message = "Operators could not put the token back into the endpoint."
+  }
+}
+
+# One who operates and does not deploy acts as the push account alone.
+run "operators_alone" {
+  variables {
+    delivery_operators = ["user:oncall@example.com"]
+  }
+
+  assert {
+    condition     = keys(google_service_account_iam_member.act_as) == ["user:oncall@example.com push"]
+    error_message = "Operators may act as other accounts than the push account."
+  }
+  assert {
+    condition     = length(google_secret_manager_secret_iam_member.operator) == 0
+    error_message = "A right is granted on a secret that there is not."
   }
 }
 

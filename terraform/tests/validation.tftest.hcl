@@ -91,6 +91,15 @@ run "nobody_reads" {
   expect_failures = [var.console_readers]
 }
 
+run "delivery_operator_without_kind" {
+  command = plan
+  variables {
+    delivery_operators = ["oncall@example.com"]
+  }
+
+  expect_failures = [var.delivery_operators]
+}
+
 run "deployer_without_kind" {
   command = plan
   variables {
