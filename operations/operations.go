@@ -61,7 +61,10 @@ type Backlog struct {
 }
 
 // Operator operates subscriptions. New returns one.
-type Operator struct{ o Options }
+type Operator struct {
+	o            Options
+	pullPatience time.Duration
+}
 
 // New returns an Operator.
 func New(o Options) (*Operator, error) {
@@ -71,7 +74,7 @@ func New(o Options) (*Operator, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Operator{o}, nil
+	return &Operator{o, pullPatience}, nil
 }
 
 // ErrRefused is the cause of every error that means: nothing was changed, since it
@@ -118,7 +121,7 @@ func (op *Operator) setPush(ctx context.Context, name string, c *pubsubpb.PushCo
 		if account := c.GetOidcToken().GetServiceAccountEmail(); account != "" {
 			need += " on the subscription, and iam.serviceAccounts.actAs on " + account
 		}
-		return explain(err, "change how "+name+" is pushed", need)
+		return withoutTokens(explain(err, "change how "+name+" is pushed", need), c)
 	}
 	sub, err := op.get(ctx, name)
 	if err != nil {

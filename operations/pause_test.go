@@ -184,7 +184,7 @@ func TestKilledAtEachStep(t *testing.T) {
 // TestPauseRefusesWhatCouldNotBeResumed changes one thing each time.
 func TestPauseRefusesWhatCouldNotBeResumed(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, ownPubSub(t))
+	w := ownWorld(t)
 	full := shapes(w.receiver.url)["token"]
 	name := w.subscribe("inbox", full)
 	escaped := w.subscribe("escaped", &pubsubpb.PushConfig{PushEndpoint: w.receiver.url + "?token=%41" + marker[1:]})
@@ -234,7 +234,7 @@ func (failingRecords) Put(context.Context, *delivery.Operation) error { return e
 
 func TestPauseAgainTellsOfTheFirst(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, ownPubSub(t))
+	w := ownWorld(t)
 	name := w.subscribe("inbox", &pubsubpb.PushConfig{PushEndpoint: w.receiver.url})
 	_, err := w.operator(nil).Pause(t.Context(), name)
 	w.check(err)
@@ -248,7 +248,7 @@ func TestPauseAgainTellsOfTheFirst(t *testing.T) {
 // TestLostFrom holds the date to the retention, less the age of what waits.
 func TestLostFrom(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, ownPubSub(t))
+	w := ownWorld(t)
 	now := time.Date(2026, 11, 26, 3, 0, 0, 0, time.UTC)
 	for test, c := range map[string]struct {
 		retention, oldest time.Duration
@@ -277,7 +277,7 @@ func TestLostFrom(t *testing.T) {
 // TestResume tries what resume finds besides a pause.
 func TestResume(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, ownPubSub(t))
+	w := ownWorld(t)
 	as := func(endpoint string) *pubsubpb.PushConfig { return &pubsubpb.PushConfig{PushEndpoint: endpoint} }
 	rebuilt := as(w.receiver.url + "/rebuilt")
 	rebuild := func(context.Context) (*pubsubpb.PushConfig, error) { return rebuilt, nil }

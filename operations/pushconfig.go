@@ -129,6 +129,32 @@ func reveal(c *pubsubpb.PushConfig, token string) (*pubsubpb.PushConfig, error) 
 	})
 }
 
+// withoutTokens returns err without the shared token of c: Pub/Sub repeats an endpoint
+// that it refuses.
+func withoutTokens(err error, c *pubsubpb.PushConfig) error {
+	text := err.Error()
+	_, _ = replaceAll(c, func(raw string) (string, error) {
+		for _, secret := range []string{raw, unescaped(raw)} {
+			if secret != "" {
+				text = strings.ReplaceAll(text, secret, "…")
+			}
+		}
+		return raw, nil
+	})
+	if text == err.Error() {
+		return err
+	}
+	return errors.New(text)
+}
+
+func unescaped(raw string) string {
+	plain, err := url.QueryUnescape(raw)
+	if err != nil {
+		return raw
+	}
+	return plain
+}
+
 // token returns the shared token from where Options says that it is.
 func (op *Operator) token(ctx context.Context) (string, error) {
 	if op.o.Token == nil {

@@ -42,12 +42,24 @@ func onEach(t *testing.T, test func(t *testing.T, w *world)) {
 	})
 	t.Run("pubsubserver", func(t *testing.T) {
 		t.Parallel()
-		test(t, newWorld(t, ownPubSub(t)))
+		test(t, ownWorld(t))
 	})
 }
 
+// ownWorld is a world on a Pub/Sub of ours, which says what waits.
+func ownWorld(t *testing.T) *world {
+	t.Helper()
+	server, host := ownPubSub(t)
+	w := newWorld(t, host)
+	w.backlog = func(_ context.Context, name string) (*Backlog, error) {
+		n, _, err := server.Backlog(name)
+		return &Backlog{At: time.Now(), Messages: int64(n)}, err
+	}
+	return w
+}
+
 // ownPubSub starts a Pub/Sub that pushes, and returns its address.
-func ownPubSub(t *testing.T) string {
+func ownPubSub(t *testing.T) (*pubsubserver.Server, string) {
 	t.Helper()
 	issuer, err := pushfake.NewIssuer(nil)
 	if err != nil {
@@ -79,7 +91,7 @@ func ownPubSub(t *testing.T) string {
 			t.Error(err)
 		}
 	})
-	return l.Addr().String()
+	return server, l.Addr().String()
 }
 
 // world is a project on a Pub/Sub, with a receiver of pushes.
@@ -89,6 +101,7 @@ type world struct {
 	project  string
 	data     string // the directory of the records
 	receiver *receiver
+	backlog  func(context.Context, string) (*Backlog, error) // nil: not known
 }
 
 func newWorld(t *testing.T, host string) *world {
@@ -164,6 +177,7 @@ func (w *world) options() Options {
 	return Options{
 		PubSub: w.client.SubscriptionAdminClient, Records: records.Open(w.data), Principal: "operator@example.com",
 		Token: func(context.Context) (string, error) { return marker, nil }, TokenSource: "the test",
+		Backlog: w.backlog,
 	}
 }
 
@@ -175,6 +189,7 @@ func (w *world) operator(change func(*Options)) *Operator {
 	}
 	op, err := New(o)
 	w.check(err)
+	op.pullPatience = time.Second
 	return op
 }
 
@@ -307,6 +322,15 @@ type cutPubSub struct {
 func (c cutPubSub) GetSubscription(ctx context.Context, r *pubsubpb.GetSubscriptionRequest, o ...gax.CallOption) (sub *pubsubpb.Subscription, err error) {
 	err = c.k.step(func() error { sub, err = c.PubSub.GetSubscription(ctx, r, o...); return err })
 	return sub, err
+}
+
+func (c cutPubSub) Pull(ctx context.Context, r *pubsubpb.PullRequest, o ...gax.CallOption) (answer *pubsubpb.PullResponse, err error) {
+	err = c.k.step(func() error { answer, err = c.PubSub.Pull(ctx, r, o...); return err })
+	return answer, err
+}
+
+func (c cutPubSub) ModifyAckDeadline(ctx context.Context, r *pubsubpb.ModifyAckDeadlineRequest, o ...gax.CallOption) error {
+	return c.k.step(func() error { return c.PubSub.ModifyAckDeadline(ctx, r, o...) })
 }
 
 func (c cutPubSub) UpdateSubscription(ctx context.Context, r *pubsubpb.UpdateSubscriptionRequest, o ...gax.CallOption) (sub *pubsubpb.Subscription, err error) {
