@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -352,5 +354,19 @@ func TestAudited(t *testing.T) {
 		if want := errors.Join(c.unlogged, c.act); (err == nil) != (want == nil) {
 			t.Errorf("%s: %v", test, err)
 		}
+	}
+}
+
+func TestFileLog(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "operations.log")
+	for _, outcome := range []string{"begun", "done"} {
+		if err := (FileLog{path}).Write(t.Context(), Entry{Principal: "a", Action: "pause", Target: "s", Outcome: outcome}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(path)
+	if err != nil || strings.Count(string(b), "\n") != 2 || !strings.Contains(string(b), `"outcome":"done"`) {
+		t.Errorf("%s, %v", b, err)
 	}
 }
