@@ -26,6 +26,9 @@ type Report struct {
 	// Refusals are the last requests that receive did not acknowledge, the latest
 	// first, equal ones in one line; MaxRefusals at most.
 	Refusals []Refusal `json:"refusals"`
+	// RefusalsFrom is since when refusals are counted: a day before At, or later where
+	// not all of them are kept.
+	RefusalsFrom time.Time `json:"refusalsFrom,omitzero"`
 	// Unknown says what could not be found out, and why.
 	Unknown []Unknown `json:"unknown"`
 }
@@ -106,7 +109,10 @@ type Refusal struct {
 	// Subscription is the full name, where it is known: what is not verified is not
 	// read so far.
 	Subscription string `json:"subscription,omitempty"`
-	Count        int64  `json:"count"`
+	// Count is how many there were since Report.RefusalsFrom, and LastHour how many of
+	// them in the hour before Report.At.
+	Count    int64 `json:"count"`
+	LastHour int64 `json:"lastHour"`
 }
 
 // Unknown is something that could not be found out.
