@@ -90,7 +90,7 @@ func (o outOfOrder) Watch(ctx context.Context, _ inbox.Query) iter.Seq2[inbox.Ev
 func TestOrderOfListAndFeed(t *testing.T) {
 	t.Parallel()
 	store := newOutOfOrder(302, 1)
-	h, err := console.New(console.Config{Project: "p", Audience: "a", Readers: []string{"r@example.com"}}, anyone{}, store, anyone{}, slog.New(slog.DiscardHandler))
+	h, err := console.New(console.Config{Project: "p", Audience: "a", Readers: []string{"r@example.com"}}, anyone{}, store, anyone{}, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,6 +41,14 @@ type Config struct {
 	// SearchAttributes are the keys of the attributes that have an index. The list
 	// has a column for each of the first three.
 	SearchAttributes []string `env:"INBOX_SEARCH_ATTRIBUTES"`
+	// Deliveries are the full names of the push subscriptions of which /delivery tells,
+	// and DeadLetters is that of the subscription that keeps their dead letters. Without
+	// any of them /delivery says how to switch it on.
+	Deliveries  []string `env:"DELIVERY_SUBSCRIPTIONS"`
+	DeadLetters string   `env:"DEAD_LETTER_SUBSCRIPTION"`
+	// DeliveryLogView is the full name of the log view that has receive's lines and
+	// nothing else; without it refusals are not told.
+	DeliveryLogView string `env:"DELIVERY_LOG_VIEW"`
 	// IsLocal says that this is pushinbox local, whose own issuer signs pushes in
 	// place of Google. No variable sets it.
 	IsLocal bool

@@ -36,6 +36,6 @@ func init() {
 		if err != nil {
 			return nil, err
 		}
-		return New(e.Console, verifier, store, topic, log)
+		return New(e.Console, verifier, store, topic, nil, log)
 	}))
 }

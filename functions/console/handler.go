@@ -17,6 +17,7 @@ import (
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 
+	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/problem"
@@ -72,16 +73,17 @@ const (
 	googleAccount = "accounts.google.com:"
 )
 
-// New returns the console.
-func New(cfg Config, v Verifier, s Store, t Topic, log *slog.Logger) (http.Handler, error) {
-	h, err := newHandler(cfg, v, s, t, log)
+// New returns the console. Without a source, which is then nil, it tells nothing of the
+// delivery.
+func New(cfg Config, v Verifier, s Store, t Topic, d delivery.Source, log *slog.Logger) (http.Handler, error) {
+	h, err := newHandler(cfg, v, s, t, d, log)
 	if err != nil {
 		return nil, err
 	}
 	return h.routes(log), nil
 }
 
-func newHandler(cfg Config, v Verifier, s Store, t Topic, log *slog.Logger) (*handler, error) {
+func newHandler(cfg Config, v Verifier, s Store, t Topic, d delivery.Source, log *slog.Logger) (*handler, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -103,6 +105,7 @@ func newHandler(cfg Config, v Verifier, s Store, t Topic, log *slog.Logger) (*ha
 		verify:      v,
 		store:       s,
 		topic:       t,
+		reports:     newReports(d, log),
 	}, nil
 }
 
@@ -113,6 +116,7 @@ func (h *handler) routes(log *slog.Logger) http.Handler {
 		"GET /{$}":                  h.index,
 		"GET /assets/{name}":        h.asset,
 		"GET /rows":                 h.rows,
+		"GET /delivery":             h.delivery,
 		"GET /openapi.yaml":         h.openAPI,
 		"GET /messages":             h.list,
 		"POST /messages":            h.publish,
@@ -147,6 +151,8 @@ type handler struct {
 	verify Verifier
 	store  Store
 	topic  Topic
+	// reports tell how delivery goes; nil is that it is not told.
+	reports *reports
 }
 
 // principal is who sent a request. All of them may read.
@@ -223,7 +229,7 @@ func operation(r *http.Request, action, target string, run func() error) (err er
 
 func unknown(w http.ResponseWriter, r *http.Request) error {
 	switch r.URL.Path {
-	case "/", "/events", "/rows", "/openapi.yaml":
+	case "/", "/events", "/rows", "/delivery", "/openapi.yaml":
 		return httpapi.AllowMethods(w, r, http.MethodGet)
 	case "/messages":
 		return httpapi.AllowMethods(w, r, http.MethodGet, http.MethodPost)

@@ -76,7 +76,7 @@ func newLoggedSite(t *testing.T, cfg Config, log *slog.Logger) *site {
 		t.Fatal(err)
 	}
 	s := &site{issuer: issuer, store: store, topic: &topic{}}
-	if s.handler, err = newHandler(cfg, verifier, store, s.topic, log); err != nil {
+	if s.handler, err = newHandler(cfg, verifier, store, s.topic, nil, log); err != nil {
 		t.Fatal(err)
 	}
 	s.Server = httptest.NewServer(s.handler.routes(log))

@@ -108,7 +108,7 @@ func serveForMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	h, err := New(both, verifier, store, &topic{}, slog.New(slog.DiscardHandler))
+	h, err := New(both, verifier, store, &topic{}, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -566,7 +566,7 @@ func BenchmarkFirstPage(b *testing.B) {
 		}
 	}
 	issuer, verifier := google.NewIssuer(b)
-	h, err := New(both, verifier, store, &topic{}, slog.New(slog.DiscardHandler))
+	h, err := New(both, verifier, store, &topic{}, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -229,7 +229,7 @@ func TestLargeAnswersWaitForRoom(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				store := holding{10_000_000, make(chan struct{}), make(chan struct{})}
-				h, err := New(both, anybody{}, store, &topic{}, slog.New(slog.DiscardHandler))
+				h, err := New(both, anybody{}, store, &topic{}, nil, slog.New(slog.DiscardHandler))
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -434,7 +434,7 @@ func (s *Stack) startInbox(ctx context.Context) error {
 	reading, err3 := console.New(console.Config{
 		Project: o.Project, Topic: o.Topic, Audience: s.URL + "/", IAPAudience: iapAudience,
 		Readers: []string{Developer}, Publishers: []string{Developer}, SearchAttributes: o.SearchAttributes, IsLocal: true,
-	}, s.verifier, s.store, topic, s.log("console"))
+	}, s.verifier, s.store, topic, nil, s.log("console"))
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
