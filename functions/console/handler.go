@@ -103,7 +103,7 @@ func newHandler(cfg Config, v Verifier, s Store, t Topic, d delivery.Source, log
 		columns:     columns[:min(len(columns), maxColumns)],
 		scans:       make(chan struct{}, maxScans),
 		verify:      v,
-		store:       s,
+		store:       withDeadLetters{s, cfg.DeadLetters},
 		topic:       t,
 		reports:     newReports(d, log),
 	}, nil

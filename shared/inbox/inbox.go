@@ -80,6 +80,9 @@ type Message struct {
 	// Quarantined is why the push could not be decoded, empty when it could. Data is
 	// then the body as it came. Such a message is never given to a handler.
 	Quarantined Reason `json:"quarantined,omitzero"`
+	// DeadLetter is what the message was before it became a dead letter, nil if it is
+	// none. Who serves messages sets it, see DeadLetterOf; inboxes do not store it.
+	DeadLetter *DeadLetter `json:"deadLetter,omitempty"`
 	// Verified is the verified sender of the push.
 	Verified Verified `json:"verified,omitzero"`
 }
