@@ -2,6 +2,8 @@ package console
 
 import (
 	"errors"
+	"fmt"
+	"regexp"
 	"strings"
 
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
@@ -54,6 +56,22 @@ type Config struct {
 	IsLocal bool
 }
 
+// The forms of full names.
+var (
+	subscriptionName = regexp.MustCompile(`^projects/[^/?#%]+/subscriptions/[^/?#%]+$`)
+	logViewName      = regexp.MustCompile(`^projects/[^/?#%]+/locations/[^/?#%]+/buckets/[^/?#%]+/views/[^/?#%]+$`)
+)
+
+// fullNames returns an error when one of the names is not of the form.
+func fullNames(variable string, form *regexp.Regexp, like string, names ...string) error {
+	for _, name := range names {
+		if name != "" && !form.MatchString(name) {
+			return fmt.Errorf("%s has %q, which is not a full name: write %s", variable, name, like)
+		}
+	}
+	return nil
+}
+
 // Validate reports every value that cannot be right, naming its variable.
 func (c Config) Validate() error {
 	const together = "CONSOLE_AUDIENCE and CONSOLE_READERS go together, set both or neither"
@@ -61,6 +79,9 @@ func (c Config) Validate() error {
 	errs := []error{
 		settings.Emails("CONSOLE_READERS", c.Readers...),
 		settings.Emails("CONSOLE_PUBLISHERS", c.Publishers...),
+		fullNames("DELIVERY_SUBSCRIPTIONS", subscriptionName, "projects/PROJECT/subscriptions/SUBSCRIPTION", c.Deliveries...),
+		fullNames("DEAD_LETTER_SUBSCRIPTION", subscriptionName, "projects/PROJECT/subscriptions/SUBSCRIPTION", c.DeadLetters),
+		fullNames("DELIVERY_LOG_VIEW", logViewName, "projects/PROJECT/locations/LOCATION/buckets/BUCKET/views/VIEW", c.DeliveryLogView),
 	}
 	switch {
 	case c.Audience != "":

@@ -466,7 +466,13 @@ func TestEnvironment(t *testing.T) {
 		"no_publishers": {map[string]string{"IAP_AUDIENCE": iapAudience, "CONSOLE_PUBLISHERS": ""}, ""},
 		"bad_publisher": {map[string]string{"IAP_AUDIENCE": iapAudience, "CONSOLE_PUBLISHERS": "a@example.com, b@example.com"}, "CONSOLE_PUBLISHERS"},
 		"a_lone_comma":  {map[string]string{"IAP_AUDIENCE": iapAudience, "CONSOLE_PUBLISHERS": ","}, "CONSOLE_PUBLISHERS"},
-		"no_topic":      {map[string]string{"PUBSUB_TOPIC": "", "IAP_AUDIENCE": iapAudience}, "PUBSUB_TOPIC"},
+		"delivery": {map[string]string{"IAP_AUDIENCE": iapAudience, "DELIVERY_SUBSCRIPTIONS": "projects/p/subscriptions/a,projects/p/subscriptions/b",
+			"DEAD_LETTER_SUBSCRIPTION": "projects/p/subscriptions/d", "DELIVERY_LOG_VIEW": "projects/p/locations/l/buckets/b/views/v"}, ""},
+		"no_delivery":      {map[string]string{"IAP_AUDIENCE": iapAudience, "DELIVERY_SUBSCRIPTIONS": "", "DEAD_LETTER_SUBSCRIPTION": "", "DELIVERY_LOG_VIEW": ""}, ""},
+		"short_name":       {map[string]string{"IAP_AUDIENCE": iapAudience, "DELIVERY_SUBSCRIPTIONS": "inbox-push"}, "DELIVERY_SUBSCRIPTIONS"},
+		"a_topic":          {map[string]string{"IAP_AUDIENCE": iapAudience, "DEAD_LETTER_SUBSCRIPTION": "projects/p/topics/d"}, "DEAD_LETTER_SUBSCRIPTION"},
+		"another_resource": {map[string]string{"IAP_AUDIENCE": iapAudience, "DELIVERY_LOG_VIEW": "projects/p/locations/l/buckets/b"}, "DELIVERY_LOG_VIEW"},
+		"no_topic":         {map[string]string{"PUBSUB_TOPIC": "", "IAP_AUDIENCE": iapAudience}, "PUBSUB_TOPIC"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
