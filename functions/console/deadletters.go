@@ -3,7 +3,9 @@ package console
 import (
 	"context"
 	"iter"
+	"net/http"
 
+	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/inbox"
 )
 
@@ -51,4 +53,86 @@ func (s withDeadLetters) Watch(ctx context.Context, q inbox.Query) iter.Seq2[inb
 			}
 		}
 	}
+}
+
+// deadLettersData is what the page of the dead letters shows.
+type deadLettersData struct {
+	principal
+	IsLocal bool
+	// Subscription is the full name of the one that has them; empty is not known.
+	Subscription, Short string
+	// Card is what is known of it.
+	Card     *card
+	Commands []command
+	// Rows are those in the inbox, and All leads to them in the list.
+	Rows    []row
+	Columns []string
+	All     string
+	More    bool
+}
+
+// deadLetters is the page of the dead letters: how many wait, which ones are in the
+// inbox, and what to do. It changes nothing.
+func (h *handler) deadLetters(w http.ResponseWriter, r *http.Request) error {
+	if err := noParameters(r); err != nil {
+		return err
+	}
+	p := deadLettersData{principal: principalOf(r), IsLocal: h.isLocal, Subscription: h.dead, Short: inbox.ShortName(h.dead), Columns: h.columns}
+	if h.dead == "" {
+		return render(w, http.StatusOK, deadLettersPage, p)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), readBudget)
+	defer cancel()
+	q := inbox.Query{Subscription: h.dead}
+	page, err := h.page(ctx, q)
+	if err != nil {
+		return err
+	}
+	form := rowForm{filter: filter{"subscription": {h.dead}}, columns: h.columns, usual: usualSender(page.Events)}
+	for _, e := range page.Events {
+		p.Rows = append(p.Rows, form.row(e))
+	}
+	p.All, p.More = filter{}.at("/", "subscription", h.dead), page.NextPageToken != ""
+	p.Commands = h.deadLetterCommands()
+	if h.reports != nil {
+		report, err := h.reports.get(ctx)
+		if err != nil {
+			return err
+		}
+		p.Card = h.cardOf(report, h.dead)
+	}
+	return render(w, http.StatusOK, deadLettersPage, p)
+}
+
+// cardOf returns the card of a subscription, or nil if nothing is known of it.
+func (h *handler) cardOf(report *delivery.Report, name string) *card {
+	for i, s := range report.Subscriptions {
+		if s.Name == name {
+			c := h.card(s, i)
+			return &c
+		}
+	}
+	return nil
+}
+
+func (h *handler) deadLetterCommands() []command {
+	at := h.where(h.dead)
+	return []command{
+		{"pushinbox dead-letters list" + at, "shows which messages wait, and leaves them there"},
+		{"pushinbox dead-letters redrive" + at, "has Pub/Sub push them to receive until none is left, and nowhere else"},
+		{"pushinbox dead-letters purge" + at, "deletes them, after a question and a snapshot"},
+	}
+}
+
+// deadSource is what is left of the message that a dead letter was, for people.
+type deadSource struct {
+	*inbox.DeadLetter
+	Name, Short string
+}
+
+func deadSourceOf(m *inbox.Message) *deadSource {
+	if m.DeadLetter == nil {
+		return nil
+	}
+	return &deadSource{m.DeadLetter, m.DeadLetter.Subscription, inbox.ShortName(m.DeadLetter.Subscription)}
 }

@@ -1,9 +1,16 @@
 package console
 
 import (
+	"fmt"
+	"math"
 	"net/http"
+	"strconv"
+	"strings"
+	"time"
 
+	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/httpapi"
+	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/problem"
 )
 
@@ -16,14 +23,235 @@ func (h *handler) delivery(w http.ResponseWriter, r *http.Request) error {
 	if err := noParameters(r); err != nil {
 		return err
 	}
+	isPage := wantsPage(r)
 	if h.reports == nil {
+		if isPage {
+			return render(w, http.StatusOK, deliveryPage, deliveryData{principal: principalOf(r), IsLocal: h.isLocal})
+		}
 		return errNoDelivery
 	}
 	report, err := h.reports.get(r.Context())
 	if err != nil {
 		return err
 	}
+	if isPage {
+		return render(w, http.StatusOK, deliveryPage, h.deliveryData(r, report))
+	}
 	w.Header().Set("Vary", "Accept")
 	httpapi.WriteJSON(w, http.StatusOK, report)
 	return nil
+}
+
+// deliveryData is what the page of the delivery shows; without a report it says how to
+// switch that on.
+type deliveryData struct {
+	principal
+	IsLocal bool
+	Report  *delivery.Report
+	Trouble trouble
+	Cards   []card
+	// Counted says since when refusals are counted, for people.
+	Refusals []refusalRow
+	// NoRefusals says that there was none, which differs from not knowing.
+	NoRefusals bool
+	// Every is after how many seconds the page's script looks again.
+	Every int
+	// Doctor is the command that looks for the cause.
+	Doctor command
+}
+
+// card is a subscription on the page.
+type card struct {
+	delivery.Subscription
+	ID, Short       string
+	Label, Kind     string
+	Explanation     string
+	Waiting, Oldest string
+	Windows         []windowCard
+	Commands        []command
+}
+
+// command is one to copy, and what it does.
+type command struct{ Text, Words string }
+
+// windowCard is a time on the card of a subscription.
+type windowCard struct {
+	Title                          string
+	Pushes, Share, Latency, Deaths string
+	IsBad                          bool
+	Chart                          chart
+}
+
+// refusalRow is a line of refusals with what to look at.
+type refusalRow struct {
+	delivery.Refusal
+	Status, Advice, Short string
+	Hour, Day             string
+}
+
+func (h *handler) deliveryData(r *http.Request, report *delivery.Report) deliveryData {
+	p := deliveryData{
+		principal: principalOf(r), IsLocal: h.isLocal, Report: report, Trouble: h.troubleOf(report),
+		NoRefusals: !report.RefusalsFrom.IsZero() && len(report.Refusals) == 0, Every: h.refreshSeconds(),
+		Doctor: h.doctor(),
+	}
+	for i := range report.Subscriptions {
+		p.Cards = append(p.Cards, h.card(report.Subscriptions[i], i))
+	}
+	for _, f := range report.Refusals {
+		row := refusalRow{Refusal: f, Status: strconv.Itoa(f.Status), Advice: advice[f.Reason], Short: inbox.ShortName(f.Subscription), Hour: count(int(f.LastHour)), Day: count(int(f.Count))}
+		if f.Status == 0 {
+			row.Status = "none"
+		}
+		p.Refusals = append(p.Refusals, row)
+	}
+	return p
+}
+
+// refreshSeconds is how often the page asks for news of the delivery, in seconds. Locally that
+// costs nothing; in the cloud the answer is kept for a minute.
+func (h *handler) refreshSeconds() int {
+	if h.isLocal {
+		return 2
+	}
+	return 30
+}
+
+// advice says where to look, for the reasons of refusals that have one cause mostly.
+var advice = map[string]string{
+	"audience":           "The audience that the subscription puts into its tokens is not PUSH_AUDIENCE. They are compared to the letter: a slash at the end is another audience.",
+	"email":              "The subscription signs as another account than PUSH_SERVICE_ACCOUNT.",
+	"email_not_verified": "The account that signs is not a service account of Google's.",
+	"expired":            "A clock is wrong, or somebody sent an old push again.",
+	"inbox_unavailable":  "The store takes no writes: Firestore is away or refuses receive's account; on one machine the disk is full or the file cannot be written.",
+	"issuer":             "Somebody else than Google signed it.",
+	"keys_unavailable":   "The keys that verify tokens cannot be fetched: look at receive's way out to the internet.",
+	"no_token":           "The subscription sends no OIDC token, or this was a stranger.",
+	"not_yet_valid":      "A clock is wrong.",
+	"policy":             "receive's own settings are wrong.",
+	"shared_token":       "The value of ?token= in the endpoint is not the one that receive expects.",
+	"signature":          "The token is not one that Google signed for this endpoint.",
+	"signature_removed":  "The function is private, and the platform cut the signature off: deploy receive again.",
+	"timeout":            "It took longer than Pub/Sub waits.",
+}
+
+// labels are the states of subscriptions for people: a word, how bad it is, and a
+// sentence.
+var labels = map[delivery.State][3]string{
+	delivery.Delivering: {"delivering", "ok", ""},
+	delivery.Paused:     {"paused", "warn", "It has no push endpoint: nothing of it arrives, and messages wait."},
+	delivery.Waiting:    {"waiting", "", "It keeps the messages that the others gave up, until somebody redrives or deletes them."},
+	delivery.Redriving:  {"redriving", "warn", "Its messages are pushed to the inbox. If no redrive runs any more, start it again: it goes on, and takes the endpoint away at its end."},
+	delivery.Detached:   {"detached", "bad", "Its topic does not feed it any more, and what it had is gone. Create it again."},
+	delivery.TopicGone:  {"topic deleted", "bad", "Its topic was deleted. A topic of the same name does not feed it: create topic and subscription again."},
+	delivery.Missing:    {"missing", "bad", "It does not exist: it was deleted, or expired because nothing was delivered for long."},
+	delivery.NotKnown:   {"unknown", "", "Its state could not be read."},
+}
+
+func (h *handler) card(s delivery.Subscription, n int) card {
+	label, ok := labels[s.State]
+	if !ok {
+		label = labels[delivery.NotKnown]
+	}
+	c := card{Subscription: s, ID: "s" + strconv.Itoa(n), Short: inbox.ShortName(s.Name), Label: label[0], Kind: label[1], Explanation: label[2], Commands: h.commands(&s)}
+	if s.Backlog != nil {
+		c.Waiting = count(int(*s.Backlog))
+	}
+	if s.OldestSeconds != nil && (s.Backlog == nil || *s.Backlog > 0) {
+		c.Oldest = ageText(*s.OldestSeconds)
+	}
+	if !s.DeadLetters || s.State == delivery.Redriving {
+		c.Windows = []windowCard{windowOf("The last hour", &s.LastHour), windowOf("The last 24 hours", &s.LastDay)}
+	}
+	return c
+}
+
+func windowOf(title string, w *delivery.Window) windowCard {
+	c := windowCard{Title: title, Chart: chartOf(w.Points)}
+	if w.Pushes != nil {
+		c.Pushes = count(int(*w.Pushes))
+	}
+	if w.AckedShare != nil {
+		c.Share, c.IsBad = percent(*w.AckedShare), *w.AckedShare < 1
+	}
+	if w.P50Millis != nil && w.P99Millis != nil {
+		c.Latency = millisText(*w.P50Millis) + " / " + millisText(*w.P99Millis)
+	}
+	if w.DeadLettered != nil {
+		c.Deaths = count(int(*w.DeadLettered))
+	}
+	return c
+}
+
+// where are the flags that name a subscription to pushinbox.
+func (h *handler) where(subscription string) string {
+	parts := strings.Split(subscription, "/")
+	if h.isLocal || len(parts) != 4 {
+		return " --subscription " + shellWord(inbox.ShortName(subscription))
+	}
+	return " --project " + shellWord(parts[1]) + " --subscription " + shellWord(parts[3])
+}
+
+func (h *handler) doctor() command {
+	text := "pushinbox doctor --terraform terraform"
+	if h.isLocal {
+		text = "pushinbox doctor --local"
+	}
+	return command{text, "looks for the cause, and changes nothing"}
+}
+
+// commands are what an operator can do with a subscription.
+func (h *handler) commands(s *delivery.Subscription) []command {
+	at := h.where(s.Name)
+	switch {
+	case s.DeadLetters:
+		return nil // the page of the dead letters has them
+	case s.State == delivery.Paused:
+		return []command{{"pushinbox delivery resume" + at, "has it pushed again, as it was"}}
+	case s.State == delivery.Delivering:
+		return []command{{"pushinbox delivery pause" + at, "stops it; messages wait until it is resumed"}}
+	}
+	return nil
+}
+
+// shellWord returns a name as a word of a shell.
+func shellWord(name string) string {
+	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~+%:") == "" && name != "" {
+		return name
+	}
+	return "'" + strings.ReplaceAll(visible(name), "'", `'\''`) + "'"
+}
+
+// percent is a share for people. What is not all is never written as 100.
+func percent(share float64) string {
+	p := math.Floor(share*1000) / 10
+	if share > 0 && p == 0 {
+		return "under 0.1 %"
+	}
+	return strconv.FormatFloat(p, 'f', -1, 64) + " %"
+}
+
+func millisText(ms float64) string {
+	switch {
+	case ms < 10:
+		return strconv.FormatFloat(ms, 'f', 1, 64) + " ms"
+	case ms < 1000:
+		return strconv.FormatFloat(ms, 'f', 0, 64) + " ms"
+	}
+	return strconv.FormatFloat(ms/1000, 'f', 1, 64) + " s"
+}
+
+// ageText is an age for people, in its two largest units.
+func ageText(seconds float64) string {
+	d := time.Duration(min(max(seconds, 0), 1e9)) * time.Second
+	days, hours, minutes := int(d.Hours())/24, int(d.Hours())%24, int(d.Minutes())%60
+	switch {
+	case days > 0:
+		return fmt.Sprintf("%d d %d h", days, hours)
+	case hours > 0:
+		return fmt.Sprintf("%d h %d min", hours, minutes)
+	case minutes > 0:
+		return fmt.Sprintf("%d min %d s", minutes, int(d.Seconds())%60)
+	}
+	return fmt.Sprintf("%d s", int(d.Seconds()))
 }

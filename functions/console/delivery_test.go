@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/pushinbox/shared/delivery"
+	"example.com/pushinbox/shared/inbox"
 )
 
 // told is a source that tells what it is given.
@@ -156,4 +159,258 @@ func TestReportsAreShared(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 	})
+}
+
+// deadAttributes are what Pub/Sub adds to a message when it moves it to a dead-letter
+// topic.
+var deadAttributes = map[string]string{
+	"CloudPubSubDeadLetterSourceDeliveryCount": "5", "CloudPubSubDeadLetterSourceSubscription": "inbox-push",
+	"CloudPubSubDeadLetterSourceSubscriptionProject": "other", "CloudPubSubDeadLetterSourceTopicPublishTime": "2026-11-25T02:10:00.123+00:00",
+}
+
+// TestDeadLetters shows a message that came by the subscription of the dead letters as
+// what it is, everywhere, and one that only says so as any other.
+func TestDeadLetters(t *testing.T) {
+	t.Parallel()
+	cfg := both
+	cfg.DeadLetters = "projects/p/subscriptions/dead"
+	s := newSite(t, cfg)
+	resp, page := s.page(t, "/dead-letters")
+	if resp.StatusCode != http.StatusOK || !strings.Contains(page, "No dead letter was redriven") || !strings.Contains(page, "How many wait is not known") {
+		t.Errorf("none: answered %d %s", resp.StatusCode, page)
+	}
+	ids := map[string]string{}
+	for _, subscription := range []string{cfg.DeadLetters, "projects/p/subscriptions/liar"} {
+		m := &inbox.Message{Source: "pubsub", Subscription: subscription, MessageID: "1", Data: []byte("x"), Attributes: deadAttributes}
+		if _, err := s.store.Put(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		ids[subscription] = inbox.ID(m.Source, m.Subscription, m.MessageID)
+	}
+	want := &inbox.DeadLetter{Subscription: "projects/other/subscriptions/inbox-push", Attempts: 5, PublishTime: time.Date(2026, 11, 25, 2, 10, 0, 123e6, time.UTC)}
+	_, b := s.do(t, s.request(t, http.MethodGet, "/messages", ""))
+	var list struct{ Messages []inbox.Message }
+	if err := json.Unmarshal(b, &list); err != nil || len(list.Messages) != 2 {
+		t.Fatalf("%v: %s", err, b)
+	}
+	for subscription, id := range ids {
+		isDead := subscription == cfg.DeadLetters
+		_, b := s.do(t, s.request(t, http.MethodGet, "/messages/"+id, ""))
+		var m inbox.Message
+		if err := json.Unmarshal(b, &m); err != nil {
+			t.Fatal(err)
+		}
+		all := append([]inbox.Message{m}, list.Messages...)
+		for _, m := range all {
+			if m.ID != id {
+				continue
+			}
+			if got := m.DeadLetter; (got != nil) != isDead || isDead && !cmp.Equal(got, want) {
+				t.Errorf("%s: %+v", subscription, got)
+			}
+		}
+		_, page := s.page(t, "/messages/"+id)
+		for _, mark := range []string{`id="dead-letter"`, "<bdi>projects/other/subscriptions/inbox-push</bdi>, after 5 attempts", "2026-11-25T02:10:00.123Z"} {
+			if strings.Contains(page, mark) != isDead {
+				t.Errorf("the page of what came by %s and %q: %s", subscription, mark, page)
+			}
+		}
+		_, page = s.page(t, "/?subscription="+subscription)
+		if strings.Contains(page, "dead letter of <bdi>inbox-push</bdi>") != isDead {
+			t.Errorf("the row of what came by %s: %s", subscription, page)
+		}
+	}
+	report := inTrouble()
+	s.handler.reports = newReports(told(func(context.Context) (*delivery.Report, error) { return report, nil }), slog.New(slog.DiscardHandler))
+	_, page = s.page(t, "/dead-letters")
+	for _, want := range []string{
+		"<dt>Waiting</dt><dd>7</dd>", "dead letter of <bdi>inbox-push</bdi>", `href="/?subscription=projects%2Fp%2Fsubscriptions%2Fdead"`,
+		"pushinbox dead-letters redrive --project p --subscription dead",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page does not say %q: %s", want, page)
+		}
+	}
+	if n := strings.Count(page, `<tr role="row" id=`); n != 1 {
+		t.Errorf("the page has %d dead letters", n)
+	}
+}
+
+// TestDeliveryPage reads the page of a delivery in trouble, of a healthy one, and of
+// one that is not told.
+func TestDeliveryPage(t *testing.T) {
+	t.Parallel()
+	cfg := both
+	cfg.DeadLetters = "projects/p/subscriptions/dead"
+	s := newSite(t, cfg)
+	has := func(path string, is bool, marks ...string) {
+		t.Helper()
+		resp, page := s.page(t, path)
+		if resp.StatusCode != http.StatusOK || strings.Contains(page, "MARKER") {
+			t.Errorf("%s: answered %d %s", path, resp.StatusCode, page)
+		}
+		for _, mark := range marks {
+			if strings.Contains(page, mark) != is {
+				t.Errorf("%s and %q: %s", path, mark, page)
+			}
+		}
+	}
+	has("/delivery", true, "console_delivery = true", "DELIVERY_SUBSCRIPTIONS")
+
+	tell := func(report *delivery.Report) {
+		s.handler.reports = newReports(told(func(context.Context) (*delivery.Report, error) { return report, nil }), slog.New(slog.DiscardHandler))
+	}
+	report := inTrouble()
+	report.Refusals[1].Detail = "the inbox cannot be reached: Post https://x/?token=MARKER"
+	report.Unknown[0].Why = "<b>&no permission</b>"
+	tell(report)
+	has("/delivery", true,
+		"The delivery of <bdi title=\"projects/p/subscriptions/other\">other</bdi> is paused", "colleague@example.com",
+		"receive refused 12 pushes in the last hour: audience · ", "the oldest message of inbox-push waits for 12 min 34 s", "3 messages of inbox-push given up in the last hour", "7 dead letters wait",
+		"numbers: <bdi>&lt;b&gt;&amp;no permission&lt;/b&gt;</bdi>",
+		"<dt>Waiting</dt><dd>12</dd>", "<dt>Acknowledged</dt><dd class=\"bad\">88 %</dd>", "<dt>p50 / p99</dt><dd>12 ms / 180 ms</dd>", "<dt>Given up</dt><dd>3</dd>",
+		`aria-label="88 acknowledged, 12 not; at most 90 pushes in a minute, at most 4 waiting"`,
+		"<bdi>https://r.example/wrapped?token=…</bdi>", "PUSH_AUDIENCE. They are compared to the letter",
+		"pushinbox delivery pause --project p --subscription inbox-push", "pushinbox delivery resume --project p --subscription other",
+		"pushinbox doctor --terraform terraform")
+	// The list has what was collected before it was asked for.
+	has("/", true, "receive refused 12 pushes in the last hour: audience", "see delivery", `data-kind="paused"`)
+
+	tell(&delivery.Report{At: report.At, RefusalsFrom: report.At, Subscriptions: []delivery.Subscription{{Name: "s", State: delivery.Delivering, Backlog: ptr[int64](0), OldestSeconds: ptr(0.0)}}})
+	has("/delivery", true, "Nothing.", "<dt>Oldest</dt><dd><span class=\"hint\">none</span></dd>")
+	has("/delivery", false, "banner")
+	has("/", false, "banner")
+
+	// What is not known is not told as nothing.
+	tell(&delivery.Report{At: report.At, Subscriptions: []delivery.Subscription{{Name: "s", State: "of the future"}}})
+	has("/delivery", true, "That is not known.", `<dt>Waiting</dt><dd><span class="hint">unknown</span>`, `<dt>Acknowledged</dt><dd><span class="hint">unknown</span>`, ">unknown</span></p>")
+	has("/delivery", false, "Nothing.")
+}
+
+// TestTroubleLine says what is wrong in one line.
+func TestTroubleLine(t *testing.T) {
+	t.Parallel()
+	at := time.Now()
+	day := at.Add(-24 * time.Hour)
+	sub := func(change func(*delivery.Subscription)) *delivery.Report {
+		s := delivery.Subscription{Name: "projects/p/subscriptions/100%25", State: delivery.Delivering, Backlog: ptr[int64](0), OldestSeconds: ptr(0.0)}
+		change(&s)
+		return &delivery.Report{At: at, RefusalsFrom: day, Subscriptions: []delivery.Subscription{s}}
+	}
+	refused := func(from time.Time, refusals ...delivery.Refusal) *delivery.Report {
+		return &delivery.Report{At: at, RefusalsFrom: from, Refusals: refusals}
+	}
+	for name, test := range map[string]struct {
+		report *delivery.Report
+		want   string
+	}{
+		"none_yet":          {nil, ""},
+		"healthy":           {sub(func(*delivery.Subscription) {}), ""},
+		"one":               {refused(day, delivery.Refusal{Reason: "audience", Count: 9, LastHour: 1}), "receive refused 1 push in the last hour: audience"},
+		"of_before":         {refused(day, delivery.Refusal{Reason: "audience", Count: 9}), ""},
+		"not_all_counted":   {refused(at.Add(-time.Minute), delivery.Refusal{Reason: "audience", Count: 1000, LastHour: 1000}), "receive refused at least 1,000 pushes in the last hour: audience"},
+		"one_in_two_lines":  {refused(day, delivery.Refusal{Reason: "email", LastHour: 1}, delivery.Refusal{Reason: "email", Subscription: "s", LastHour: 2}), "receive refused 3 pushes in the last hour: email"},
+		"many_reasons":      {refused(day, delivery.Refusal{Reason: "a", LastHour: 1}, delivery.Refusal{Reason: "b", LastHour: 5}, delivery.Refusal{Reason: "c", LastHour: 1}, delivery.Refusal{Reason: "d", LastHour: 1}, delivery.Refusal{Reason: "e", LastHour: 2}), "receive refused 10 pushes in the last hour: b 5, e 2, a 1, 2 other reasons"},
+		"hidden_characters": {refused(day, delivery.Refusal{Reason: "\u202e", LastHour: 1}), `receive refused 1 push in the last hour: \u{202E}`},
+		"no_answer":         {sub(func(s *delivery.Subscription) { s.LastHour.Pushes, s.LastHour.AckedShare = ptr[int64](50), ptr(0.9) }), "5 pushes of 100%25 not acknowledged in the last hour"},
+		"old":               {sub(func(s *delivery.Subscription) { s.OldestSeconds, s.Backlog = ptr(601.0), ptr[int64](2) }), "the oldest message of 100%25 waits for 10 min 1 s"},
+		"old_but_none":      {sub(func(s *delivery.Subscription) { s.OldestSeconds = ptr(601.0) }), ""},
+		"detached":          {sub(func(s *delivery.Subscription) { s.State = delivery.Detached }), "100%25 delivers nothing: detached"},
+		"gone":              {sub(func(s *delivery.Subscription) { s.State = delivery.Missing }), "100%25 delivers nothing: missing"},
+		"dead_letters": {sub(func(s *delivery.Subscription) {
+			s.DeadLetters, s.State, s.Backlog = true, delivery.Waiting, ptr[int64](1)
+		}), "1 dead letter waits"},
+		"no_dead_letters": {sub(func(s *delivery.Subscription) {
+			s.DeadLetters, s.State, s.OldestSeconds = true, delivery.Waiting, ptr(9e9)
+		}), ""},
+		"redriving": {sub(func(s *delivery.Subscription) {
+			s.DeadLetters, s.State, s.Operation = true, delivery.Redriving, &delivery.Operation{Principal: "me"}
+		}), "dead letters are being redriven by me"},
+		"given_up": {sub(func(s *delivery.Subscription) { s.LastHour.DeadLettered = ptr[int64](2) }), "2 messages of 100%25 given up in the last hour"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			trouble := (&handler{}).troubleOf(test.report)
+			var words []string
+			for _, r := range trouble.Line {
+				words = append(words, r.Words)
+			}
+			if got := strings.Join(words, "|"); got != test.want || trouble.Any() != (got != "") {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// TestChart holds what is drawn against the numbers of an injected series.
+func TestChart(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 11, 26, 2, 0, 0, 0, time.UTC)
+	series := func(n int, step time.Duration, of func(i int) delivery.Point) (points []delivery.Point) {
+		for i := range n {
+			p := of(i)
+			p.At = at.Add(step * time.Duration(i))
+			points = append(points, p)
+		}
+		return points
+	}
+	for name, test := range map[string]struct {
+		points             []delivery.Point
+		words, scale, ago  string
+		bars, lines, parts int
+	}{
+		"unknown": {nil, "", "", "", 0, 0, 0},
+		"nothing": {series(60, time.Minute, func(int) delivery.Point { return delivery.Point{} }), "0 acknowledged, 0 not", "no pushes", "an hour", 0, 0, 60},
+		"an_hour": {series(60, time.Minute, func(i int) delivery.Point {
+			return delivery.Point{Acked: int64(i), Refused: int64(i % 2), Backlog: ptr(int64(i % 7))}
+		}), "1,770 acknowledged, 30 not", "at most 60 pushes in a minute, at most 6 waiting", "an hour", 89, 1, 60},
+		"gaps": {series(5, 15*time.Minute, func(i int) delivery.Point {
+			p := delivery.Point{Acked: 1}
+			if i == 1 || i == 4 {
+				p.Backlog = ptr[int64](3)
+			}
+			return p
+		}), "5 acknowledged, 0 not", "at most 1 push in 15 minutes, at most 3 waiting", "75 minutes", 5, 2, 5},
+		"a_day_of_minutes": {series(1440, time.Minute, func(i int) delivery.Point { return delivery.Point{Acked: 1, Backlog: ptr(int64(i))} }),
+			"1,440 acknowledged, 0 not", "at most 15 pushes in 15 minutes, at most 1,439 waiting", "24 hours", 96, 1, 96},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := chartOf(test.points)
+			if c.Words != test.words || c.Scale != test.scale || c.Ago != test.ago || len(c.Bars) != test.bars || len(c.Lines) != test.lines || c.Width != test.parts {
+				t.Errorf("%q, %q, %q, %d bars, %d lines, %d parts", c.Words, c.Scale, c.Ago, len(c.Bars), len(c.Lines), c.Width)
+			}
+			for _, b := range c.Bars {
+				y, _ := strconv.ParseFloat(b.Y, 64)
+				height, _ := strconv.ParseFloat(b.Height, 64)
+				if y < 0 || height <= 0 || y+height > chartHeight+1e-3 {
+					t.Errorf("%+v leaves the chart", b)
+				}
+			}
+		})
+	}
+}
+
+func TestWordsOfDelivery(t *testing.T) {
+	t.Parallel()
+	for share, want := range map[float64]string{0: "0 %", 0.0001: "under 0.1 %", 0.5: "50 %", 0.88: "88 %", 0.99996: "99.9 %", 1: "100 %"} {
+		if got := percent(share); got != want {
+			t.Errorf("percent(%v) = %q, want %q", share, got, want)
+		}
+	}
+	for seconds, want := range map[float64]string{-1: "0 s", 59.9: "59 s", 61: "1 min 1 s", 3900: "1 h 5 min", 90_000: "1 d 1 h", math.Inf(1): "11574 d 1 h"} {
+		if got := ageText(seconds); got != want {
+			t.Errorf("ageText(%v) = %q, want %q", seconds, got, want)
+		}
+	}
+	for ms, want := range map[float64]string{0.44: "0.4 ms", 12.5: "12 ms", 999: "999 ms", 1540: "1.5 s"} {
+		if got := millisText(ms); got != want {
+			t.Errorf("millisText(%v) = %q, want %q", ms, got, want)
+		}
+	}
+	for name, want := range map[string]string{"inbox-push": "inbox-push", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "$(x)": "'$(x)'"} {
+		if got := shellWord(name); got != want {
+			t.Errorf("shellWord(%q) = %q, want %q", name, got, want)
+		}
+	}
 }

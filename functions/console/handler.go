@@ -64,6 +64,8 @@ const (
 	// heartbeat is how often an idle live tail sends a comment, so that proxies
 	// keep it open and a broken connection is noticed.
 	heartbeat = 4 * time.Second
+	// lookEvery is how often a page's feed looks at the delivery.
+	lookEvery = 1500 * time.Millisecond
 	// iapHeader carries the assertion of the Identity-Aware Proxy.
 	iapHeader = "X-Goog-Iap-Jwt-Assertion"
 	// googleAccount is the prefix of an assertion's subject when Google itself
@@ -105,6 +107,7 @@ func newHandler(cfg Config, v Verifier, s Store, t Topic, d delivery.Source, log
 		verify:      v,
 		store:       withDeadLetters{s, cfg.DeadLetters},
 		topic:       t,
+		dead:        cfg.DeadLetters,
 		reports:     newReports(d, log),
 	}, nil
 }
@@ -117,6 +120,7 @@ func (h *handler) routes(log *slog.Logger) http.Handler {
 		"GET /assets/{name}":        h.asset,
 		"GET /rows":                 h.rows,
 		"GET /delivery":             h.delivery,
+		"GET /dead-letters":         h.deadLetters,
 		"GET /openapi.yaml":         h.openAPI,
 		"GET /messages":             h.list,
 		"POST /messages":            h.publish,
@@ -151,6 +155,8 @@ type handler struct {
 	verify Verifier
 	store  Store
 	topic  Topic
+	// dead is the full name of the subscription that has the dead letters, if any.
+	dead string
 	// reports tell how delivery goes; nil is that it is not told.
 	reports *reports
 }
@@ -229,7 +235,7 @@ func operation(r *http.Request, action, target string, run func() error) (err er
 
 func unknown(w http.ResponseWriter, r *http.Request) error {
 	switch r.URL.Path {
-	case "/", "/events", "/rows", "/delivery", "/openapi.yaml":
+	case "/", "/events", "/rows", "/delivery", "/dead-letters", "/openapi.yaml":
 		return httpapi.AllowMethods(w, r, http.MethodGet)
 	case "/messages":
 		return httpapi.AllowMethods(w, r, http.MethodGet, http.MethodPost)
@@ -469,20 +475,25 @@ func (h *handler) publishAll(ctx context.Context, messages []*pubsubpb.PubsubMes
 
 // events is the live tail for programs, and rows the one that the page follows.
 func (h *handler) events(w http.ResponseWriter, r *http.Request) error {
-	return h.tail(w, r, jsonEvent)
+	return h.tail(w, r, jsonEvent, nil)
 }
 
 func (h *handler) rows(w http.ResponseWriter, r *http.Request) error {
 	v := r.URL.Query()
 	f := rowForm{filter: filterOf(v), columns: h.columns, usual: v.Get("usual")}
-	return h.tail(w, r, f.event, "usual")
+	var look func() []byte
+	if h.reports != nil {
+		look = h.troubleEvents()
+	}
+	return h.tail(w, r, f.event, look, "usual")
 }
 
 // tail sends what is stored as it is stored, as server-sent events. Each event's
 // ID is the token to resume after it; a first event without data carries the
 // token of the start, so that a client whose connection breaks before anything
-// arrived misses nothing either.
-func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.Event) ([]byte, error), more ...string) error {
+// arrived misses nothing either. look, if any, returns an event that is not a message,
+// or nil, now and then.
+func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.Event) ([]byte, error), look func() []byte, more ...string) error {
 	// The pattern of a GET matches a HEAD too, which would never end.
 	if err := httpapi.AllowMethods(w, r, http.MethodGet); err != nil {
 		return err
@@ -543,6 +554,12 @@ func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.E
 	}
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
+	var looks <-chan time.Time
+	if look != nil {
+		ticker := time.NewTicker(lookEvery)
+		defer ticker.Stop()
+		looks = ticker.C
+	}
 	for {
 		if err := out.Flush(); err != nil {
 			return nil
@@ -561,6 +578,10 @@ func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.E
 				return err
 			}
 			if _, err := w.Write(event); err != nil {
+				return nil
+			}
+		case <-looks:
+			if _, err := w.Write(look()); err != nil {
 				return nil
 			}
 		case <-beat.C:

@@ -42,10 +42,12 @@ type asset struct {
 }
 
 var (
-	assets      = readAssets()
-	listPage    = parsePage("list.html")
-	messagePage = parsePage("message.html")
-	errorPage   = parsePage("error.html")
+	assets          = readAssets()
+	listPage        = parsePage("list.html")
+	messagePage     = parsePage("message.html")
+	deliveryPage    = parsePage("delivery.html")
+	deadLettersPage = parsePage("deadletters.html")
+	errorPage       = parsePage("error.html")
 )
 
 // readAssets reads the embedded files. It panics on errors, which every test would
@@ -73,6 +75,7 @@ func parsePage(name string) *template.Template {
 		"asset":      func(name string) string { return "/assets/" + name + "?v=" + assets[name].version },
 		"clock":      clock,
 		"exact":      exact,
+		"here":       func() string { return name },
 		"sourceName": sourceName,
 		"visible":    visible,
 	}).ParseFS(pageFiles, "pages/base.html", "pages/"+name))
@@ -212,6 +215,8 @@ type row struct {
 	Preview           preview
 	ShortSubscription string
 	Size              string
+	// Dead is the subscription that gave the message up, if it is a dead letter.
+	Dead *deadSource
 	// Sender is who sent it, where that is not the usual one.
 	Sender string
 	Cells  []attribute
@@ -264,6 +269,7 @@ func (f *rowForm) row(e inbox.Event) row {
 			r.Sender = cmp.Or(visible(sender), "nobody")
 		}
 	}
+	r.Dead = deadSourceOf(m)
 	for _, k := range f.columns {
 		v, ok := m.Attributes[k]
 		if !ok {
@@ -301,6 +307,8 @@ type list struct {
 	AsText    string
 	Form      publishForm
 	Published string
+	// Trouble is what is wrong with the delivery.
+	Trouble trouble
 }
 
 // scan is how far a list looked that no index answers.
@@ -375,6 +383,7 @@ func (h *handler) listPage(w http.ResponseWriter, r *http.Request, status int, v
 	p.principal, p.Search, p.Fields, p.Filtered = principalOf(r), searchOf(url.Values(f)), url.Values(f), f.isSet()
 	p.Sources = []string{inbox.SourcePubSub, inbox.SourceCalendar, inbox.SourceMNS}
 	p.Columns = h.columns
+	p.Trouble = h.troubleOf(h.reports.peek())
 	p.Attributes = attributesOf(f)
 	q, err := inbox.ParseQuery(v, time.Now(), pageNames...)
 	if err != nil {

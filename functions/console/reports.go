@@ -133,6 +133,12 @@ func safe(r *delivery.Report) *delivery.Report {
 	c.Subscriptions = append([]delivery.Subscription{}, r.Subscriptions...)
 	c.Refusals = append([]delivery.Refusal{}, r.Refusals...)
 	c.Unknown = append([]delivery.Unknown{}, r.Unknown...)
+	for i := range c.Refusals {
+		c.Refusals[i].Detail = delivery.HideTokens(c.Refusals[i].Detail)
+	}
+	for i := range c.Unknown {
+		c.Unknown[i].Why = delivery.HideTokens(c.Unknown[i].Why)
+	}
 	for i := range c.Subscriptions {
 		c.Subscriptions[i].Endpoint = delivery.HideToken(c.Subscriptions[i].Endpoint)
 	}

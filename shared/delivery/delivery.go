@@ -7,6 +7,7 @@ package delivery
 import (
 	"context"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -139,6 +140,21 @@ func HideToken(endpoint string) string {
 		shown = append(shown, part)
 	}
 	return base + "?" + strings.Join(shown, "&")
+}
+
+// query finds the parameters of addresses in a text.
+var query = regexp.MustCompile(`([?&])([^=&\s"'<>]+)=([^&\s"'<>]*)`)
+
+// HideTokens returns a text, such as an error that quotes a push endpoint, without the
+// values of shared tokens.
+func HideTokens(text string) string {
+	return query.ReplaceAllStringFunc(text, func(parameter string) string {
+		name, _, _ := strings.Cut(parameter[1:], "=")
+		if plain, err := url.QueryUnescape(name); err == nil && plain != "token" {
+			return parameter
+		}
+		return parameter[:1] + "token=" + hidden
+	})
 }
 
 // hidden is shown in place of a token.

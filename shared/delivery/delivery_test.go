@@ -2,6 +2,21 @@ package delivery
 
 import "testing"
 
+func TestHideTokens(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"the inbox cannot be reached":                                          "the inbox cannot be reached",
+		`Post "http://r.example/wrapped?a=b&token=s3cret": connection refused`: `Post "http://r.example/wrapped?a=b&token=…": connection refused`,
+		`http://r/?t%6Fken=s3cret and http://r/?token=s3cret&x=1`:              `http://r/?token=… and http://r/?token=…&x=1`,
+		"?%zz=s3cret": "?token=…",
+		"?token=":     "?token=…",
+	} {
+		if got := HideTokens(text); got != want {
+			t.Errorf("HideTokens(%q) = %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestHideToken(t *testing.T) {
 	t.Parallel()
 	for endpoint, want := range map[string]string{

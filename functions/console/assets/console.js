@@ -5,7 +5,8 @@
 // feed. Reading, searching and publishing work without it.
 
 const $ = (id) => document.getElementById(id);
-for (const e of document.querySelectorAll(".needs-script")) e.hidden = false;
+const unhide = (root) => { for (const e of root.querySelectorAll(".needs-script")) e.hidden = false; };
+unhide(document);
 
 const clock = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
 const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
@@ -203,25 +204,26 @@ function finding(shown, box, found) {
 
 // Copying. What a stranger sent goes to the clipboard as text, and into a command
 // only in ASCII and in quotes that it cannot end.
-for (const button of document.querySelectorAll("[data-copy]")) {
-  button.addEventListener("click", async () => {
-    const result = $("copied");
-    result.classList.remove("bad");
-    try {
-      const [text, what] = await copyOf(button);
-      if (!navigator.clipboard) throw new Error("The browser lets only https:// and localhost copy.");
-      await navigator.clipboard.writeText(text);
-      result.textContent = "Copied " + what + ".";
-    } catch (err) {
-      result.classList.add("bad");
-      result.textContent = "Not copied: " + err.message;
-    }
-  });
-}
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  const result = button.parentElement.querySelector(".result") || $("copied");
+  result.classList.remove("bad");
+  try {
+    const [text, what] = await copyOf(button);
+    if (!navigator.clipboard) throw new Error("The browser lets only https:// and localhost copy.");
+    await navigator.clipboard.writeText(text);
+    result.textContent = "Copied " + what + ".";
+  } catch (err) {
+    result.classList.add("bad");
+    result.textContent = "Not copied: " + err.message;
+  }
+});
 
 async function copyOf(button) {
   const kind = button.dataset.copy;
   if (kind === "id") return [button.dataset.text, "the message ID"];
+  if (kind === "command") return [button.dataset.text, "the command"];
   const response = await fetch(location.pathname, { headers: { Accept: "application/json" } });
   if (!response.ok) throw new Error(`the message cannot be read (${response.status}).`);
   const message = await response.json();
@@ -240,6 +242,41 @@ function curlOf({ data, attributes, messageId, publishTime, orderingKey, subscri
   const body = JSON.stringify(push).replace(/[^ -~]/g, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
   if (body.length > 100_000) throw new Error("it is too large for a command line. Download the data.");
   return `curl -H 'Content-Type: application/json' -d '${body.replaceAll("'", "'\\''")}' "\${URL:-http://localhost:8080/}"`;
+}
+
+if ($("delivery")) refresh(Number($("delivery").dataset.every) * 1000);
+
+// refresh keeps the page of the delivery up to date, while it is to be seen. Parts that
+// are as they were stay in place, and all of them while a reader has marked a text.
+function refresh(every) {
+  async function look() {
+    try {
+      if (document.hidden || !getSelection().isCollapsed) return;
+      const answer = await fetch(location.pathname, { headers: { Accept: "text/html" } });
+      if (!answer.ok) throw new Error(answer.status + " " + answer.statusText);
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("delivery");
+      if (!page) throw new Error("it was switched off");
+      localize(page);
+      unhide(page);
+      const focused = document.activeElement.dataset.text;
+      replace([...$("delivery").children], [...page.children]);
+      if (focused) [...document.querySelectorAll("[data-copy]")].find((e) => e.dataset.text === focused)?.focus({ preventScroll: true });
+      $("old").textContent = "";
+    } catch (err) {
+      $("old").textContent = `This is old, the console does not answer: ${err.message}.`;
+    } finally {
+      setTimeout(look, every);
+    }
+  }
+  function replace(old, fresh) {
+    if (old.length !== fresh.length) return $("delivery").replaceChildren(...fresh);
+    for (const [i, e] of old.entries()) {
+      if (e.isEqualNode(fresh[i])) continue;
+      if (e.id === "trouble") e.innerHTML = fresh[i].innerHTML; // which is then announced
+      else e.replaceWith(fresh[i]);
+    }
+  }
+  setTimeout(look, every);
 }
 
 if (table?.dataset.feed) follow(table);
@@ -285,6 +322,11 @@ function follow(table) {
       } else {
         timer ??= setTimeout(flush, Math.max(0, flushed + pace - performance.now()));
       }
+    });
+    source.addEventListener("trouble", (event) => {
+      const trouble = $("trouble");
+      trouble.innerHTML = event.data;
+      localize(trouble);
     });
     source.onerror = () => {
       source.close();

@@ -1,0 +1,134 @@
+package console
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"example.com/pushinbox/shared/delivery"
+)
+
+// maxBars is how many bars a chart has at most; more points are added up.
+const maxBars = 96
+
+// chartHeight is the height of a chart in its own units; each of its parts is one wide.
+const chartHeight = 40
+
+// chart is the course of a window, as the page draws it: a bar for the pushes of each
+// part, and a line for what waited.
+type chart struct {
+	Width, Height int
+	Bars          []bar
+	// Line are the points of the line; each of Dots is a point alone.
+	Lines []string
+	// Words says the same as the drawing, and Scale what its height is.
+	Words, Scale string
+	// Ago is how long ago the chart begins.
+	Ago string
+}
+
+// bar is a rectangle of a chart.
+type bar struct{ Class, X, Y, Height string }
+
+// chartOf draws points. Without any the chart is zero.
+func chartOf(points []delivery.Point) chart {
+	if len(points) == 0 {
+		return chart{}
+	}
+	points = merged(points)
+	var most, waited, acked, refused int64
+	hasBacklog := false
+	for _, p := range points {
+		most = max(most, p.Acked+p.Refused)
+		acked += p.Acked
+		refused += p.Refused
+		if p.Backlog != nil {
+			hasBacklog, waited = true, max(waited, *p.Backlog)
+		}
+	}
+	step := time.Minute
+	if len(points) > 1 {
+		step = points[1].At.Sub(points[0].At)
+	}
+	c := chart{Width: len(points), Height: chartHeight, Ago: stepText(points[len(points)-1].At.Sub(points[0].At) + step)}
+	c.Words = fmt.Sprintf("%s acknowledged, %s not", count(int(acked)), count(int(refused)))
+	c.Scale = "no pushes"
+	if most > 0 {
+		c.Scale = fmt.Sprintf("at most %s in %s", plural(most, "push", "pushes"), stepText(step))
+	}
+	if hasBacklog {
+		c.Scale += ", at most " + count(int(waited)) + " waiting"
+	}
+	var line []string
+	endLine := func() {
+		if len(line) == 1 { // a point alone is drawn as wide as its part
+			x, y, _ := strings.Cut(line[0], ",")
+			at, _ := strconv.ParseFloat(x, 64)
+			line = []string{number(at-.4) + "," + y, number(at+.4) + "," + y}
+		}
+		if len(line) > 0 {
+			c.Lines = append(c.Lines, strings.Join(line, " "))
+		}
+		line = nil
+	}
+	for i, p := range points {
+		y := float64(chartHeight)
+		for _, part := range []struct {
+			class string
+			n     int64
+		}{{"acked", p.Acked}, {"refused", p.Refused}} {
+			if part.n <= 0 {
+				continue
+			}
+			height := max(1.5, float64(part.n)/float64(most)*(chartHeight-2))
+			y -= height
+			c.Bars = append(c.Bars, bar{part.class, number(float64(i) + .1), number(max(y, 0)), number(height)})
+		}
+		if p.Backlog == nil || waited == 0 {
+			endLine() // what waits is not drawn where nothing ever waited
+			continue
+		}
+		line = append(line, number(float64(i)+.5)+","+number(chartHeight-1-float64(*p.Backlog)/float64(waited)*(chartHeight-2)))
+	}
+	endLine()
+	return c
+}
+
+// merged returns at most maxBars points that stand for these.
+func merged(points []delivery.Point) []delivery.Point {
+	n := (len(points) + maxBars - 1) / maxBars
+	if n == 1 {
+		return points
+	}
+	var fewer []delivery.Point
+	for end := len(points); end > 0; end -= n { // the last part is a whole one
+		part := points[max(0, end-n):end]
+		sum := delivery.Point{At: part[len(part)-1].At, Backlog: part[len(part)-1].Backlog}
+		for _, p := range part {
+			sum.Acked += p.Acked
+			sum.Refused += p.Refused
+		}
+		fewer = append(fewer, sum)
+	}
+	for i, j := 0, len(fewer)-1; i < j; i, j = i+1, j-1 {
+		fewer[i], fewer[j] = fewer[j], fewer[i]
+	}
+	return fewer
+}
+
+func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 32) }
+
+func stepText(d time.Duration) string {
+	switch {
+	case d == time.Minute:
+		return "a minute"
+	case d == time.Hour:
+		return "an hour"
+	case d%time.Hour == 0:
+		return fmt.Sprintf("%d hours", d/time.Hour)
+	case d%time.Minute == 0:
+		return fmt.Sprintf("%d minutes", d/time.Minute)
+	}
+	return fmt.Sprintf("%d seconds", int(d.Seconds()))
+}

@@ -1,0 +1,173 @@
+package console
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"example.com/pushinbox/shared/delivery"
+	"example.com/pushinbox/shared/inbox"
+)
+
+// oldAge is from when on a message that waits is worth a word, as for the alert
+// "oldest".
+const oldAge = 10 * time.Minute
+
+// trouble is what is wrong with the delivery, as far as it concerns whoever reads the
+// list. Its zero value is that nothing is known to be wrong.
+type trouble struct {
+	// Paused are the subscriptions that somebody paused.
+	Paused []pausedSubscription
+	// Line has the rest.
+	Line []remark
+}
+
+type pausedSubscription struct {
+	Name, Short string
+	Operation   *delivery.Operation
+	// Waiting is how many messages wait, for people; empty is unknown.
+	Waiting string
+}
+
+// remark is one thing that is wrong, and the page that has more.
+type remark struct{ Words, Href string }
+
+// Any reports whether something is wrong.
+func (t trouble) Any() bool { return len(t.Paused) > 0 || len(t.Line) > 0 }
+
+// troubleOf returns what a report says is wrong.
+func (h *handler) troubleOf(r *delivery.Report) trouble {
+	var t trouble
+	if r == nil {
+		return t
+	}
+	say := func(href, format string, args ...any) {
+		t.Line = append(t.Line, remark{fmt.Sprintf(format, args...), href})
+	}
+	refused := sayRefused(r, h.isLocal)
+	if refused != "" {
+		say("/delivery", "%s", refused)
+	}
+	for i := range r.Subscriptions {
+		s := &r.Subscriptions[i]
+		short := visible(inbox.ShortName(s.Name))
+		switch s.State {
+		case delivery.Paused:
+			p := pausedSubscription{Name: s.Name, Short: short, Operation: s.Operation}
+			if s.Backlog != nil {
+				p.Waiting = count(int(*s.Backlog))
+			}
+			t.Paused = append(t.Paused, p)
+		case delivery.Redriving:
+			who := ""
+			if s.Operation != nil {
+				who = " by " + visible(s.Operation.Principal)
+			}
+			say("/dead-letters", "dead letters are being redriven%s", who)
+		case delivery.Detached, delivery.TopicGone, delivery.Missing:
+			say("/delivery", "%s delivers nothing: %s", short, labels[s.State][0])
+		}
+		switch lost := notAcked(&s.LastHour); {
+		case s.DeadLetters && s.Backlog != nil && *s.Backlog > 0:
+			say("/dead-letters", "%s", plural(*s.Backlog, "dead letter waits", "dead letters wait"))
+		case s.DeadLetters:
+		case lost > 0 && refused == "":
+			say("/delivery", "%s of %s not acknowledged in the last hour", plural(lost, "push", "pushes"), short)
+		case s.State == delivery.Delivering && s.OldestSeconds != nil && *s.OldestSeconds > oldAge.Seconds() && (s.Backlog == nil || *s.Backlog > 0):
+			say("/delivery", "the oldest message of %s waits for %s", short, ageText(*s.OldestSeconds))
+		}
+		if n := s.LastHour.DeadLettered; n != nil && *n > 0 && !s.DeadLetters {
+			say("/dead-letters", "%s of %s given up in the last hour", plural(*n, "message", "messages"), short)
+		}
+	}
+	return t
+}
+
+// sayRefused says what receive refused in the last hour, by reason; empty where that
+// is nothing, or not known.
+func sayRefused(r *delivery.Report, isLocal bool) string {
+	byReason, total := map[string]int64{}, int64(0)
+	for _, f := range r.Refusals {
+		if f.LastHour > 0 {
+			byReason[f.Reason] += f.LastHour
+			total += f.LastHour
+		}
+	}
+	if total == 0 {
+		return ""
+	}
+	type reason struct {
+		name string
+		n    int64
+	}
+	var reasons []reason
+	for name, n := range byReason {
+		reasons = append(reasons, reason{name, n})
+	}
+	slices.SortFunc(reasons, func(a, b reason) int { return cmp.Or(cmp.Compare(b.n, a.n), cmp.Compare(a.name, b.name)) })
+	const named = 3
+	var words []string
+	for i, f := range reasons {
+		switch {
+		case i == named:
+			words = append(words, fmt.Sprintf("%d other reasons", len(reasons)-named))
+		case i < named && len(reasons) > 1:
+			words = append(words, visible(f.name)+" "+count(int(f.n)))
+		case i < named:
+			words = append(words, visible(f.name))
+		}
+	}
+	atLeast := ""
+	if !isLocal && r.RefusalsFrom.After(r.At.Add(-time.Hour)) { // not all could be read
+		atLeast = "at least "
+	}
+	return "receive refused " + atLeast + plural(total, "push", "pushes") + " in the last hour: " + strings.Join(words, ", ")
+}
+
+// notAcked returns how many pushes of a window were not acknowledged; 0 where that is
+// not known.
+func notAcked(w *delivery.Window) int64 {
+	if w.Pushes == nil || w.AckedShare == nil {
+		return 0
+	}
+	return int64(math.Round(float64(*w.Pushes) * (1 - *w.AckedShare)))
+}
+
+// plural is a number of things for people.
+func plural(n int64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return count(int(n)) + " " + many
+}
+
+// troubleEvents returns a function whose result is an event of the page's feed, what is
+// wrong with the delivery in the HTML of the page itself, where that has changed since
+// the call before, and nil otherwise.
+func (h *handler) troubleEvents() func() []byte {
+	var last []byte
+	return func() []byte {
+		report := h.reports.peek()
+		if report == nil {
+			return nil
+		}
+		var b bytes.Buffer
+		b.WriteString("event: trouble\ndata:")
+		// The HTML has no line break but those of the template, which are not needed.
+		var html bytes.Buffer
+		if err := listPage.ExecuteTemplate(&html, "trouble", h.troubleOf(report)); err != nil {
+			return nil
+		}
+		b.Write(bytes.Join(bytes.Fields(html.Bytes()), []byte(" ")))
+		b.WriteString("\n\n")
+		if bytes.Equal(b.Bytes(), last) {
+			return nil
+		}
+		last = b.Bytes()
+		return last
+	}
+}
