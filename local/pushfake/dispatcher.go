@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
@@ -31,8 +32,10 @@ const (
 	defaultAckDeadline = 10 * time.Second
 	// tokenMargin is how long before it expires a token is no longer sent.
 	tokenMargin = time.Minute
-	// maxAnswer is how much of an answer is read to keep its connection.
+	// maxAnswer is how much of an answer is read to keep its connection, and maxQuoted
+	// how much of a refusal is told.
 	maxAnswer = 64 << 10
+	maxQuoted = 1 << 10
 )
 
 // Options holds what is optional for New and NewDispatchers.
@@ -61,6 +64,10 @@ type Options struct {
 	// at a time and in the order in which they finished. Delivery waits for it,
 	// so it must not close the Dispatcher.
 	OnDelivery func(Delivery)
+	// OnDial is told of every connection to an endpoint before it is used, by several
+	// goroutines; nil means that nobody wants to know. It is not for a Transport that
+	// is given.
+	OnDial func(net.Conn)
 	// OnError is told of every failed call to the backend, one at a time. Such
 	// calls are repeated, with a backoff of 100 ms to 10 s.
 	OnError func(error)
@@ -105,6 +112,9 @@ type Delivery struct {
 	Attempt int
 	// Status is the endpoint's answer, or 0 when there was none.
 	Status int
+	// Answer is the beginning of the body of an answer that does not acknowledge, at
+	// most 1 KiB. It is the endpoint's, and may hold any bytes.
+	Answer []byte
 	// Err says why there was no answer: context.DeadlineExceeded when the ack
 	// deadline passed.
 	Err error
@@ -250,7 +260,9 @@ func newDispatcher(s *pubsubpb.Subscription, o *Options) (*Dispatcher, error) {
 		d.clock = pubsubserver.SystemClock{}
 	}
 	if d.transport == nil {
+		dial := dialer(o.OnDial)
 		t := &http.Transport{
+			DialContext:         dial,
 			MaxIdleConnsPerHost: limit,
 			IdleConnTimeout:     90 * time.Second,
 			TLSHandshakeTimeout: 10 * time.Second,
@@ -258,7 +270,7 @@ func newDispatcher(s *pubsubpb.Subscription, o *Options) (*Dispatcher, error) {
 			DisableCompression:  true,
 		}
 		d.transport, d.ownIdle = t, t.CloseIdleConnections
-		if d.poster = newPoster(endpoint, limit); d.poster != nil {
+		if d.poster = newPoster(endpoint, dial, limit); d.poster != nil {
 			d.ownIdle = func() { t.CloseIdleConnections(); d.poster.closeIdle() }
 		}
 	}
@@ -438,11 +450,11 @@ func (d *Dispatcher) launch(now time.Time) {
 		}
 		f.element = d.flights.PushBack(f)
 		go func() {
-			var status int
+			var a answer
 			if err == nil {
-				status, err = d.send(ctx, f, authorization)
+				a, err = d.send(ctx, f, authorization)
 			}
-			d.post(func() { d.landed(f, status, err) })
+			d.post(func() { d.landed(f, a, err) })
 		}()
 	}
 }
@@ -466,11 +478,46 @@ func (d *Dispatcher) authorization(now time.Time) (string, error) {
 	return d.token, nil
 }
 
-// send makes the request and returns the status of its answer. The transport
-// is used without a client, and so follows no redirects.
-func (d *Dispatcher) send(ctx context.Context, f *flight, authorization string) (int, error) {
+// answer is what an endpoint answered: its status, and the beginning of the body
+// where that does not acknowledge.
+type answer struct {
+	status int
+	quoted []byte
+}
+
+// readAnswer reads an answer with its body, up to maxAnswer bytes, and reports whether
+// that was all of it.
+func readAnswer(r *http.Response) (a answer, whole bool, err error) {
+	a.status = r.StatusCode
+	body := &io.LimitedReader{R: r.Body, N: maxAnswer}
+	if !acknowledges(a.status) {
+		if a.quoted, err = io.ReadAll(io.LimitReader(body, maxQuoted)); err != nil {
+			return answer{}, false, err
+		}
+	}
+	if _, err := io.Copy(io.Discard, body); err != nil {
+		return answer{}, false, err
+	}
+	return a, body.N > 0, nil
+}
+
+// dialer returns what connects to endpoints, and tells onDial, if not nil.
+func dialer(onDial func(net.Conn)) func(ctx context.Context, network, address string) (net.Conn, error) {
+	d := &net.Dialer{Timeout: dialTimeout}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := d.DialContext(ctx, network, address)
+		if err == nil && onDial != nil {
+			onDial(conn)
+		}
+		return conn, err
+	}
+}
+
+// send makes the request and returns its answer. The transport is used without a
+// client, and so follows no redirects.
+func (d *Dispatcher) send(ctx context.Context, f *flight, authorization string) (answer, error) {
 	if f.fault.Status != 0 {
-		return f.fault.Status, nil
+		return answer{status: f.fault.Status}, nil
 	}
 	header, body := d.encode(f.PubsubMessage, f.attempt)
 	if authorization != "" {
@@ -495,13 +542,13 @@ func (d *Dispatcher) send(ctx context.Context, f *flight, authorization string) 
 	return d.roundTrip(ctx, header, body)
 }
 
-func (d *Dispatcher) roundTrip(ctx context.Context, header http.Header, body []byte) (int, error) {
+func (d *Dispatcher) roundTrip(ctx context.Context, header http.Header, body []byte) (answer, error) {
 	if d.poster != nil && len(body) <= maxPosted {
-		status, processing, err := d.poster.post(ctx, header, body)
+		a, processing, err := d.poster.post(ctx, header, body)
 		if err != nil && processing {
-			return http.StatusProcessing, nil
+			return answer{status: http.StatusProcessing}, nil
 		}
-		return status, err
+		return a, err
 	}
 	var processing atomic.Bool
 	r := d.request.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
@@ -521,21 +568,19 @@ func (d *Dispatcher) roundTrip(ctx context.Context, header http.Header, body []b
 		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 		r.Body, _ = r.GetBody()
 	}
-	answer, err := d.transport.RoundTrip(r)
+	var a answer
+	response, err := d.transport.RoundTrip(r)
 	if err == nil {
-		_, err = io.CopyN(io.Discard, answer.Body, maxAnswer)
-		if err == io.EOF {
-			err = nil
-		}
-		answer.Body.Close()
+		a, _, err = readAnswer(response)
+		response.Body.Close()
 	}
 	switch {
 	case err == nil:
-		return answer.StatusCode, nil
+		return a, nil
 	case processing.Load():
-		return http.StatusProcessing, nil
+		return answer{status: http.StatusProcessing}, nil
 	}
-	return 0, err
+	return answer{}, err
 }
 
 // acknowledges says whether a status is an acknowledgement.
@@ -548,15 +593,15 @@ func acknowledges(status int) bool {
 }
 
 // landed deals with the end of a request.
-func (d *Dispatcher) landed(f *flight, status int, err error) {
+func (d *Dispatcher) landed(f *flight, a answer, err error) {
 	f.cancel()
 	d.flights.Remove(f.element)
 	now := d.clock.Now()
 	took := now.Sub(f.start)
 	m := f.message
 	switch {
-	case f.expired && status != http.StatusProcessing: // which may be all that comes
-		status, err = 0, fmt.Errorf("pushfake: no answer within the ack deadline of %s: %w", d.ackDeadline, context.DeadlineExceeded)
+	case f.expired && a.status != http.StatusProcessing: // which may be all that comes
+		a, err = answer{}, fmt.Errorf("pushfake: no answer within the ack deadline of %s: %w", d.ackDeadline, context.DeadlineExceeded)
 	case err != nil && d.cut: // it was our doing
 		d.source.released(m)
 		return
@@ -566,8 +611,8 @@ func (d *Dispatcher) landed(f *flight, status int, err error) {
 	}
 	v := Delivery{
 		Subscription: d.subscription, MessageID: m.MessageId, OrderingKey: m.OrderingKey, Attempt: m.attempt,
-		Status: status, Err: err, Duration: took,
-		Acked: err == nil && acknowledges(status),
+		Status: a.status, Answer: a.quoted, Err: err, Duration: took,
+		Acked: err == nil && acknowledges(a.status),
 	}
 	if v.Acked {
 		d.window.acked(took)

@@ -33,7 +33,7 @@ type poster struct {
 	address string // to dial
 	head    []byte // the request line and the Host header
 	request *http.Request
-	dialer  net.Dialer
+	dial    func(ctx context.Context, network, address string) (net.Conn, error)
 	most    int // idle connections
 
 	mu   sync.Mutex
@@ -51,7 +51,7 @@ type kept struct {
 
 // newPoster returns a poster for an http endpoint, or nil for one that it cannot
 // post to.
-func newPoster(endpoint *url.URL, most int) *poster {
+func newPoster(endpoint *url.URL, dial func(ctx context.Context, network, address string) (net.Conn, error), most int) *poster {
 	host, err := httpguts.PunycodeHostPort(endpoint.Host)
 	if err != nil || endpoint.Scheme != "http" || !knowsClosed || !httpguts.ValidHostHeader(host) {
 		return nil
@@ -64,20 +64,20 @@ func newPoster(endpoint *url.URL, most int) *poster {
 		address: address,
 		head:    fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\n", endpoint.RequestURI(), host),
 		request: &http.Request{Method: http.MethodPost},
-		dialer:  net.Dialer{Timeout: dialTimeout},
+		dial:    dial,
 		most:    most,
 	}
 }
 
-// post sends one request and returns the status of its answer. processing says
-// that 102 came before it, or came and nothing after.
-func (p *poster) post(ctx context.Context, header http.Header, body []byte) (status int, processing bool, err error) {
+// post sends one request and returns its answer. processing says that 102 came
+// before it, or came and nothing after.
+func (p *poster) post(ctx context.Context, header http.Header, body []byte) (a answer, processing bool, err error) {
 	c, err := p.connection(ctx)
 	if err != nil {
-		return 0, false, err
+		return answer{}, false, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
-	status, processing, reusable, err := c.exchange(p, header, body)
+	a, processing, reusable, err := c.exchange(p, header, body)
 	if !stop() || err != nil || !reusable {
 		_ = c.Close()
 	} else {
@@ -86,16 +86,16 @@ func (p *poster) post(ctx context.Context, header http.Header, body []byte) (sta
 	if err != nil && ctx.Err() != nil {
 		err = ctx.Err()
 	}
-	return status, processing, err
+	return a, processing, err
 }
 
 // exchange sends a request and reads its answer.
-func (c *kept) exchange(p *poster, header http.Header, body []byte) (status int, processing, reusable bool, err error) {
+func (c *kept) exchange(p *poster, header http.Header, body []byte) (a answer, processing, reusable bool, err error) {
 	c.out.Reset()
 	c.out.Write(p.head)
 	fmt.Fprintf(&c.out, "Content-Length: %d\r\n", len(body))
 	if err := header.Write(&c.out); err != nil {
-		return 0, false, false, err
+		return answer{}, false, false, err
 	}
 	c.out.WriteString("\r\n")
 	c.out.Write(body)
@@ -103,25 +103,24 @@ func (c *kept) exchange(p *poster, header http.Header, body []byte) (status int,
 	_, sendErr := c.Write(c.out.Bytes())
 	c.limit.N = maxPosterHead + maxAnswer
 	for {
-		answer, err := http.ReadResponse(c.r, p.request)
+		response, err := http.ReadResponse(c.r, p.request)
 		if err != nil {
 			if sendErr != nil {
 				err = sendErr
 			}
-			return 0, processing, false, err
+			return answer{}, processing, false, err
 		}
-		if answer.StatusCode == http.StatusProcessing {
+		if response.StatusCode == http.StatusProcessing {
 			processing = true
 		}
-		if answer.StatusCode < 200 && answer.StatusCode != http.StatusSwitchingProtocols {
+		if response.StatusCode < 200 && response.StatusCode != http.StatusSwitchingProtocols {
 			continue
 		}
-		n, err := io.CopyN(io.Discard, answer.Body, maxAnswer)
-		if err != nil && err != io.EOF {
-			return 0, processing, false, err
+		a, whole, err := readAnswer(response)
+		if err != nil {
+			return answer{}, processing, false, err
 		}
-		whole := err == io.EOF && n < maxAnswer
-		return answer.StatusCode, processing, whole && sendErr == nil && !answer.Close && c.r.Buffered() == 0, nil
+		return a, processing, whole && sendErr == nil && !response.Close && c.r.Buffered() == 0, nil
 	}
 }
 
@@ -144,7 +143,7 @@ func (p *poster) connection(ctx context.Context) (*kept, error) {
 		}
 		_ = c.Close()
 	}
-	conn, err := p.dialer.DialContext(ctx, "tcp", p.address)
+	conn, err := p.dial(ctx, "tcp", p.address)
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,10 @@ package pushfake_test
 import (
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -73,5 +76,45 @@ func TestHostileAnswers(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAnswerOfARefusal tells the beginning of what an endpoint says when it refuses,
+// and of which connections there are, whichever way the push takes.
+func TestAnswerOfARefusal(t *testing.T) {
+	t.Parallel()
+	said := "no, because " + strings.Repeat("of that, ", 1000)
+	status := new(atomic.Int64)
+	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.WriteHeader(int(status.Load()))
+		_, _ = io.WriteString(w, said)
+	}))
+	defer endpoint.Close()
+	deliveries, dialed := make(chan pushfake.Delivery, 10), make(chan net.Addr, 10)
+	server, err := pushfake.Start(t.Context(), endpoint.URL, &pushfake.ServerOptions{Dispatcher: pushfake.Options{
+		OnDelivery: func(d pushfake.Delivery) { deliveries <- d },
+		OnDial:     func(c net.Conn) { dialed <- c.RemoteAddr() },
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	for name, size := range map[string]int{"small": 1, "large": 100_000} {
+		status.Store(http.StatusConflict)
+		server.Client.Publisher(server.Topic).Publish(t.Context(), &pubsub.Message{Data: make([]byte, size)})
+		if d := receive(t, deliveries); d.Acked || string(d.Answer) != said[:1<<10] {
+			t.Errorf("%s: refused: %d bytes: %.40q", name, len(d.Answer), d.Answer)
+		}
+		status.Store(http.StatusOK)
+		d := receive(t, deliveries)
+		for ; !d.Acked; d = receive(t, deliveries) {
+		}
+		if len(d.Answer) != 0 {
+			t.Errorf("%s: acknowledged: %.40q", name, d.Answer)
+		}
+		if at := receive(t, dialed).String(); at != endpoint.Listener.Addr().String() {
+			t.Errorf("%s: connected to %s", name, at)
+		}
 	}
 }
