@@ -22,8 +22,8 @@ type HandlerFunc func(w http.ResponseWriter, r *http.Request) error
 // retryAfter is how long a caller should wait after a 503, in seconds.
 const retryAfter = 5
 
-// WriteError answers with err as application/problem+json (RFC 9457). A 401
-// carries WWW-Authenticate and a 503 Retry-After.
+// WriteError answers with err as application/problem+json (RFC 9457), with its
+// reason, see problem.Reason, as an extension. A 401 carries WWW-Authenticate and a 503 Retry-After.
 func WriteError(w http.ResponseWriter, err error) {
 	status, detail := problem.Of(err)
 	SetErrorHeaders(w.Header(), status)
@@ -31,7 +31,8 @@ func WriteError(w http.ResponseWriter, err error) {
 		Title  string `json:"title"`
 		Status int    `json:"status"`
 		Detail string `json:"detail"`
-	}{http.StatusText(status), status, detail})
+		Reason string `json:"reason"`
+	}{http.StatusText(status), status, detail, problem.Reason(err)})
 }
 
 // SetErrorHeaders sets the headers that go with a status in every form of an

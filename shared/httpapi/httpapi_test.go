@@ -25,25 +25,26 @@ func TestErrorBecomesProblem(t *testing.T) {
 		err    error
 		status int
 		detail string
+		reason string
 		header map[string]string
 	}{
 		"own_status_with_cause_hidden": {
-			&problem.Error{Status: 400, Detail: "bad", Cause: errors.New("secret")}, 400, "bad", nil,
+			&problem.Error{Status: 400, Detail: "bad", Cause: errors.New("secret")}, 400, "bad", "malformed", nil,
 		},
 		"wrapped_status": {
-			fmt.Errorf("around: %w", problem.New(403, "no")), 403, "no", nil,
+			fmt.Errorf("around: %w", problem.Named("audience", 403, "no")), 403, "no", "audience", nil,
 		},
 		"unauthorized_says_how": {
-			problem.New(401, "who?"), 401, "who?", map[string]string{"Www-Authenticate": "Bearer"},
+			problem.New(401, "who?"), 401, "who?", "unauthorized", map[string]string{"Www-Authenticate": "Bearer"},
 		},
 		"unavailable_says_when": {
-			problem.New(503, "down"), 503, "down", map[string]string{"Retry-After": "5"},
+			problem.New(503, "down"), 503, "down", "unavailable", map[string]string{"Retry-After": "5"},
 		},
 		"deadline": {
-			fmt.Errorf("secret: %w", context.DeadlineExceeded), 503, "the request took too long; try again", nil,
+			fmt.Errorf("secret: %w", context.DeadlineExceeded), 503, "the request took too long; try again", "timeout", nil,
 		},
 		"anything_else": {
-			errors.New("secret"), 500, "an internal error; the log has the cause", nil,
+			errors.New("secret"), 500, "an internal error; the log has the cause", "internal", nil,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -51,13 +52,13 @@ func TestErrorBecomesProblem(t *testing.T) {
 			w := httptest.NewRecorder()
 			httpapi.WriteError(w, test.err)
 			var got struct {
-				Title, Detail string
-				Status        int
+				Title, Detail, Reason string
+				Status                int
 			}
 			if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
 				t.Fatal(err)
 			}
-			if w.Code != test.status || got.Status != test.status || got.Detail != test.detail || got.Title != http.StatusText(test.status) {
+			if w.Code != test.status || got.Status != test.status || got.Detail != test.detail || got.Reason != test.reason || got.Title != http.StatusText(test.status) {
 				t.Errorf("got %d %+v", w.Code, got)
 			}
 			if ct := w.Header().Get("Content-Type"); ct != "application/problem+json" {
