@@ -36,7 +36,15 @@ func (w *world) state() string {
 	}
 	for _, name := range []string{subS, subOther, subDead} {
 		if sub := w.subscriptions[name]; sub != nil {
-			text += fmt.Sprintf("%s %d: %v\n", name, sub.ID, sub.unacked())
+			seqs := sub.unacked()
+			text += fmt.Sprintf("%s %d: %v\n", name, sub.ID, seqs)
+			var oldest time.Time
+			if len(seqs) > 0 {
+				oldest = time.Unix(0, sub.topic.find(seqs[0]).time)
+			}
+			if n := sub.backlog(); n != len(seqs) || !sub.oldest().Equal(oldest) {
+				w.Errorf("%s: the backlog is %d, the oldest of %v; want %d of %v", name, n, sub.oldest(), len(seqs), oldest)
+			}
 		}
 	}
 	return text

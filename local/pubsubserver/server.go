@@ -23,6 +23,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -323,13 +324,31 @@ func (s *Server) Backlog(subscription string) (messages int, oldest time.Time, e
 	if err != nil {
 		return 0, time.Time{}, err
 	}
-	unacked := sub.unacked()
-	if len(unacked) > 0 {
-		if e := sub.topic.find(unacked[0]); e != nil {
-			oldest = time.Unix(0, e.time)
+	return sub.backlog(), sub.oldest(), nil
+}
+
+// Status is a subscription and what waits in it.
+type Status struct {
+	Subscription *pubsubpb.Subscription
+	// Backlog is how many messages are not acknowledged, and Oldest when the oldest of
+	// them was published.
+	Backlog int
+	Oldest  time.Time
+}
+
+// Statuses returns the status of every subscription, by name.
+func (s *Server) Statuses() []Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.clock.Now()
+	all := make([]Status, 0, len(s.subscriptions))
+	for _, sub := range s.subscriptions {
+		if !sub.expired(now) {
+			all = append(all, Status{sub.public(), sub.backlog(), sub.oldest()})
 		}
 	}
-	return len(unacked), oldest, nil
+	slices.SortFunc(all, func(a, b Status) int { return strings.Compare(a.Subscription.Name, b.Subscription.Name) })
+	return all
 }
 
 // Undelivered returns how many messages of all push subscriptions are not
@@ -340,7 +359,7 @@ func (s *Server) Undelivered() int {
 	n := 0
 	for _, sub := range s.subscriptions {
 		if sub.pb.PushConfig.GetPushEndpoint() != "" {
-			n += len(sub.unacked())
+			n += sub.backlog()
 		}
 	}
 	return n

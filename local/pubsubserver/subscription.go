@@ -170,6 +170,36 @@ func (sub *subscription) unacked() []uint64 {
 	return seqs
 }
 
+// backlog returns how many messages are not acknowledged.
+func (sub *subscription) backlog() int {
+	n := len(sub.fresh) + len(sub.deliveries)
+	for _, parked := range sub.keys {
+		n += len(*parked)
+	}
+	return n
+}
+
+// oldest returns when the first message that is not acknowledged was published, or
+// no time where there is none.
+func (sub *subscription) oldest() time.Time {
+	first := uint64(math.MaxUint64)
+	if len(sub.fresh) > 0 {
+		first = sub.fresh[0]
+	}
+	for seq := range sub.deliveries {
+		first = min(first, seq)
+	}
+	for _, parked := range sub.keys {
+		if len(*parked) > 0 {
+			first = min(first, (*parked)[0])
+		}
+	}
+	if e := sub.topic.find(first); e != nil {
+		return time.Unix(0, e.time)
+	}
+	return time.Time{}
+}
+
 // put puts a delivery where its state belongs.
 func (sub *subscription) put(d *delivery, to state, at int64) {
 	d.state, d.at = to, at
