@@ -106,8 +106,10 @@ var ErrAckLost = errors.New("pushfake: the acknowledgement was lost on request")
 type Delivery struct {
 	// Subscription is the full name.
 	Subscription string
-	MessageID    string
-	OrderingKey  string
+	// Endpoint is where it was pushed to. It may hold a secret.
+	Endpoint    string
+	MessageID   string
+	OrderingKey string
 	// Attempt counts from 1, whether or not the request says so.
 	Attempt int
 	// Status is the endpoint's answer, or 0 when there was none.
@@ -137,6 +139,7 @@ type Dispatcher struct {
 	issuer      *Issuer
 	oidc        *pubsubpb.PushConfig_OidcToken
 	audience    string
+	endpoint    string
 	request     *http.Request // what all requests have in common
 	transport   http.RoundTripper
 	poster      *poster // for small bodies, or nil
@@ -240,6 +243,7 @@ func newDispatcher(s *pubsubpb.Subscription, o *Options) (*Dispatcher, error) {
 		issuer:      o.Issuer,
 		oidc:        oidc,
 		audience:    cmp.Or(oidc.GetAudience(), push.GetPushEndpoint()),
+		endpoint:    push.GetPushEndpoint(),
 		transport:   o.Transport,
 		ownIdle:     func() {},
 		clock:       o.Clock,
@@ -610,7 +614,7 @@ func (d *Dispatcher) landed(f *flight, a answer, err error) {
 		err = ErrAckLost
 	}
 	v := Delivery{
-		Subscription: d.subscription, MessageID: m.MessageId, OrderingKey: m.OrderingKey, Attempt: m.attempt,
+		Subscription: d.subscription, Endpoint: d.endpoint, MessageID: m.MessageId, OrderingKey: m.OrderingKey, Attempt: m.attempt,
 		Status: a.status, Answer: a.quoted, Err: err, Duration: took,
 		Acked: err == nil && acknowledges(a.status),
 	}

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"example.com/pushinbox/shared/delivery"
 )
 
 // Endpoint is an address of any program to which the messages of a topic are pushed.
@@ -68,7 +70,7 @@ func (s *Stack) startEndpoints(ctx context.Context) error {
 		sub.PushConfig = e.push()
 		_, inForce, err := s.startPubSub(ctx, e.Topic, fmt.Sprintf("%s-push-%d", e.Topic, count[e.Topic]), sub)
 		if err != nil {
-			return fmt.Errorf("--push %s=%s: %w", e.Topic, e.URL, plainStatus(err))
+			return fmt.Errorf("--push %s=%s: %w", e.Topic, delivery.HideToken(e.URL), plainStatus(err))
 		}
 		s.Endpoints = append(s.Endpoints, inForce)
 	}

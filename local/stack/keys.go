@@ -17,7 +17,11 @@ func (s *Stack) openIssuer() (err error) {
 	if s.issuer, err = pushfake.NewIssuer(&pushfake.IssuerOptions{Dir: s.options.Data}); err != nil {
 		return dataError(s.options.Data, err)
 	}
-	s.verifier, err = verify.New(&verify.Options{Transport: s.issuer.Transport()})
+	keys := s.issuer.Transport()
+	if s.options.keys != nil {
+		keys = s.options.keys(keys)
+	}
+	s.verifier, err = verify.New(&verify.Options{Transport: keys})
 	// A new key is on its way to its file.
 	s.onClose("the keys of the tokens", func() error {
 		if _, err := s.issuer.IDToken(nil); err != nil {

@@ -31,6 +31,9 @@ const (
 	// PubSubPort is the port of Pub/Sub by default, that of Google's emulator.
 	PubSubPort = 8085
 	pubSubFile = "pubsub.db"
+	// deadLetterSuffix makes the name of a topic that of the topic of its dead letters,
+	// and of the subscription that keeps them.
+	deadLetterSuffix = "-dead-letter"
 	// beforehand is how long the Pub/Sub at PUBSUB_EMULATOR_HOST may take to say that
 	// it is another run's, before it is connected to.
 	beforehand = 300 * time.Millisecond
@@ -67,6 +70,7 @@ func (s *Stack) openPubSub(ctx context.Context) error {
 	dispatchers := pushfake.NewDispatchers(&pushfake.Options{
 		Issuer:     s.issuer,
 		OnDelivery: s.delivered,
+		OnDial:     s.deliveries.own.dialed,
 		OnError:    func(err error) { s.log("pubsub").Error(err.Error()) },
 	})
 	own := &ownPubSub{pushes: &gate{start: dispatchers.Start, waiting: make(map[string]*waitingPush)}}
@@ -188,9 +192,10 @@ func (s *Stack) startPushing(context.Context) error {
 	return nil
 }
 
-// delivered reports a push. Those that only say that a calendar is to be synced
+// delivered remembers and reports a push. Those that only say that a calendar is to be synced
 // are nobody's messages.
 func (s *Stack) delivered(d pushfake.Delivery) {
+	s.deliveries.delivered(d)
 	if s.options.OnDelivery != nil && !strings.HasSuffix(d.Subscription, "/subscriptions/"+syncTopic) {
 		s.options.OnDelivery(d)
 	}
@@ -200,7 +205,7 @@ func (s *Stack) delivered(d pushfake.Delivery) {
 // in force. Messages of an earlier run are kept.
 func (p *ownPubSub) create(ctx context.Context, sub *pubsubpb.Subscription) (*pubsubpb.Subscription, error) {
 	if policy := sub.DeadLetterPolicy; policy != nil {
-		policy.DeadLetterTopic = sub.Topic + "-dead-letter"
+		policy.DeadLetterTopic = sub.Topic + deadLetterSuffix
 		if err := p.createTopic(ctx, policy.DeadLetterTopic); err != nil {
 			return nil, err
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"example.com/pushinbox/local/datadir"
+	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/httpapi"
 )
 
@@ -60,7 +61,7 @@ type Addresses struct {
 type PushAddress struct {
 	Topic        string `json:"topic"`
 	Subscription string `json:"subscription"`
-	Endpoint     string `json:"endpoint"`
+	Endpoint     string `json:"endpoint"` // without the value of a shared token
 }
 
 // Addresses returns where everything is.
@@ -72,7 +73,7 @@ func (s *Stack) Addresses() Addresses {
 		PubSubEmulatorHost: s.PubSubAddr, Proxy: s.ProxyURL, Project: s.options.Project, Topic: s.Pushes.Topic, Subscription: s.Pushes.Name, Data: absolute(s.options.Data),
 	}
 	for _, sub := range s.Endpoints {
-		a.Pushes = append(a.Pushes, PushAddress{sub.Topic, sub.Name, sub.PushConfig.PushEndpoint})
+		a.Pushes = append(a.Pushes, PushAddress{sub.Topic, sub.Name, delivery.HideToken(sub.PushConfig.PushEndpoint)})
 	}
 	if s.Key != nil {
 		a.KeyFile = absolute(s.Key.File)

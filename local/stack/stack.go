@@ -119,6 +119,9 @@ type Options struct {
 	// OnSent is called, by several goroutines, after each push that a program of this
 	// machine reports; nil means that nobody wants to know.
 	OnSent func(Sent)
+
+	// keys stands before what answers for the addresses of Google's keys, in tests.
+	keys func(http.RoundTripper) http.RoundTripper
 }
 
 const (
@@ -172,7 +175,9 @@ type Stack struct {
 	pubsub        *pushfake.Emulator
 	pubsubWatch   *emulator
 	pushing       []func(context.Context) error
-	subscriptions []string // their full names
+	subscriptions []string                        // their full names
+	emulated      map[string]*pubsubpb.PushConfig // how they are pushed, which the emulator is not told
+	deliveries    *deliveries
 }
 
 // closer ends a part.
@@ -183,7 +188,7 @@ type closer struct {
 
 // Start starts everything. ctx bounds the starting only; Close ends what runs.
 func Start(ctx context.Context, o Options) (_ *Stack, err error) {
-	s := &Stack{options: o, started: time.Now().UTC(), mux: http.NewServeMux(), failed: make(chan error, 8)}
+	s := &Stack{options: o, started: time.Now().UTC(), mux: http.NewServeMux(), failed: make(chan error, 8), emulated: make(map[string]*pubsubpb.PushConfig)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -198,6 +203,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	if err := datadir.Create(o.Data, !o.DataByDefault); err != nil {
 		return nil, dataError(o.Data, err)
 	}
+	s.deliveries = s.newDeliveries()
 	if o.Repair {
 		if err := s.repair(); err != nil {
 			return nil, err
@@ -223,7 +229,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	// is answered. Until serve, connections wait.
 	serve := s.server("the server of the functions", listeners, s.mux)
 	for _, start := range []func(context.Context) error{
-		s.openPubSub, s.connectPubSub, s.startInbox, s.startCalendar, s.startMNS, s.startEndpoints, s.startProxy, s.startPushing, s.watchPubSub,
+		s.openPubSub, s.connectPubSub, s.startInbox, s.startCalendar, s.startMNS, s.startEndpoints, s.startProxy, s.startPushing, s.watchPubSub, s.watchDeliveries,
 	} {
 		if err := start(ctx); err != nil {
 			return nil, err
@@ -313,6 +319,7 @@ func (s *Stack) server(part string, listeners []net.Listener, h http.Handler) (s
 	var silent sync.Map
 	server := httpapi.NewServer(s.door.Guard(h))
 	server.ConnState = func(c net.Conn, state http.ConnState) {
+		s.deliveries.own.changed(c, state)
 		if state == http.StateNew {
 			silent.Store(c, nil)
 		} else {
@@ -434,12 +441,13 @@ func (s *Stack) startInbox(ctx context.Context) error {
 	reading, err3 := console.New(console.Config{
 		Project: o.Project, Topic: o.Topic, Audience: s.URL + "/", IAPAudience: iapAudience,
 		Readers: []string{Developer}, Publishers: []string{Developer}, SearchAttributes: o.SearchAttributes, IsLocal: true,
-	}, s.verifier, s.store, topic, nil, s.log("console"))
+		Deliveries: []string{pushes.Name}, DeadLetters: s.deliveries.deadLetters,
+	}, s.verifier, s.store, topic, s.deliveries, s.log("console"))
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
 	s.mount("/publish", publishing)
-	s.mount("/receive", receiving)
+	s.mount("/receive", s.deliveries.refused(receiving))
 	s.mux.Handle("/", s.signIn(reading))
 	return nil
 }
@@ -457,13 +465,14 @@ func (s *Stack) startPubSub(ctx context.Context, topic, name string, sub *pubsub
 	options := &pushfake.ServerOptions{
 		Client:       s.pubsub.Client,
 		Subscription: sub,
-		Dispatcher:   pushfake.Options{Issuer: s.issuer, OnDelivery: s.delivered, OnError: s.pushError},
+		Dispatcher:   pushfake.Options{Issuer: s.issuer, OnDelivery: s.delivered, OnDial: s.deliveries.own.dialed, OnError: s.pushError},
 	}
 	server, err := pushfake.Start(ctx, sub.PushConfig.PushEndpoint, options)
 	if err != nil {
 		return nil, nil, fmt.Errorf("Pub/Sub's emulator at %s: %w", s.options.PubSubEmulator, err)
 	}
 	s.subscriptions = append(s.subscriptions, server.Subscription)
+	s.emulated[server.Subscription] = sub.PushConfig
 	running := server
 	s.onClose("the pushing of "+name, func() error { return running.Close() })
 	s.pushing = append(s.pushing, func(ctx context.Context) error {
@@ -498,6 +507,7 @@ func (s *Stack) connectPubSub(ctx context.Context) (err error) {
 	}
 	host := s.options.PubSubEmulator
 	s.PubSubAddr = host
+	s.deliveries.isBlind = true
 	s.PubSub = "Google's emulator at " + host
 	if s.pubsub, err = pushfake.DialEmulator(ctx, host, s.options.Project); err != nil {
 		return err

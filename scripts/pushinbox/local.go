@@ -26,6 +26,7 @@ import (
 
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/local/stack"
+	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/settings"
 )
 
@@ -370,7 +371,7 @@ func pushLines(subs []*pubsubpb.Subscription) string {
 		if oidc := sub.PushConfig.GetOidcToken(); oidc != nil {
 			signed = "signed for " + cmp.Or(oidc.Audience, "it")
 		}
-		fmt.Fprintf(&lines, "  --push   %s to %s, %s\n", visible(path.Base(sub.Topic)), visible(sub.PushConfig.PushEndpoint), visible(signed))
+		fmt.Fprintf(&lines, "  --push   %s to %s, %s\n", visible(path.Base(sub.Topic)), visible(delivery.HideToken(sub.PushConfig.PushEndpoint)), visible(signed))
 	}
 	return lines.String()
 }
