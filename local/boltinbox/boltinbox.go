@@ -690,6 +690,8 @@ func (in *Inbox) Watch(ctx context.Context, q inbox.Query) iter.Seq2[inbox.Event
 				return
 			case more:
 				continue
+			case q.Progress && !yield(inbox.Event{Token: q.Token(at)}, nil):
+				return
 			}
 			select {
 			case <-committed:
@@ -715,7 +717,8 @@ func (in *Inbox) after(ctx context.Context, q *inbox.Query, from inbox.Position)
 			from = inbox.Position{Commit: limit}
 		}
 		read, size := 0, 0
-		for at, ok := w.after(from.Commit, from.ID); ok && read < feedMessages && size < feedBytes; at, ok = w.next() {
+		at, ok := w.after(from.Commit, from.ID)
+		for ; ok && read < feedMessages && size < feedBytes; at, ok = w.next() {
 			m, err := t.message(at)
 			switch {
 			case err != nil:
@@ -726,6 +729,9 @@ func (in *Inbox) after(ctx context.Context, q *inbox.Query, from inbox.Position)
 			size += len(t.messages.Get(at[:]))
 			next = at.next()
 			read++
+		}
+		if !ok && q.Progress {
+			next = t.end() // the index may have left out what is there
 		}
 		return nil
 	})

@@ -197,7 +197,8 @@ const (
 // Event is a message where it stands in the inbox.
 type Event struct {
 	// Token resumes a Watch or a List right after the message.
-	Token   string
+	Token string
+	// Message has no ID in an event of Query.Progress.
 	Message Message
 }
 

@@ -45,6 +45,10 @@ type Query struct {
 	// PageToken continues after an earlier page, message or event of the same
 	// filter.
 	PageToken string
+	// Progress has Watch also yield events without a message, whose Message.ID is
+	// empty, each time that nothing more is there: everything before such a token was
+	// yielded, or is not selected. List ignores it.
+	Progress bool
 
 	// sinceAgo and untilAgo are Since and Until where they were given as durations
 	// back from now: the filter of the next request has the same durations.

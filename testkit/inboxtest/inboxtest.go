@@ -82,6 +82,7 @@ func run(t *testing.T, prefix string, place func(t *testing.T) Place) {
 		{"watch_across_reconnects", watchAcrossReconnects},
 		{"watch_slow_reader", watchSlowReader},
 		{"watch_filters", watchFilters},
+		{"watch_progress", watchProgress},
 		{"watch_search", watchSearch},
 		{"watch_preview", watchPreview},
 		{"watch_page_token", watchPageToken},

@@ -79,6 +79,62 @@ func takeUntil(t *testing.T, in inbox.Inbox, q inbox.Query, last *inbox.Message)
 	return nil
 }
 
+// watchProgress follows the feed with a filter that nothing meets, and then goes on
+// from its last token.
+func watchProgress(t *testing.T, p Place) {
+	in := open(t, p)
+	start := list(t, in, inbox.Query{}).WatchToken
+	other := message("other")
+	put(t, in, other)
+	q := inbox.Query{MessageID: "wanted", Progress: true}
+	began, err := inbox.ParseToken(start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.PageToken = q.Token(began)
+	everything := inbox.Query{Ascending: true}
+	for e, err := range in.Watch(patient(t), q) {
+		if err != nil || e.Message.ID != "" {
+			t.Fatalf("yielded %q, %v", e.Message.MessageID, err)
+		}
+		at, err := inbox.ParseToken(e.Token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Until it is behind the message that is not wanted.
+		everything.PageToken = everything.Token(at)
+		if len(list(t, in, everything).Events) > 0 {
+			continue
+		}
+		q.PageToken = e.Token
+		break
+	}
+	at, err := inbox.ParseToken(q.PageToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := message("next")
+	put(t, in, next)
+	everything.PageToken = everything.Token(at)
+	if got := eventIDs(t, take(t, in, everything, 1)); got[0] != "next" {
+		t.Errorf("after the token comes %s", got)
+	}
+	// With messages, a point of progress comes after them.
+	all := inbox.Query{PageToken: start, Progress: true}
+	var got []string
+	for e, err := range in.Watch(patient(t), all) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got = append(got, e.Message.MessageID); e.Message.ID == "" && len(got) > 2 {
+			break
+		}
+	}
+	if got = slices.DeleteFunc(got, func(id string) bool { return id == "" }); !slices.Equal(got, []string{"other", "next"}) {
+		t.Errorf("the feed yields %q", got)
+	}
+}
+
 // eventIDs returns the message IDs of events and fails the test when their
 // tokens are not in the feed's order.
 func eventIDs(t *testing.T, events []inbox.Event) []string {

@@ -158,7 +158,7 @@ func (f *feed) send(ready []held, at inbox.Position) bool {
 		}
 	}
 	f.at = at
-	return true
+	return !f.q.Progress || f.yield(inbox.Event{Token: f.q.Token(at)}, nil)
 }
 
 // endOfTime is the last second that Firestore can hold.
