@@ -123,6 +123,7 @@ func (h *handler) routes(log *slog.Logger) http.Handler {
 		"GET /dead-letters":         h.deadLetters,
 		"GET /openapi.yaml":         h.openAPI,
 		"GET /messages":             h.list,
+		"GET /messages:poll":        h.poll,
 		"POST /messages":            h.publish,
 		"GET /messages/{id}":        h.message,
 		"GET /messages/{id}/data":   h.data,
@@ -235,7 +236,7 @@ func operation(r *http.Request, action, target string, run func() error) (err er
 
 func unknown(w http.ResponseWriter, r *http.Request) error {
 	switch r.URL.Path {
-	case "/", "/events", "/rows", "/delivery", "/dead-letters", "/openapi.yaml":
+	case "/", "/events", "/messages:poll", "/rows", "/delivery", "/dead-letters", "/openapi.yaml":
 		return httpapi.AllowMethods(w, r, http.MethodGet)
 	case "/messages":
 		return httpapi.AllowMethods(w, r, http.MethodGet, http.MethodPost)
