@@ -1,0 +1,101 @@
+package inboxclient
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"net/http"
+	"strconv"
+	"time"
+
+	"example.com/pushinbox/shared/inbox"
+)
+
+// pollWait is how long one call of Follow waits: less than three calls a minute.
+const pollWait = 25 * time.Second
+
+// Poll returns the messages that q selects and that were stored after q's page token,
+// the oldest first: as soon as there is one, or none after wait, which is 50 seconds at
+// most. Without a page token it begins with the oldest message that is kept. next is the
+// token after them, or after all that was looked at. Their data is cut to
+// inbox.PreviewSize; Get returns all of it.
+func (c *Client) Poll(ctx context.Context, q inbox.Query, wait time.Duration) (events []Event, next string, err error) {
+	v := values(&q)
+	if q.PageSize > 0 {
+		v.Set("pageSize", strconv.Itoa(q.PageSize))
+	}
+	if q.PageToken != "" {
+		v.Set("after", q.PageToken)
+	}
+	if wait > 0 {
+		v.Set("wait", min(wait, headerTimeout-10*time.Second).String())
+	}
+	var answer struct {
+		Messages []polled
+		Next     string
+	}
+	err = c.read(ctx, request{path: "messages:poll", query: v}, func(resp *http.Response) error {
+		b, err := all(resp, 0)
+		if err != nil {
+			return err
+		}
+		return decode(b, &answer)
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	for _, m := range answer.Messages {
+		if m.Token == "" {
+			return nil, "", fmt.Errorf("%w: a message has no token", errAnswer)
+		}
+		if !q.Matches(&m.Message.Message) {
+			return nil, "", ErrFilter
+		}
+		events = append(events, Event(m))
+	}
+	if answer.Next == "" {
+		return nil, "", fmt.Errorf("%w: it has no next token", errAnswer)
+	}
+	return events, answer.Next, nil
+}
+
+// polled is an Event as the console answers it: the token among the message's members.
+type polled Event
+
+func (p *polled) UnmarshalJSON(b []byte) error {
+	var of struct{ Token string }
+	p.Message = new(Message)
+	if err := errors.Join(json.Unmarshal(b, &of), p.Message.UnmarshalJSON(b)); err != nil {
+		return err
+	}
+	p.Token = of.Token
+	return nil
+}
+
+// Follow yields the messages that q selects, the oldest first: those that were stored
+// after q's page token, or all that are kept, and then each as it is stored. Whoever
+// stores an event's token together with its effects, and begins with that token again,
+// processes each message once. It ends without an error when ctx does, or by yielding
+// one error.
+func (c *Client) Follow(ctx context.Context, q inbox.Query) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		for {
+			events, next, err := c.Poll(ctx, q, pollWait)
+			if ctx.Err() != nil {
+				return
+			}
+			if err != nil {
+				yield(Event{}, err)
+				return
+			}
+			for _, e := range events {
+				if !yield(e, nil) || ctx.Err() != nil {
+					return
+				}
+			}
+			q.PageToken = next
+		}
+	}
+}

@@ -1,0 +1,66 @@
+package inboxclient
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+
+	"example.com/pushinbox/shared/inbox"
+)
+
+// TestFollow has a console answer a message at a time, lose a connection and answer
+// with none.
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	var asked []string
+	c, _ := newClient(t, func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.URL.Query().Get("after"))
+		if wait := r.URL.Query().Get("wait"); wait != pollWait.String() {
+			t.Errorf("asked to wait for %q", wait)
+		}
+		switch len(asked) {
+		case 2:
+			panic(http.ErrAbortHandler)
+		case 4:
+			fmt.Fprint(w, `{"messages":[],"next":"behind"}`)
+			return
+		}
+		n, _ := strconv.Atoi(strings.TrimPrefix(r.URL.Query().Get("after"), "t"))
+		fmt.Fprintf(w, `{"messages":[{"token":"t%d",%s],"next":"t%d"}`, n+1, message(n+1, nil)[1:], n+1)
+	}, nil)
+	var got []string
+	for e, err := range c.Follow(t.Context(), inbox.Query{PageToken: "t0"}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got = append(got, e.Token+"="+e.Message.MessageID); len(asked) == 5 {
+			break
+		}
+	}
+	if want := "[t1=1 t2=2 t1=1]"; fmt.Sprint(got) != want || fmt.Sprint(asked) != "[t0 t1 t1 t2 behind]" {
+		t.Errorf("got %v after %v", got, asked)
+	}
+}
+
+func TestPollAnswers(t *testing.T) {
+	t.Parallel()
+	answer := ""
+	c, _ := newClient(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, answer) }, nil)
+	for _, answer = range []string{
+		`{"messages":[` + message(1, nil) + `],"next":"t"}`, // no token
+		`{"messages":[]}`,
+		`{"messages":[null],"next":"t"}`,
+		`[]`,
+	} {
+		if _, _, err := c.Poll(t.Context(), inbox.Query{}, 0); err == nil {
+			t.Errorf("%s is taken", answer)
+		}
+	}
+	answer = `{"messages":[{"token":"t",` + message(1, nil)[1:] + `],"next":"t"}`
+	if _, _, err := c.Poll(t.Context(), inbox.Query{MessageID: "2"}, 0); !errors.Is(err, ErrFilter) {
+		t.Errorf("a message that was not asked for: %v", err)
+	}
+}
