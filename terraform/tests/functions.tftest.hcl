@@ -70,6 +70,10 @@ run "defaults" {
     error_message = "An alert has no page, or does not name it."
   }
   assert {
+    condition     = alltrue([for f in fileset("${path.module}/../docs/alerts", "*.md") : can(regex("^# [^\n]+\n\n```sh\ngo run ./scripts/pushinbox doctor --terraform terraform\n```\n", file("${path.module}/../docs/alerts/${f}")))])
+    error_message = "The page of an alert does not begin with the doctor's command."
+  }
+  assert {
     condition     = output.functions["receive"].ingress == "internal-only" && output.functions["publish"].ingress == "all" && output.functions["console"].ingress == "all"
     error_message = "receive is open to the internet, or another function is not."
   }
