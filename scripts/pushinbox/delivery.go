@@ -19,14 +19,16 @@ import (
 func newDelivery() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delivery",
-		Short: "See how Pub/Sub's pushes go",
-		Long: `See how Pub/Sub's pushes to an inbox go.
+		Short: "See how Pub/Sub's pushes go, pause and resume them",
+		Long: `See how Pub/Sub's pushes to an inbox go, pause and resume them.
 
 ` + serverHelp,
 		Example: `  pushinbox delivery status
-  pushinbox delivery status --terraform terraform`,
+  pushinbox delivery status --terraform terraform
+  pushinbox delivery pause
+  pushinbox delivery resume`,
 	}
-	cmd.AddCommand(newDeliveryStatus())
+	cmd.AddCommand(newDeliveryStatus(), newPause(), newResume())
 	return cmd
 }
 

@@ -187,7 +187,10 @@ type outputs struct {
 	APIURL        output `json:"api_url"`
 	ConsoleURL    output `json:"console_url"`
 	TesterAccount output `json:"tester_account"`
-	Deployment    struct {
+	Delivery      struct {
+		Value *delivered `json:"value"`
+	} `json:"delivery"`
+	Deployment struct {
 		Value struct {
 			Project string `json:"project"`
 		} `json:"value"`
