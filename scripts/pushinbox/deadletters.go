@@ -1,0 +1,574 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"example.com/pushinbox/inboxclient"
+	"example.com/pushinbox/operations"
+	"example.com/pushinbox/shared/delivery"
+	"example.com/pushinbox/shared/inbox"
+)
+
+const (
+	// maxListed is the most dead letters that are listed, and defaultListed how many are
+	// by default.
+	maxListed, defaultListed = 10_000, 100
+	// lookups is how many dead letters are looked up in the inbox at a time.
+	lookups = 8
+	// maxOriginals is how many messages are searched for the one that died, and
+	// shownOriginals how many are named.
+	maxOriginals, shownOriginals = 500, 3
+	// originalWithin is how long after it was given up its original may have arrived:
+	// an attempt whose answer came too late.
+	originalWithin = 10 * time.Minute
+)
+
+func newDeadLetters() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "dead-letters",
+		Short: "List, redrive and purge what Pub/Sub gave up",
+		Long: `List, redrive and purge dead letters: messages that were refused so often that Pub/Sub
+gave them up. They wait in a subscription of their own for 31 days.
+
+` + operateHelp + ` With --project, give --dead-letter-subscription
+too.`,
+		Example: `  pushinbox dead-letters list
+  pushinbox dead-letters redrive
+  pushinbox dead-letters purge
+  pushinbox dead-letters redrive --terraform terraform`,
+	}
+	cmd.AddCommand(newDeadLettersList(), newDeadLettersRedrive(), newDeadLettersPurge())
+	return cmd
+}
+
+// deadLetterFlags adds the flags that say which dead letters are meant.
+func (o *operate) deadLetterFlags(cmd *cobra.Command) {
+	o.flags(cmd.Flags())
+	cmd.Flags().StringVar(&o.deadLetters, "dead-letter-subscription", "", "the subscription that keeps the dead letters, by its full or its short `NAME`; by default the inbox's")
+	formatFlag(cmd)
+}
+
+// openDeadLetters is open for a command about dead letters.
+func (o *operate) openDeadLetters(ctx context.Context) (*operated, error) {
+	d, err := o.open(ctx, new(pushToken))
+	if err != nil {
+		return nil, err
+	}
+	if d.deadLetters == "" {
+		d.Close()
+		return nil, usageError{errors.New("--project needs --dead-letter-subscription, the one that keeps the dead letters")}
+	}
+	return d, nil
+}
+
+// listedLetter is a dead letter with what else is known of it.
+type listedLetter struct {
+	operations.DeadLetter
+	// InInbox is the inbox's ID of this dead letter where it is there; null is not known,
+	// empty that it is not.
+	InInbox *string `json:"inInbox"`
+	// Originals are messages of the inbox that it may have been.
+	Originals []string `json:"originals,omitempty"`
+	// Refusals are why it may have been given up.
+	Refusals []string `json:"refusals,omitempty"`
+}
+
+func newDeadLettersList() *cobra.Command {
+	var o operate
+	var times clock
+	limit := defaultListed
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the dead letters that wait, and why, as far as is known",
+		Long: `List the dead letters that wait, the oldest first. They go on waiting: they are leased
+for a look and given back.
+
+For each: its message ID, when it was given up, after how many attempts, by which
+subscription, and what receive refused at that time. "in the inbox" says whether this
+dead letter is there, from a redrive. A dead letter has another ID than the message it
+was, so whether that one is in the inbox too cannot be known; "may be" names messages of
+the same subscription, publish time and data. What it says of where it died everybody can
+claim who may publish to the dead-letter topic.
+
+` + operateHelp + ` With --project, give --dead-letter-subscription
+too.
+
+Without a terminal the columns are separated by tabs: message ID, time given up,
+attempts, subscription, bytes, whether it is in the inbox, messages it may be, refusals.`,
+		Example: `  pushinbox dead-letters list
+  pushinbox dead-letters list --limit 1000 --format json | jq -r .messageId
+  pushinbox dead-letters list --terraform terraform`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 1 || limit > maxListed {
+				return usageError{fmt.Errorf("--limit must be 1 to %d", maxListed)}
+			}
+			d, err := o.openDeadLetters(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer d.Close()
+			letters, more, err := d.List(cmd.Context(), d.deadLetters, limit)
+			if err != nil {
+				return err
+			}
+			return printLetters(cmd, d, &times, letters, more)
+		},
+	}
+	o.deadLetterFlags(cmd)
+	times.flag(cmd.Flags())
+	cmd.Flags().IntVar(&limit, "limit", limit, "list at most so many")
+	return cmd
+}
+
+func printLetters(cmd *cobra.Command, d *operated, times *clock, letters []operations.DeadLetter, more bool) error {
+	listed, err := d.lookUp(cmd.Context(), letters)
+	if err != nil {
+		fmt.Fprintln(cmd.ErrOrStderr(), visible("whether they are in the inbox is not known: "+err.Error()))
+	}
+	if wantsJSON(cmd) {
+		for _, l := range listed {
+			if err := show(cmd, l, ""); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	t := terminalOf(cmd.OutOrStdout())
+	if len(listed) == 0 && t.isTerminal {
+		return say(cmd, "no dead letters wait in "+d.deadLetters)
+	}
+	var rows [][]string
+	for _, l := range listed {
+		row := l.row(times, t.isTerminal)
+		if !t.isTerminal {
+			for i := range row {
+				row[i] = visible(row[i])
+			}
+			if _, err := fmt.Fprintln(cmd.OutOrStdout(), strings.Join(row, "\t")); err != nil {
+				return err
+			}
+		}
+		rows = append(rows, row)
+	}
+	if t.isTerminal {
+		if err := table(cmd, "MESSAGE ID\tGIVEN UP\tATTEMPTS\tBY\tBYTES\tIN THE INBOX\tMAY BE\tREFUSED", rows); err != nil {
+			return err
+		}
+	}
+	if more {
+		fmt.Fprintln(cmd.ErrOrStderr(), "there are more; see --limit")
+	}
+	return nil
+}
+
+// row returns the cells of a dead letter.
+func (l *listedLetter) row(times *clock, isTerminal bool) []string {
+	at, by, attempts, in := l.GivenUp.UTC().Format(time.RFC3339Nano), l.Subscription, "", "unknown"
+	if isTerminal {
+		at, by = times.short(l.GivenUp), by[strings.LastIndex(by, "/")+1:]
+	}
+	if l.Attempts > 0 {
+		attempts = strconv.Itoa(l.Attempts)
+	}
+	if l.InInbox != nil {
+		if in = "no"; *l.InInbox != "" {
+			in = "yes"
+		}
+	}
+	return []string{l.MessageID, at, attempts, by, strconv.Itoa(l.Size), in, strings.Join(l.Originals, " "), strings.Join(l.Refusals, "; ")}
+}
+
+// lookUp asks the inbox and the console for what else is known of dead letters. Where
+// they cannot be asked the rest is returned with the error.
+func (d *operated) lookUp(ctx context.Context, letters []operations.DeadLetter) ([]listedLetter, error) {
+	listed := make([]listedLetter, len(letters))
+	for i, l := range letters {
+		listed[i] = listedLetter{DeadLetter: l}
+	}
+	if d.inbox == nil || len(letters) == 0 {
+		return listed, nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	report := d.report(ctx)
+	var once sync.Once
+	var failed error
+	var all sync.WaitGroup
+	turns := make(chan struct{}, lookups)
+	for i := range listed {
+		l := &listed[i]
+		l.Refusals = refusalsOf(&l.DeadLetter, report)
+		turns <- struct{}{}
+		all.Go(func() {
+			defer func() { <-turns }()
+			if ctx.Err() != nil {
+				return
+			}
+			if err := d.lookUpOne(ctx, l); err != nil {
+				once.Do(func() { failed = err; cancel() })
+			}
+		})
+	}
+	all.Wait()
+	return listed, failed
+}
+
+func (d *operated) lookUpOne(ctx context.Context, l *listedLetter) error {
+	id := inbox.ID(inbox.SourcePubSub, d.deadLetters, l.MessageID)
+	page, err := d.inbox.Page(ctx, inbox.Query{Source: inbox.SourcePubSub, Subscription: d.deadLetters, MessageID: l.MessageID, PageSize: 1})
+	if err != nil {
+		return err
+	}
+	there := ""
+	if len(page.Messages) > 0 && page.Messages[0].ID == id {
+		there = id
+	}
+	l.InInbox = &there
+	l.Originals, err = originals(ctx, d.inbox, &l.DeadLetter)
+	return err
+}
+
+// originals returns IDs of messages in the inbox that a dead letter may have been.
+func originals(ctx context.Context, c *inboxclient.Client, l *operations.DeadLetter) (ids []string, err error) {
+	if l.Subscription == "" || l.PublishTime.IsZero() {
+		return nil, nil
+	}
+	q := inbox.Query{
+		Source: inbox.SourcePubSub, Subscription: l.Subscription, Ascending: true, PageSize: maxOriginals,
+		Since: l.PublishTime.Add(-time.Minute), Until: l.GivenUp.Add(originalWithin),
+	}
+	page, err := c.Page(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range page.Messages {
+		// The attribute has milliseconds.
+		if m.PublishTime.Truncate(time.Millisecond).Equal(l.PublishTime.Truncate(time.Millisecond)) && m.Size == l.Size && string(m.Data) == string(l.Data) {
+			if ids = append(ids, m.ID); len(ids) == shownOriginals {
+				break
+			}
+		}
+	}
+	return ids, nil
+}
+
+// refusalsOf returns what was refused in the time in which a message was given up.
+func refusalsOf(l *operations.DeadLetter, report *delivery.Report) (all []string) {
+	if report == nil || l.PublishTime.IsZero() {
+		return nil
+	}
+	for _, r := range report.Refusals {
+		// A refusal without subscription was before the push was read. One that went on
+		// after it was given up is counted under its last time.
+		if r.Subscription != "" && r.Subscription != l.Subscription || r.Last.Before(l.PublishTime) {
+			continue
+		}
+		all = append(all, describeRefusal(r))
+	}
+	return all
+}
+
+func describeRefusal(r delivery.Refusal) string {
+	status := "no answer"
+	if r.Status != 0 {
+		status = strconv.Itoa(r.Status)
+	}
+	return fmt.Sprintf("%s %s, %s", status, cmp.Or(r.Reason, "unknown"), timesOf(r.Count))
+}
+
+func timesOf(n int64) string {
+	if n == 1 {
+		return "once"
+	}
+	return count(int(n)) + " times"
+}
+
+// redriveAnswer is what redrive prints as JSON.
+type redriveAnswer struct {
+	Subscription string                  `json:"subscription"`
+	Endpoint     string                  `json:"endpoint,omitempty"`
+	Began        *int64                  `json:"began"`
+	Continued    bool                    `json:"continued"`
+	Stalled      bool                    `json:"stalled"`
+	Left         []operations.DeadLetter `json:"left"`
+	More         bool                    `json:"more"`
+}
+
+func newDeadLettersRedrive() *cobra.Command {
+	var o operate
+	var times clock
+	var patience time.Duration
+	var stop bool
+	cmd := &cobra.Command{
+		Use:   "redrive",
+		Short: "Have Pub/Sub push the dead letters to the inbox, until none waits",
+		Long: `Have Pub/Sub push the dead letters to the inbox until none waits, or until nothing moves
+any more; then the pushing ends, and what failed again is named.
+
+Nothing is copied: their subscription gets the push configuration of the inbox's
+subscription while this lasts. Other subscriptions of the topic get nothing, and message
+IDs stay the same, so each dead letter is stored once whatever is repeated. It has
+another ID than the message it was: a handler runs again for one whose acknowledgement
+was lost, so effects want a key of the business.
+
+Ctrl-C ends the pushing too; what was not pushed waits on, and the next redrive goes on.
+So it does after the command was killed: until then the dead letters are pushed, which
+"pushinbox delivery status" shows. --stop ends that. "terraform apply" ends it too.
+
+` + operateHelp + ` With --project, give --dead-letter-subscription
+too.
+
+Exit codes: 0 none waits any more; 1 some are left, or it failed.`,
+		Example: `  pushinbox dead-letters redrive
+  pushinbox dead-letters redrive --terraform terraform
+  pushinbox dead-letters redrive --stop`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d, err := o.openDeadLetters(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer d.Close()
+			if stop {
+				return stopRedrive(cmd, d, &o, &times)
+			}
+			return redrive(cmd, d, &o, &times, patience)
+		},
+	}
+	o.deadLetterFlags(cmd)
+	times.flag(cmd.Flags())
+	cmd.Flags().DurationVar(&patience, "patience", 0, "end when nothing moved for so long; by default 3m, and 15m in the cloud, whose numbers are minutes old")
+	cmd.Flags().BoolVar(&stop, "stop", false, "only end a redrive that was left")
+	return cmd
+}
+
+func redrive(cmd *cobra.Command, d *operated, o *operate, times *clock, patience time.Duration) error {
+	options := operations.RedriveOptions{Source: d.subscription, Patience: patience}
+	if d.isCloud {
+		options.Interval, options.Probe = 15*time.Second, 5*time.Minute
+		options.Patience = cmp.Or(patience, 15*time.Minute)
+	}
+	p := newProgress(cmd.ErrOrStderr())
+	options.OnProgress = func(at operations.Progress) { p.at("%s", bar(at)) }
+	var r *operations.Redriven
+	err := d.audited(cmd, o, "dead-letters.redrive", d.deadLetters, func(ctx context.Context) (detail string, err error) {
+		r, err = d.Redrive(ctx, d.deadLetters, options)
+		if r != nil && err == nil {
+			detail = fmt.Sprintf("%d left, more: %t, stalled: %t", len(r.Left), r.More, r.Stalled)
+		}
+		return detail, err
+	})
+	p.clear()
+	if err != nil {
+		if errors.Is(err, context.Canceled) {
+			return errors.New("interrupted: the pushing has ended, and what was not pushed waits on; go on with the same command")
+		}
+		return err
+	}
+	return printRedriven(cmd, d, times, r)
+}
+
+// barWidth is how many cells the bar of progress has.
+const barWidth = 24
+
+// bar draws how far a redrive is.
+func bar(p operations.Progress) string {
+	if p.Waiting == nil || p.Began == nil || *p.Began == 0 {
+		return fmt.Sprintf("redriving; how many wait is not known, for %v", p.Still.Round(time.Second))
+	}
+	done := *p.Began - *p.Waiting
+	full := int(done * barWidth / *p.Began)
+	text := fmt.Sprintf("redriving [%s%s] %s of %s", strings.Repeat("#", full), strings.Repeat(".", barWidth-full), count(int(done)), count(int(*p.Began)))
+	if p.Still >= 5*time.Second {
+		text += fmt.Sprintf(", nothing moved for %v", p.Still.Round(time.Second))
+	}
+	return text
+}
+
+// errLeft is the error of a redrive after which some are left.
+var errLeft = errors.New("some dead letters are left")
+
+func printRedriven(cmd *cobra.Command, d *operated, times *clock, r *operations.Redriven) error {
+	listed, _ := d.lookUp(cmd.Context(), r.Left) // for the refusals
+	var failed error
+	if r.Stalled || len(r.Left) > 0 {
+		failed = errLeft
+	}
+	if wantsJSON(cmd) {
+		return errors.Join(show(cmd, redriveAnswer{
+			Subscription: d.deadLetters, Endpoint: r.Endpoint, Began: r.Began, Continued: r.Continued, Stalled: r.Stalled, Left: slices.Concat([]operations.DeadLetter{}, r.Left), More: r.More,
+		}, ""), failed)
+	}
+	var lines []string
+	if r.Continued {
+		lines = append(lines, fmt.Sprintf("went on with the redrive of %s since %s", r.Operation.Principal, times.exact(r.Operation.At)))
+	}
+	switch {
+	case r.Stalled && len(r.Left) == 0:
+		lines = append(lines, "nothing moved any more; which are left is not known, since they are leased: see pushinbox dead-letters list")
+	case failed == nil && r.Began != nil && *r.Began == 0:
+		lines = append(lines, "no dead letter waits in "+d.deadLetters)
+	case failed == nil:
+		lines = append(lines, "no dead letter waits in "+d.deadLetters+" any more; they were pushed to "+r.Endpoint)
+	default:
+		why := "are left"
+		if r.Stalled {
+			why = "fail again: nothing moved any more"
+		}
+		lines = append(lines, fmt.Sprintf("%s %s", many(len(r.Left), "dead letter"), why))
+		if r.More {
+			lines = append(lines, "and there are more")
+		}
+	}
+	for _, line := range lines {
+		if err := say(cmd, line); err != nil {
+			return err
+		}
+	}
+	for _, l := range listed {
+		line := "  " + l.MessageID
+		if len(l.Refusals) > 0 {
+			line += "  " + strings.Join(l.Refusals, "; ")
+		}
+		if err := say(cmd, line); err != nil {
+			return err
+		}
+	}
+	return failed
+}
+
+func stopRedrive(cmd *cobra.Command, d *operated, o *operate, times *clock) error {
+	var record *delivery.Operation
+	err := d.audited(cmd, o, "dead-letters.stop", d.deadLetters, func(ctx context.Context) (_ string, err error) {
+		record, err = d.StopRedrive(ctx, d.deadLetters)
+		return "", err
+	})
+	switch {
+	case err != nil:
+		return err
+	case wantsJSON(cmd):
+		return show(cmd, struct {
+			Subscription string `json:"subscription"`
+			Changed      bool   `json:"changed"`
+		}{d.deadLetters, record != nil}, "")
+	case record == nil:
+		return say(cmd, "the dead letters of "+d.deadLetters+" are not being redriven")
+	}
+	return say(cmd, fmt.Sprintf("the redrive of %s by %s since %s is ended; what was not pushed waits on", d.deadLetters, record.Principal, times.exact(record.At)))
+}
+
+func newDeadLettersPurge() *cobra.Command {
+	var o operate
+	var times clock
+	undo := ""
+	cmd := &cobra.Command{
+		Use:   "purge",
+		Short: "Discard the dead letters that wait; a snapshot can bring them back",
+		Long: `Discard all dead letters that wait. It asks first, takes a snapshot before, and prints
+how to bring them back with it; without a snapshot nothing is purged. Pub/Sub keeps a
+snapshot for 7 days less the age of the oldest message, and takes a while until
+everything is gone.
+
+` + operateHelp + ` With --project, give --dead-letter-subscription
+too.`,
+		Example: `  pushinbox dead-letters purge
+  pushinbox dead-letters purge --terraform terraform --yes
+  pushinbox dead-letters purge --undo projects/my-project/snapshots/inbox-dead-letter-purge-20261126t030405`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d, err := o.openDeadLetters(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer d.Close()
+			if undo != "" {
+				return undoPurge(cmd, d, &o, undo)
+			}
+			return purge(cmd, d, &o, &times)
+		},
+	}
+	o.deadLetterFlags(cmd)
+	times.flag(cmd.Flags())
+	cmd.Flags().StringVar(&undo, "undo", "", "bring back what this `SNAPSHOT` of an earlier purge has")
+	return cmd
+}
+
+func purge(cmd *cobra.Command, d *operated, o *operate, times *clock) error {
+	waiting := "All dead letters"
+	if b, err := d.waiting(cmd.Context()); err == nil && b != nil {
+		waiting = many(int(b.Messages), "dead letter")
+	}
+	if err := confirm(cmd, o.yes, waiting+" of "+d.deadLetters+" will be discarded.", "Discard"); err != nil {
+		return err
+	}
+	var p *operations.Purged
+	err := d.audited(cmd, o, "dead-letters.purge", d.deadLetters, func(ctx context.Context) (detail string, err error) {
+		if p, err = d.Purge(ctx, d.deadLetters); p != nil {
+			detail = p.Snapshot
+		}
+		return detail, err
+	})
+	if err != nil {
+		return err
+	}
+	undo := undoCommand(cmd, p.Snapshot)
+	if wantsJSON(cmd) {
+		return show(cmd, struct {
+			Subscription string `json:"subscription"`
+			operations.Purged
+			Undo string `json:"undo"`
+		}{d.deadLetters, *p, undo}, "")
+	}
+	lines := []string{"the dead letters of " + d.deadLetters + " are discarded"}
+	until := ""
+	if !p.Expires.IsZero() {
+		until = ", until " + times.exact(p.Expires)
+	}
+	lines = append(lines, "bring them back"+until+" with:", "  "+undo)
+	if d.isCloud {
+		lines = append(lines, "or: gcloud pubsub subscriptions seek "+shellWord(d.deadLetters)+" --snapshot="+shellWord(p.Snapshot))
+	}
+	for _, line := range lines {
+		if err := say(cmd, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// waiting returns how many dead letters wait, as far as is known.
+func (d *operated) waiting(ctx context.Context) (*operations.Backlog, error) {
+	if d.backlog == nil {
+		return nil, nil
+	}
+	return d.backlog(ctx, d.deadLetters)
+}
+
+// undoCommand returns the command that undoes a purge.
+func undoCommand(cmd *cobra.Command, snapshot string) string {
+	return "pushinbox dead-letters purge --undo " + shellWord(snapshot) + sameFlags(cmd)
+}
+
+func undoPurge(cmd *cobra.Command, d *operated, o *operate, snapshot string) error {
+	err := d.audited(cmd, o, "dead-letters.purge.undo", d.deadLetters, func(ctx context.Context) (string, error) {
+		return snapshot, d.UndoPurge(ctx, d.deadLetters, snapshot)
+	})
+	if err != nil {
+		return err
+	}
+	if wantsJSON(cmd) {
+		return show(cmd, struct {
+			Subscription string `json:"subscription"`
+			Snapshot     string `json:"snapshot"`
+		}{d.deadLetters, snapshot}, "")
+	}
+	return say(cmd, "what "+snapshot+" has waits again in "+d.deadLetters)
+}
