@@ -10,6 +10,9 @@ import (
 
 	"github.com/GoogleCloudPlatform/functions-framework-go/functions"
 
+	"example.com/pushinbox/shared/delivery"
+	"example.com/pushinbox/shared/delivery/cloud"
+	"example.com/pushinbox/shared/delivery/firestorerecords"
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 	"example.com/pushinbox/shared/publisher"
@@ -36,6 +39,29 @@ func init() {
 		if err != nil {
 			return nil, err
 		}
-		return New(e.Console, verifier, store, topic, nil, log)
+		source, err := openDelivery(ctx, e)
+		if err != nil {
+			return nil, err
+		}
+		return New(e.Console, verifier, store, topic, source, log)
 	}))
+}
+
+// openDelivery returns the source that tells of the delivery, or nil where no
+// subscription is named. Nothing is asked before somebody looks.
+func openDelivery(ctx context.Context, e environment) (delivery.Source, error) {
+	c := cloud.Config{DeadLetters: e.Console.DeadLetters, LogView: e.Console.DeliveryLogView}
+	for _, name := range e.Console.Deliveries {
+		if name != "" { // an empty variable may be read as one empty name
+			c.Subscriptions = append(c.Subscriptions, name)
+		}
+	}
+	if len(c.Subscriptions) == 0 && c.DeadLetters == "" {
+		return nil, nil
+	}
+	records, err := firestorerecords.Open(ctx, e.Config)
+	if err != nil {
+		return nil, err
+	}
+	return cloud.New(c, records, nil)
 }

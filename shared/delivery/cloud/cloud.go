@@ -1,0 +1,250 @@
+// Package cloud tells how delivery goes in Google Cloud: the subscriptions from
+// Pub/Sub, numbers from Cloud Monitoring, refusals from a log view of receive's lines,
+// and operations under way from their records. It only reads.
+//
+// It speaks REST with a few small types of its own, since Google's clients of these
+// services would be most of the function that serves the console. What one service does
+// not answer is unknown, and the rest is told. Answers are kept for a minute: Cloud
+// Logging allows about one list a second for a project, and Monitoring's numbers are
+// minutes old anyway.
+package cloud
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/oauth2/google"
+
+	"example.com/pushinbox/shared/delivery"
+)
+
+const (
+	// keep is how long an answer is kept, and keepError how long one that failed.
+	keep      = time.Minute
+	keepError = 10 * time.Second
+	// fetchTimeout is how long one answer may take; who asked for a report may have
+	// gone by then.
+	fetchTimeout = 15 * time.Second
+)
+
+// Config says what there is to tell of.
+type Config struct {
+	// Subscriptions are the full names of the push subscriptions, and DeadLetters that
+	// of the subscription with their dead letters, or empty.
+	Subscriptions []string
+	DeadLetters   string
+	// LogView is the full name of the log view of receive's lines, or empty.
+	LogView string
+}
+
+// Options are optional.
+type Options struct {
+	// Client is sent with credentials; nil means the application default credentials,
+	// which are looked for on first use.
+	Client *http.Client
+	// PubSub, Monitoring and Logging are the base addresses of the services; empty means
+	// Google's.
+	PubSub, Monitoring, Logging string
+}
+
+// Source tells of the delivery in Google Cloud. Its method is safe for concurrent use.
+type Source struct {
+	cfg     Config
+	records delivery.Records
+	rest    rest
+	// names are all subscriptions, that of the dead letters last.
+	names []string
+
+	subscriptions kept[[]subscription]
+	operations    kept[map[string]*delivery.Operation]
+	refusals      kept[refusals]
+	// numbers has those of each project that has a subscription.
+	numbers map[string]*kept[numbers]
+}
+
+// New returns the source for c. records, if any, has the operations under way.
+func New(c Config, records delivery.Records, o *Options) (*Source, error) {
+	if o == nil {
+		o = &Options{}
+	}
+	s := &Source{cfg: c, records: records, numbers: make(map[string]*kept[numbers])}
+	for _, name := range append(append([]string{}, c.Subscriptions...), c.DeadLetters) {
+		if name == "" {
+			continue
+		}
+		if parts := strings.Split(name, "/"); len(parts) != 4 || parts[0] != "projects" || parts[2] != "subscriptions" {
+			return nil, fmt.Errorf("cloud: %q is not the full name of a subscription", name)
+		}
+		s.names = append(s.names, name)
+		s.numbers[projectOf(name)] = &kept[numbers]{}
+	}
+	if len(s.names) == 0 {
+		return nil, errors.New("cloud: no subscription is named")
+	}
+	s.rest = rest{
+		client:     func(context.Context) (*http.Client, error) { return o.Client, nil },
+		pubsub:     cmp.Or(o.PubSub, "https://pubsub.googleapis.com"),
+		monitoring: cmp.Or(o.Monitoring, "https://monitoring.googleapis.com"),
+		logging:    cmp.Or(o.Logging, "https://logging.googleapis.com"),
+	}
+	if o.Client == nil {
+		s.rest.client = defaultClient()
+	}
+	return s, nil
+}
+
+// defaultClient returns a function that looks for the application default credentials
+// until it has found them.
+func defaultClient() func(ctx context.Context) (*http.Client, error) {
+	var mu sync.Mutex
+	var client *http.Client
+	return func(context.Context) (*http.Client, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if client != nil {
+			return client, nil
+		}
+		found, err := google.DefaultClient(context.Background(), "https://www.googleapis.com/auth/cloud-platform")
+		if err != nil {
+			return nil, &failure{"there are no Google credentials", err}
+		}
+		client = found
+		return client, nil
+	}
+}
+
+// projectOf returns the project of a full name.
+func projectOf(name string) string { return strings.Split(name, "/")[1] }
+
+// Report returns what is known within the time of ctx, and names what is not. It
+// returns no error.
+func (s *Source) Report(ctx context.Context) (*delivery.Report, error) {
+	r := &delivery.Report{At: time.Now().UTC(), Subscriptions: []delivery.Subscription{}, Refusals: []delivery.Refusal{}, Unknown: []delivery.Unknown{}}
+	var subs []subscription
+	var operations map[string]*delivery.Operation
+	var refused refusals
+	byProject := make(map[string]numbers)
+	var mu sync.Mutex // of Unknown and byProject
+	unknown := func(what string, err error) {
+		if err != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			r.Unknown = append(r.Unknown, delivery.Unknown{What: what, Why: why(err)})
+		}
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		got, err := s.subscriptions.get(ctx, s.fetchSubscriptions)
+		unknown("subscriptions", err)
+		subs = got
+	})
+	all.Go(func() {
+		got, err := s.operations.get(ctx, s.fetchOperations)
+		unknown("operations", err)
+		operations = got
+	})
+	all.Go(func() {
+		got, err := s.refusals.get(ctx, s.fetchRefusals)
+		unknown("refusals", err)
+		refused = got
+	})
+	for project, k := range s.numbers {
+		all.Go(func() {
+			got, err := k.get(ctx, func(ctx context.Context) (numbers, error) { return s.fetchNumbers(ctx, project) })
+			unknown("numbers", err)
+			mu.Lock()
+			defer mu.Unlock()
+			byProject[project] = got
+		})
+	}
+	all.Wait()
+
+	for i, name := range s.names {
+		sub := delivery.Subscription{Name: name, DeadLetters: name == s.cfg.DeadLetters, State: delivery.NotKnown, Operation: operations[name]}
+		if i < len(subs) {
+			subs[i].describe(&sub)
+			unknown("subscriptions", subs[i].err)
+		}
+		byProject[projectOf(name)].describe(&sub)
+		r.Subscriptions = append(r.Subscriptions, sub)
+	}
+	r.Refusals = append(r.Refusals, refused.lines...)
+	r.RefusalsFrom = refused.from
+	return r, nil
+}
+
+// fetchOperations reads the records of all subscriptions.
+func (s *Source) fetchOperations(ctx context.Context) (map[string]*delivery.Operation, error) {
+	found := make(map[string]*delivery.Operation)
+	if s.records == nil {
+		return found, nil
+	}
+	for _, name := range s.names {
+		o, err := s.records.Get(ctx, name)
+		if err != nil {
+			return nil, &failure{"the records of operations under way cannot be read", err}
+		}
+		if o != nil {
+			found[name] = o
+		}
+	}
+	return found, nil
+}
+
+// kept is an answer that is fetched once for all who ask for it, and kept for a while.
+type kept[T any] struct {
+	mu      sync.Mutex
+	value   T
+	err     error
+	until   time.Time
+	running chan struct{}
+}
+
+// get returns the answer, or an error once ctx has ended. What was fetched in vain for
+// one who did not wait is there for the next.
+func (k *kept[T]) get(ctx context.Context, fetch func(context.Context) (T, error)) (T, error) {
+	k.mu.Lock()
+	if time.Now().Before(k.until) {
+		defer k.mu.Unlock()
+		return k.value, k.err
+	}
+	if k.running == nil {
+		k.running = make(chan struct{})
+		go k.fetch(k.running, fetch)
+	}
+	running := k.running
+	k.mu.Unlock()
+	select {
+	case <-running:
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return k.value, k.err
+	case <-ctx.Done():
+		var none T
+		return none, errSlow
+	}
+}
+
+func (k *kept[T]) fetch(done chan struct{}, fetch func(context.Context) (T, error)) {
+	ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
+	defer cancel()
+	var value T
+	err := errors.New("the answer could not be read")
+	defer func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.value, k.err, k.running = value, err, nil
+		k.until = time.Now().Add(keep)
+		if err != nil {
+			k.until = time.Now().Add(keepError)
+		}
+		close(done)
+	}()
+	value, err = fetch(ctx)
+}

@@ -1,0 +1,71 @@
+package cloud
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+
+	"example.com/pushinbox/shared/delivery"
+)
+
+// subscription is what Pub/Sub says of one.
+type subscription struct {
+	Topic      string
+	PushConfig struct{ PushEndpoint string }
+	Detached   bool
+
+	isMissing bool
+	err       error
+}
+
+// topicGone is the topic of a subscription whose topic was deleted.
+const topicGone = "_deleted-topic_"
+
+// fetchSubscriptions asks Pub/Sub for all subscriptions at once. Each has its own error.
+func (s *Source) fetchSubscriptions(ctx context.Context) ([]subscription, error) {
+	found := make([]subscription, len(s.names))
+	var all sync.WaitGroup
+	for i, name := range s.names {
+		all.Go(func() {
+			sub := &found[i]
+			err := s.rest.call(ctx, http.MethodGet, s.rest.pubsub+"/v1/"+name, nil, sub)
+			var r *refused
+			if errors.As(err, &r) && r.status == http.StatusNotFound {
+				sub.isMissing = true
+				return
+			}
+			sub.err = asked("Pub/Sub", name, "pubsub.subscriptions.get", "roles/pubsub.viewer", err)
+		})
+	}
+	all.Wait()
+	return found, nil
+}
+
+// describe sets state, endpoint and topic of d.
+func (s *subscription) describe(d *delivery.Subscription) {
+	if s.err != nil {
+		return
+	}
+	if s.Topic != topicGone {
+		d.Topic = s.Topic
+	}
+	d.Endpoint = delivery.HideToken(s.PushConfig.PushEndpoint)
+	isPushed := d.Endpoint != ""
+	switch {
+	case s.isMissing:
+		d.State = delivery.Missing
+	case s.Topic == topicGone:
+		d.State = delivery.TopicGone
+	case s.Detached:
+		d.State = delivery.Detached
+	case isPushed && d.DeadLetters:
+		d.State = delivery.Redriving
+	case isPushed:
+		d.State = delivery.Delivering
+	case d.DeadLetters:
+		d.State = delivery.Waiting
+	default:
+		d.State = delivery.Paused
+	}
+}
