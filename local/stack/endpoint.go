@@ -77,7 +77,7 @@ func (s *Stack) startEndpoints(ctx context.Context) error {
 	if s.own == nil {
 		return nil
 	}
-	return s.own.endForgotten(ctx, "projects/"+o.Project, s.Endpoints, func(message string) { s.log("pubsub").Warn(message) })
+	return s.own.endForgotten(ctx, "projects/"+o.Project, s.Endpoints)
 }
 
 func (s *Stack) createTopic(ctx context.Context, name string) error {
@@ -101,7 +101,7 @@ func plainStatus(err error) error {
 
 // endForgotten ends the pushing to endpoints of an earlier run that this one was not
 // told. It deletes a subscription without messages, and keeps another one's.
-func (p *ownPubSub) endForgotten(ctx context.Context, project string, wanted []*pubsubpb.Subscription, warn func(string)) error {
+func (p *ownPubSub) endForgotten(ctx context.Context, project string, wanted []*pubsubpb.Subscription) error {
 	request := &pubsubpb.ListSubscriptionsRequest{Project: project}
 	for {
 		page, err := p.store.ListSubscriptions(ctx, request)
@@ -113,7 +113,7 @@ func (p *ownPubSub) endForgotten(ctx context.Context, project string, wanted []*
 				slices.ContainsFunc(wanted, func(w *pubsubpb.Subscription) bool { return w.Name == sub.Name }) {
 				continue
 			}
-			if err := p.forget(ctx, sub, warn); err != nil {
+			if err := p.forget(ctx, sub); err != nil {
 				return err
 			}
 		}
@@ -123,7 +123,7 @@ func (p *ownPubSub) endForgotten(ctx context.Context, project string, wanted []*
 	}
 }
 
-func (p *ownPubSub) forget(ctx context.Context, sub *pubsubpb.Subscription, warn func(string)) error {
+func (p *ownPubSub) forget(ctx context.Context, sub *pubsubpb.Subscription) error {
 	messages, _, err := p.store.Backlog(sub.Name)
 	if err != nil {
 		return err
@@ -132,7 +132,7 @@ func (p *ownPubSub) forget(ctx context.Context, sub *pubsubpb.Subscription, warn
 		_, err := p.store.DeleteSubscription(ctx, &pubsubpb.DeleteSubscriptionRequest{Subscription: sub.Name})
 		return err
 	}
-	warn(fmt.Sprintf("%s of an earlier --push is not pushed any more; its %d messages are kept, until it has --push again or is pulled", sub.Name, messages))
+	p.warn(fmt.Sprintf("%s of an earlier --push is not pushed any more; its %d messages are kept, until it has --push again or is pulled", sub.Name, messages))
 	_, err = p.store.ModifyPushConfig(ctx, &pubsubpb.ModifyPushConfigRequest{Subscription: sub.Name, PushConfig: &pubsubpb.PushConfig{}})
 	return err
 }

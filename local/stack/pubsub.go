@@ -25,6 +25,7 @@ import (
 	"example.com/pushinbox/local/pubsubserver"
 	"example.com/pushinbox/local/pubsubserver/rest"
 	"example.com/pushinbox/local/pushfake"
+	"example.com/pushinbox/shared/delivery"
 )
 
 const (
@@ -48,9 +49,11 @@ func (s Settings) Subscription() string {
 
 // ownPubSub is the Pub/Sub in this process.
 type ownPubSub struct {
-	store  *pubsubserver.Server
-	client *pubsub.Client
-	pushes *gate
+	store   *pubsubserver.Server
+	client  *pubsub.Client
+	pushes  *gate
+	records delivery.Records
+	warn    func(message string)
 }
 
 // openPubSub opens the Pub/Sub of this process and serves it to every client. It
@@ -73,7 +76,10 @@ func (s *Stack) openPubSub(ctx context.Context) error {
 		OnDial:     s.deliveries.own.dialed,
 		OnError:    func(err error) { s.log("pubsub").Error(err.Error()) },
 	})
-	own := &ownPubSub{pushes: &gate{start: dispatchers.Start, waiting: make(map[string]*waitingPush)}}
+	own := &ownPubSub{
+		pushes:  &gate{start: dispatchers.Start, waiting: make(map[string]*waitingPush)},
+		records: s.deliveries.records, warn: func(message string) { s.log("pubsub").Warn(message) },
+	}
 	path := filepath.Join(o.Data, pubSubFile)
 	own.store, err = pubsubserver.Open(pubsubserver.Options{Path: path, Logger: s.log("pubsub"), Push: own.pushes.push})
 	if err != nil {
@@ -202,7 +208,7 @@ func (s *Stack) delivered(d pushfake.Delivery) {
 }
 
 // create makes the topics and the subscription what sub says, and returns what is
-// in force. Messages of an earlier run are kept.
+// in force. Messages of an earlier run are kept, and a paused subscription stays so.
 func (p *ownPubSub) create(ctx context.Context, sub *pubsubpb.Subscription) (*pubsubpb.Subscription, error) {
 	if policy := sub.DeadLetterPolicy; policy != nil {
 		policy.DeadLetterTopic = sub.Topic + deadLetterSuffix
@@ -225,14 +231,23 @@ func (p *ownPubSub) create(ctx context.Context, sub *pubsubpb.Subscription) (*pu
 		}
 		there = nil
 	}
+	paused, err := p.keepPaused(ctx, there, sub)
+	if err != nil {
+		return nil, err
+	}
+	if paused {
+		sub = proto.CloneOf(sub)
+		sub.PushConfig = nil
+	}
 	if there == nil {
 		return p.store.CreateSubscription(ctx, sub)
 	}
 	// The settings that cannot be changed are the same, or not ours.
 	wanted := proto.CloneOf(there)
 	wanted.AckDeadlineSeconds, wanted.RetryPolicy, wanted.DeadLetterPolicy = sub.AckDeadlineSeconds, sub.RetryPolicy, sub.DeadLetterPolicy
-	wanted.PushConfig = proto.CloneOf(sub.PushConfig)
-	wanted.PushConfig.Attributes = there.PushConfig.GetAttributes()
+	if wanted.PushConfig = proto.CloneOf(sub.PushConfig); !paused {
+		wanted.PushConfig.Attributes = there.PushConfig.GetAttributes()
+	}
 	if proto.Equal(there, wanted) {
 		return there, nil
 	}

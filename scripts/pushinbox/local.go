@@ -74,6 +74,9 @@ URL or for audience=A, with the settings of the inbox's pushes. The n-th --push 
 topic has the subscription TOPIC-push-n: at the next start a changed --push changes
 it. One that is left out ends, unless it has messages: they are kept.
 
+A subscription that is paused stays so at the next start, until "pushinbox delivery
+resume".
+
 PUBSUB_EMULATOR_HOST and FIRESTORE_EMULATOR_HOST name Google's emulators, which
 are then used in place of the Pub/Sub in this process and of the file in --data.
 A subscription that exists in Pub/Sub's emulator stays as it is. Nothing listening
@@ -333,7 +336,10 @@ func (p *printer) printf(format string, args ...any) {
 }
 
 func (p *printer) banner(s *stack.Stack, o stack.Settings) {
-	curl, page := "curl", s.URL+"/          "
+	curl, page, pushes := "curl", s.URL+"/          ", stack.Describe(s.Pushes)
+	if s.IsPaused(s.Pushes) {
+		pushes = "PAUSED: nothing is pushed; go on with: pushinbox delivery resume"
+	}
 	if s.Key != nil {
 		curl, page = "curl -H @"+s.Key.File, "at the address above, where"
 	}
@@ -359,14 +365,18 @@ Try it:
     -H 'Content-Type: text/plain' -d 'Hello again' '%[1]s/publish?attribute.kind=greeting'
   go run ./scripts/pushinbox messages get MESSAGE_ID    # that was printed; or "messages list"
 
-`, s.URL, stack.Developer, stack.PushAccount, s.PubSub, o.Project, o.Topic, s.Inbox, stack.Describe(s.Pushes), curl, page, s.PubSubAddr, pushLines(s.Endpoints), s.ProxyURL,
+`, s.URL, stack.Developer, stack.PushAccount, s.PubSub, o.Project, o.Topic, s.Inbox, pushes, curl, page, s.PubSubAddr, pushLines(s), s.ProxyURL,
 		s.MNSEndpoint, s.CalendarEndpoint)
 }
 
 // pushLines has a line for each subscription of --push.
-func pushLines(subs []*pubsubpb.Subscription) string {
+func pushLines(s *stack.Stack) string {
 	var lines strings.Builder
-	for _, sub := range subs {
+	for _, sub := range s.Endpoints {
+		if s.IsPaused(sub) {
+			fmt.Fprintf(&lines, "  --push   %s PAUSED; go on with: pushinbox delivery resume --subscription %s\n", visible(path.Base(sub.Topic)), visible(path.Base(sub.Name)))
+			continue
+		}
 		signed := "unsigned"
 		if oidc := sub.PushConfig.GetOidcToken(); oidc != nil {
 			signed = "signed for " + cmp.Or(oidc.Audience, "it")
