@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -16,7 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode"
 
@@ -84,7 +82,7 @@ at PUBSUB_EMULATOR_HOST, it may be the address of --pubsub-port, as printed by a
 earlier run.
 
 With --format json the first line has every address, and each other one is a
-delivery.`,
+delivery. Where nobody reads them, {"leftOut": N} stands for N deliveries.`,
 		Example: `  pushinbox local
   pushinbox local --port 9000 --data "$HOME/inbox"
   pushinbox local --host 0.0.0.0 --host-name host.docker.internal
@@ -97,7 +95,8 @@ delivery.`,
 			if o.Settings, err = settings.Parse[stack.Settings](nil); err != nil {
 				return usageError{err}
 			}
-			p := &printer{out: cmd.OutOrStdout(), json: wantsJSON(cmd)}
+			p := newPrinter(cmd.OutOrStdout(), wantsJSON(cmd))
+			defer p.out.close()
 			level := slog.LevelWarn
 			if quiet {
 				level = slog.LevelError
@@ -105,7 +104,9 @@ delivery.`,
 				o.OnDelivery, o.OnSent = p.delivered, p.sent
 			}
 			p.inbox, o.PubSubPortOnly = o.Settings.Subscription(), cmd.Flags().Changed("pubsub-port")
-			o.Log = logFrom(level)
+			log, closeLog := logFrom(level)
+			defer closeLog()
+			o.Log = log
 			o.DataByDefault = !cmd.Flags().Changed("data")
 			ctx, cancel := context.WithCancel(cmd.Context())
 			defer cancel()
@@ -159,9 +160,14 @@ delivery.`,
 	return cmd
 }
 
-// logFrom returns the log of a local run, for people in front of a terminal.
-func logFrom(level slog.Level) *slog.Logger {
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: shorten}))
+// logFrom returns the log of a local run, for people in front of a terminal, and what
+// writes the rest of it.
+func logFrom(level slog.Level) (log *slog.Logger, end func()) {
+	h := newHandOver(os.Stderr, func(n int) string {
+		return fmt.Sprintf("... lines that are not printed, since nobody read what was: %s\n", count(n))
+	})
+	h.begin("")
+	return slog.New(slog.NewTextHandler(h, &slog.HandlerOptions{Level: level, ReplaceAttr: shorten})), h.close
 }
 
 // tellUndelivered says, of a local run that was closed, what the next one delivers.
@@ -305,35 +311,27 @@ func shorten(groups []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// printer prints a local run, one whole piece of output at a time.
+// printer prints a local run, one whole piece of output at a time. It waits for nobody
+// who reads it, once it has begun.
 type printer struct {
-	out   io.Writer
+	out   *handOver
 	json  bool
 	inbox string // its push subscription
+}
 
-	mu    sync.Mutex
-	begun bool
-	held  bytes.Buffer // what happened before begin
+func newPrinter(out io.Writer, json bool) *printer {
+	return &printer{json: json, out: newHandOver(out, func(n int) string {
+		if json {
+			return fmt.Sprintf("{\"leftOut\":%d}\n", n)
+		}
+		return fmt.Sprintf("... deliveries that are not printed, since nobody read what was: %s\n", count(n))
+	})}
 }
 
 // begin prints what comes first, although deliveries may have come before it.
-func (p *printer) begin(format string, args ...any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	fmt.Fprintf(p.out, format, args...)
-	_, _ = p.held.WriteTo(p.out) // as where nobody looks at what Fprintf returns
-	p.begun = true
-}
+func (p *printer) begin(format string, args ...any) { p.out.begin(fmt.Sprintf(format, args...)) }
 
-func (p *printer) printf(format string, args ...any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.begun {
-		fmt.Fprintf(&p.held, format, args...)
-		return
-	}
-	fmt.Fprintf(p.out, format, args...)
-}
+func (p *printer) printf(format string, args ...any) { fmt.Fprintf(p.out, format, args...) }
 
 func (p *printer) banner(s *stack.Stack, o stack.Settings) {
 	curl, page, pushes := "curl", s.URL+"/          ", stack.Describe(s.Pushes)

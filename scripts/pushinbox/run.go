@@ -131,9 +131,11 @@ func runWithOwn(ctx context.Context, data string, args []string) error {
 	if err != nil {
 		return usageError{err}
 	}
+	log, closeLog := logFrom(slog.LevelWarn)
+	defer closeLog()
 	o := stack.Options{
 		Settings: given, PubSubPort: stack.PubSubPort, Data: cmp.Or(data, stack.DefaultData), DataByDefault: data == "", Pushes: stack.TerraformDefaults(),
-		Log: logFrom(slog.LevelWarn),
+		Log: log,
 	}
 	s, err := stack.Start(ctx, o)
 	if err != nil {
