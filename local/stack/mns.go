@@ -6,13 +6,11 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	mnsfunction "example.com/pushinbox/functions/mns"
-	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/local/mnsfake"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/httpapi"
@@ -28,7 +26,8 @@ const (
 	SignPath = "/local/sign"
 	// MNSLog is the file in the data directory that the function logs to.
 	MNSLog = "mns.log"
-	// maxMNSLog is how long it may be at the start of a run, in bytes.
+	// maxMNSLog is how long it may be, in bytes. The one before it is kept besides, as
+	// mns.log.1.
 	maxMNSLog = 10 << 20
 )
 
@@ -49,13 +48,7 @@ func (s *Stack) startMNS(context.Context) error {
 		return err
 	}
 	// As Cloud Logging would get it, for `pushinbox logs`.
-	path := filepath.Join(s.options.Data, MNSLog)
-	if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() && info.Size() > maxMNSLog {
-		if err := os.Rename(path, path+".1"); err != nil {
-			return dataError(s.options.Data, err)
-		}
-	}
-	log, err := datadir.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND)
+	log, err := openLog(filepath.Join(s.options.Data, MNSLog), maxMNSLog)
 	if err != nil {
 		return dataError(s.options.Data, err)
 	}
