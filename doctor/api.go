@@ -1,0 +1,233 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// state is what became of a question.
+type state int
+
+const (
+	unasked   state = iota // why says why not
+	known                  // it was answered
+	absent                 // there is no such thing
+	denied                 // a permission lacks
+	disabled               // the API is off
+	perimeter              // VPC Service Controls refused it
+	failed                 // no answer, or one that says nothing
+)
+
+// fact is the answer to one question.
+type fact[T any] struct {
+	value T
+	state state
+	// why says what happened, where it is not known.
+	why string
+	// permission is what the question takes; api the API that is off; violation the
+	// unique ID of what VPC Service Controls refused.
+	permission, api, violation string
+	// by is the check that says so where the thing is absent.
+	by string
+}
+
+// question is a fact of any type.
+type question interface {
+	missing() (unknown Finding, ok bool)
+}
+
+// missing returns what to say where the fact is not known.
+func (f *fact[T]) missing() (Finding, bool) {
+	switch f.state {
+	case known:
+		return Finding{}, true
+	case absent:
+		return Finding{What: "cannot be known: " + f.why, Because: f.by}, false
+	case disabled:
+		return Finding{What: "cannot be known: " + f.why, Because: "apis"}, false
+	case perimeter:
+		return Finding{What: "cannot be known: VPC Service Controls refused to answer", Because: "perimeter"}, false
+	case denied:
+		return Finding{What: "cannot be known: the permission " + f.permission + " lacks", Evidence: f.why, Permission: f.permission}, false
+	}
+	return Finding{What: "cannot be known: " + f.why, Because: f.by}, false
+}
+
+// as returns f as a fact that another one stands for: not known, for the same reason.
+func as[T, U any](f *fact[U]) fact[T] {
+	return fact[T]{state: f.state, why: f.why, permission: f.permission, api: f.api, violation: f.violation, by: f.by}
+}
+
+const (
+	// callTimeout bounds one question.
+	callTimeout = 6 * time.Second
+	// maxAnswer is how much of an answer is read, in bytes.
+	maxAnswer = 8 << 20
+	// maxPages is how many pages of a list are read.
+	maxPages = 5
+	// maxTold is how much of an error of Google's is told, in bytes.
+	maxTold = 300
+)
+
+// google asks Google's APIs.
+type google struct {
+	client *http.Client
+	// heard is called with each answer, for the clock and for what was refused.
+	heard func(sent, received time.Time, date string)
+}
+
+// ask asks one question, which takes a permission. by is the check that says that the
+// thing is absent. Answers that may pass are asked for once more.
+func ask[T any](ctx context.Context, g *google, by, permission, method, url string, body any) fact[T] {
+	var f fact[T]
+	for range 2 {
+		var again bool
+		if f, again = try[T](ctx, g, permission, method, url, body); !again {
+			break
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+	f.by = by
+	return f
+}
+
+// get is ask for what is only read.
+func get[T any](ctx context.Context, g *google, by, permission, url string) fact[T] {
+	return ask[T](ctx, g, by, permission, http.MethodGet, url, nil)
+}
+
+func try[T any](ctx context.Context, g *google, permission, method, url string, body any) (f fact[T], again bool) {
+	f.permission = permission
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var in io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			f.state, f.why = failed, err.Error()
+			return f, false
+		}
+		in = bytes.NewReader(b)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, url, in)
+	if err != nil {
+		f.state, f.why = failed, err.Error()
+		return f, false
+	}
+	r.Header.Set("Content-Type", "application/json")
+	sent := time.Now()
+	resp, err := g.client.Do(r)
+	if err != nil {
+		f.state, f.why = failed, told(host(r)+" does not answer: "+reasonOf(err))
+		return f, ctx.Err() == nil
+	}
+	defer resp.Body.Close()
+	if g.heard != nil {
+		g.heard(sent, time.Now(), resp.Header.Get("Date"))
+	}
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err == nil && len(b) > maxAnswer {
+		err = fmt.Errorf("it is over %d bytes", maxAnswer)
+	}
+	if err != nil {
+		f.state, f.why = failed, told("the answer of "+host(r)+" cannot be read: "+reasonOf(err))
+		return f, ctx.Err() == nil
+	}
+	if resp.StatusCode/100 != 2 {
+		f.refused(r, resp.StatusCode, b)
+		return f, resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= 500
+	}
+	if err := json.Unmarshal(b, &f.value); err != nil {
+		f.state, f.why = failed, host(r)+" answers what is not the JSON that it should be"
+		return f, false
+	}
+	f.state = known
+	return f, false
+}
+
+// apiError is Google's form of an error.
+type apiError struct {
+	Error struct {
+		Status  string `json:"status"`
+		Message string `json:"message"`
+		Details []struct {
+			Type       string            `json:"@type"`
+			Reason     string            `json:"reason"`
+			Metadata   map[string]string `json:"metadata"`
+			Violations []struct {
+				Type        string `json:"type"`
+				Description string `json:"description"`
+			} `json:"violations"`
+		} `json:"details"`
+	} `json:"error"`
+}
+
+// refused sets what an answer that is no success says.
+func (f *fact[T]) refused(r *http.Request, status int, body []byte) {
+	var e apiError
+	_ = json.Unmarshal(body, &e) // what is not of this form says nothing more
+	f.state, f.why = failed, told(fmt.Sprintf("%s answers %d: %s", host(r), status, e.Error.Message))
+	for _, d := range e.Error.Details {
+		switch {
+		case d.Reason == "SERVICE_DISABLED":
+			f.state, f.api, f.why = disabled, d.Metadata["service"], "the API "+told(d.Metadata["service"])+" is not enabled"
+			return
+		case d.Reason == "SECURITY_POLICY_VIOLATED":
+			f.state, f.violation = perimeter, told(d.Metadata["uid"])
+			return
+		}
+		for _, v := range d.Violations {
+			if v.Type == "VPC_SERVICE_CONTROLS" {
+				f.state, f.violation = perimeter, told(v.Description)
+				return
+			}
+		}
+	}
+	switch status {
+	case http.StatusNotFound:
+		f.state, f.why = absent, "there is no "+short(r.URL.Path)
+	case http.StatusForbidden:
+		f.state = denied
+		// Another one than was expected may lack, such as the right to use the project
+		// that is billed for the call.
+		for _, d := range e.Error.Details {
+			if p := d.Metadata["permission"]; p != "" {
+				f.permission = told(p)
+			}
+		}
+	}
+}
+
+func host(r *http.Request) string { return r.URL.Host }
+
+// reasonOf returns what went wrong without the address, which the caller knows.
+func reasonOf(err error) string {
+	var e interface{ Unwrap() error }
+	text := err.Error()
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "it took too long"
+	}
+	if errors.As(err, &e) && e.Unwrap() != nil {
+		text = e.Unwrap().Error()
+	}
+	return text
+}
+
+// told returns the beginning of a text that somebody else wrote, in one line.
+func told(s string) string {
+	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")
+	if len(s) > maxTold {
+		s = strings.ToValidUTF8(s[:maxTold], "") + "…"
+	}
+	return s
+}

@@ -1,0 +1,160 @@
+package doctor
+
+import (
+	"fmt"
+	"slices"
+
+	"example.com/pushinbox/shared/delivery"
+)
+
+func checkDeadLetterPolicy(x *examination) {
+	x.each(func(name string, s *subscription, want *Wanted) {
+		on, p := short(name), s.DeadLetterPolicy
+		switch {
+		case p == nil && want == nil:
+			x.ok(on, "it has none: what is refused for ever is tried until it is lost by its age")
+		case p == nil:
+			x.bad(Finding{On: on, What: "the subscription has no dead-letter policy", Evidence: "Terraform wants one",
+				Consequence: "what is refused for ever is tried until it is lost by its age", Command: x.apply()})
+		case want != nil && (p.DeadLetterTopic != x.target.DeadLetterTopic || float64(p.MaxDeliveryAttempts) != want.MaxDeliveryAttempts):
+			x.bad(Finding{On: on, What: "the dead-letter policy is not the one that Terraform wants",
+				Evidence:    fmt.Sprintf("it is %s after %d attempts, Terraform wants %s after %g", told(p.DeadLetterTopic), p.MaxDeliveryAttempts, x.target.DeadLetterTopic, want.MaxDeliveryAttempts),
+				Consequence: "dead letters go elsewhere, or sooner or later than meant", Command: x.apply()})
+		default:
+			x.ok(on, "dead letters go to %s after %d attempts", told(short(p.DeadLetterTopic)), p.MaxDeliveryAttempts)
+		}
+	})
+}
+
+// hasDeadLetters reports whether there is a dead-letter topic to look at.
+func (x *examination) hasDeadLetters(on string) bool {
+	if x.target.DeadLetterTopic != "" {
+		return true
+	}
+	for _, one := range x.target.Subscriptions {
+		if !x.have(short(one.Name), &x.subs[one.Name].sub) {
+			return false
+		}
+	}
+	x.ok(on, "no subscription has a dead-letter policy")
+	return false
+}
+
+func checkDeadLetterTopic(x *examination) {
+	const none = "dead letters"
+	if !x.hasDeadLetters(none) {
+		return
+	}
+	name := x.target.DeadLetterTopic
+	on, topic := short(name), x.topics[name]
+	if topic.subscriptions.state == absent {
+		x.bad(Finding{On: on, What: "the dead-letter topic does not exist", Evidence: "Pub/Sub answers 404 for " + told(name),
+			Consequence: "what is refused for ever is tried until it is lost by its age", Command: x.mend("pubsub", "topics", "create", on)})
+		return
+	}
+	if x.have(on, &topic.subscriptions) {
+		x.ok(on, "it exists")
+	}
+}
+
+func checkDeadLetterPublisher(x *examination) {
+	x.eachDead(func(name, agent string, s *subscription) {
+		dead := s.DeadLetterPolicy.DeadLetterTopic
+		if x.topics[dead].policy.state == absent {
+			x.because(short(name), "dead-letter-topic", "the dead-letter topic does not exist")
+			return
+		}
+		x.agentMay(short(name), name, grant{agent, "pubsub.topics.publish", "//pubsub.googleapis.com/" + dead}, Finding{
+			What:        "Pub/Sub may not publish dead letters",
+			Consequence: "a message that has used up its attempts goes nowhere, and is tried until it is lost by its age",
+			Command: command("gcloud", "pubsub", "topics", "add-iam-policy-binding", short(dead), "--project="+projectOf(dead),
+				"--member=serviceAccount:"+agent, "--role=roles/pubsub.publisher"),
+		})
+	})
+}
+
+func checkDeadLetterSubscriber(x *examination) {
+	x.eachDead(func(name, agent string, s *subscription) {
+		x.agentMay(short(name), name, grant{agent, "pubsub.subscriptions.consume", "//pubsub.googleapis.com/" + name}, Finding{
+			What:        "Pub/Sub may not take dead letters off the subscription",
+			Consequence: "a message that has used up its attempts goes nowhere, and is tried until it is lost by its age",
+			Command: command("gcloud", "pubsub", "subscriptions", "add-iam-policy-binding", short(name), "--project="+projectOf(name),
+				"--member=serviceAccount:"+agent, "--role=roles/pubsub.subscriber"),
+		})
+	})
+}
+
+// eachDead is each for subscriptions with a dead-letter policy, with Pub/Sub's agent of
+// their project.
+func (x *examination) eachDead(check func(name, agent string, s *subscription)) {
+	x.each(func(name string, s *subscription, _ *Wanted) {
+		on := short(name)
+		if s.DeadLetterPolicy == nil {
+			x.ok(on, "it has no dead letters")
+			return
+		}
+		if of := &x.subs[name].project; x.have(on, of) {
+			check(name, agentOf(of.value.number()), s)
+		}
+	})
+}
+
+func checkDeadLetterSubscription(x *examination) {
+	const none = "dead letters"
+	if !x.hasDeadLetters(none) {
+		return
+	}
+	topic := x.topics[x.target.DeadLetterTopic]
+	on := short(x.target.DeadLetterTopic)
+	if !x.have(on, &topic.subscriptions) {
+		return
+	}
+	live := slices.DeleteFunc(slices.Clone(topic.subscriptions.value.Subscriptions), func(s string) bool { return s == deletedTopic })
+	switch {
+	case len(live) == 0:
+		name := short(x.target.DeadLetterTopic)
+		x.bad(Finding{On: on, What: "the dead-letter topic has no subscription", Evidence: "Pub/Sub lists none",
+			Consequence: "every dead letter is lost at once", Command: x.mend("pubsub", "subscriptions", "create", name, "--topic="+name, "--expiration-period=never", "--message-retention-duration=31d")})
+	case x.deadName != "" && !slices.Contains(live, x.deadName):
+		x.bad(Finding{On: on, What: "the dead-letter subscription is not on the dead-letter topic",
+			Evidence: "on it are " + told(some(live)), Consequence: "dead letters are kept elsewhere than where they are looked for", Command: x.mend("pubsub", "subscriptions", "list")})
+	default:
+		x.ok(on, "dead letters are kept by %s", told(short(live[0])))
+	}
+}
+
+func checkRedrive(x *examination) {
+	const none = "dead letters"
+	if !x.hasDeadLetters(none) {
+		return
+	}
+	if x.deadName == "" {
+		x.because(none, "dead-letter-subscription", "there is no dead-letter subscription")
+		return
+	}
+	on := short(x.deadName)
+	if !x.have(on, &x.dead) {
+		return
+	}
+	r := x.records[x.deadName]
+	isRecorded := r != nil && r.state == known && r.value.text("kind") == string(delivery.Redrive)
+	f := Finding{On: on, What: "a redrive of dead letters was left attached", Command: x.own("", "dead-letters", "redrive"),
+		Consequence: "what is refused goes round: it is pushed again and again until it is lost by its age"}
+	switch endpoint := x.dead.value.PushConfig.PushEndpoint; {
+	case endpoint != "":
+		f.Evidence = "the dead-letter subscription pushes to " + shown(endpoint)
+		if isRecorded {
+			f.Evidence += "; " + began(r.value)
+		}
+		x.bad(f)
+	case isRecorded:
+		f.What, f.Consequence = "a redrive of dead letters was not ended", "dead letters wait; the command goes on where it was"
+		f.Evidence = "its record is there; " + began(r.value)
+		x.bad(f)
+	case r == nil:
+		x.ok(on, "no redrive is attached")
+	case r.state == absent || r.state == known:
+		x.ok(on, "no redrive is under way")
+	case x.have(on, r):
+	}
+}

@@ -1,0 +1,172 @@
+package doctor
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+func checkProject(x *examination) {
+	on := x.target.Project
+	if !x.have(on, &x.project) {
+		if last := &x.findings[len(x.findings)-1]; x.project.state == denied {
+			last.What += ", or there is no such project"
+		}
+		return
+	}
+	p := x.project.value
+	switch {
+	case p.State != "" && p.State != "ACTIVE":
+		x.bad(Finding{On: on, What: "the project is not active",
+			Evidence: "its state is " + told(p.State), Consequence: "nothing in it works, and it will be gone 30 days after it was deleted",
+			Command: command("gcloud", "projects", "undelete", on)})
+	case x.target.Number != "" && x.target.Number != p.number():
+		x.bad(Finding{On: on, What: "Terraform knows the project by another number",
+			Evidence:    fmt.Sprintf("Terraform has %s, Google %s", told(x.target.Number), told(p.number())),
+			Consequence: "addresses and the account of Pub/Sub's agent, which have the number in them, are those of another project",
+			Command:     x.apply()})
+	default:
+		x.ok(on, "its number is %s", told(p.number()))
+	}
+}
+
+func checkAPIs(x *examination) {
+	on := x.target.Project
+	if !x.have(on, &x.apis) {
+		return
+	}
+	var off, unknown []string
+	for _, api := range x.target.APIs {
+		state := ""
+		for _, s := range x.apis.value.Services {
+			if short(s.Name) == api {
+				state = s.State
+			}
+		}
+		switch state {
+		case "ENABLED":
+		case "":
+			unknown = append(unknown, api)
+		default:
+			off = append(off, api)
+		}
+	}
+	switch {
+	case len(off) > 0:
+		x.bad(Finding{On: on, What: "an API that the inbox needs is not enabled",
+			Evidence: "not enabled: " + strings.Join(off, ", "), Consequence: "every call to it fails",
+			Command: x.gcloud(append([]string{"services", "enable"}, off...)...)})
+	case len(unknown) > 0:
+		x.unknown(on, "Service Usage says nothing of %s", strings.Join(unknown, ", "))
+	default:
+		x.ok(on, "%d APIs are enabled", len(x.target.APIs))
+	}
+}
+
+// violations returns the unique IDs of what VPC Service Controls refused, and how many
+// questions it refused.
+func (x *examination) violations() (ids []string, refused int) {
+	see := func(s state, id string) {
+		if s != perimeter {
+			return
+		}
+		refused++
+		if id != "" && !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	see(x.project.state, x.project.violation)
+	see(x.apis.state, x.apis.violation)
+	see(x.policy.state, x.policy.violation)
+	for _, s := range x.subs {
+		see(s.sub.state, s.sub.violation)
+		see(s.policy.state, s.policy.violation)
+	}
+	for _, t := range x.topics {
+		see(t.policy.state, t.policy.violation)
+		see(t.subscriptions.state, t.subscriptions.violation)
+	}
+	see(x.dead.state, x.dead.violation)
+	see(x.account.state, x.account.violation)
+	see(x.accountPolicy.state, x.accountPolicy.violation)
+	see(x.all.state, x.all.violation)
+	see(x.function.state, x.function.violation)
+	see(x.service.state, x.service.violation)
+	see(x.servicePolicy.state, x.servicePolicy.violation)
+	for _, c := range x.constraints {
+		see(c.state, c.violation)
+	}
+	see(x.database.state, x.database.violation)
+	for _, i := range x.indexes {
+		see(i.state, i.violation)
+	}
+	for _, f := range x.fields {
+		see(f.state, f.violation)
+	}
+	for _, r := range x.records {
+		see(r.state, r.violation)
+	}
+	for _, r := range x.roles {
+		see(r.state, r.violation)
+	}
+	see(x.backlog.state, x.backlog.violation)
+	see(x.oldest.state, x.oldest.violation)
+	see(x.latency.state, x.latency.violation)
+	see(x.pushes.state, x.pushes.violation)
+	see(x.refusals.state, x.refusals.violation)
+	for _, v := range x.versions {
+		see(v.state, v.violation)
+	}
+	see(x.token.state, x.token.violation)
+	for _, j := range x.jobs {
+		see(j.state, j.violation)
+	}
+	see(x.channels.state, x.channels.violation)
+	slices.Sort(ids)
+	return ids, refused
+}
+
+func checkPerimeter(x *examination) {
+	on := x.target.Project
+	ids, refused := x.violations()
+	if refused == 0 {
+		x.ok(on, "no question was refused by VPC Service Controls")
+		return
+	}
+	f := Finding{On: on, What: "VPC Service Controls keep you out: this is no permission that lacks",
+		Evidence:    fmt.Sprintf("%d questions were refused by a service perimeter", refused),
+		Consequence: "what was refused is unknown; ask from inside of the perimeter, or have its administrators let you in by an access level",
+		Command:     x.gcloud("logging", "read", `protoPayload.metadata.@type="type.googleapis.com/google.cloud.audit.VpcServiceControlAuditMetadata"`, "--limit=5")}
+	if len(ids) > 0 {
+		f.Evidence += ", with the unique ID " + strings.Join(ids, ", ")
+		f.Command = x.gcloud("logging", "read", `protoPayload.metadata.vpcServiceControlsUniqueId="`+ids[0]+`"`)
+	}
+	x.bad(f)
+}
+
+// maxSkew is how far a clock may be off: receive takes a token that is issued up to
+// this far in the future.
+const maxSkew = 10 * time.Second
+
+func checkClock(x *examination) {
+	const on = "this machine"
+	if len(x.skew) == 0 {
+		x.unknown(on, "no answer of Google's has a date to compare this clock with")
+		return
+	}
+	slices.Sort(x.skew)
+	skew := x.skew[len(x.skew)/2]
+	if skew.Abs() <= maxSkew {
+		x.ok(on, "its clock is right, give or take a second")
+	} else {
+		word := "ahead"
+		if skew < 0 {
+			word = "behind"
+		}
+		x.bad(Finding{On: on, What: "the clock of this machine is wrong", scope: "-",
+			Evidence:    fmt.Sprintf("it is %v %s of Google's", skew.Abs().Round(time.Second), word),
+			Consequence: "times here are not to be trusted, and tokens that this machine signs or asks for are refused elsewhere",
+			Command:     "timedatectl set-ntp true"})
+	}
+}

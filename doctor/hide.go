@@ -1,0 +1,71 @@
+package doctor
+
+import "slices"
+
+// symptoms are what follows from almost everything that keeps pushes from being
+// acknowledged.
+var symptoms = []string{"acknowledged", "backlog", "latency"}
+
+// ofPush are the checks of what a subscription pushes, and how.
+var ofPush = []string{"endpoint", "cloudfunctions", "form", "token", "audience", "oidc", "account-project", "account"}
+
+// hides says which checks cannot be relied on, or are explained, as long as another
+// one's finding is there. What is hidden is unknown because of that one. A finding of
+// one subscription hides nothing of another.
+var hides = map[string][]string{
+	"subscription":     concat(symptoms, ofPush),
+	"topic":            symptoms,
+	"detached":         concat(symptoms, []string{"topic"}),
+	"paused":           concat(symptoms, ofPush),
+	"endpoint":         symptoms,
+	"cloudfunctions":   symptoms,
+	"form":             symptoms,
+	"token":            symptoms,
+	"audience":         symptoms,
+	"oidc":             concat(symptoms, []string{"audience", "account", "account-project"}),
+	"account-project":  concat(symptoms, []string{"account"}),
+	"account":          symptoms,
+	"account-disabled": symptoms,
+	"token-creator":    symptoms,
+	"secret":           concat(symptoms, []string{"token"}),
+	"service":          concat(symptoms, []string{"ready", "probe"}),
+	"ready":            concat(symptoms, []string{"probe"}),
+	"traffic":          concat(symptoms, []string{"environment"}),
+	"environment":      symptoms,
+	"invoker":          concat(symptoms, []string{"probe"}),
+	"ingress":          concat(symptoms, []string{"probe"}),
+	"probe":            symptoms,
+	"keys":             symptoms,
+	"database":         concat(symptoms, []string{"database-mode", "indexes", "exemptions", "ttl"}),
+	"database-mode":    concat(symptoms, []string{"indexes", "exemptions", "ttl"}),
+	"writer":           symptoms,
+	"dead-letter-topic": {
+		"dead-letter-publisher", "dead-letter-subscription", "redrive",
+	},
+	"dead-letter-subscription": {"redrive", "dead-letters"},
+	"redrive":                  {"dead-letters"},
+	"scheduler":                {"channels"},
+	"acknowledged":             {"backlog"},
+	"latency":                  {"backlog"},
+}
+
+func concat(lists ...[]string) []string { return slices.Concat(lists...) }
+
+// hide has the findings that others explain say so.
+func hide(findings []Finding) []Finding {
+	out := slices.Clone(findings)
+	for i := range out {
+		f := &out[i]
+		if f.Result != Bad && (f.Result != Unknown || f.Permission != "" || f.Because != "") {
+			continue
+		}
+		for _, other := range findings {
+			if other.Result == Bad && slices.Contains(hides[other.Check], f.Check) && (other.scope == "" || f.scope == "" || other.scope == f.scope) {
+				f.Result, f.Because = Unknown, other.Check
+				f.Consequence, f.Command = "", ""
+				break
+			}
+		}
+	}
+	return out
+}

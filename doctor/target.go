@@ -1,0 +1,213 @@
+package doctor
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Target is the inbox to be examined: what there should be, as far as it is known.
+type Target struct {
+	// Terraform is the folder of the module that made it, empty where it is not known.
+	// With it, what is wrong is mended by an apply.
+	Terraform string
+	Project   string
+	// Number is the project's number by Terraform, empty where it is not known.
+	Number string
+	Region string
+	// Service is the name of receive, empty where it has to be looked for.
+	Service       string
+	Subscriptions []Subscription
+	// DeadLetterTopic and DeadLetterSubscription are full names, empty where they have
+	// to be looked for.
+	DeadLetterTopic        string
+	DeadLetterSubscription string
+	// Database is projects/P/databases/D, and Collection where messages are.
+	Database         string
+	Collection       string
+	SearchAttributes []string
+	// LogView is the full name of a log view with receive's lines, or empty.
+	LogView string
+	// Account is the one that receive runs as, PushAccount the one that signs.
+	Account     string
+	PushAccount string
+	// Ingress is as gcloud has it: all or internal-only.
+	Ingress string
+	// Environment is what receive is to be deployed with; nil where it is not known.
+	Environment map[string]string
+	// Secrets are the variables that come from Secret Manager, of each function, as
+	// SECRET:VERSION.
+	Secrets map[string]map[string]string
+	// APIs are those that have to be on.
+	APIs []string
+	// Calendar is whether there is the function calendar, SchedulerRegion where its
+	// jobs are, CalendarCollection where its state is.
+	Calendar           bool
+	SchedulerRegion    string
+	CalendarCollection string
+}
+
+// Subscription is one that pushes to receive.
+type Subscription struct {
+	// Name is the full name.
+	Name string
+	// Wanted is how it is meant to be, nil where that is not known.
+	Wanted *Wanted
+	// Key is Terraform's name for it.
+	Key string
+}
+
+// Wanted is how a subscription is meant to be.
+type Wanted struct {
+	Topic               string  `json:"topic"`
+	Endpoint            string  `json:"endpoint"`
+	Audience            string  `json:"audience"`
+	Form                string  `json:"form"`
+	Filter              string  `json:"filter"`
+	AckDeadlineSeconds  float64 `json:"ack_deadline_seconds"`
+	MinimumBackoff      float64 `json:"minimum_backoff_seconds"`
+	MaximumBackoff      float64 `json:"maximum_backoff_seconds"`
+	MaxDeliveryAttempts float64 `json:"max_delivery_attempts"`
+	Paused              bool    `json:"paused"`
+}
+
+// outputs is what FromTerraform reads of `terraform output -json`.
+type outputs struct {
+	Delivery struct {
+		Value *struct {
+			Project       string `json:"project"`
+			ProjectNumber string `json:"project_number"`
+			Region        string `json:"region"`
+			PushAccount   string `json:"push_account"`
+			Subscriptions map[string]struct {
+				Name string `json:"name"`
+				Wanted
+			} `json:"subscriptions"`
+			DeadLetterTopic        string   `json:"dead_letter_topic"`
+			DeadLetterSubscription string   `json:"dead_letter_subscription"`
+			Database               string   `json:"database"`
+			Collection             string   `json:"collection"`
+			SearchAttributes       []string `json:"search_attributes"`
+			LogView                string   `json:"log_view"`
+			SchedulerRegion        string   `json:"scheduler_region"`
+		} `json:"value"`
+	} `json:"delivery"`
+	Functions struct {
+		Value map[string]struct {
+			ServiceAccount string            `json:"service_account"`
+			Environment    map[string]string `json:"environment"`
+			Secrets        map[string]string `json:"secrets"`
+			Ingress        string            `json:"ingress"`
+		} `json:"value"`
+	} `json:"functions"`
+}
+
+// baseAPIs are those that the way of a message takes.
+var baseAPIs = []string{
+	"cloudfunctions.googleapis.com", "firestore.googleapis.com", "iam.googleapis.com", "logging.googleapis.com",
+	"monitoring.googleapis.com", "pubsub.googleapis.com", "run.googleapis.com",
+}
+
+// FromTerraform returns the target that the outputs of the module in a folder tell, as
+// `terraform output -json` prints them.
+func FromTerraform(dir string, output []byte) (*Target, error) {
+	var o outputs
+	if err := json.Unmarshal(output, &o); err != nil {
+		return nil, fmt.Errorf("what Terraform printed is not the output of `terraform output -json`: %w", err)
+	}
+	d := o.Delivery.Value
+	receive, ok := o.Functions.Value["receive"]
+	if d == nil || !ok || len(d.Subscriptions) == 0 {
+		return nil, errors.New("Terraform's outputs have no delivery, or no function receive: apply the module of this version with `" + command("terraform", "-chdir="+dir, "apply") + "`")
+	}
+	t := &Target{
+		Terraform: dir, Project: d.Project, Number: d.ProjectNumber, Region: d.Region, Service: "receive",
+		DeadLetterTopic: d.DeadLetterTopic, DeadLetterSubscription: d.DeadLetterSubscription,
+		Database: d.Database, Collection: d.Collection, SearchAttributes: d.SearchAttributes, LogView: d.LogView,
+		Account: receive.ServiceAccount, PushAccount: d.PushAccount, Ingress: receive.Ingress,
+		Environment: receive.Environment, Secrets: map[string]map[string]string{}, APIs: slices.Clone(baseAPIs),
+		SchedulerRegion: d.SchedulerRegion,
+	}
+	for name, f := range o.Functions.Value {
+		if len(f.Secrets) > 0 {
+			t.Secrets[name] = f.Secrets
+		}
+		if name == "calendar" {
+			t.Calendar = true
+			t.CalendarCollection = f.Environment["CALENDAR_COLLECTION"]
+			t.APIs = append(t.APIs, "calendar-json.googleapis.com", "cloudscheduler.googleapis.com")
+		}
+	}
+	if len(t.Secrets) > 0 {
+		t.APIs = append(t.APIs, "secretmanager.googleapis.com")
+	}
+	for _, key := range slices.Sorted(maps.Keys(d.Subscriptions)) {
+		s := d.Subscriptions[key]
+		t.Subscriptions = append(t.Subscriptions, Subscription{Name: s.Name, Wanted: &s.Wanted, Key: key})
+	}
+	return t, nil
+}
+
+// Named returns the target that a project and a subscription tell, whose name may be
+// full or short. What else there is Examine looks for.
+func Named(project, subscription string) (*Target, error) {
+	if project == "" || strings.ContainsAny(project, "/ ?#%") {
+		return nil, fmt.Errorf("%q is not a valid project ID", project)
+	}
+	name := subscription
+	if !strings.Contains(name, "/") {
+		name = "projects/" + project + "/subscriptions/" + name
+	}
+	parts := strings.Split(name, "/")
+	if len(parts) != 4 || parts[0] != "projects" || parts[2] != "subscriptions" || parts[1] == "" || parts[3] == "" || strings.ContainsAny(name, " ?#") {
+		return nil, fmt.Errorf("%q is not a valid subscription name, such as inbox-push or projects/PROJECT/subscriptions/inbox-push", subscription)
+	}
+	return &Target{
+		Project: project, Subscriptions: []Subscription{{Name: name}},
+		APIs: slices.Clone(baseAPIs), Secrets: map[string]map[string]string{},
+	}, nil
+}
+
+// projectOf returns the project of a full name.
+func projectOf(name string) string {
+	if parts := strings.Split(name, "/"); len(parts) > 1 {
+		return parts[1]
+	}
+	return ""
+}
+
+// clone returns a copy whose fields can be set.
+func (t *Target) clone() *Target {
+	c := *t
+	c.Subscriptions = slices.Clone(t.Subscriptions)
+	c.Secrets = maps.Clone(t.Secrets)
+	if c.Secrets == nil {
+		c.Secrets = map[string]map[string]string{}
+	}
+	return &c
+}
+
+// command returns a command line with its arguments quoted for a shell.
+func command(args ...string) string {
+	quoted := make([]string, len(args))
+	for i, a := range args {
+		quoted[i] = quote(a)
+	}
+	return strings.Join(quoted, " ")
+}
+
+// quote returns an argument as a shell wants it.
+func quote(arg string) string {
+	if arg != "" && !strings.ContainsFunc(arg, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-_./:=@,+%", r))
+	}) {
+		return arg
+	}
+	if name, value, ok := strings.Cut(arg, "="); ok && strings.HasPrefix(name, "--") && quote(name) == name {
+		return name + "=" + quote(value)
+	}
+	return "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+}

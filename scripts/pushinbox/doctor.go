@@ -1,0 +1,196 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/api/option"
+	googlehttp "google.golang.org/api/transport/http"
+
+	"example.com/pushinbox/doctor"
+)
+
+// exitUnknown is doctor's exit code where nothing is bad and something is unknown.
+const exitUnknown = programExit(3)
+
+// defaultTerraform is the module's folder where none is named.
+const defaultTerraform = "terraform"
+
+// connector returns a client with the caller's credentials for Google, and one without.
+type connector func(context.Context) (google, probe *http.Client, err error)
+
+func newDoctor() *cobra.Command { return doctorCommand(defaultClients) }
+
+func doctorCommand(connect connector) *cobra.Command {
+	var dir, project, subscription string
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Find what is wrong with a deployed inbox, and how to mend it",
+		Long: `Find what is wrong with a deployed inbox, and how to mend it.
+
+It asks Google, with your own credentials (gcloud auth application-default login), how
+everything is that a message passes: project, subscriptions, accounts and grants, the
+function receive, Firestore, dead letters, numbers, schedule. It compares that with what
+Terraform wants, or, where you name a subscription instead, with each other. It takes
+less than 15 seconds and changes nothing; besides reading, it sends receive one request
+without a token.
+
+Each finding says what was seen, what follows from it, and the command that mends it.
+What cannot be found out is "unknown", with the permission that lacks, or with the other
+finding that explains it. roles/viewer and roles/iam.securityReviewer let you see nearly
+all of it.
+
+Exit codes: 0 all is well, 1 something is bad, 2 wrong call, 3 nothing is bad, but
+something is unknown.`,
+		Example: `  pushinbox doctor                         # the inbox of the module in ./terraform
+  pushinbox doctor --terraform ../infra/inbox
+  pushinbox doctor --project my-project --subscription inbox-push
+  pushinbox doctor --format json | jq -r '.findings[] | select(.result == "bad") | .command'`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			target, err := doctorTarget(cmd.Context(), dir, project, subscription)
+			if err != nil {
+				return err
+			}
+			google, probe, err := connect(cmd.Context())
+			if err != nil {
+				return err
+			}
+			report, err := doctor.Examine(cmd.Context(), doctor.Options{Google: google, Probe: probe, Now: time.Now}, target)
+			if err != nil {
+				return err
+			}
+			return tell(cmd, report)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&dir, "terraform", "", "the folder of the Terraform module that made the inbox; by default ./terraform, if it is there")
+	flags.StringVar(&project, "project", "", "in place of --terraform: the project of the function receive")
+	flags.StringVar(&subscription, "subscription", "", "with --project: the name of the push subscription, full if it is of another project")
+	formatFlag(cmd)
+	return cmd
+}
+
+// doctorTarget returns the inbox that the flags name.
+func doctorTarget(ctx context.Context, dir, project, subscription string) (*doctor.Target, error) {
+	switch {
+	case dir != "" && project+subscription != "":
+		return nil, usageError{errors.New("give --terraform, or --project and --subscription: each says which inbox is meant")}
+	case (project == "") != (subscription == ""):
+		return nil, usageError{errors.New("--project and --subscription go together")}
+	case project != "":
+		target, err := doctor.Named(project, subscription)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		return target, nil
+	case dir == "":
+		if found, _ := filepath.Glob(filepath.Join(defaultTerraform, "*.tf")); len(found) == 0 {
+			return nil, usageError{errors.New("there is no Terraform module in ./terraform; give --terraform DIR, or --project and --subscription")}
+		}
+		dir = defaultTerraform
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	show := exec.CommandContext(ctx, "terraform", "-chdir="+dir, "output", "-json", "-no-color")
+	var stdout, stderr bytes.Buffer
+	show.Stdout, show.Stderr = &stdout, &stderr
+	if err := show.Run(); err != nil {
+		why := strings.Join(strings.Fields(stderr.String()), " ")
+		return nil, fmt.Errorf("Terraform's outputs in %s cannot be read: %w %s", dir, err, why)
+	}
+	return doctor.FromTerraform(dir, stdout.Bytes())
+}
+
+// defaultClients uses the application default credentials.
+func defaultClients(ctx context.Context) (google, probe *http.Client, err error) {
+	google, _, err = googlehttp.NewClient(ctx, option.WithScopes("https://www.googleapis.com/auth/cloud-platform"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("no credentials for Google: run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS: %w", err)
+	}
+	probe = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return google, probe, nil
+}
+
+// tell prints a report, and returns the exit code that it comes to.
+func tell(cmd *cobra.Command, r *doctor.Report) error {
+	if wantsJSON(cmd) {
+		if err := show(cmd, r, ""); err != nil {
+			return err
+		}
+	} else if err := tellText(cmd.OutOrStdout(), r); err != nil {
+		return err
+	}
+	switch {
+	case r.Count(doctor.Bad) > 0:
+		return programExit(exitFailed)
+	case r.Count(doctor.Unknown) > 0:
+		return exitUnknown
+	}
+	return nil
+}
+
+// tellText prints what is bad and what is unknown in full, and what is ok in short.
+func tellText(w io.Writer, r *doctor.Report) error {
+	t := terminalOf(w)
+	var b strings.Builder
+	line := func(label, text string) {
+		if text != "" {
+			fmt.Fprintf(&b, "      %s %s\n", t.paint(dim, pad(label, 12)), visible(text))
+		}
+	}
+	var fine []string
+	for _, f := range r.Findings {
+		switch f.Result {
+		case doctor.OK:
+			if len(fine) == 0 || fine[len(fine)-1] != f.Check {
+				fine = append(fine, f.Check)
+			}
+			continue
+		case doctor.Bad:
+			fmt.Fprintf(&b, "%s %s: %s\n", t.paint(red, pad("BAD", 5)), visible(where(f)), visible(f.What))
+		case doctor.Unknown:
+			fmt.Fprintf(&b, "%s %s: %s\n", t.paint(cyan, pad("?", 5)), visible(where(f)), visible(f.What))
+		}
+		line("seen", f.Evidence)
+		line("follows", f.Consequence)
+		if f.Because != "" {
+			line("because of", f.Because)
+		}
+		if f.Command != "" {
+			// Whole, to be copied: what is hidden on a terminal is written out.
+			fmt.Fprintf(&b, "      %s %s\n", t.paint(dim, pad("run", 12)), visibleWhole(f.Command))
+		}
+	}
+	if len(fine) > 0 {
+		fmt.Fprintf(&b, "%s %s\n", pad("ok", 5), strings.Join(fine, ", "))
+	}
+	fmt.Fprintf(&b, "\n%s: %s, %s, %s\n", visible(r.Project), many(r.Count(doctor.Bad), "finding"), count(r.Count(doctor.Unknown))+" unknown", count(r.Count(doctor.OK))+" ok")
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// where names a check and what it is of.
+func where(f doctor.Finding) string {
+	if f.On == "" {
+		return f.Check
+	}
+	return f.Check + ", " + f.On
+}
+
+// visibleWhole is visible for a text that must not be cut.
+func visibleWhole(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		writeVisible(&b, r)
+	}
+	return b.String()
+}
