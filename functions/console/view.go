@@ -13,6 +13,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
 )
 
@@ -369,12 +370,6 @@ func delayText(m *inbox.Message) string {
 // traceOf returns the ID of the trace that the publisher's client wrote down for m,
 // as W3C's traceparent, or "".
 func traceOf(m *inbox.Message) string {
-	parts := strings.Split(m.Attributes["googclient_traceparent"], "-")
-	if len(parts) != 4 || len(parts[1]) != 32 {
-		return ""
-	}
-	if _, err := hex.DecodeString(parts[1]); err != nil {
-		return ""
-	}
-	return parts[1]
+	trace, _, _, _ := httpapi.Traceparent(m.Attributes[inbox.AttributeTraceparent])
+	return trace
 }

@@ -85,6 +85,7 @@ func (h *handler) publish(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	publisher.SetTrace(messages, r.Header)
 	ctx, cancel := context.WithTimeout(r.Context(), publishBudget)
 	defer cancel()
 	ids, err := h.topic.Publish(ctx, messages)

@@ -143,11 +143,8 @@ func Log(ctx context.Context, attrs ...slog.Attr) {
 // appendTrace adds Cloud Logging's trace keys from the W3C traceparent header
 // or, without one, from X-Cloud-Trace-Context. A malformed header is ignored.
 func appendTrace(attrs []slog.Attr, project string, h http.Header) []slog.Attr {
-	var trace, span string
-	sampled := false
-	if parts := strings.Split(h.Get("Traceparent"), "-"); len(parts) >= 4 {
-		trace, span, sampled = parts[1], parts[2], parts[3] == "01"
-	} else if id, rest, ok := strings.Cut(h.Get("X-Cloud-Trace-Context"), "/"); ok {
+	trace, span, sampled, ok := Traceparent(h.Get("Traceparent"))
+	if id, rest, found := strings.Cut(h.Get("X-Cloud-Trace-Context"), "/"); !ok && found {
 		decimal, options, _ := strings.Cut(rest, ";")
 		if n, err := strconv.ParseUint(decimal, 10, 64); err == nil {
 			trace, sampled = id, options == "o=1"
@@ -159,9 +156,25 @@ func appendTrace(attrs []slog.Attr, project string, h http.Header) []slog.Attr {
 		return attrs
 	}
 	return append(attrs,
-		slog.String("logging.googleapis.com/trace", "projects/"+project+"/traces/"+trace),
+		slog.String("logging.googleapis.com/trace", TraceName(project, trace)),
 		slog.String("logging.googleapis.com/spanId", span),
 		slog.Bool("logging.googleapis.com/trace_sampled", sampled))
+}
+
+// TraceName returns the name of a trace as Cloud Logging and Cloud Trace know it.
+func TraceName(project, trace string) string { return "projects/" + project + "/traces/" + trace }
+
+// Traceparent reads the value of a traceparent, as W3C's Trace Context defines its
+// version 00 and what later versions keep of it. ok is false where it is malformed.
+func Traceparent(s string) (trace, span string, sampled, ok bool) {
+	parts := strings.Split(s, "-")
+	if len(parts) < 4 || len(s) > maxField || parts[0] == "00" && len(parts) > 4 || parts[0] == "ff" ||
+		!isHex(parts[0], 2) || !isHex(parts[1], 32) || !isHex(parts[2], 16) || !isHex(parts[3], 2) ||
+		strings.Trim(parts[1], "0") == "" || strings.Trim(parts[2], "0") == "" || s != strings.ToLower(s) {
+		return "", "", false, false
+	}
+	flags, _ := strconv.ParseUint(parts[3], 16, 8)
+	return parts[1], parts[2], flags&1 == 1, true
 }
 
 func isHex(s string, n int) bool {

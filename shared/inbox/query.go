@@ -166,6 +166,10 @@ func (q *Query) Matches(m *Message) bool {
 // of the one that it was published from.
 const AttributeReplayOf = "replay-of"
 
+// AttributeTraceparent is the attribute in which Google's clients of Pub/Sub write down
+// the publisher's trace, as W3C's traceparent.
+const AttributeTraceparent = "googclient_traceparent"
+
 // IndexedAttributes returns the names of the attributes that inboxes have an index
 // of, sorted: the declared ones and AttributeReplayOf.
 func IndexedAttributes(declared []string) []string {

@@ -11,7 +11,10 @@ import (
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
+	"example.com/pushinbox/shared/httpapi"
+	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/problem"
 )
 
@@ -207,6 +210,26 @@ func parseRaw(contentType, rawQuery string, body []byte) ([]*pubsubpb.PubsubMess
 }
 
 // sortedNames makes the same request fail with the same words.
+// SetTrace writes the trace of a publish request with header h down in its messages, as
+// Google's clients do, so that what receives them can name it. A message that has one
+// keeps it, and one without room, or with nothing else in it, is left as it is.
+func SetTrace(messages []*pubsubpb.PubsubMessage, h http.Header) {
+	parent := h.Get("Traceparent")
+	const room = 128 // of the attribute in one message, in bytes
+	if _, _, _, ok := httpapi.Traceparent(parent); !ok || proto.Size(&pubsubpb.PublishRequest{Messages: messages})+room*len(messages) > MaxRequestSize {
+		return
+	}
+	for _, m := range messages {
+		if _, there := m.Attributes[inbox.AttributeTraceparent]; there || len(m.Attributes) >= MaxAttributes || len(m.Data)+len(m.Attributes) == 0 {
+			continue
+		}
+		if m.Attributes == nil {
+			m.Attributes = map[string]string{}
+		}
+		m.Attributes[inbox.AttributeTraceparent] = parent
+	}
+}
+
 func sortedNames(v url.Values) []string { return slices.Sorted(maps.Keys(v)) }
 
 // setAttribute refuses a second value for a key: one of the two would be lost.

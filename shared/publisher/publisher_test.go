@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -401,5 +402,37 @@ func TestNewRefusesWhatIsMissing(t *testing.T) {
 	}
 	if p, err := publisher.New(&pubsub.Client{}, ""); err == nil {
 		t.Errorf("without a topic: made %v", p)
+	}
+}
+
+func TestSetTrace(t *testing.T) {
+	t.Parallel()
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	many := map[string]string{}
+	for i := range publisher.MaxAttributes {
+		many[fmt.Sprint(i)] = ""
+	}
+	set := func(header string, ms ...*pubsubpb.PubsubMessage) (got []string) {
+		publisher.SetTrace(ms, http.Header{"Traceparent": {header}})
+		for _, m := range ms {
+			got = append(got, m.Attributes["googclient_traceparent"])
+		}
+		return got
+	}
+	full := &pubsubpb.PubsubMessage{Data: make([]byte, publisher.MaxRequestSize-50)}
+	for name, test := range map[string]struct{ got, want []string }{
+		"all":        {set(parent, &pubsubpb.PubsubMessage{Data: []byte("a")}, &pubsubpb.PubsubMessage{Attributes: map[string]string{"a": ""}}), []string{parent, parent}},
+		"own":        {set(parent, &pubsubpb.PubsubMessage{Attributes: map[string]string{"googclient_traceparent": "own"}}), []string{"own"}},
+		"empty":      {set(parent, &pubsubpb.PubsubMessage{}), []string{""}}, // which is refused
+		"full":       {set(parent, full), []string{""}},
+		"no_room":    {set(parent, &pubsubpb.PubsubMessage{Attributes: many}), []string{""}},
+		"malformed":  {set(parent+"0", &pubsubpb.PubsubMessage{Data: []byte("a")}), []string{""}},
+		"zero":       {set("00-00000000000000000000000000000000-b7ad6b7169203331-01", &pubsubpb.PubsubMessage{Data: []byte("a")}), []string{""}},
+		"upper_case": {set(strings.ToUpper(parent), &pubsubpb.PubsubMessage{Data: []byte("a")}), []string{""}},
+		"more_parts": {set(parent+"-x", &pubsubpb.PubsubMessage{Data: []byte("a")}), []string{""}},
+	} {
+		if !slices.Equal(test.got, test.want) {
+			t.Errorf("%s: %q, want %q", name, test.got, test.want)
+		}
 	}
 }

@@ -51,20 +51,22 @@ func New(cfg Config, v Verifier, s Store, log *slog.Logger) (http.Handler, error
 		return nil, errors.New("pushendpoint: a verifier, a store and a logger are required")
 	}
 	h := &handler{
-		policy: verify.Policy{Audience: cfg.Audience, Emails: []string{cfg.ServiceAccount}},
-		token:  cfg.VerificationToken,
-		verify: v,
-		store:  s,
-		budget: cfg.AckDeadline - AnswerTime,
+		project: cfg.Project,
+		policy:  verify.Policy{Audience: cfg.Audience, Emails: []string{cfg.ServiceAccount}},
+		token:   cfg.VerificationToken,
+		verify:  v,
+		store:   s,
+		budget:  cfg.AckDeadline - AnswerTime,
 	}
 	return httpapi.Handle(log, cfg.Project, h.push), nil
 }
 
 type handler struct {
-	policy verify.Policy
-	token  string
-	verify Verifier
-	store  Store
+	project string
+	policy  verify.Policy
+	token   string
+	verify  Verifier
+	store   Store
 	// budget bounds the storing of one message.
 	budget time.Duration
 }
@@ -99,6 +101,9 @@ func (h *handler) push(w http.ResponseWriter, r *http.Request) error {
 	}
 	m.Verified = inbox.Verified(claims)
 	httpapi.Log(r.Context(), slog.String("messageId", m.MessageID), slog.String("subscription", m.Subscription))
+	if trace, _, _, ok := httpapi.Traceparent(m.Attributes[inbox.AttributeTraceparent]); ok && h.project != "" {
+		httpapi.Log(r.Context(), slog.String("publisherTrace", httpapi.TraceName(h.project, trace)))
+	}
 
 	stored, err := h.store.Put(ctx, m)
 	if err != nil {
