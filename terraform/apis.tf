@@ -3,6 +3,8 @@ data "google_project" "this" {
 }
 
 locals {
+  project_number = data.google_project.this.number
+
   # By what asks for them, so that who switches something on waits for its APIs only.
   apis = merge(
     {

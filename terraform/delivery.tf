@@ -74,14 +74,24 @@ resource "google_logging_project_sink" "receive" {
 }
 
 # The names and settings of the subscriptions: the endpoint, with its token, among them.
+# An ID is not known ahead, so that who replaces a subscription grants this again.
 resource "google_pubsub_subscription_iam_member" "console" {
   for_each = {
-    for pair in setproduct(local.delivery_readers, concat(keys(local.subscriptions), [""])) :
-    join(" ", compact(pair)) => { function = pair[0], subscription = pair[1] }
+    for pair in setproduct(local.delivery_readers, keys(local.subscriptions)) :
+    join(" ", pair) => { function = pair[0], subscription = pair[1] }
   }
 
   project      = var.project_id
-  subscription = each.value.subscription == "" ? google_pubsub_subscription.dead_letter.id : google_pubsub_subscription.push[each.value.subscription].id
+  subscription = google_pubsub_subscription.push[each.value.subscription].id
   role         = "roles/pubsub.viewer"
   member       = google_service_account.function[each.value.function].member
+}
+
+resource "google_pubsub_subscription_iam_member" "console_dead_letter" {
+  for_each = toset(local.delivery_readers)
+
+  project      = var.project_id
+  subscription = google_pubsub_subscription.dead_letter.id
+  role         = "roles/pubsub.viewer"
+  member       = google_service_account.function[each.key].member
 }

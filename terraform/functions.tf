@@ -47,7 +47,7 @@ locals {
       iap_members = var.console_iap
       environment = length(var.console_iap) > 0 ? merge(local.console_environment, {
         # The form of the audience is Cloud Run's when the proxy is on the service.
-        IAP_AUDIENCE = "/projects/${data.google_project.this.number}/locations/${var.region}/services/console"
+        IAP_AUDIENCE = "/projects/${local.project_number}/locations/${var.region}/services/console"
         }) : merge(local.console_environment, {
         CONSOLE_AUDIENCE = length(local.console_readers) > 0 ? format(local.url, "console") : ""
         CONSOLE_READERS  = join(",", local.console_readers)
@@ -98,7 +98,7 @@ locals {
   # nothing here waits for a deployment and no second apply is needed. Functions
   # also answer at REGION-PROJECT.cloudfunctions.net/NAME, which drops a path
   # segment on the way and so breaks signed paths.
-  url = "https://%s-${data.google_project.this.number}.${var.region}.run.app"
+  url = "https://%s-${local.project_number}.${var.region}.run.app"
 
   # Without an audience of its own a subscription uses the whole endpoint, the
   # shared token included.

@@ -20,7 +20,7 @@ resource "google_service_account" "push" {
 }
 
 locals {
-  pubsub_agent = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
+  pubsub_agent = "serviceAccount:service-${local.project_number}@gcp-sa-pubsub.iam.gserviceaccount.com"
 }
 
 # What is granted on a resource is deleted with it. Where the replaced resource

@@ -76,14 +76,23 @@ resource "google_project_iam_custom_role" "operator" {
 # To act as the push account, which resuming takes, is in iam.tf.
 resource "google_pubsub_subscription_iam_member" "operator" {
   for_each = {
-    for pair in setproduct(var.delivery_operators, concat(keys(local.subscriptions), [""])) :
-    join(" ", compact(pair)) => { member = pair[0], subscription = pair[1] }
+    for pair in setproduct(var.delivery_operators, keys(local.subscriptions)) :
+    join(" ", pair) => { member = pair[0], subscription = pair[1] }
   }
 
   project      = var.project_id
-  subscription = each.value.subscription == "" ? google_pubsub_subscription.dead_letter.id : google_pubsub_subscription.push[each.value.subscription].id
+  subscription = google_pubsub_subscription.push[each.value.subscription].id
   role         = google_project_iam_custom_role.operator["subscription"].name
   member       = each.value.member
+}
+
+resource "google_pubsub_subscription_iam_member" "operator_dead_letter" {
+  for_each = var.delivery_operators
+
+  project      = var.project_id
+  subscription = google_pubsub_subscription.dead_letter.id
+  role         = google_project_iam_custom_role.operator["subscription"].name
+  member       = each.key
 }
 
 # The recorded configuration has no token: resuming reads it where it is kept.

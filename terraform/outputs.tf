@@ -12,7 +12,7 @@ output "delivery" {
   description = "What `pushinbox delivery`, `dead-letters` and `doctor` need: how every subscription is meant to be, and who is involved. The shared token is not in it."
   value = {
     project        = var.project_id
-    project_number = data.google_project.this.number
+    project_number = local.project_number
     region         = var.region
     pubsub_agent   = trimprefix(local.pubsub_agent, "serviceAccount:")
     push_account   = google_service_account.push.email

@@ -12,7 +12,8 @@ import (
 
 // TestGrantsNameTheirResource looks at each grant on a resource. The grant is
 // deleted with the resource, and where it refers to a name from the settings,
-// nothing else than replace_triggered_by creates it again.
+// nothing else than replace_triggered_by creates it again. An ID is computed, so
+// that Terraform sees it change; TestReplacedSubscription shows that.
 func TestGrantsNameTheirResource(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob(filepath.Join(root, "terraform", "*.tf"))
@@ -36,9 +37,12 @@ func TestGrantsNameTheirResource(t *testing.T) {
 				if slices.Contains([]string{"for_each", "count", "project", "location", "role", "member", "depends_on"}, argument[1]) {
 					continue
 				}
-				if on := resource.FindString(argument[2]); on != "" {
+				switch on := resource.FindString(argument[2]); {
+				case on != "" && argument[2] == on+".id":
+					found++
+				case on != "":
 					want = on + ".id"
-				} else if argument[1] != "service_account_id" && !strings.HasPrefix(argument[2], "var.") {
+				case argument[1] != "service_account_id" && !strings.HasPrefix(argument[2], "var."):
 					// An account's name is computed, so that Terraform sees it change.
 					t.Errorf("%s: %s = %s does not name the resource itself, so that its replacement cannot renew the grant", name, argument[1], argument[2])
 				}
@@ -56,8 +60,8 @@ func TestGrantsNameTheirResource(t *testing.T) {
 			}
 		}
 	}
-	if found < 7 {
-		t.Errorf("found %d grants on resources, want 7 at least", found)
+	if found < 12 {
+		t.Errorf("found %d grants on resources, want 12 at least", found)
 	}
 }
 
@@ -85,6 +89,24 @@ const settled = `{
         "subscription": "inbox-push", "project": "demo-project", "role": "roles/pubsub.subscriber",
         "member": "serviceAccount:agent@example.com", "condition": []
       }}]
+    },
+    {
+      "mode": "managed", "type": "google_service_account", "name": "function",
+      "provider": "provider[\"registry.terraform.io/hashicorp/google\"]",
+      "instances": [{"index_key": "console", "schema_version": 0, "attributes": {
+        "id": "projects/demo-project/serviceAccounts/inbox-console@demo-project.iam.gserviceaccount.com",
+        "account_id": "inbox-console", "project": "demo-project", "display_name": "Push Inbox: the function console",
+        "member": "serviceAccount:inbox-console@demo-project.iam.gserviceaccount.com"
+      }}]
+    },
+    {
+      "mode": "managed", "type": "google_pubsub_subscription_iam_member", "name": "console",
+      "provider": "provider[\"registry.terraform.io/hashicorp/google\"]",
+      "instances": [{"index_key": "console main", "schema_version": 0, "attributes": {
+        "id": "projects/demo-project/subscriptions/inbox-push/roles/pubsub.viewer/serviceAccount:inbox-console@demo-project.iam.gserviceaccount.com",
+        "subscription": "projects/demo-project/subscriptions/inbox-push", "project": "demo-project", "role": "roles/pubsub.viewer",
+        "member": "serviceAccount:inbox-console@demo-project.iam.gserviceaccount.com", "condition": []
+      }}]
     }
   ]
 }`
@@ -96,14 +118,14 @@ provider "google" {
 }
 
 locals {
-  pubsub_agent = "serviceAccount:agent@example.com"
-  url          = "https://%s-1.example.run.app"
+  project_number = "1"
+  pubsub_agent   = "serviceAccount:agent@example.com"
 }
 `
 
 // TestReplacedSubscription plans changes of the push subscription. Where one
-// replaces it, its dead-letter grant has to be created again in the same apply,
-// and stay where the change is in place. A mocked provider replaces nothing, so
+// replaces it, the grants on it have to be created again in the same apply, and
+// stay where the change is in place. A mocked provider replaces nothing, so
 // that `terraform test` cannot see this; both the real one and the stand-in plan
 // from a state without asking an API.
 func TestReplacedSubscription(t *testing.T) {
@@ -132,14 +154,18 @@ func TestReplacedSubscription(t *testing.T) {
 	write(t, filepath.Join(dir, "asked_override.tf"), asked)
 	write(t, filepath.Join(dir, "terraform.tfstate"), settled)
 
-	const subscription, grant = `google_pubsub_subscription.push["main"]`, `google_pubsub_subscription_iam_member.dead_letter_subscriber["main"]`
+	const subscription = `google_pubsub_subscription.push["main"]`
+	grants := []string{
+		`google_pubsub_subscription_iam_member.dead_letter_subscriber["main"]`, // by replace_triggered_by
+		`google_pubsub_subscription_iam_member.console["console main"]`,        // by the subscription's ID
+	}
 	// actions returns what a plan with a setting does to a resource.
 	actions := func(t *testing.T, setting string) map[string]string {
 		t.Helper()
 		file := filepath.Join(t.TempDir(), "plan")
 		args := []string{
 			"terraform", "plan", "-no-color", "-input=false", "-lock=false", "-refresh=false", "-out=" + file,
-			"-target=google_pubsub_subscription_iam_member.dead_letter_subscriber", "-var=project_id=demo-project",
+			"-target=google_pubsub_subscription_iam_member.dead_letter_subscriber", "-target=google_pubsub_subscription_iam_member.console", "-var=project_id=demo-project",
 			`-var=testers=["user:you@example.com"]`, "-var=existing_topic=projects/other-project/topics/theirs", "-var=" + setting,
 		}
 		if _, err := output(t.Context(), dir, nil, args...); err != nil {
@@ -173,6 +199,7 @@ func TestReplacedSubscription(t *testing.T) {
 		{"topic", "existing_topic=projects/other-project/topics/another", replaced, replaced},
 		{"ack_deadline", "ack_deadline_seconds=90", updated, unchanged},
 		{"attempts", "max_delivery_attempts=50", updated, unchanged},
+		{"paused", `paused=["main"]`, updated, unchanged},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -180,8 +207,10 @@ func TestReplacedSubscription(t *testing.T) {
 			if got[subscription] != test.subscription {
 				t.Errorf("subscription: %s, want %s", got[subscription], test.subscription)
 			}
-			if got[grant] != test.grant {
-				t.Errorf("dead-letter grant: %s, want %s", got[grant], test.grant)
+			for _, grant := range grants {
+				if got[grant] != test.grant {
+					t.Errorf("%s: %s, want %s", grant, got[grant], test.grant)
+				}
 			}
 		})
 	}

@@ -112,7 +112,7 @@ run "defaults" {
     error_message = "A function knows of the delivery that does not show it."
   }
   assert {
-    condition = { for k, m in google_pubsub_subscription_iam_member.console : k => "${m.member} ${m.role} ${m.subscription}" } == {
+    condition = { for k, m in merge(google_pubsub_subscription_iam_member.console, google_pubsub_subscription_iam_member.console_dead_letter) : k => "${m.member} ${m.role} ${m.subscription}" } == {
       "console"      = "serviceAccount:inbox-console@demo-project.iam.gserviceaccount.com roles/pubsub.viewer projects/demo-project/subscriptions/inbox-dead-letter"
       "console main" = "serviceAccount:inbox-console@demo-project.iam.gserviceaccount.com roles/pubsub.viewer projects/demo-project/subscriptions/inbox-push"
     }
@@ -150,7 +150,7 @@ run "console_delivery_off" {
   }
 
   assert {
-    condition     = length(google_pubsub_subscription_iam_member.console) == 0 && length([for g in google_project_iam_member.project : g if contains(["roles/monitoring.viewer", "roles/logging.viewAccessor"], g.role)]) == 0
+    condition     = length(google_pubsub_subscription_iam_member.console) == 0 && length(google_pubsub_subscription_iam_member.console_dead_letter) == 0 && length([for g in google_project_iam_member.project : g if contains(["roles/monitoring.viewer", "roles/logging.viewAccessor"], g.role)]) == 0
     error_message = "The console keeps rights that it does not need."
   }
   assert {
@@ -170,7 +170,7 @@ run "console_iap" {
   }
 
   assert {
-    condition     = toset(keys(google_pubsub_subscription_iam_member.console)) == toset(["api", "api main", "console", "console main"]) && output.functions["api"].environment.DELIVERY_SUBSCRIPTIONS == output.functions["console"].environment.DELIVERY_SUBSCRIPTIONS
+    condition     = keys(merge(google_pubsub_subscription_iam_member.console, google_pubsub_subscription_iam_member.console_dead_letter)) == ["api", "api main", "console", "console main"] && output.functions["api"].environment.DELIVERY_SUBSCRIPTIONS == output.functions["console"].environment.DELIVERY_SUBSCRIPTIONS
     error_message = "Programs are not shown what people are."
   }
   assert {
@@ -205,7 +205,7 @@ run "delivery_operators" {
   }
 
   assert {
-    condition = { for k, m in google_pubsub_subscription_iam_member.operator : k => "${m.member} ${m.role} ${m.subscription}" } == {
+    condition = { for k, m in merge(google_pubsub_subscription_iam_member.operator, google_pubsub_subscription_iam_member.operator_dead_letter) : k => "${m.member} ${m.role} ${m.subscription}" } == {
       "group:oncall@example.com"        = "group:oncall@example.com projects/demo-project/roles/pushInboxSubscriptionOperator projects/demo-project/subscriptions/inbox-dead-letter"
       "group:oncall@example.com main"   = "group:oncall@example.com projects/demo-project/roles/pushInboxSubscriptionOperator projects/demo-project/subscriptions/inbox-push"
       "group:oncall@example.com orders" = "group:oncall@example.com projects/demo-project/roles/pushInboxSubscriptionOperator projects/demo-project/subscriptions/orders"

@@ -143,7 +143,7 @@ run "defaults" {
     error_message = "Builds cannot write images to their repository."
   }
   assert {
-    condition     = length(google_service_account.tester) == 0 && length(google_service_account.pipeline) == 0 && length(google_service_account_iam_member.act_as) == 0 && length(google_service_account.scheduler) == 0 && length(google_project_iam_custom_role.operator) == 0 && length(google_pubsub_subscription_iam_member.operator) == 0
+    condition     = length(google_service_account.tester) == 0 && length(google_service_account.pipeline) == 0 && length(google_service_account_iam_member.act_as) == 0 && length(google_service_account.scheduler) == 0 && length(google_project_iam_custom_role.operator) == 0 && length(google_pubsub_subscription_iam_member.operator) == 0 && length(google_pubsub_subscription_iam_member.operator_dead_letter) == 0
     error_message = "An account or a right is made that was not asked for."
   }
   assert {
