@@ -80,16 +80,7 @@ func TestAccessible(t *testing.T) {
 			ran := 0
 			run := func(what string) {
 				t.Helper()
-				w.until(`document.getAnimations().length === 0`)
-				w.do(chromedp.Evaluate[chromedp.Void](script))
-				found := eval[[]string](w, `axe.run(document).then(r => {
-					if (r.passes.length < 10) throw new Error("axe checked only " + r.passes.length + " rules");
-					return r.violations.filter(v => v.impact === "serious" || v.impact === "critical")
-						.flatMap(v => v.nodes.map(n => v.impact + " " + v.id + ": " + n.html.slice(0, 120) + ": " + n.failureSummary));
-				})`)
-				for _, f := range found {
-					t.Errorf("%s, %s, %d px: %s", what, name, size.width, strings.ReplaceAll(f, "\n", " "))
-				}
+				w.axe(script, fmt.Sprintf("%s, %s, %d px", what, name, size.width))
 				ran++
 			}
 			w.live()
@@ -118,5 +109,20 @@ func TestAccessible(t *testing.T) {
 				t.Errorf("axe ran %d times", ran)
 			}
 		}
+	}
+}
+
+// axe runs axe-core on what the window shows.
+func (w *window) axe(script, what string) {
+	w.t.Helper()
+	w.until(`document.getAnimations().length === 0`)
+	w.do(chromedp.Evaluate[chromedp.Void](script))
+	found := eval[[]string](w, `axe.run(document).then(r => {
+		if (r.passes.length < 10) throw new Error("axe checked only " + r.passes.length + " rules");
+		return r.violations.filter(v => v.impact === "serious" || v.impact === "critical")
+			.flatMap(v => v.nodes.map(n => v.impact + " " + v.id + ": " + n.html.slice(0, 120) + ": " + n.failureSummary));
+	})`)
+	for _, f := range found {
+		w.t.Errorf("%s: %s", what, strings.ReplaceAll(f, "\n", " "))
 	}
 }

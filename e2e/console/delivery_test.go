@@ -7,9 +7,14 @@ import (
 	"math"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
 
 	"example.com/pushinbox/functions/console"
 	"example.com/pushinbox/local/boltinbox"
@@ -136,28 +141,194 @@ func wrong() *delivery.Report {
 	return r
 }
 
-// TestDeliveryShots takes pictures of the pages of the delivery.
-func TestDeliveryShots(t *testing.T) {
+// hasLine is whether the list has the line about refusals, and hasBanner whether it has
+// the banner of a paused subscription.
+const (
+	hasLine   = `document.querySelector("#trouble [data-kind=trouble]")?.innerText.includes("receive refused 14 pushes in the last hour: audience 12, inbox_unavailable 2")`
+	hasBanner = `document.querySelector("#trouble [data-kind=paused]")?.innerText.includes("The delivery of inbox-push-orders is paused")`
+)
+
+// TestTroubleComesByItself leaves the list and the page of the delivery open while
+// something goes wrong, and while it is mended.
+func TestTroubleComesByItself(t *testing.T) {
+	t.Parallel()
+	base, s := telling(t, console.Config{IsLocal: true}, healthy())
+	list, page := openAt(t, base, desk), openAt(t, base, desk)
+	list.live()
+	page.visit("/delivery")
+	page.until(`document.querySelectorAll(".card").length === 3 && document.querySelector("#delivery")`)
+	if eval[bool](list, `!!document.querySelector(".banner")`) || eval[bool](page, `!!document.querySelector(".banner")`) {
+		t.Error("all is well, and there is a banner")
+	}
+	began := time.Now()
+	s.tell(wrong())
+	list.until(hasLine + " && " + hasBanner)
+	page.until(hasLine + " && " + hasBanner + ` && document.querySelectorAll(".card").length === 4`)
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if eval[bool](list, `!document.querySelector("#trouble time").textContent.match(/^\d\d:\d\d/)`) {
+		t.Error("a time is not in the reader's zone:", list.state())
+	}
+	list.do(chromedp.Click("#trouble a"))
+	list.until(`location.pathname === "/delivery" && document.readyState === "complete"`)
+	s.tell(healthy())
+	page.until(`!document.querySelector(".banner") && document.querySelectorAll(".card").length === 3`)
+}
+
+// TestNumbersOfThePage holds what the page shows against the series it was told.
+func TestNumbersOfThePage(t *testing.T) {
+	t.Parallel()
+	report := wrong()
+	base, _ := telling(t, console.Config{}, report)
+	w := openAt(t, base, desk)
+	w.visit("/delivery")
+	main := report.Subscriptions[0]
+	for i, window := range []delivery.Window{main.LastHour, main.LastDay} {
+		var acked, refused int
+		for _, p := range window.Points {
+			if p.Acked > 0 {
+				acked++
+			}
+			if p.Refused > 0 {
+				refused++
+			}
+		}
+		at := fmt.Sprintf(`document.querySelectorAll(".window")[%d]`, i)
+		if got, want := eval[[]int](w, at+`.querySelectorAll("rect").length ? ["acked", "refused"].map(c => `+at+`.querySelectorAll("rect." + c).length) : []`), []int{acked, refused}; !slices.Equal(got, want) {
+			t.Errorf("the chart has %v bars, want %v", got, want)
+		}
+		// The sum of what the bars are high, in pushes, is that of the series.
+		most := int64(0)
+		for _, p := range window.Points {
+			most = max(most, p.Acked+p.Refused)
+		}
+		want := float64(*window.Pushes)
+		got := eval[float64](w, fmt.Sprintf(`[...%s.querySelectorAll("rect")].reduce((sum, r) => sum + Number(r.getAttribute("height")) / 38 * %d, 0)`, at, most))
+		if math.Abs(got-want) > want*0.1 {
+			t.Errorf("the bars stand for %v pushes, the series has %v", got, want)
+		}
+		text := eval[string](w, at+`.innerText`)
+		for _, want := range []string{fmt.Sprintf("%d,%03d", *window.Pushes/1000, *window.Pushes%1000), "7.4 ms / 182 ms"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("the window does not show %q: %s", want, text)
+			}
+		}
+	}
+	if text := w.state(); strings.Contains(text, "MARKER") {
+		t.Error("the token is shown")
+	}
+}
+
+// TestDeliveryWithoutScript has all of it for a browser without JavaScript, and on a
+// phone nothing is wider than the page.
+func TestDeliveryWithoutScript(t *testing.T) {
 	t.Parallel()
 	base, _ := telling(t, console.Config{}, wrong())
+	off := call(emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+	for _, size := range []size{desk, phone} {
+		w := openAt(t, base, size, off)
+		for path, words := range map[string][]string{
+			"/":             {"receive refused 14 pushes in the last hour", "The delivery of inbox-push-orders is paused"},
+			"/delivery":     {"receive refused 14 pushes", "77.4 %", "25 min 10 s", "PUSH_AUDIENCE", "pushinbox delivery resume --terraform terraform --subscription inbox-push-orders", "colleague@example.com"},
+			"/dead-letters": {"3", "pushinbox dead-letters redrive --terraform terraform", "dead letter of inbox-push-orders"},
+		} {
+			w.visit(path)
+			text := w.text()
+			for _, word := range words {
+				if !strings.Contains(text, word) {
+					t.Errorf("%d px: %s does not say %q: %s", size.width, path, word, text)
+				}
+			}
+			if strings.Contains(text, "Copy") || strings.Contains(text, "again every") {
+				t.Errorf("%s offers what needs a script: %s", path, text)
+			}
+		}
+	}
+	w := openAt(t, base, phone)
+	for _, path := range []string{"/", "/delivery", "/dead-letters"} {
+		w.visit(path)
+		if wide := eval[int](w, `document.documentElement.scrollWidth`); wide > int(phone.width) {
+			t.Errorf("%s is %d px wide", path, wide)
+		}
+		if cut := eval[[]string](w, `[...document.querySelectorAll(".card *, .banner *")].filter(e => e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML.slice(0, 100))`); len(cut) > 0 {
+			t.Errorf("%s: wider than the phone: %q", path, cut)
+		}
+	}
+}
+
+// text is what a window without JavaScript shows.
+func (w *window) text() string {
+	w.t.Helper()
+	text, err := chromedp.Run(w.Context, chromedp.Text("body"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return text
+}
+
+// TestCopyACommand puts a command of the page on the clipboard, also after the page has
+// renewed itself.
+func TestCopyACommand(t *testing.T) {
+	t.Parallel()
+	base, s := telling(t, console.Config{IsLocal: true}, healthy())
+	w := openAt(t, base, desk)
+	w.mayReadClipboard()
+	w.visit("/delivery")
+	s.tell(wrong())
+	w.until(`document.querySelectorAll(".card").length === 4`)
+	w.do(chromedp.Click(`.card:nth-of-type(2) [data-copy]`))
+	w.until(`document.querySelector(".command .result:not(:empty)")?.innerText === "Copied the command."`)
+	if got, want := eval[string](w, `navigator.clipboard.readText()`), "pushinbox delivery resume --subscription inbox-push-orders"; got != want {
+		t.Errorf("copied %q, want %q", got, want)
+	}
+}
+
+// TestDeliveryAccessible runs axe-core on the pages of the delivery.
+func TestDeliveryAccessible(t *testing.T) {
+	t.Parallel()
+	script := axe(t)
+	bad, _ := telling(t, console.Config{}, wrong())
+	good, _ := telling(t, console.Config{IsLocal: true}, healthy())
+	unknown, _ := telling(t, console.Config{}, &delivery.Report{Unknown: []delivery.Unknown{{What: "numbers", Why: "no permission"}}})
+	ran := 0
 	for _, name := range []string{"light", "dark"} {
-		w := openAt(t, base, size{1280, 1500}, theme(name))
+		for _, size := range []size{desk, phone} {
+			for _, base := range []string{bad, good, unknown} {
+				w := openAt(t, base, size, theme(name))
+				for _, path := range []string{"/", "/delivery", "/dead-letters"} {
+					w.visit(path)
+					if path == "/" {
+						w.live()
+						w.until(fmt.Sprintf(`document.querySelectorAll(".banner").length === %d`, map[string]int{bad: 2}[base]))
+					}
+					w.axe(script, fmt.Sprintf("%s, %s, %d px", path, name, size.width))
+					ran++
+				}
+			}
+		}
+	}
+	if ran != 36 {
+		t.Errorf("axe ran %d times", ran)
+	}
+}
+
+// TestDeliveryShots takes the pictures of docs/console.md.
+func TestDeliveryShots(t *testing.T) {
+	base, _ := telling(t, console.Config{}, wrong())
+	for _, name := range []string{"light", "dark"} {
+		w := openAt(t, base, size{1200, 1900}, theme(name))
 		w.visit("/delivery")
 		w.shoot("delivery-" + name)
-		w.visit("/dead-letters")
-		w.shoot("dead-letters-" + name)
-		w.visit("/")
-		w.live()
-		w.until(`document.querySelectorAll(".banner").length === 2`)
-		w.shoot("trouble-" + name)
 	}
-	w := openAt(t, base, size{360, 2600}, theme("light"))
-	w.visit("/delivery")
-	w.shoot("delivery-phone")
+	w := openAt(t, base, size{1200, 480}, theme("light"))
 	w.visit("/dead-letters")
-	w.shoot("dead-letters-phone")
+	w.shoot("dead-letters")
 	w.visit("/")
 	w.live()
-	w.until(`document.querySelectorAll(".banner").length === 2`)
-	w.shoot("trouble-phone")
+	w.until(hasLine + " && " + hasBanner)
+	w.shoot("trouble")
+	w = openAt(t, base, size{360, 1300}, theme("light"))
+	w.visit("/delivery")
+	w.shoot("delivery-phone")
 }

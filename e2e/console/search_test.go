@@ -164,14 +164,7 @@ func TestMessagePage(t *testing.T) {
 	s.publish(t, message{Data: []byte(data), Attributes: attributes})
 	m := s.stored(t, 1)[0]
 	w := s.open(t, desk)
-	w.do(chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
-		// The test reads what was copied; to write, a click is enough.
-		_, err := chromedp.CallBrowser(ctx, browser.SetPermission, browser.SetPermissionParams{
-			Permission: &browser.PermissionDescriptor{Name: "clipboard-read"}, Setting: browser.PermissionSettingGranted,
-			BrowserContextID: chromedp.FromContext(ctx).BrowserContextID,
-		})
-		return err
-	}))
+	w.mayReadClipboard()
 	w.visit("/messages/" + m.ID)
 	selected := func() string {
 		return eval[string](w, `getSelection().selectAllChildren(document.querySelector("pre")), getSelection().toString()`)
@@ -249,4 +242,17 @@ func TestMessagePage(t *testing.T) {
 	if text := w.state(); !strings.Contains(text, "2024") || strings.Contains(text, "Delay") {
 		t.Errorf("a message that was published years ago: %s", text)
 	}
+}
+
+// mayReadClipboard lets the window's page read what was copied; to write, a click is
+// enough.
+func (w *window) mayReadClipboard() {
+	w.t.Helper()
+	w.do(chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+		_, err := chromedp.CallBrowser(ctx, browser.SetPermission, browser.SetPermissionParams{
+			Permission: &browser.PermissionDescriptor{Name: "clipboard-read"}, Setting: browser.PermissionSettingGranted,
+			BrowserContextID: chromedp.FromContext(ctx).BrowserContextID,
+		})
+		return err
+	}))
 }

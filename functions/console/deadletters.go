@@ -116,7 +116,7 @@ func (h *handler) cardOf(report *delivery.Report, name string) *card {
 }
 
 func (h *handler) deadLetterCommands() []command {
-	at := h.where(h.dead)
+	at := h.where()
 	return []command{
 		{"pushinbox dead-letters list" + at, "shows which messages wait, and leaves them there"},
 		{"pushinbox dead-letters redrive" + at, "has Pub/Sub push them to receive until none is left, and nowhere else"},

@@ -183,26 +183,26 @@ func windowOf(title string, w *delivery.Window) windowCard {
 	return c
 }
 
-// where are the flags that name a subscription to pushinbox.
-func (h *handler) where(subscription string) string {
-	parts := strings.Split(subscription, "/")
-	if h.isLocal || len(parts) != 4 {
-		return " --subscription " + shellWord(inbox.ShortName(subscription))
+// where are the flags that say to pushinbox which inbox is operated. A deployed one is
+// known from Terraform's outputs, which have where its records and its token are, too.
+func (h *handler) where() string {
+	if h.isLocal {
+		return ""
 	}
-	return " --project " + shellWord(parts[1]) + " --subscription " + shellWord(parts[3])
+	return " --terraform terraform"
 }
 
 func (h *handler) doctor() command {
-	text := "pushinbox doctor --terraform terraform"
+	at := h.where()
 	if h.isLocal {
-		text = "pushinbox doctor --local"
+		at = " --local"
 	}
-	return command{text, "looks for the cause, and changes nothing"}
+	return command{"pushinbox doctor" + at, "looks for the cause, and changes nothing"}
 }
 
 // commands are what an operator can do with a subscription.
 func (h *handler) commands(s *delivery.Subscription) []command {
-	at := h.where(s.Name)
+	at := h.where() + " --subscription " + shellWord(inbox.ShortName(s.Name))
 	switch {
 	case s.DeadLetters:
 		return nil // the page of the dead letters has them

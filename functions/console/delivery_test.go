@@ -225,7 +225,7 @@ func TestDeadLetters(t *testing.T) {
 	_, page = s.page(t, "/dead-letters")
 	for _, want := range []string{
 		"<dt>Waiting</dt><dd>7</dd>", "dead letter of <bdi>inbox-push</bdi>", `href="/?subscription=projects%2Fp%2Fsubscriptions%2Fdead"`,
-		"pushinbox dead-letters redrive --project p --subscription dead",
+		"pushinbox dead-letters redrive --terraform terraform<",
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page does not say %q: %s", want, page)
@@ -271,7 +271,7 @@ func TestDeliveryPage(t *testing.T) {
 		"<dt>Waiting</dt><dd>12</dd>", "<dt>Acknowledged</dt><dd class=\"bad\">88 %</dd>", "<dt>p50 / p99</dt><dd>12 ms / 180 ms</dd>", "<dt>Given up</dt><dd>3</dd>",
 		`aria-label="88 acknowledged, 12 not; at most 90 pushes in a minute, at most 4 waiting"`,
 		"<bdi>https://r.example/wrapped?token=…</bdi>", "PUSH_AUDIENCE. They are compared to the letter",
-		"pushinbox delivery pause --project p --subscription inbox-push", "pushinbox delivery resume --project p --subscription other",
+		"pushinbox delivery pause --terraform terraform --subscription inbox-push", "pushinbox delivery resume --terraform terraform --subscription other",
 		"pushinbox doctor --terraform terraform")
 	// The list has what was collected before it was asked for.
 	has("/", true, "receive refused 12 pushes in the last hour: audience", "see delivery", `data-kind="paused"`)
