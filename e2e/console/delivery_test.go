@@ -170,10 +170,13 @@ func TestTroubleComesByItself(t *testing.T) {
 	if eval[bool](list, `!document.querySelector("#trouble time").textContent.match(/^\d\d:\d\d/)`) {
 		t.Error("a time is not in the reader's zone:", list.state())
 	}
-	list.do(chromedp.Click("#trouble a"))
-	list.until(`location.pathname === "/delivery" && document.readyState === "complete"`)
 	s.tell(healthy())
 	page.until(`!document.querySelector(".banner") && document.querySelectorAll(".card").length === 3`)
+	list.until(`!document.querySelector(".banner")`)
+	s.tell(wrong())
+	list.until(hasBanner)
+	list.do(chromedp.Click("#trouble a"))
+	list.until(`location.pathname === "/delivery" && document.readyState === "complete"`)
 }
 
 // TestNumbersOfThePage holds what the page shows against the series it was told.

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -411,6 +413,71 @@ func TestWordsOfDelivery(t *testing.T) {
 	for name, want := range map[string]string{"inbox-push": "inbox-push", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "$(x)": "'$(x)'"} {
 		if got := shellWord(name); got != want {
 			t.Errorf("shellWord(%q) = %q, want %q", name, got, want)
+		}
+	}
+}
+
+// TestTroubleInTheFeed follows the feed of the page: what is wrong comes when it is
+// known, once, in one event, and goes when it is mended.
+func TestTroubleInTheFeed(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, both)
+	var mu sync.Mutex
+	report := inTrouble()
+	report.Subscriptions[1].Operation.Principal = "two\nlines\r\n\r\nevent: row"
+	s.handler.reports = newReports(told(func(context.Context) (*delivery.Report, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return report, nil
+	}), slog.New(slog.DiscardHandler))
+	r := s.request(t, http.MethodGet, "/rows", "")
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	// next returns the lines of the next event that is not a comment.
+	next := func() (event []string) {
+		for lines.Scan() {
+			switch line := lines.Text(); {
+			case line == "" && len(event) > 0:
+				return event
+			case line != "" && !strings.HasPrefix(line, ":"):
+				event = append(event, line)
+			}
+		}
+		t.Fatal(lines.Err())
+		return nil
+	}
+	if first := next(); !strings.HasPrefix(first[0], "retry:") {
+		t.Fatalf("it begins with %q", first)
+	}
+	event := next()
+	if len(event) != 2 || event[0] != "event: trouble" || !strings.Contains(event[1], "receive refused 12 pushes") || !strings.Contains(event[1], "two") {
+		t.Errorf("the event is %q", event)
+	}
+	mu.Lock()
+	report = &delivery.Report{}
+	mu.Unlock()
+	if event = next(); len(event) != 2 || event[0] != "event: trouble" || event[1] != "data:" {
+		t.Errorf("after it was mended: %q", event)
+	}
+	// The feed for programs has messages and nothing else.
+	mu.Lock()
+	report = inTrouble()
+	mu.Unlock()
+	if _, err := s.handler.reports.get(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	resp2, err := http.DefaultClient.Do(s.request(t, http.MethodGet, "/events", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp2.Body.Close()
+	for feed := bufio.NewScanner(resp2.Body); feed.Scan() && !strings.HasPrefix(feed.Text(), ": still here"); {
+		if strings.Contains(feed.Text(), "trouble") {
+			t.Errorf("it has %q", feed.Text())
 		}
 	}
 }

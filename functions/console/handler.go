@@ -115,7 +115,20 @@ func newHandler(cfg Config, v Verifier, s Store, t Topic, d delivery.Source, log
 // routes returns h as the handler of all paths.
 func (h *handler) routes(log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
-	for pattern, serve := range map[string]httpapi.HandlerFunc{
+	for pattern, serve := range h.patterns() {
+		if pattern != "GET /events" && pattern != "GET /rows" && !strings.HasSuffix(pattern, "/data") {
+			serve = compressed(serve)
+		}
+		mux.Handle(pattern, httpapi.HandleWith(log, h.project, h.signedIn(serve), writeError))
+	}
+	mux.Handle("/", httpapi.HandleWith(log, h.project, h.signedIn(unknown), writeError))
+	return httpapi.AtOnce(mux) // it redirects, too, before anything of ours runs
+}
+
+// patterns are all routes. Whoever is signed in may use those of GET; the others ask
+// for more themselves, see operation.
+func (h *handler) patterns() map[string]httpapi.HandlerFunc {
+	return map[string]httpapi.HandlerFunc{
 		"GET /{$}":                  h.index,
 		"GET /assets/{name}":        h.asset,
 		"GET /rows":                 h.rows,
@@ -131,14 +144,7 @@ func (h *handler) routes(log *slog.Logger) http.Handler {
 		"GET /messages/{id}/older":  h.older,
 		"POST /messages/{idReplay}": h.replay,
 		"GET /events":               h.events,
-	} {
-		if pattern != "GET /events" && pattern != "GET /rows" && !strings.HasSuffix(pattern, "/data") {
-			serve = compressed(serve)
-		}
-		mux.Handle(pattern, httpapi.HandleWith(log, h.project, h.signedIn(serve), writeError))
 	}
-	mux.Handle("/", httpapi.HandleWith(log, h.project, h.signedIn(unknown), writeError))
-	return httpapi.AtOnce(mux) // it redirects, too, before anything of ours runs
 }
 
 type handler struct {

@@ -2,14 +2,22 @@ package console
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"example.com/pushinbox/shared/delivery"
 )
 
 const (
@@ -116,6 +124,81 @@ func TestRights(t *testing.T) {
 	}
 }
 
+// TestRoutesAndRights asks for every route there is as everybody there is, and holds
+// the answers against the table in docs/api.md. What is not written there, nobody may.
+func TestRoutesAndRights(t *testing.T) {
+	t.Parallel()
+	listed := both
+	listed.Readers = []string{reader, publisherEmail}
+	listed.Publishers = []string{publisherEmail}
+	listed.DeadLetters = "projects/p/subscriptions/dead"
+	s := newSite(t, listed)
+	s.handler.reports = newReports(told(func(context.Context) (*delivery.Report, error) { return inTrouble(), nil }), slog.New(slog.DiscardHandler))
+	id := s.put(t, "1", "s", []byte("x"))
+	who := []struct {
+		name    string
+		id, iap map[string]any
+	}{
+		{"nobody", nil, nil},
+		{"another account", map[string]any{"aud": audience, "email": visitor}, nil},
+		{"reader", map[string]any{"aud": audience, "email": reader}, nil},
+		{"IAP visitor", nil, map[string]any{"aud": iapAudience, "email": visitor}},
+		{"publisher", map[string]any{"aud": audience, "email": publisherEmail}, nil},
+		{"IAP publisher", nil, map[string]any{"aud": iapAudience, "email": publisherEmail}},
+	}
+	ask := func(method, path string, as int) (status, sent int) {
+		before := len(s.topic.sent)
+		r := s.request(t, method, path, "payload=hi")
+		s.as(t, r, who[as].id, who[as].iap)
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		resp, err := (&http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}).Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close() // a feed has no end
+		return resp.StatusCode, len(s.topic.sent) - before
+	}
+	address := strings.NewReplacer("{$}", "", "{id}", id, "{idReplay}", id+":replay", "{name}", "console.css")
+	table := "| route |"
+	for _, w := range who {
+		table += " " + w.name + " |"
+	}
+	table += "\n| --- |" + strings.Repeat(" --- |", len(who)) + "\n"
+	patterns := s.handler.patterns()
+	for _, pattern := range slices.SortedFunc(maps.Keys(patterns), func(a, b string) int {
+		_, x, _ := strings.Cut(a, " ")
+		_, y, _ := strings.Cut(b, " ")
+		return cmp.Or(strings.Compare(x, y), strings.Compare(a, b))
+	}) {
+		method, path, _ := strings.Cut(pattern, " ")
+		table += "| `" + method + " " + strings.NewReplacer("{$}", "", "{idReplay}", "{id}:replay").Replace(path) + "` |"
+		for as := range who {
+			status, sent := ask(method, address.Replace(path), as)
+			table += fmt.Sprintf(" %d |", status)
+			if may := method == "POST" && status < 300; (sent == 1) != may || sent > 1 {
+				t.Errorf("%s as %s: answered %d, and %d messages were published", pattern, who[as].name, status, sent)
+			}
+			// No other method does anything there.
+			for _, other := range []string{"HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} {
+				if patterns[other+" "+path] != nil || other == "POST" && path == "/messages/{id}" {
+					continue
+				}
+				if status, sent := ask(other, address.Replace(path), as); sent > 0 || other != "HEAD" && status < 400 {
+					t.Errorf("%s %s as %s: answered %d, and %d messages were published", other, path, who[as].name, status, sent)
+				}
+			}
+		}
+		table += "\n"
+	}
+	doc, err := os.ReadFile("../../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(doc), table) {
+		t.Errorf("docs/api.md has another table than this one:\n%s", table)
+	}
+}
+
 // TestPageOffersWhatIsAllowed looks for the form and the button in the pages of
 // one who may only read, and of one who may publish.
 func TestPageOffersWhatIsAllowed(t *testing.T) {
@@ -182,7 +265,7 @@ func TestLogSaysWhoPublished(t *testing.T) {
 			if err := json.Unmarshal(raw, &got); err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(test.want, got); diff != "" {
+			if diff := gocmp.Diff(test.want, got); diff != "" {
 				t.Error(diff)
 			}
 			if bytes.Contains(raw, []byte("secret")) {
