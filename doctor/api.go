@@ -79,8 +79,10 @@ const (
 // google asks Google's APIs.
 type google struct {
 	client *http.Client
-	// heard is called with each answer, for the clock and for what was refused.
-	heard func(sent, received time.Time, date string)
+	// heard is called with each answer, for the clock, and understood with each that
+	// says something.
+	heard      func(sent, received time.Time, date string)
+	understood func()
 }
 
 // ask asks one question, which takes a permission. by is the check that says that the
@@ -132,9 +134,7 @@ func try[T any](ctx context.Context, g *google, permission, method, url string, 
 		return f, ctx.Err() == nil
 	}
 	defer resp.Body.Close()
-	if g.heard != nil {
-		g.heard(sent, time.Now(), resp.Header.Get("Date"))
-	}
+	g.heard(sent, time.Now(), resp.Header.Get("Date"))
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err == nil && len(b) > maxAnswer {
 		err = fmt.Errorf("it is over %d bytes", maxAnswer)
@@ -152,6 +152,7 @@ func try[T any](ctx context.Context, g *google, permission, method, url string, 
 		return f, false
 	}
 	f.state = known
+	g.understood()
 	return f, false
 }
 

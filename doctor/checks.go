@@ -38,6 +38,7 @@ var checks = []check{
 	{"probe", checkProbe},
 	{"organisation", checkOrganisation},
 	{"keys", checkKeys},
+	{"receive-clock", checkReceiveClock},
 	{"secret", checkSecrets},
 
 	{"database", checkDatabase},

@@ -96,7 +96,7 @@ func checkLatency(x *examination) {
 			return
 		}
 		x.bad(Finding{On: id, What: "receive answers too late", Evidence: fmt.Sprintf("the slowest 1 %% of pushes took %v and more, and Pub/Sub waits %v", p99.Round(time.Millisecond), deadline),
-			Consequence: "a push that is not answered in time comes again, though it may be stored", Command: x.run("logs", "read")})
+			Consequence: "a push that is not answered in time comes again, though it may be stored", Command: x.run("logs read")})
 	})
 }
 

@@ -131,6 +131,10 @@ func checkPerimeter(x *examination) {
 	on := x.target.Project
 	ids, refused := x.violations()
 	if refused == 0 {
+		if !x.answered {
+			x.unknown(on, "no question was answered")
+			return
+		}
 		x.ok(on, "no question was refused by VPC Service Controls")
 		return
 	}

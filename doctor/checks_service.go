@@ -75,7 +75,7 @@ func checkReady(x *examination) {
 	}
 	x.bad(Finding{On: on, What: "the service receive is not ready", Evidence: evidence,
 		Consequence: "the newest revision does not serve; an older one does, or none. Its log says why it does not start",
-		Command:     x.run("logs", "read")})
+		Command:     x.run("logs read")})
 }
 
 func checkTraffic(x *examination) {
@@ -241,7 +241,7 @@ func checkProbe(x *examination) {
 	default:
 		f.What, f.Consequence = "receive does not answer as receive does", "what answers may be another program, or one that does not start; its log says more"
 		f.Evidence += ", and 401 was expected"
-		f.Command = x.run("logs", "read")
+		f.Command = x.run("logs read")
 		x.bad(f)
 	}
 }
@@ -344,15 +344,25 @@ func (x *examination) readLog() string {
 	return x.gcloud("logging", "read", x.refusalFilter(), "--freshness=1h", "--limit=20")
 }
 
-func checkKeys(x *examination) {
+func checkReceiveClock(x *examination) {
 	on := x.serviceName()
 	if !x.have(on, &x.refusals) {
 		return
 	}
-	if n := x.refusedFor("not_yet_valid"); n > 0 {
-		x.add(Finding{Check: "clock", On: on, Result: Bad, What: "receive takes tokens to be issued in the future",
-			Evidence: fmt.Sprintf("it refused %d requests of the last hour for that", n), Consequence: "either its instances' clocks are behind, or somebody makes tokens by a wrong clock",
-			Command: x.readLog()})
+	n := x.refusedFor("not_yet_valid")
+	if n == 0 {
+		x.ok(on, "it refused no token for being issued in the future")
+		return
+	}
+	x.bad(Finding{On: on, What: "receive takes tokens to be issued in the future",
+		Evidence: fmt.Sprintf("it refused %d requests of the last hour for that", n), Consequence: "either its instances' clocks are behind, or somebody makes tokens by a wrong clock",
+		Command: x.readLog()})
+}
+
+func checkKeys(x *examination) {
+	on := x.serviceName()
+	if !x.have(on, &x.refusals) {
+		return
 	}
 	n := x.refusedFor("keys_unavailable")
 	if n == 0 {
@@ -373,6 +383,9 @@ func checkKeys(x *examination) {
 
 func checkSecrets(x *examination) {
 	if len(x.versions) == 0 {
+		if x.target.Terraform == "" && !x.have(x.target.Project, &x.service) {
+			return
+		}
 		x.ok(x.target.Project, "no function reads a secret")
 		return
 	}

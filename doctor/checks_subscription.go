@@ -345,7 +345,7 @@ func checkToken(x *examination) {
 			x.ok(on, "receive asks for no shared token")
 			return
 		}
-		f := Finding{On: on, Consequence: "receive refuses every push: 403, shared_token", Command: x.push(name, map[string]string{"token": "wanted"})}
+		f := Finding{On: on, Consequence: "receive refuses every push: 403, shared_token", Command: x.push(name, nil)}
 		if len(given) == 0 {
 			f.What, f.Evidence = "the endpoint has no shared token, and receive asks for one", "it is "+shown(s.PushConfig.PushEndpoint)+", and receive has "+tokenVariable
 			x.bad(f)

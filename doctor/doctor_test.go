@@ -3,6 +3,7 @@ package doctor_test
 import (
 	"encoding/json"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -76,12 +77,13 @@ func TestHealthy(t *testing.T) {
 	for name, settings := range map[string]string{
 		"defaults":   "",
 		"everything": everything,
-		"two_forms": `more_subscriptions = {
+		"more_of_it": `
+		  receive_ingress    = "all"
+		  invoker_check_off  = true
+		  more_subscriptions = {
 		    inbox-bare      = { form = "bare", filter = "attributes.kind = \"a\"" }
 		    inbox-unwrapped = { form = "unwrapped", ack_deadline_seconds = 30 }
 		  }`,
-		"open_to_all": `receive_ingress = "all"`,
-		"check_off":   `invoker_check_off = true`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -97,3 +99,6 @@ func TestHealthy(t *testing.T) {
 		})
 	}
 }
+
+// printed are the commands of all findings so far; TestCommandsExist asks for them.
+var printed sync.Map

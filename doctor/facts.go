@@ -65,8 +65,11 @@ type facts struct {
 	jobs     map[string]*fact[job]
 	channels fact[documents]
 
-	mu   sync.Mutex
-	skew []time.Duration
+	mu sync.Mutex
+	// skew is what Google's answers tell of this machine's clock, and answered whether
+	// any of them was one that says something.
+	skew     []time.Duration
+	answered bool
 }
 
 type subscriptionFacts struct {
@@ -166,7 +169,7 @@ func collect(ctx context.Context, o Options, t *Target) *facts {
 		constraints: map[string]*fact[orgPolicy]{}, indexes: map[string]*fact[indexes]{}, fields: map[fieldName]*fact[field]{},
 		versions: map[string]*fact[secretVersion]{}, jobs: map[string]*fact[job]{},
 	}
-	g := &google{client: o.Google, heard: func(sent, received time.Time, date string) { f.heard(o.Now, sent, received, date) }}
+	g := &google{client: o.Google, heard: func(sent, received time.Time, date string) { f.heard(o.Now, sent, received, date) }, understood: f.understood}
 	a := &asker{Context: ctx, google: g}
 	f.begin(a)
 	a.wait.Wait()
@@ -255,8 +258,8 @@ func (f *facts) receiver() *function {
 			receivers = append(receivers, one)
 		}
 		for _, s := range f.subs {
-			pushed := hostOf(s.sub.value.PushConfig.PushEndpoint)
-			if pushed != "" && (pushed == hostOf(one.URL) || pushed == hostOf(one.ServiceConfig.URI)) {
+			endpoint := s.sub.value.PushConfig.PushEndpoint
+			if isBelow(endpoint, one.URL) || isBelow(endpoint, one.ServiceConfig.URI) {
 				return one
 			}
 		}
@@ -265,6 +268,17 @@ func (f *facts) receiver() *function {
 		return receivers[0]
 	}
 	return nil
+}
+
+// isBelow reports whether an endpoint is an address of what has a base address.
+func isBelow(endpoint, base string) bool {
+	e, err := url.Parse(endpoint)
+	b, bad := url.Parse(base)
+	if err != nil || bad != nil || e.Host == "" || !strings.EqualFold(e.Host, b.Host) {
+		return false
+	}
+	path := strings.TrimSuffix(b.Path, "/") + "/"
+	return strings.HasPrefix(strings.TrimSuffix(e.Path, "/")+"/", path)
 }
 
 func hostOf(address string) string {
@@ -320,9 +334,13 @@ func (f *facts) askService(a *asker, o Options) {
 	read(a, &f.function, "service", "cloudfunctions.functions.get", functionsAPI+at+"/functions/"+t.Service)
 	read(a, &f.service, "service", "run.services.get", runAPI+at+"/services/"+t.Service)
 	read(a, &f.servicePolicy, "service", "run.services.getIamPolicy", runAPI+at+"/services/"+t.Service+":getIamPolicy"+conditions)
-	account := p + "/serviceAccounts/" + t.PushAccount
-	read(a, &f.account, "account", "iam.serviceAccounts.get", iamAPI+account)
-	post(a, &f.accountPolicy, "account", "iam.serviceAccounts.getIamPolicy", iamAPI+account+":getIamPolicy", map[string]any{"options": map[string]int{"requestedPolicyVersion": 3}})
+	if account := p + "/serviceAccounts/" + t.PushAccount; t.PushAccount == "" {
+		f.account = fact[serviceAccount]{why: "which account receive expects is not known"}
+		f.accountPolicy = as[policy](&f.account)
+	} else {
+		read(a, &f.account, "account", "iam.serviceAccounts.get", iamAPI+account)
+		post(a, &f.accountPolicy, "account", "iam.serviceAccounts.getIamPolicy", iamAPI+account+":getIamPolicy", map[string]any{"options": map[string]int{"requestedPolicyVersion": 3}})
+	}
 	resource := p
 	if t.LogView != "" {
 		resource = t.LogView
@@ -646,6 +664,13 @@ func secretName(project, version string) string {
 		secret = "projects/" + project + "/secrets/" + secret
 	}
 	return secret + "/versions/" + number
+}
+
+// understood says that Google has answered a question.
+func (f *facts) understood() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.answered = true
 }
 
 // heard compares this machine's clock with Google's, whose Date is whole seconds.

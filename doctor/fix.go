@@ -27,7 +27,8 @@ func (x *examination) gcloud(args ...string) string {
 
 // run is a command of gcloud for the service.
 func (x *examination) run(verb string, args ...string) string {
-	return x.gcloud(append([]string{"run", "services", verb, x.target.Service, "--region=" + x.target.Region}, args...)...)
+	words := append(append([]string{"run", "services"}, strings.Fields(verb)...), x.target.Service, "--region="+x.target.Region)
+	return x.gcloud(append(words, args...)...)
 }
 
 // deploy is the command that deploys receive as it is meant to be, or else what gcloud
@@ -52,7 +53,14 @@ func (x *examination) own(name string, args ...string) string {
 	if name == "" {
 		name = x.target.Subscriptions[0].Name
 	}
-	return command(append(args, "--project", x.target.Project, "--subscription", short(name))...)
+	args = append(args, "--project", x.target.Project, "--subscription", short(name))
+	if d := x.target.Database; d != "" && short(d) != "(default)" {
+		args = append(args, "--database", short(d))
+	}
+	if c := x.target.Collection; c != "" && c != "messages" {
+		args = append(args, "--collection", c)
+	}
+	return command(args...)
 }
 
 // update is the command that changes a subscription's settings.
@@ -83,7 +91,7 @@ func (x *examination) push(name string, change map[string]string) string {
 		set[k] = v
 	}
 	args := []string{"gcloud", "pubsub", "subscriptions", "modify-push-config", short(name), "--project=" + projectOf(name)}
-	endpoint := " --push-endpoint=" + x.endpointArgument(set["endpoint"], change["token"] != "")
+	endpoint := " --push-endpoint=" + x.endpointArgument(set["endpoint"])
 	rest := []string{"--push-auth-service-account=" + set["account"], "--push-auth-token-audience=" + set["audience"]}
 	if c.NoWrapper != nil && change["form"] != "wrapped" || strings.Contains(change["form"], "unwrapped") {
 		rest = append(rest, "--push-no-wrapper")
@@ -96,10 +104,11 @@ func (x *examination) push(name string, change map[string]string) string {
 
 // endpointArgument returns an endpoint for a shell, which reads the shared token, if
 // there is one, out of Secret Manager: it is shown nowhere.
-func (x *examination) endpointArgument(endpoint string, token bool) string {
+func (x *examination) endpointArgument(endpoint string) string {
 	base, query, _ := strings.Cut(endpoint, "?")
 	values, _ := url.ParseQuery(query)
-	if !token && !values.Has("token") {
+	e, ok := x.service.value.env(tokenVariable)
+	if !ok && !values.Has("token") {
 		return quote(endpoint)
 	}
 	values.Del("token")
@@ -108,7 +117,6 @@ func (x *examination) endpointArgument(endpoint string, token bool) string {
 	} else {
 		base += "?token="
 	}
-	e, ok := x.service.value.env(tokenVariable)
 	if !ok || e.ValueSource == nil {
 		return quote(base + "TOKEN")
 	}

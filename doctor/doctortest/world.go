@@ -13,6 +13,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -360,6 +361,16 @@ func (w *World) Subscription() map[string]any { return w.Objects[InboxSubscripti
 
 // Push is the push configuration of the main subscription.
 func (w *World) Push() map[string]any { return w.Subscription()["pushConfig"].(map[string]any) }
+
+// SetEndpoint changes the push endpoint of the main subscription.
+func (w *World) SetEndpoint(change func(*url.URL)) {
+	u, err := url.Parse(w.Push()["pushEndpoint"].(string))
+	if err != nil {
+		panic(err)
+	}
+	change(u)
+	w.Push()["pushEndpoint"] = u.String()
+}
 
 // Service is a function's service.
 func (w *World) Service(name string) map[string]any {
