@@ -494,7 +494,7 @@ type answer struct {
 func readAnswer(r *http.Response) (a answer, whole bool, err error) {
 	a.status = r.StatusCode
 	body := &io.LimitedReader{R: r.Body, N: maxAnswer}
-	if !acknowledges(a.status) {
+	if !Acknowledges(a.status) {
 		if a.quoted, err = io.ReadAll(io.LimitReader(body, maxQuoted)); err != nil {
 			return answer{}, false, err
 		}
@@ -587,8 +587,8 @@ func (d *Dispatcher) roundTrip(ctx context.Context, header http.Header, body []b
 	return answer{}, err
 }
 
-// acknowledges says whether a status is an acknowledgement.
-func acknowledges(status int) bool {
+// Acknowledges says whether a status is an acknowledgement.
+func Acknowledges(status int) bool {
 	switch status {
 	case http.StatusProcessing, http.StatusOK, http.StatusCreated, http.StatusAccepted, http.StatusNoContent:
 		return true
@@ -616,7 +616,7 @@ func (d *Dispatcher) landed(f *flight, a answer, err error) {
 	v := Delivery{
 		Subscription: d.subscription, Endpoint: d.endpoint, MessageID: m.MessageId, OrderingKey: m.OrderingKey, Attempt: m.attempt,
 		Status: a.status, Answer: a.quoted, Err: err, Duration: took,
-		Acked: err == nil && acknowledges(a.status),
+		Acked: err == nil && Acknowledges(a.status),
 	}
 	if v.Acked {
 		d.window.acked(took)

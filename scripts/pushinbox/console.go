@@ -92,7 +92,7 @@ func serveConsole(cmd *cobra.Command, console *place, port int) error {
 	if err != nil {
 		return err
 	}
-	server := httpapi.NewServer(stack.Door{Hosts: []string{key.Name}}.Guard(key.Require(forward(u, console.tokens))))
+	server := httpapi.NewServer(stack.Door{Hosts: []string{key.Name}}.Guard(key.Require(pass(u, console.tokens))))
 	stop := context.AfterFunc(cmd.Context(), func() { _ = server.Close() })
 	defer stop()
 	failed := make(chan error, len(listeners))
@@ -105,8 +105,8 @@ func serveConsole(cmd *cobra.Command, console *place, port int) error {
 	return nil
 }
 
-// forward passes requests on to a console, with a token.
-func forward(target *url.URL, tokens oauth2.TokenSource) http.Handler {
+// pass sends requests on to a console, with a token.
+func pass(target *url.URL, tokens oauth2.TokenSource) http.Handler {
 	return &httputil.ReverseProxy{
 		Transport: &oauth2.Transport{Source: tokens},
 		Rewrite: func(r *httputil.ProxyRequest) {

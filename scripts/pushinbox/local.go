@@ -317,6 +317,7 @@ type printer struct {
 	out   *handOver
 	json  bool
 	inbox string // its push subscription
+	asked bool   // what is not sent again was sent because somebody asked for it
 }
 
 func newPrinter(out io.Writer, json bool) *printer {
@@ -415,8 +416,9 @@ func (p *printer) delivered(d pushfake.Delivery) {
 	switch {
 	case d.DeadLettered:
 		answer += fmt.Sprintf(", attempt %d was the last: sent to the dead-letter topic", d.Attempt)
-	case !d.Acked && d.RetryIn == 0:
+	case !d.Acked && d.RetryIn == 0 && !p.asked:
 		answer += fmt.Sprintf(", attempt %d was the last: dropped", d.Attempt)
+	case !d.Acked && d.RetryIn == 0: // somebody had it sent again
 	case !d.Acked:
 		answer += fmt.Sprintf(", attempt %d, again in %s", d.Attempt, d.RetryIn.Round(time.Millisecond))
 	}

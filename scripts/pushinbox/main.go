@@ -115,7 +115,7 @@ and "pushinbox mns --help" for two more. "go run" turns all but 0 into 1.`,
 	root.Version = versionOf(info).Version
 	root.SetVersionTemplate(versionOf(info).String())
 	root.SetHelpCommand(newHelp(root))
-	root.AddCommand(newLocal(), newRun(), newSend(), newToken(), newConsole(), newMessages(), newDelivery(), newDeadLetters(), newCalendar(), newMNS(), newDoctor(), newLogs(), newVersion())
+	root.AddCommand(newLocal(), newRun(), newSend(), newToken(), newConsole(), newMessages(), newDelivery(), newDeadLetters(), newCalendar(), newMNS(), newDoctor(), newListen(), newLogs(), newVersion())
 	complete(root)
 	return root
 }

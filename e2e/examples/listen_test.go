@@ -1,0 +1,216 @@
+//go:build unix
+
+package examples
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/pushinbox/local/stack"
+	"example.com/pushinbox/testkit/measure"
+	"example.com/pushinbox/testkit/port"
+	"example.com/pushinbox/testkit/relay"
+)
+
+// source is a pushinbox local whose inbox is followed, as a deployed one is. It is
+// killed and started again at the same ports.
+type source struct {
+	t    *testing.T
+	args []string
+	at   string
+	cmd  *exec.Cmd
+	in   io.Closer
+}
+
+func startSource(t *testing.T) *source {
+	s := &source{t: t, at: port.Reserve(t)}
+	s.args = []string{"local", "--port=" + s.at, "--pubsub-port=" + port.Reserve(t), "--data", filepath.Join(t.TempDir(), "data"), "--format=json", "--exit-with-stdin", "--quiet"}
+	s.start()
+	t.Cleanup(s.kill)
+	return s
+}
+
+func (s *source) start() {
+	s.cmd = exec.Command(command, s.args...)
+	s.cmd.Stderr = os.Stderr
+	in, err1 := s.cmd.StdinPipe()
+	out, err2 := s.cmd.StdoutPipe()
+	if err := errors.Join(err1, err2, s.cmd.Start()); err != nil {
+		s.t.Fatal(err)
+	}
+	s.in = in
+	var first stack.Addresses
+	if err := json.NewDecoder(out).Decode(&first); err != nil {
+		s.t.Fatal("the first line of pushinbox local:", err)
+	}
+}
+
+func (s *source) kill() {
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait()
+	_ = s.in.Close()
+}
+
+// publish publishes messages with these numbers, in one request each hundred.
+func (s *source) publish(from, to int) {
+	for chunk := range slices.Chunk(numbers(from, to), 100) {
+		type message struct {
+			Data string `json:"data"`
+		}
+		var body struct {
+			Messages []message `json:"messages"`
+		}
+		for _, n := range chunk {
+			body.Messages = append(body.Messages, message{base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "number %d.", n))})
+		}
+		b, err := json.Marshal(body)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		resp, err := http.Post("http://127.0.0.1:"+s.at+"/messages", "application/json", bytes.NewReader(b))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			s.t.Fatal(resp.Status)
+		}
+	}
+}
+
+func numbers(from, to int) (all []int) {
+	for n := from; n < to; n++ {
+		all = append(all, n)
+	}
+	return all
+}
+
+// TestListen follows an inbox whose console is killed and whose connections are cut,
+// and posts what was stored meanwhile to an unmodified program with its token check on:
+// all of it once, in the order of the feed.
+func TestListen(t *testing.T) {
+	t.Parallel()
+	n := measure.Size(500, 5000)
+	from := startSource(t)
+	between := relay.New(t, "127.0.0.1:"+from.at)
+	p := start(t, filepath.Join(root, "examples", "pushgo"), []string{"PUSH_AUDIENCE=" + audience, "PUSH_SERVICE_ACCOUNT=" + stack.PushAccount}, "go", "run", ".")
+	config := "XDG_CONFIG_HOME=" + t.TempDir()
+	listen := func(more ...string) *exec.Cmd {
+		cmd := exec.Command(command, append([]string{"listen", "--url", "http://" + between.Host(), "--data", data, "--forward-to", p.url + "/",
+			"--audience", audience, "--concurrency=1"}, more...)...)
+		cmd.Env = append(os.Environ(), config)
+		cmd.Stdout, cmd.Stderr = io.Discard, p // whose output is printed when the test fails
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return cmd
+	}
+	end := func(cmd *exec.Cmd) {
+		_ = cmd.Process.Signal(os.Interrupt)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("listen ends with %v", err)
+		}
+	}
+	got := func() (all []int) {
+		for line := range strings.Lines(p.printed()) {
+			if _, data, ok := strings.Cut(line, " number "); ok {
+				var i int
+				if _, err := fmt.Sscanf(data, "%d.", &i); err == nil {
+					all = append(all, i)
+				}
+			}
+		}
+		return all
+	}
+	until := func(count int) {
+		t.Helper()
+		over := time.Now().Add(measure.Size(2*time.Minute, 20*time.Minute))
+		for len(got()) < count {
+			if time.Now().After(over) {
+				t.Fatalf("%d of %d messages were posted in time", len(got()), count)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+
+	// It begins once, is stopped, and catches up on what was stored while it slept.
+	cmd := listen("--since", "beginning")
+	from.publish(0, n/5)
+	until(n / 5)
+	end(cmd)
+	from.publish(n/5, n/2)
+	cmd = listen()
+	until(n / 2)
+	random := rand.New(rand.NewPCG(measure.Seed(), 0))
+	done := n / 2
+	for done < n {
+		switch random.IntN(3) {
+		case 0:
+			between.Drop()
+		case 1:
+			between.Cut()
+			time.Sleep(time.Duration(random.IntN(500)) * time.Millisecond)
+			between.Restore("127.0.0.1:" + from.at)
+		case 2:
+			from.kill()
+			from.start()
+		}
+		next := min(n, done+n/20)
+		from.publish(done, next)
+		done = next
+	}
+	until(n)
+	end(cmd)
+	all := got()
+	sorted := slices.Clone(all)
+	slices.Sort(sorted)
+	if !slices.Equal(sorted, numbers(0, n)) {
+		t.Errorf("%d messages were posted of %d, or some twice", len(all), n)
+	}
+	if want := from.feed(n); !slices.Equal(all, want) {
+		t.Error("the order is not that of the feed")
+	}
+	t.Logf("%d messages posted", len(all))
+}
+
+// feed returns the numbers in the order of the feed.
+func (s *source) feed(n int) (all []int) {
+	after := ""
+	for len(all) < n {
+		resp, err := http.Get("http://127.0.0.1:" + s.at + "/messages:poll?pageSize=500&after=" + after)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		var page struct {
+			Messages []struct{ Data []byte }
+			Next     string
+		}
+		err = json.NewDecoder(resp.Body).Decode(&page)
+		_ = resp.Body.Close()
+		if err != nil || len(page.Messages) == 0 {
+			s.t.Fatalf("%d of %d messages are in the feed: %v", len(all), n, err)
+		}
+		for _, m := range page.Messages {
+			var i int
+			if _, err := fmt.Sscanf(string(m.Data), "number %d.", &i); err != nil {
+				s.t.Fatal(err)
+			}
+			all = append(all, i)
+		}
+		after = page.Next
+	}
+	return all
+}

@@ -1,0 +1,297 @@
+// Package forward posts the messages of an inbox to a program of a developer's, each as
+// the push that it was. It keeps the order within an ordering key, sends a message again
+// until the program acknowledges it, and says how far all before it are done, so that
+// whoever goes on from there misses nothing.
+package forward
+
+import (
+	"bytes"
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"github.com/googleapis/gax-go/v2"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"example.com/pushinbox/local/pushfake"
+	"example.com/pushinbox/shared/inbox"
+)
+
+const (
+	// DefaultConcurrency is how many requests are under way at most.
+	DefaultConcurrency = 8
+	// DefaultTimeout is how long the program may take to answer: Pub/Sub's default ack
+	// deadline.
+	DefaultTimeout = 10 * time.Second
+	// maxPause is the longest pause before a message is sent again.
+	maxPause = 10 * time.Second
+	// maxWaiting is how many messages wait for others of their ordering key at most.
+	maxWaiting = 1000
+	// maxAnswer is how much of an answer is read, in bytes.
+	maxAnswer = 64 << 10
+)
+
+// Options say where messages go, and how.
+type Options struct {
+	// Target is the program's endpoint, an http or https URL.
+	Target *url.URL
+	// Unwrapped sends the data alone, with the rest in headers, and Bare without.
+	Unwrapped, Bare bool
+	// Authorization returns the header of a request that a message is sent in; nil, or
+	// an empty one, sends none.
+	Authorization func(context.Context) (string, error)
+	// Concurrency is how many messages are sent at a time, until each is acknowledged; 0
+	// means DefaultConcurrency. With 1 the order is that of the inbox.
+	Concurrency int
+	// Timeout is how long the program may take to answer; 0 means DefaultTimeout.
+	Timeout time.Duration
+	// OnResult is called, by several goroutines, after each request.
+	OnResult func(Result)
+	// OnDone is called, one call at a time, with the token up to which every message
+	// was acknowledged.
+	OnDone func(token string)
+}
+
+// Result is one finished request.
+type Result struct {
+	Message *inbox.Message
+	// Attempt counts from 1, and Again says that somebody asked for it.
+	Attempt int
+	Again   bool
+	// Status is the answer, or 0 with the reason in Err.
+	Status   int
+	Err      error
+	Acked    bool
+	Duration time.Duration
+	// RetryIn is when the message is sent again; 0 when it is not.
+	RetryIn time.Duration
+}
+
+// Forwarder forwards messages. New returns one.
+type Forwarder struct {
+	o      Options
+	client *http.Client
+	slots  chan struct{} // of messages that are sent
+	room   chan struct{} // of messages that were taken and are not done
+
+	mu   sync.Mutex
+	all  list.List // of *taken, in the order in which they came
+	keys map[string][]*taken
+	last *inbox.Message
+	wait sync.WaitGroup
+}
+
+// taken is a message that is ours until the program has acknowledged it.
+type taken struct {
+	token   string
+	message *inbox.Message
+	done    bool
+}
+
+// New returns a Forwarder.
+func New(o Options) (*Forwarder, error) {
+	if o.Target == nil || o.Target.Host == "" || o.Target.Scheme != "http" && o.Target.Scheme != "https" {
+		return nil, errors.New("forward: the target is not an http or https URL")
+	}
+	if o.Concurrency <= 0 {
+		o.Concurrency = DefaultConcurrency
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = DefaultTimeout
+	}
+	return &Forwarder{
+		o: o,
+		client: &http.Client{
+			Transport:     &http.Transport{MaxIdleConnsPerHost: o.Concurrency, DisableCompression: true},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		slots: make(chan struct{}, o.Concurrency),
+		room:  make(chan struct{}, o.Concurrency+maxWaiting),
+		keys:  make(map[string][]*taken),
+	}, nil
+}
+
+// Forward takes a message, whose data is whole, and returns while it is sent. It waits
+// while too many are. token is the one that goes on after the message. The error is
+// ctx's, which also ends the sending.
+func (f *Forwarder) Forward(ctx context.Context, token string, m *inbox.Message) error {
+	select {
+	case f.room <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	t := &taken{token: token, message: m}
+	f.mu.Lock()
+	f.all.PushBack(t)
+	// One of a key at a time, as Pub/Sub does.
+	alone := true
+	if m.OrderingKey != "" {
+		key := m.Subscription + "\x00" + m.OrderingKey
+		f.keys[key] = append(f.keys[key], t)
+		alone = len(f.keys[key]) == 1
+	}
+	f.mu.Unlock()
+	if !alone {
+		return nil
+	}
+	// Here, and not in the goroutine, so that messages begin in the order in which they
+	// came.
+	select {
+	case f.slots <- struct{}{}:
+		f.start(ctx, t)
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Skip passes over a message that is not to be sent.
+func (f *Forwarder) Skip(token string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.all.PushBack(&taken{token: token, done: true})
+	f.advance()
+}
+
+// Wait waits until nothing is under way.
+func (f *Forwarder) Wait() { f.wait.Wait() }
+
+// Again sends the last message once more, whatever became of it. It reports whether
+// there is one.
+func (f *Forwarder) Again(ctx context.Context) bool {
+	f.mu.Lock()
+	m := f.last
+	f.mu.Unlock()
+	if m == nil {
+		return false
+	}
+	f.wait.Go(func() { f.send(ctx, m, Result{Message: m, Attempt: 1, Again: true}) })
+	return true
+}
+
+// start sends a message until it is acknowledged, and then what waited for it. It has a
+// slot, and frees it.
+func (f *Forwarder) start(ctx context.Context, t *taken) {
+	f.wait.Go(func() {
+		defer func() { <-f.slots }()
+		for next := t; next != nil; {
+			if !f.deliver(ctx, next.message) {
+				return // ctx has ended
+			}
+			next = f.finish(next)
+		}
+	})
+}
+
+// finish notes that a message is done, and returns the next one of its key.
+func (f *Forwarder) finish(t *taken) (next *taken) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t.done = true
+	if m := t.message; m.OrderingKey != "" {
+		key := m.Subscription + "\x00" + m.OrderingKey
+		if f.keys[key] = slices.Delete(f.keys[key], 0, 1); len(f.keys[key]) == 0 {
+			delete(f.keys, key)
+		} else {
+			next = f.keys[key][0]
+		}
+	}
+	<-f.room
+	f.advance()
+	return next
+}
+
+// advance tells how far everything is done. f.mu must be held.
+func (f *Forwarder) advance() {
+	token := ""
+	for e := f.all.Front(); e != nil && e.Value.(*taken).done; e = f.all.Front() {
+		token = e.Value.(*taken).token
+		f.all.Remove(e)
+	}
+	if token != "" && f.o.OnDone != nil {
+		f.o.OnDone(token)
+	}
+}
+
+// deliver sends a message until it is acknowledged, and reports false when ctx ends
+// before.
+func (f *Forwarder) deliver(ctx context.Context, m *inbox.Message) bool {
+	pause := gax.Backoff{Initial: 200 * time.Millisecond, Max: maxPause, Multiplier: 2}
+	for attempt := 1; ; attempt++ {
+		r := Result{Message: m, Attempt: attempt}
+		r.RetryIn = pause.Pause()
+		if f.send(ctx, m, r) {
+			return true
+		}
+		if gax.Sleep(ctx, r.RetryIn) != nil {
+			return false
+		}
+	}
+}
+
+// send sends a message once, tells what came of it, and reports whether the program has
+// acknowledged it.
+func (f *Forwarder) send(ctx context.Context, m *inbox.Message, r Result) bool {
+	f.mu.Lock()
+	f.last = m
+	f.mu.Unlock()
+	start := time.Now()
+	r.Status, r.Err = f.post(ctx, m)
+	r.Duration = time.Since(start)
+	if r.Acked = pushfake.Acknowledges(r.Status); r.Acked || r.Again {
+		r.RetryIn = 0
+	}
+	if ctx.Err() == nil && f.o.OnResult != nil {
+		f.o.OnResult(r)
+	}
+	return r.Acked
+}
+
+func (f *Forwarder) post(ctx context.Context, m *inbox.Message) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.o.Timeout)
+	defer cancel()
+	header, body := pushfake.Encode(f.settings(m), &pubsubpb.PubsubMessage{
+		MessageId: m.MessageID, Data: m.Data, Attributes: m.Attributes, OrderingKey: m.OrderingKey, PublishTime: timestamppb.New(m.PublishTime),
+	}, m.DeliveryAttempt)
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, f.o.Target.String(), bytes.NewReader(body))
+	if err != nil {
+		return 0, err
+	}
+	r.Header = header
+	if f.o.Authorization != nil {
+		authorization, err := f.o.Authorization(ctx)
+		if err != nil {
+			return 0, fmt.Errorf("no token: %w", err)
+		}
+		if authorization != "" {
+			r.Header.Set("Authorization", authorization)
+		}
+	}
+	resp, err := f.client.Do(r)
+	if failed := (*url.Error)(nil); errors.As(err, &failed) {
+		err = failed.Err // which does not repeat the address: it may hold a token
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer)
+	return resp.StatusCode, nil
+}
+
+// settings are those of the subscription that pushes a message.
+func (f *Forwarder) settings(m *inbox.Message) *pubsubpb.Subscription {
+	s := &pubsubpb.Subscription{Name: m.Subscription, PushConfig: &pubsubpb.PushConfig{}}
+	if f.o.Unwrapped || f.o.Bare {
+		s.PushConfig.Wrapper = &pubsubpb.PushConfig_NoWrapper_{NoWrapper: &pubsubpb.PushConfig_NoWrapper{WriteMetadata: f.o.Unwrapped}}
+	}
+	return s
+}

@@ -1,0 +1,270 @@
+package forward
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/pushinbox/shared/inbox"
+)
+
+// program is somebody's endpoint.
+type program struct {
+	*httptest.Server
+	mu       sync.Mutex
+	requests []*http.Request
+	bodies   []envelope
+	answer   func(n int, id string) int
+}
+
+type envelope struct {
+	Message struct {
+		Data        []byte
+		Attributes  map[string]string
+		MessageID   string `json:"messageId"`
+		OrderingKey string `json:"orderingKey"`
+		PublishTime time.Time
+	}
+	Subscription    string
+	DeliveryAttempt int
+}
+
+func newProgram(t *testing.T, answer func(n int, id string) int) *program {
+	p := &program{answer: answer}
+	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var e envelope
+		if err := json.NewDecoder(r.Body).Decode(&e); err != nil {
+			t.Error(err)
+		}
+		p.mu.Lock()
+		p.requests, p.bodies = append(p.requests, r), append(p.bodies, e)
+		n := len(p.bodies)
+		p.mu.Unlock()
+		w.WriteHeader(p.answer(n, e.Message.MessageID))
+	}))
+	t.Cleanup(p.Close)
+	return p
+}
+
+func newForwarder(t *testing.T, address string, o Options) *Forwarder {
+	t.Helper()
+	var err error
+	if o.Target, err = url.Parse(address); err != nil {
+		t.Fatal(err)
+	}
+	f, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func message(n int, key string) *inbox.Message {
+	return &inbox.Message{Subscription: "projects/p/subscriptions/s", MessageID: strconv.Itoa(n), OrderingKey: key, Data: []byte("hello"), Attributes: map[string]string{"kind": "order"}, DeliveryAttempt: 3, PublishTime: time.Unix(1, 0)}
+}
+
+// TestAsThePushThatItWas compares a request with the push of the message.
+func TestAsThePushThatItWas(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t, func(int, string) int { return http.StatusNoContent })
+	var results []Result
+	f := newForwarder(t, p.URL+"/push?token=s", Options{
+		Authorization: func(context.Context) (string, error) { return "Bearer t", nil },
+		OnResult:      func(r Result) { results = append(results, r) },
+	})
+	if err := f.Forward(t.Context(), "1", message(7, "k")); err != nil {
+		t.Fatal(err)
+	}
+	f.Wait()
+	r, e := p.requests[0], p.bodies[0]
+	if r.URL.String() != "/push?token=s" || r.Header.Get("Authorization") != "Bearer t" || r.Header.Get("Content-Type") != "application/json" || r.UserAgent() != "CloudPubSub-Google" {
+		t.Errorf("%s %v", r.URL, r.Header)
+	}
+	if e.Message.MessageID != "7" || string(e.Message.Data) != "hello" || e.Message.Attributes["kind"] != "order" || e.Message.OrderingKey != "k" ||
+		e.Subscription != "projects/p/subscriptions/s" || e.DeliveryAttempt != 3 || !e.Message.PublishTime.Equal(time.Unix(1, 0)) {
+		t.Errorf("%+v", e)
+	}
+	if len(results) != 1 || !results[0].Acked || results[0].Status != 204 || results[0].RetryIn != 0 {
+		t.Errorf("%+v", results)
+	}
+}
+
+// TestOrderAndProgress has a program refuse at random: the messages of a key arrive in
+// order, everything arrives, and no token is told before all up to it are done.
+func TestOrderAndProgress(t *testing.T) {
+	t.Parallel()
+	const n = 300
+	var mu sync.Mutex
+	acked := map[string]bool{}
+	p := newProgram(t, func(_ int, id string) int {
+		if rand.IntN(20) == 0 {
+			return []int{http.StatusServiceUnavailable, http.StatusMultipleChoices, http.StatusNonAuthoritativeInfo}[rand.IntN(3)]
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		acked[id] = true
+		return http.StatusOK
+	})
+	last := 0
+	f := newForwarder(t, p.URL, Options{OnDone: func(token string) {
+		at, _ := strconv.Atoi(token)
+		mu.Lock()
+		defer mu.Unlock()
+		for i := range at {
+			if i%50 != 49 && !acked[strconv.Itoa(i)] {
+				t.Errorf("token %d is told before message %d is done", at, i)
+			}
+		}
+		if at <= last {
+			t.Errorf("token %d comes after %d", at, last)
+		}
+		last = at
+	}})
+	for i := range n {
+		if i%50 == 49 {
+			f.Skip(strconv.Itoa(i + 1))
+			continue
+		}
+		if err := f.Forward(t.Context(), strconv.Itoa(i+1), message(i, []string{"", "a", "b", "c"}[i%4])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.Wait()
+	if last != n {
+		t.Errorf("the last token is %d of %d", last, n)
+	}
+	before := map[string]int{}
+	for _, e := range p.bodies {
+		id, _ := strconv.Atoi(e.Message.MessageID)
+		if key := e.Message.OrderingKey; key != "" && id < before[key] {
+			t.Errorf("key %s: %d comes after %d", key, id, before[key])
+		} else {
+			before[key] = id
+		}
+	}
+}
+
+// TestEndsWithItsContext has a program that is down: nothing is done, and the end of
+// the context ends the trying.
+func TestEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	f := newForwarder(t, gone.URL+"/?token=secret", Options{
+		OnDone: func(token string) { t.Errorf("%s is done", token) },
+		OnResult: func(r Result) {
+			if r.Acked || r.Err == nil || r.Status != 0 || r.RetryIn <= 0 {
+				t.Errorf("%+v", r)
+			}
+			if strings.Contains(fmt.Sprint(r.Err), "secret") {
+				t.Errorf("the error has the address: %v", r.Err)
+			}
+			cancel()
+		},
+	})
+	if err := f.Forward(ctx, "1", message(1, "")); err != nil {
+		t.Fatal(err)
+	}
+	f.Wait()
+	if f.Again(ctx); ctx.Err() == nil {
+		t.Error("the context goes on")
+	}
+	f.Wait()
+}
+
+func TestAgain(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t, func(n int, _ string) int { return []int{204, 500, 204}[n-1] })
+	f := newForwarder(t, p.URL, Options{OnResult: func(r Result) {
+		if r.Again && r.RetryIn != 0 {
+			t.Errorf("%+v", r)
+		}
+	}})
+	if f.Again(t.Context()) {
+		t.Error("something is sent again before anything was sent")
+	}
+	if err := f.Forward(t.Context(), "1", message(1, "")); err != nil {
+		t.Fatal(err)
+	}
+	f.Wait()
+	if !f.Again(t.Context()) {
+		t.Error("nothing is sent again")
+	}
+	f.Wait()
+	if len(p.bodies) != 2 || p.bodies[1].Message.MessageID != "1" {
+		t.Errorf("%d requests", len(p.bodies))
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	t.Parallel()
+	for _, address := range []string{"", "ftp://127.0.0.1", "/push", "http://"} {
+		u, err := url.Parse(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := New(Options{Target: u}); err == nil {
+			t.Errorf("%q is taken", address)
+		}
+	}
+}
+
+func TestPlace(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	p, err := OpenPlace(dir, "inbox", "http://127.0.0.1/?token=secret", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token, _ := p.Token(); token != "" {
+		t.Errorf("a new place has %q", token)
+	}
+	for _, token := range []string{"one", "two", "three"} {
+		if err := p.Note(token); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.Save(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := OpenPlace(dir, "inbox", "http://127.0.0.1/?token=secret", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token, at := again.Token(); token != "three" || time.Since(at) > time.Minute {
+		t.Errorf("%q of %v", token, at)
+	}
+	if other, err := OpenPlace(dir, "inbox", "http://127.0.0.1/", ""); err != nil {
+		t.Error(err)
+	} else if token, _ := other.Token(); token != "" {
+		t.Errorf("another target has %q", token)
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	if info, err := files[0].Info(); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file has mode %v, %v", info.Mode(), err)
+	}
+	path := filepath.Join(dir, files[0].Name())
+	for _, content := range []string{"", "{}", "[", string(make([]byte, maxPlace+1))} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := OpenPlace(dir, "inbox", "http://127.0.0.1/?token=secret", ""); err == nil {
+			t.Errorf("a file of %d bytes is taken", len(content))
+		}
+	}
+}

@@ -1,0 +1,332 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/oauth2"
+	"google.golang.org/api/impersonate"
+
+	"example.com/pushinbox/inboxclient"
+	"example.com/pushinbox/local/forward"
+	"example.com/pushinbox/local/pushfake"
+	"example.com/pushinbox/local/stack"
+	"example.com/pushinbox/shared/delivery"
+	"example.com/pushinbox/shared/inbox"
+)
+
+// Who signs what listen sends.
+const (
+	signLocal  = "local"
+	signGoogle = "google"
+	signNone   = "none"
+)
+
+// listening is what the flags of listen say.
+type listening struct {
+	from                                   server
+	which                                  filter
+	signer                                 target
+	to, form, sign, audience, email, begin string
+	concurrency                            int
+	timeout                                time.Duration
+	force, isJSON                          bool
+}
+
+func newListen() *cobra.Command {
+	l := &listening{form: "wrapped", sign: signLocal, concurrency: forward.DefaultConcurrency, timeout: forward.DefaultTimeout}
+	cmd := &cobra.Command{
+		Use:   "listen",
+		Short: "Post each message to a program on this machine, as the push that it was",
+		Long: `Post each message of an inbox to a program on this machine, as the push that it
+was: with its own message ID, attributes, ordering key and subscription.
+
+It goes on where the last listen to this --forward-to ended, so what was stored while
+this machine slept is caught up on; the first time it begins with what is stored from
+now on. --since begins elsewhere: at a time (2h, 2026-11-26T02:00:00Z), at a token of
+the inbox, or "beginning", "now" or "last". Order is kept within an ordering key. What
+the program does not acknowledge (102, 200, 201, 202, 204) is sent again, ever later up
+to 10 seconds. Messages that were quarantined are passed over, and so is what did not
+come by Pub/Sub. After a kill, what was sent in the last second comes again: the
+message ID is the same.
+
+Requests are signed by the running "pushinbox local" (--sign local), whose keys the
+program believes when it was started with "pushinbox run"; by Google, as the push
+account itself (--sign google), for which you need the role
+roles/iam.serviceAccountOpenIdTokenCreator on it; or by nobody (--sign none).
+
+On a terminal, r and Enter send the last message again.
+
+` + serverHelp,
+		Example: `  pushinbox listen --forward-to http://127.0.0.1:3000/push
+  pushinbox listen --forward-to http://127.0.0.1:3000/push --since 2h --subscription orders-push
+  pushinbox listen --terraform terraform --forward-to http://127.0.0.1:3000/push --audience https://orders.example.com
+  pushinbox listen --forward-to http://127.0.0.1:3000/push --sign none --format json`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l.isJSON = wantsJSON(cmd)
+			return l.run(cmd)
+		},
+	}
+	flags := cmd.Flags()
+	l.from.flags(flags)
+	flags.StringVar(&l.to, "forward-to", "", "post the messages to this `URL` of this machine")
+	flags.StringVar(&l.begin, "since", "last", "where to begin: a `TIME` or duration, a token, last, now or beginning")
+	oneOf(flags, &l.form, "form", "the form of the requests: wrapped, unwrapped (with metadata) or bare", "wrapped", "unwrapped", "bare")
+	oneOf(flags, &l.sign, "sign", "who signs the requests: local, google or none", signLocal, signGoogle, signNone)
+	flags.StringVar(&l.audience, "audience", "", "the audience of the tokens; --forward-to by default")
+	flags.StringVar(&l.email, "email", "", "the account of the tokens; "+stack.PushAccount+" by default, and needed with --sign google")
+	checked(flags, "concurrency", fmt.Sprint(l.concurrency), "N", "how many messages are sent at a time, 1 to 1000; with 1 all come in the order of the inbox", func(s string) error {
+		_, err := fmt.Sscan(s, &l.concurrency)
+		if err != nil || l.concurrency < 1 || l.concurrency > 1000 {
+			return errors.New("it must be 1 to 1000")
+		}
+		return nil
+	})
+	checked(flags, "ack-deadline", l.timeout.String(), "DURATION", "how long the program may take to answer, 1s to 600s", func(s string) (err error) {
+		if l.timeout, err = time.ParseDuration(s); err != nil || l.timeout < time.Second || l.timeout > 600*time.Second {
+			return errors.New("it must be 1s to 600s")
+		}
+		return nil
+	})
+	flags.BoolVar(&l.force, "force", false, "post to other machines, too")
+	f := &l.which
+	flags.StringVar(&f.subscription, "subscription", "", "only messages of this subscription, by its full or its short name")
+	flags.StringVar(&f.orderingKey, "ordering-key", "", "only messages with this ordering key")
+	flags.StringArrayVar(&f.attributes, "attribute", nil, "only messages with this attribute, as `KEY=VALUE`; can be repeated, and all must be met")
+	flags.StringVar(&f.text, "text", "", "only messages with this text in their data (its first 4 KiB) or attributes, in upper or lower case")
+	l.signer.dataFlag(flags)
+	flags.Lookup("data").Usage = "the directory of the pushinbox local that signs; by default the nearest " + stack.DefaultData + " from here upwards"
+	formatFlag(cmd)
+	return cmd
+}
+
+// target reads --forward-to.
+func (l *listening) target() (*url.URL, error) {
+	u, err := url.Parse(l.to)
+	switch {
+	case l.to == "":
+		return nil, usageError{errors.New("say where to post with --forward-to, such as http://127.0.0.1:3000/push")}
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.Fragment != "":
+		return nil, usageError{errors.New("--forward-to is not a URL such as http://127.0.0.1:3000/push")}
+	case !l.force && !stack.IsLoopback(u.Hostname()):
+		return nil, usageError{fmt.Errorf("%s is not this machine; to send it the messages all the same, give --force", u.Hostname())}
+	}
+	return u, nil
+}
+
+func (l *listening) run(cmd *cobra.Command) error {
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	to, err := l.target()
+	if err != nil {
+		return err
+	}
+	l.which.source = inbox.SourcePubSub
+	q, err := l.which.query()
+	if err != nil {
+		return err
+	}
+	authorize, err := l.authorization(ctx)
+	if err != nil {
+		return err
+	}
+	var lines sync.Mutex // progress is printed from here and from the requests
+	p := newProgress(cmd.ErrOrStderr())
+	say := func(format string, args ...any) {
+		lines.Lock()
+		defer lines.Unlock()
+		p.say(format, args...)
+	}
+	c, err := l.from.client(ctx, inboxclient.Options{OnRetry: func(err error, pause time.Duration) { say("%v; again in %v", err, pause.Round(100*time.Millisecond)) }})
+	if err != nil {
+		return err
+	}
+	config, err := os.UserConfigDir()
+	if err != nil {
+		return fmt.Errorf("this user has no directory in which to remember the place: %w", err)
+	}
+	place, err := forward.OpenPlace(filepath.Join(config, "pushinbox", "listen"), c.Address(), to.String(), q.Values().Encode())
+	if err != nil {
+		return err
+	}
+	begins, err := l.beginning(ctx, c, &q, place)
+	if err != nil {
+		return err
+	}
+	out := newPrinter(cmd.OutOrStdout(), l.isJSON)
+	out.asked = true
+	f, err := forward.New(forward.Options{
+		Target: to, Unwrapped: l.form == "unwrapped", Bare: l.form == "bare", Authorization: authorize, Concurrency: l.concurrency, Timeout: l.timeout,
+		OnResult: func(r forward.Result) {
+			out.delivered(pushfake.Delivery{
+				Subscription: r.Message.Subscription, MessageID: r.Message.MessageID, Attempt: r.Attempt, Status: r.Status, Err: r.Err, Acked: r.Acked,
+				Duration: r.Duration, RetryIn: r.RetryIn,
+			})
+		},
+		OnDone: func(token string) {
+			if err := place.Note(token); err != nil {
+				say("the place cannot be remembered: %v", err)
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	out.begin("")
+	say("Posting what is stored in %s to %s, %s. Ctrl-C stops it.", c.Address(), delivery.HideToken(to.String()), begins)
+	go l.keys(ctx, cmd, f, say)
+	err = l.follow(ctx, c, q, f, say)
+	cancel()
+	f.Wait()
+	return errors.Join(err, place.Save())
+}
+
+// follow forwards messages until ctx ends.
+func (l *listening) follow(ctx context.Context, c *inboxclient.Client, q inbox.Query, f *forward.Forwarder, say func(string, ...any)) error {
+	var lost time.Time
+	events := c.Tail(ctx, q, &inboxclient.TailOptions{
+		OnLost: func(err error) {
+			lost = time.Now()
+			say("the connection to the inbox was lost at %s (%v); trying again", lost.Format(time.TimeOnly), err)
+		},
+		OnBack: func() { say("connected again after %v; nothing was missed", time.Since(lost).Round(time.Second)) },
+	})
+	for e, err := range events {
+		if err != nil {
+			return explain(c, err)
+		}
+		m := &e.Message.Message
+		if m.Quarantined != "" {
+			say("message %s is quarantined (%s) and not posted", m.MessageID, m.Quarantined)
+			f.Skip(e.Token)
+			continue
+		}
+		if m.Truncated {
+			var data bytes.Buffer
+			if err := c.Data(ctx, m.ID, &data); err != nil {
+				return explain(c, err)
+			}
+			m.Data = data.Bytes()
+		}
+		if err := f.Forward(ctx, e.Token, m); err != nil {
+			return nil // ctx has ended
+		}
+	}
+	return nil
+}
+
+// beginning sets the token at which to begin, and says which one that is.
+func (l *listening) beginning(ctx context.Context, c *inboxclient.Client, q *inbox.Query, place *forward.Place) (string, error) {
+	switch l.begin {
+	case "last":
+		if token, at := place.Token(); token != "" {
+			q.PageToken = token
+			return "from where it was on " + at.Local().Format("2006-01-02 15:04:05"), nil
+		}
+		return "from now on", nil
+	case "now":
+		return "from now on", nil
+	case "beginning":
+		q.PageToken = q.Token(inbox.Position{ReceivedAt: time.Unix(0, 0), Commit: time.Unix(0, 0)})
+		return "from the oldest message on", nil
+	}
+	if at, err := inbox.ParseQuery(url.Values{"since": {l.begin}}, c.Now()); err == nil {
+		q.PageToken = q.Token(inbox.Position{ReceivedAt: at.Since, Commit: at.Since})
+		return "from " + at.Since.Local().Format("2006-01-02 15:04:05") + " on", nil
+	}
+	if _, err := inbox.ParseToken(l.begin); err != nil {
+		return "", usageError{errors.New("--since is not a time, a duration, a token, last, now or beginning")}
+	}
+	q.PageToken = l.begin
+	return "from that token on", nil
+}
+
+// keys has r and Enter send the last message again, where a person types.
+func (l *listening) keys(ctx context.Context, cmd *cobra.Command, f *forward.Forwarder, say func(string, ...any)) {
+	in, ok := cmd.InOrStdin().(*os.File)
+	if !ok {
+		return
+	}
+	if info, err := in.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return
+	}
+	for s := bufio.NewScanner(in); s.Scan() && ctx.Err() == nil; {
+		if strings.TrimSpace(s.Text()) == "r" && !f.Again(ctx) {
+			say("nothing was sent yet")
+		}
+	}
+}
+
+// tokenLife is how long a token is sent. Google's and the local ones live an hour.
+const tokenLife = 50 * time.Minute
+
+// authorization returns what gives the Authorization header of each request. The first
+// token is got at once, so that a refusal is told before anything else.
+func (l *listening) authorization(ctx context.Context) (func(context.Context) (string, error), error) {
+	audience := cmp.Or(l.audience, l.to)
+	var get func(context.Context) (string, error)
+	switch l.sign {
+	case signNone:
+		if l.audience != "" || l.email != "" {
+			return nil, usageError{errors.New("--audience and --email do not go with --sign none")}
+		}
+		return nil, nil
+	case signLocal:
+		local, err := l.signer.local(ctx)
+		if err != nil {
+			return nil, err
+		}
+		claims := url.Values{"for": {"receive"}, "aud": {audience}, "email": {cmp.Or(l.email, stack.PushAccount)}}
+		get = func(ctx context.Context) (string, error) { return local.localToken(ctx, claims) }
+	case signGoogle:
+		if !accountName.MatchString(l.email) {
+			return nil, usageError{errors.New("--sign google needs --email, the push account's e-mail address")}
+		}
+		source, err := impersonate.IDTokenSource(ctx, impersonate.IDTokenConfig{Audience: audience, TargetPrincipal: l.email, IncludeEmail: true})
+		if err != nil {
+			return nil, fmt.Errorf("there are no Google credentials on this machine: %w; sign in with: gcloud auth application-default login", err)
+		}
+		tokens := oauth2.TokenSource(googleTokens{source, l.email})
+		get = func(context.Context) (string, error) {
+			token, err := tokens.Token()
+			if err != nil {
+				return "", err
+			}
+			return token.AccessToken, nil
+		}
+	}
+	var mu sync.Mutex
+	var header string
+	var until time.Time
+	authorize := func(ctx context.Context) (string, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if time.Now().Before(until) {
+			return header, nil
+		}
+		token, err := get(ctx)
+		if err != nil {
+			return "", err
+		}
+		header, until = "Bearer "+token, time.Now().Add(tokenLife)
+		return header, nil
+	}
+	if _, err := authorize(ctx); err != nil {
+		if l.sign == signLocal {
+			return nil, fmt.Errorf("there is no pushinbox local to sign the requests: %w; start it, or give --sign none", err)
+		}
+		return nil, err
+	}
+	return authorize, nil
+}
