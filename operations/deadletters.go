@@ -23,9 +23,9 @@ const (
 	pullSize = 100
 	// ackSize is how many leases are given back at a time.
 	ackSize = 1000
-	// pullPatience is how long the first of what waits is waited for, and pullTimeout
+	// lookPatience is how long the first of what waits is waited for, and pullTimeout
 	// bounds a pull that does not wait.
-	pullPatience = 5 * time.Second
+	lookPatience = 5 * time.Second
 	pullTimeout  = 30 * time.Second
 	// emptyPulls is how often in a row nothing must come until that is all.
 	emptyPulls = 2
@@ -90,7 +90,7 @@ func (op *Operator) List(ctx context.Context, subscription string, limit int) (l
 	if isPushed(sub) {
 		return nil, false, op.inTheWay(ctx, sub)
 	}
-	return op.look(ctx, subscription, limit, op.pullPatience)
+	return op.look(ctx, subscription, limit, op.o.LookPatience)
 }
 
 // inTheWay says who pushes a subscription that keeps dead letters.

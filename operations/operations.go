@@ -48,6 +48,8 @@ type Options struct {
 	ActAs func(ctx context.Context, account string) error
 	// Backlog returns what waits in a subscription; nil means that it is not known.
 	Backlog func(ctx context.Context, subscription string) (*Backlog, error)
+	// LookPatience is how long a look at dead letters waits for the first; 0 means 5 s.
+	LookPatience time.Duration
 	// Now is the clock; nil means the system's.
 	Now func() time.Time
 }
@@ -61,20 +63,20 @@ type Backlog struct {
 }
 
 // Operator operates subscriptions. New returns one.
-type Operator struct {
-	o            Options
-	pullPatience time.Duration
-}
+type Operator struct{ o Options }
 
 // New returns an Operator.
 func New(o Options) (*Operator, error) {
 	if o.PubSub == nil || o.Records == nil {
 		return nil, errors.New("operations: Options need PubSub and Records")
 	}
+	if o.LookPatience <= 0 {
+		o.LookPatience = lookPatience
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Operator{o, pullPatience}, nil
+	return &Operator{o}, nil
 }
 
 // ErrRefused is the cause of every error that means: nothing was changed, since it

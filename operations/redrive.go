@@ -90,8 +90,11 @@ func (op *Operator) Redrive(ctx context.Context, subscription string, o RedriveO
 		}
 	}
 	// What was pushed and refused, or was not answered, is leased for so long.
-	leased := time.Duration(sub.AckDeadlineSeconds)*time.Second + op.pullPatience
+	leased := time.Duration(sub.AckDeadlineSeconds)*time.Second + op.o.LookPatience
 	w := &watch{op: op, subscription: subscription, leased: leased, push: proto.CloneOf(source.PushConfig), o: o.withDefaults(), r: r}
+	if b := op.backlog(ctx, subscription); b != nil {
+		r.Began = &b.Messages
+	}
 	if err := op.setPush(ctx, subscription, w.push); err != nil {
 		// Pub/Sub may have done it all the same.
 		return nil, errors.Join(err, op.detach(ctx, subscription))
@@ -102,7 +105,7 @@ func (op *Operator) Redrive(ctx context.Context, subscription string, o RedriveO
 	}
 	if ended == nil && !w.empty {
 		if w.zeros > 0 {
-			leased = op.pullPatience
+			leased = op.o.LookPatience
 		}
 		r.Left, r.More, ended = op.look(ctx, subscription, maxLeft, leased)
 	}

@@ -177,7 +177,7 @@ func (w *world) options() Options {
 	return Options{
 		PubSub: w.client.SubscriptionAdminClient, Records: records.Open(w.data), Principal: "operator@example.com",
 		Token: func(context.Context) (string, error) { return marker, nil }, TokenSource: "the test",
-		Backlog: w.backlog,
+		Backlog: w.backlog, LookPatience: time.Second,
 	}
 }
 
@@ -189,7 +189,6 @@ func (w *world) operator(change func(*Options)) *Operator {
 	}
 	op, err := New(o)
 	w.check(err)
-	op.pullPatience = time.Second
 	return op
 }
 

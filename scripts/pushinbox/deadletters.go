@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -195,8 +194,18 @@ func (d *operated) lookUp(ctx context.Context, letters []operations.DeadLetter) 
 	for i, l := range letters {
 		listed[i] = listedLetter{DeadLetter: l}
 	}
-	if d.inbox == nil || len(letters) == 0 {
+	if len(letters) == 0 {
 		return listed, nil
+	}
+	if d.inbox == nil {
+		if d.findInbox == nil {
+			return listed, nil
+		}
+		c, err := d.findInbox(ctx)
+		if err != nil {
+			return listed, err
+		}
+		d.inbox = c
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -405,7 +414,7 @@ func printRedriven(cmd *cobra.Command, d *operated, times *clock, r *operations.
 	}
 	if wantsJSON(cmd) {
 		return errors.Join(show(cmd, redriveAnswer{
-			Subscription: d.deadLetters, Endpoint: r.Endpoint, Began: r.Began, Continued: r.Continued, Stalled: r.Stalled, Left: slices.Concat([]operations.DeadLetter{}, r.Left), More: r.More,
+			Subscription: d.deadLetters, Endpoint: r.Endpoint, Began: r.Began, Continued: r.Continued, Stalled: r.Stalled, Left: append([]operations.DeadLetter{}, r.Left...), More: r.More,
 		}, ""), failed)
 	}
 	var lines []string

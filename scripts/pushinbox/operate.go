@@ -78,10 +78,12 @@ type operated struct {
 	subscription, deadLetters string // full names
 	isCloud                   bool
 	inbox                     *inboxclient.Client // nil: none is known
-	rebuild                   func(context.Context) (*pubsubpb.PushConfig, error)
-	key                       string // the subscription's key in Terraform
-	backlog                   func(context.Context, string) (*operations.Backlog, error)
-	closers                   []func() error
+	// findInbox finds it where that takes a token of Google; nil: there is none.
+	findInbox func(context.Context) (*inboxclient.Client, error)
+	rebuild   func(context.Context) (*pubsubpb.PushConfig, error)
+	key       string // the subscription's key in Terraform
+	backlog   func(context.Context, string) (*operations.Backlog, error)
+	closers   []func() error
 }
 
 func (d *operated) Close() {
@@ -91,26 +93,26 @@ func (d *operated) Close() {
 }
 
 // googleClients are the options of clients of Google's APIs; tests have other ones.
-var googleClients []option.ClientOption
+var googleClients struct{ pubsub, rest []option.ClientOption }
 
 // open returns what the flags name. secret says where the shared token is, and may be
 // nil.
-func (o *operate) open(ctx context.Context, secret *pushToken) (d *operated, err error) {
-	d = new(operated)
-	defer func() {
-		if err != nil {
-			d.Close()
-		}
-	}()
+func (o *operate) open(ctx context.Context, secret *pushToken) (*operated, error) {
+	open := o.openLocal
 	switch {
 	case o.terraform != "" && (o.project != "" || o.data != ""):
 		return nil, usageError{errors.New("give one of --terraform, --project and --data: each says what to operate")}
 	case o.terraform != "":
-		return d, o.openTerraform(ctx, d, secret)
+		open = o.openTerraform
 	case o.project != "":
-		return d, o.openProject(ctx, d, secret)
+		open = o.openProject
 	}
-	return d, o.openLocal(ctx, d, secret)
+	d := new(operated)
+	if err := open(ctx, d, secret); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
 }
 
 // openLocal is open for a running pushinbox local.
@@ -141,7 +143,7 @@ func (o *operate) openLocal(ctx context.Context, d *operated, secret *pushToken)
 	if err != nil {
 		return err
 	}
-	return d.operator(operations.Options{PubSub: client.SubscriptionAdminClient, Records: records.Open(run.Data), Backlog: d.reported}, secret, nil)
+	return d.operator(operations.Options{PubSub: client.SubscriptionAdminClient, Records: records.Open(run.Data), Backlog: d.reported, LookPatience: time.Second}, secret, nil)
 }
 
 // openProject is open for subscriptions that are named.
@@ -185,10 +187,9 @@ func (o *operate) openTerraform(ctx context.Context, d *operated, secret *pushTo
 		return described.pushConfig(t.PushAccount, token)
 	}
 	if url := outputs.address(); url != "" {
-		// Whether a dead letter is in the inbox is told where the console can be called.
 		from := server{at: target{url: url}, account: outputs.TesterAccount.Value}
-		if c, err := from.client(ctx, inboxclient.Options{}); err == nil {
-			d.inbox = c
+		d.findInbox = func(ctx context.Context) (*inboxclient.Client, error) {
+			return from.client(ctx, inboxclient.Options{Patience: time.Second})
 		}
 	}
 	database := t.Database[strings.LastIndex(t.Database, "/")+1:]
@@ -212,7 +213,7 @@ func (o *operate) openGoogle(ctx context.Context, d *operated, secret *pushToken
 	case !d.isCloud && at.EmulatorHost == "":
 		return usageError{errors.New("PUBSUB_EMULATOR_HOST is set: set FIRESTORE_EMULATOR_HOST too, or keep the records in files with --data DIRECTORY; Google's Firestore is not for an emulator's subscriptions")}
 	default:
-		kept, err := firestorerecords.Open(ctx, at, googleClients...)
+		kept, err := firestorerecords.Open(ctx, at)
 		if err != nil {
 			return err
 		}
@@ -224,7 +225,7 @@ func (o *operate) openGoogle(ctx context.Context, d *operated, secret *pushToken
 		d.log = operations.FileLog{Path: filepath.Join(cmp.Or(o.data, "."), operationsLog)}
 		return d.operator(options, secret, nil)
 	}
-	google := &cloud.Cloud{Options: googleClients}
+	google := &cloud.Cloud{Options: googleClients.rest}
 	options.ActAs, options.Backlog = google.ActAs, google.Backlog
 	if d.principal, err = google.Principal(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, visible(err.Error()+"; the record says "+principalUnknown))
@@ -236,7 +237,7 @@ func (o *operate) openGoogle(ctx context.Context, d *operated, secret *pushToken
 
 // dial connects to Pub/Sub, or to the one at host.
 func (d *operated) dial(ctx context.Context, project, host string) (*pubsub.Client, error) {
-	options := append([]option.ClientOption{option.WithTelemetryDisabled()}, googleClients...)
+	options := append([]option.ClientOption{option.WithTelemetryDisabled()}, googleClients.pubsub...)
 	if host != "" {
 		conn, err := grpc.NewClient(host, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)))
 		if err != nil {

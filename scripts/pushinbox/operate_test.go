@@ -1,0 +1,414 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"example.com/pushinbox/local/pushfake"
+	"example.com/pushinbox/testkit/emulator"
+)
+
+// tokenMarker is a shared token that nothing that is printed or written may have.
+const tokenMarker = "marker-token-Zq7-that-nobody-may-see"
+
+// said runs commands, and holds that none prints the token.
+type said struct {
+	environment []string
+	flags       []string
+}
+
+func (s *said) run(t *testing.T, args ...string) (out, errs string, code int) {
+	t.Helper()
+	out, errs, code = runIn(t, s.environment, "", append(args, s.flags...)...)
+	if strings.Contains(out+errs, tokenMarker) {
+		t.Errorf("%q prints the token: %s%s", args, out, errs)
+	}
+	return out, errs, code
+}
+
+// must runs a command that succeeds, and reads its JSON lines.
+func (s *said) must(t *testing.T, args ...string) (lines []map[string]any) {
+	t.Helper()
+	out, errs, code := s.run(t, append(args, "--format", "json")...)
+	if code != 0 {
+		t.Fatalf("%q: exit %d, %s%s", args, code, out, errs)
+	}
+	for decoder := json.NewDecoder(strings.NewReader(out)); ; {
+		var line map[string]any
+		if err := decoder.Decode(&line); err == io.EOF {
+			return lines
+		} else if err != nil {
+			t.Fatalf("%q printed %q: %v", args, out, err)
+		}
+		lines = append(lines, line)
+	}
+}
+
+// TestPauseLocal pauses a local run as a user does, with a shared token.
+func TestPauseLocal(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	r := start(t, data, "PUBSUB_VERIFICATION_TOKEN="+tokenMarker)
+	s := &said{[]string{"PUBSUB_VERIFICATION_TOKEN=" + tokenMarker}, []string{"--data", data}}
+	without := &said{nil, s.flags}
+	if _, errs, code := without.run(t, "delivery", "pause"); code != exitFailed || !strings.Contains(errs, "--token-file") || !strings.Contains(errs, "nothing was changed") {
+		t.Errorf("without the token: exit %d, %s", code, errs)
+	}
+	paused := s.must(t, "delivery", "pause")[0]
+	if paused["state"] != "paused" || paused["changed"] != true || paused["lostFrom"] == nil || paused["endpoint"] != r.base+"/receive/wrapped?token=…" {
+		t.Errorf("it says %v", paused)
+	}
+	for i := range 100 {
+		r.publish(t, "", "text/plain", fmt.Sprintf("while it is paused %d", i))
+	}
+	if all := r.messages(t); len(all) != 0 {
+		t.Errorf("%d messages arrived while it was paused", len(all))
+	}
+	status := &said{nil, []string{"--url", r.base}}
+	if report := fmt.Sprint(status.must(t, "delivery", "status")); !strings.Contains(report, "lostFrom") || strings.Contains(string(r.get(t, "/delivery")), tokenMarker) {
+		t.Errorf("the report does not tell of the pause, or the page of the token: %s", report)
+	}
+	if out, _, code := s.run(t, "delivery", "pause"); code != 0 || !strings.Contains(out, "is paused already, by ") || !strings.Contains(out, "pushinbox delivery resume --data "+data) {
+		t.Errorf("a second pause: exit %d, %s", code, out)
+	}
+	if _, errs, code := without.run(t, "delivery", "resume"); code != exitFailed || !strings.Contains(errs, "--token-file") {
+		t.Errorf("resume without the token: exit %d, %s", code, errs)
+	}
+	if resumed := s.must(t, "delivery", "resume")[0]; resumed["state"] != "delivering" || resumed["changed"] != true {
+		t.Errorf("it says %v", resumed)
+	}
+	r.acknowledged(t, 100)
+	for _, name := range []string{operationsLog, "operations"} {
+		if found := grep(t, filepath.Join(data, name), tokenMarker); found != "" {
+			t.Errorf("the token is in %s", found)
+		}
+	}
+	log, err := os.ReadFile(filepath.Join(data, operationsLog))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`"action":"delivery.pause","target":"projects/local/subscriptions/inbox-push","outcome":"refused"`,
+		`"action":"delivery.pause","target":"projects/local/subscriptions/inbox-push","outcome":"done"`,
+		`"action":"delivery.resume","target":"projects/local/subscriptions/inbox-push","outcome":"begun"`,
+		`"action":"delivery.resume","target":"projects/local/subscriptions/inbox-push","outcome":"done"`,
+	} {
+		if !strings.Contains(string(log), want) {
+			t.Errorf("the log lacks %s:\n%s", want, log)
+		}
+	}
+}
+
+// grep returns the names of the files below path that have a text.
+func grep(t *testing.T, path, text string) (names string) {
+	t.Helper()
+	err := filepath.WalkDir(path, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if bytes.Contains(b, []byte(text)) {
+			names += " " + path
+		}
+		return err
+	})
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// TestDeadLettersLocal has a message given up although it was stored, since its
+// acknowledgement is lost each time; purges it, brings it back, and redrives it twice.
+func TestDeadLettersLocal(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	r := start(t, data, "PUBSUB_VERIFICATION_TOKEN="+tokenMarker, "--max-attempts=5", "--retry-backoff=0s,0s")
+	s := &said{nil, []string{"--data", data}}
+	client := pubSubAt(t, r.pubsub, "local")
+	const source, dead = "projects/local/subscriptions/inbox-push", "projects/local/subscriptions/inbox-dead-letter"
+	sub, err := client.SubscriptionAdminClient.GetSubscription(t.Context(), &pubsubpb.GetSubscriptionRequest{Subscription: source})
+	if err != nil {
+		t.Fatal(err)
+	}
+	endpoint := sub.PushConfig.PushEndpoint
+	push := func(to string) {
+		t.Helper()
+		changed := proto.CloneOf(sub)
+		changed.PushConfig.PushEndpoint = to
+		if _, err := client.SubscriptionAdminClient.UpdateSubscription(t.Context(), &pubsubpb.UpdateSubscriptionRequest{
+			Subscription: changed, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"push_config"}},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lost := make(chan int, 100)
+	deaf := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		again, err := http.NewRequestWithContext(request.Context(), request.Method, endpoint, request.Body)
+		if err != nil {
+			return
+		}
+		again.Header = request.Header
+		if resp, err := http.DefaultClient.Do(again); err == nil {
+			lost <- resp.StatusCode
+			_ = resp.Body.Close()
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	defer deaf.Close()
+	push(deaf.URL)
+	r.publish(t, "", "text/plain", "given up although it was stored")
+	for range 5 {
+		if status := <-lost; status != http.StatusNoContent {
+			t.Fatalf("receive answered %d", status)
+		}
+	}
+	original := r.messages(t)[0]
+
+	list := func(want int) []map[string]any {
+		t.Helper()
+		listed := s.must(t, "dead-letters", "list")
+		if len(listed) != want {
+			t.Fatalf("%d dead letters are listed, not %d: %v", len(listed), want, listed)
+		}
+		return listed
+	}
+	letter := list(1)[0]
+	if letter["attempts"] != 5.0 || letter["subscription"] != source || letter["inInbox"] != "" || fmt.Sprint(letter["originals"]) != "["+original.ID+"]" {
+		t.Errorf("the dead letter is listed as %v, its original is %s", letter, original.ID)
+	}
+	if refusals := fmt.Sprint(letter["refusals"]); !strings.Contains(refusals, "503") {
+		t.Errorf("why it was given up: %s", refusals)
+	}
+	if _, errs, code := s.run(t, "dead-letters", "purge"); code != exitUsage || !strings.Contains(errs, "--yes") {
+		t.Errorf("a purge without a terminal: exit %d, %s", code, errs)
+	}
+	list(1)
+	purged := s.must(t, "dead-letters", "purge", "--yes")[0]
+	list(0)
+	undo := strings.Fields(fmt.Sprint(purged["undo"]))[1:]
+	restored := func() {
+		t.Helper()
+		if out, errs, code := runIn(t, nil, "", undo...); code != 0 {
+			t.Fatalf("%q: exit %d, %s%s", undo, code, out, errs)
+		}
+	}
+	restored()
+	list(1)
+	push(endpoint)
+	redriven := s.must(t, "dead-letters", "redrive")[0]
+	if redriven["stalled"] != false || redriven["began"] != 1.0 || len(redriven["left"].([]any)) != 0 {
+		t.Errorf("the redrive says %v", redriven)
+	}
+	list(0)
+	restored() // what was redriven waits again
+	if letter := list(1)[0]; letter["inInbox"] == "" || letter["inInbox"] == nil {
+		t.Errorf("what was redriven is listed as %v", letter)
+	}
+	s.must(t, "dead-letters", "redrive")
+	all := r.messages(t)
+	if len(all) != 2 || all[0].Subscription != dead || all[1].ID != original.ID {
+		t.Errorf("the inbox has %+v", all)
+	}
+	if found := grep(t, data+"/operations", tokenMarker) + grep(t, filepath.Join(data, operationsLog), tokenMarker); found != "" {
+		t.Errorf("the token is in %s", found)
+	}
+}
+
+// TestOperateCall tries calls that are wrong.
+func TestOperateCall(t *testing.T) {
+	t.Parallel()
+	empty := t.TempDir()
+	for args, want := range map[string]string{
+		"delivery pause --project p":                                                  "--project needs --subscription",
+		"delivery pause --terraform a --project p":                                    "give one of --terraform, --project and --data",
+		"dead-letters list --project p --subscription s --data " + empty:              "--project needs --dead-letter-subscription",
+		"dead-letters list --project p --subscription s --dead-letter-subscription d": "set FIRESTORE_EMULATOR_HOST too",
+		"dead-letters list --limit 0":                                                 "--limit must be 1 to",
+	} {
+		_, errs, code := runIn(t, []string{"PUBSUB_EMULATOR_HOST=127.0.0.1:1", "FIRESTORE_EMULATOR_HOST="}, "", strings.Fields(args)...)
+		if code != exitUsage || !strings.Contains(errs, want) {
+			t.Errorf("%s: exit %d, %s", args, code, errs)
+		}
+	}
+	if _, errs, code := run(t, "", "delivery", "pause", "--data", empty); code != exitFailed || !strings.Contains(errs, "pushinbox local --data") {
+		t.Errorf("nothing runs: exit %d, %s", code, errs)
+	}
+}
+
+// fakeGoogle answers as the REST APIs document it. It is a stand-in: the command and
+// its clients are real, and so are Pub/Sub and Firestore as far as their emulators are.
+type fakeGoogle struct {
+	denied  map[string]bool // by the end of the path
+	entries []string
+}
+
+func (g *fakeGoogle) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	b, _ := io.ReadAll(r.Body)
+	for end := range g.denied {
+		if strings.HasSuffix(r.URL.Path, end) {
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = io.WriteString(w, `{"error": {"code": 403, "message": "The caller does not have permission"}}`)
+			return
+		}
+	}
+	switch {
+	case strings.HasSuffix(r.URL.Path, ":testIamPermissions"):
+		_, _ = io.WriteString(w, `{"permissions": ["iam.serviceAccounts.actAs"]}`)
+	case strings.HasSuffix(r.URL.Path, "/userinfo/v2/me"):
+		_, _ = io.WriteString(w, `{"email": "operator@example.com"}`)
+	case strings.HasSuffix(r.URL.Path, "/versions/1:access"):
+		answer, _ := json.Marshal(map[string]any{"payload": map[string]any{"data": []byte(tokenMarker)}})
+		_, _ = w.Write(answer)
+	case strings.HasSuffix(r.URL.Path, "/entries:write"):
+		g.entries = append(g.entries, string(b))
+		_, _ = io.WriteString(w, `{}`)
+	default:
+		_, _ = io.WriteString(w, `{}`)
+	}
+}
+
+// outcomes returns those of the lines in the log of operations.
+func (g *fakeGoogle) outcomes() (all []string) {
+	for _, e := range g.entries {
+		var body struct {
+			Entries []struct {
+				LogName     string
+				JSONPayload struct{ Principal, Action, Outcome string }
+			}
+		}
+		_ = json.Unmarshal([]byte(e), &body) // an empty one is a wrong one
+		for _, e := range body.Entries {
+			all = append(all, strings.Join([]string{e.LogName, e.JSONPayload.Principal, e.JSONPayload.Action, e.JSONPayload.Outcome}, " "))
+		}
+	}
+	return all
+}
+
+// TestOperateCloud operates what Terraform's outputs name, as in the cloud.
+func TestOperateCloud(t *testing.T) {
+	firestore := emulator.Firestore(t)
+	google := &fakeGoogle{denied: make(map[string]bool)}
+	apis := httptest.NewServer(google)
+	defer apis.Close()
+	pubSub, err := pushfake.Start(t.Context(), "http://127.0.0.1:1/wrapped?token="+tokenMarker, &pushfake.ServerOptions{Subscription: &pubsubpb.Subscription{
+		PushConfig: &pubsubpb.PushConfig{AuthenticationMethod: &pubsubpb.PushConfig_OidcToken_{
+			OidcToken: &pubsubpb.PushConfig_OidcToken{ServiceAccountEmail: "push@p.iam.gserviceaccount.com", Audience: "http://127.0.0.1:1"},
+		}},
+		DeadLetterPolicy: &pubsubpb.DeadLetterPolicy{MaxDeliveryAttempts: 5},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pubSub.Close()
+	project := emulator.Project()
+	dir := t.TempDir()
+	outputs, err := json.Marshal(map[string]any{"delivery": map[string]any{"value": map[string]any{
+		"project": project, "push_account": "push@p.iam.gserviceaccount.com",
+		"subscriptions": map[string]any{"main": map[string]any{
+			"name": pubSub.Subscription, "endpoint": "http://127.0.0.1:1/wrapped", "audience": "http://127.0.0.1:1", "form": "wrapped",
+		}},
+		"dead_letter_subscription": pubSub.DeadLetterSubscription, "token_secret": "projects/p/secrets/s/versions/1",
+		"database": "projects/" + project + "/databases/(default)", "collection": "messages", "operations_log": "projects/p/logs/pushinbox-operations",
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "terraform"), fmt.Appendf(nil, "#!/bin/sh\ncat <<'END'\n%s\nEND\n", outputs), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	t.Setenv("FIRESTORE_EMULATOR_HOST", firestore)
+	t.Setenv("PUBSUB_EMULATOR_HOST", "")
+	t.Setenv(envPushToken, "")
+	googleClients.rest = []option.ClientOption{option.WithEndpoint(apis.URL), option.WithoutAuthentication()}
+	defer func() { googleClients.pubsub, googleClients.rest = nil, nil }()
+	call := func(args ...string) (string, error) {
+		t.Helper()
+		conn, err := grpc.NewClient(pubSub.Addr, grpc.WithTransportCredentials(insecure.NewCredentials())) // which the command closes
+		if err != nil {
+			t.Fatal(err)
+		}
+		googleClients.pubsub = []option.ClientOption{option.WithGRPCConn(conn)}
+		var out bytes.Buffer
+		root := newRoot()
+		root.SetArgs(append(args, "--terraform", "tf"))
+		root.SetOut(&out)
+		root.SetErr(&out)
+		root.SetIn(strings.NewReader(""))
+		err = execute(t.Context(), root)
+		if text := out.String() + fmt.Sprint(err) + strings.Join(google.entries, "\n"); strings.Contains(text, tokenMarker) {
+			t.Errorf("%q: the token is in %s", args, text)
+		}
+		return out.String(), err
+	}
+	config := func() *pubsubpb.PushConfig {
+		t.Helper()
+		sub, err := pubSub.Client.SubscriptionAdminClient.GetSubscription(t.Context(), &pubsubpb.GetSubscriptionRequest{Subscription: pubSub.Subscription})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sub.PushConfig
+	}
+	before := config()
+
+	google.denied[":testIamPermissions"] = true
+	if _, err := call("delivery", "pause"); err == nil || !proto.Equal(config(), before) {
+		t.Errorf("without actAs: %v", err)
+	}
+	delete(google.denied, ":testIamPermissions")
+
+	google.denied["/entries:write"] = true
+	if out, err := call("delivery", "pause"); err == nil || !strings.Contains(out, "logging.logEntries.create") || !strings.Contains(out, "[y/N]") || !proto.Equal(config(), before) {
+		t.Errorf("without the right to log: %v, %s", err, out)
+	}
+	if out, err := call("delivery", "pause", "--yes"); err != nil || !strings.Contains(out, "logging.logEntries.create") || config().GetPushEndpoint() != "" {
+		t.Errorf("with --yes: %v, %s", err, out)
+	}
+	delete(google.denied, "/entries:write")
+
+	google.denied["/versions/1:access"] = true
+	if _, err := call("delivery", "resume"); err == nil || !strings.Contains(err.Error(), "secretmanager.versions.access") {
+		t.Errorf("without the secret: %v", err)
+	}
+	delete(google.denied, "/versions/1:access")
+	google.entries = nil
+	if out, err := call("delivery", "resume"); err != nil || !strings.Contains(out, "operator@example.com") || !proto.Equal(config(), before) {
+		t.Errorf("resumed: %v, %s, %v", err, out, config())
+	}
+	want := []string{
+		"projects/p/logs/pushinbox-operations operator@example.com delivery.resume begun", "projects/p/logs/pushinbox-operations operator@example.com delivery.resume done",
+	}
+	if got := google.outcomes(); strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("the log of operations has %q", got)
+	}
+	// Without a record it is what Terraform says.
+	if _, err := pubSub.Client.SubscriptionAdminClient.UpdateSubscription(t.Context(), &pubsubpb.UpdateSubscriptionRequest{
+		Subscription: &pubsubpb.Subscription{Name: pubSub.Subscription, PushConfig: new(pubsubpb.PushConfig)}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"push_config"}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := call("delivery", "resume"); err != nil || !strings.Contains(out, "Terraform's outputs") || !proto.Equal(config(), before) {
+		t.Errorf("rebuilt: %v, %s, %v, was %v", err, out, config(), before)
+	}
+	if out, err := call("delivery", "pause"); err != nil || !strings.Contains(out, `paused = ["main"]`) || !strings.Contains(out, time.Now().AddDate(0, 0, 7).Format("2006-01-02")) {
+		t.Errorf("paused: %v, %s", err, out)
+	}
+}
