@@ -109,7 +109,7 @@ func (op *Operator) lostFrom(ctx context.Context, sub *pubsubpb.Subscription, no
 	}
 	if op.o.Backlog != nil {
 		if b, err := op.o.Backlog(ctx, sub.Name); err == nil && b != nil && b.Messages > 0 {
-			retention -= min(b.Oldest, retention)
+			retention -= min(b.Oldest+now.Sub(b.At), retention)
 		}
 	}
 	return now.Add(retention)

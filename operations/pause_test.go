@@ -261,7 +261,7 @@ func TestLostFrom(t *testing.T) {
 	} {
 		op := w.operator(func(o *Options) {
 			o.Backlog = func(context.Context, string) (*Backlog, error) {
-				return &Backlog{Messages: int64(c.oldest / time.Hour), Oldest: c.oldest}, nil
+				return &Backlog{At: now.Add(-time.Hour), Messages: int64(c.oldest / time.Hour), Oldest: c.oldest - time.Hour}, nil
 			}
 		})
 		sub := &pubsubpb.Subscription{}
