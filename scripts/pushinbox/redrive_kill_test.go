@@ -159,7 +159,7 @@ func TestRedriveKilled(t *testing.T) {
 		t.Cleanup(func() { _ = server.Close() })
 		m := &manyDead{client: server.Client, source: server.Subscription, dead: server.DeadLetterSubscription, topic: server.Topic, flags: []string{"--data", data}}
 		if _, err := m.client.SubscriptionAdminClient.UpdateSubscription(t.Context(), &pubsubpb.UpdateSubscriptionRequest{
-			Subscription: &pubsubpb.Subscription{Name: m.dead, AckDeadlineSeconds: 60}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"ack_deadline_seconds"}},
+			Subscription: &pubsubpb.Subscription{Name: m.dead, AckDeadlineSeconds: 600}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"ack_deadline_seconds"}},
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -183,10 +183,10 @@ func TestRedriveKilled(t *testing.T) {
 	})
 }
 
-// fastClock is a clock that began at a time and is twenty times as fast as the system's.
+// fastClock is a clock that began at a time and is a hundred times as fast as the system's.
 type fastClock time.Time
 
-const speed = 20
+const speed = 100
 
 func (c fastClock) Now() time.Time {
 	began := time.Time(c)
