@@ -324,7 +324,7 @@ func TestDeliveryShots(t *testing.T) {
 		w.visit("/delivery")
 		w.shoot("delivery-" + name)
 	}
-	w := openAt(t, base, size{1200, 480}, theme("light"))
+	w := openAt(t, base, size{1200, 610}, theme("light"))
 	w.visit("/dead-letters")
 	w.shoot("dead-letters")
 	w.visit("/")
