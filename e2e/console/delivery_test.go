@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -177,6 +180,67 @@ func TestTroubleComesByItself(t *testing.T) {
 	list.until(hasBanner)
 	list.do(chromedp.Click("#trouble a"))
 	list.until(`location.pathname === "/delivery" && document.readyState === "complete"`)
+}
+
+// TestLocalTrouble runs pushinbox local as it is: a push for another audience is on the
+// open list and on the page within five seconds, a pause by the command line is, too,
+// and messages arrive again after resume.
+func TestLocalTrouble(t *testing.T) {
+	t.Parallel()
+	s := start(t, "PUBSUB_VERIFICATION_TOKEN=MARKER-of-the-token")
+	list, page := s.open(t, desk), s.open(t, desk)
+	list.live()
+	page.visit("/delivery")
+	within := func(what string, began time.Time, expression string) {
+		t.Helper()
+		for name, w := range map[string]*window{"list": list, "page": page} {
+			w.until(expression)
+			if took := time.Since(began); took > 5*time.Second {
+				t.Errorf("%s: it took %v until the %s said so", what, took, name)
+			}
+		}
+	}
+	began := time.Now()
+	r, err := http.NewRequest(http.MethodPost, s.base+"/receive/wrapped?token=MARKER-of-the-token", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(s.get(t, "/local/token?for=publish"))))
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusForbidden {
+		t.Fatalf("a push for another audience was answered %s", resp.Status)
+	}
+	within("a wrong audience", began, `document.querySelector("#trouble")?.innerText.includes("receive refused 1 push in the last hour: audience")`)
+
+	operate := func(verb string) {
+		t.Helper()
+		cmd := exec.Command(command, "delivery", verb, "--data", s.data, "--yes")
+		cmd.Env = append(os.Environ(), s.env...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("delivery %s: %v %s", verb, err, out)
+		}
+	}
+	began = time.Now()
+	operate("pause")
+	within("a pause", began, `document.querySelector("#trouble [data-kind=paused]")?.innerText.includes("The delivery of inbox-push is paused since ")`)
+	s.publish(t, message{Data: []byte("it waits")})
+	page.until(`document.querySelector("#trouble").innerText.includes("1 wait")`)
+	text := eval[string](page, `document.body.innerText`) + eval[string](list, `document.documentElement.outerHTML`) + eval[string](page, `document.documentElement.outerHTML`) + string(s.get(t, "/delivery"))
+	if strings.Contains(text, "MARKER") {
+		t.Error("the shared token is shown")
+	}
+	if !strings.Contains(text, "pushinbox delivery resume") {
+		t.Errorf("the page does not say how to go on: %s", text)
+	}
+	operate("resume")
+	for _, w := range []*window{list, page} {
+		w.until(`!document.querySelector("#trouble [data-kind=paused]")`)
+	}
+	list.until(`document.querySelector("#rows tr td.c-data")?.innerText === "it waits"`)
 }
 
 // TestNumbersOfThePage holds what the page shows against the series it was told.

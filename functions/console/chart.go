@@ -31,12 +31,22 @@ type chart struct {
 // bar is a rectangle of a chart.
 type bar struct{ Class, X, Y, Height string }
 
-// chartOf draws points. Without any the chart is zero.
-func chartOf(points []delivery.Point) chart {
+// chartOf draws points of a window, the last at its end; usual is their distance where
+// there is only one. Without any the chart is zero.
+func chartOf(points []delivery.Point, window, usual time.Duration) chart {
 	if len(points) == 0 {
 		return chart{}
 	}
 	points = merged(points)
+	step := usual
+	if len(points) > 1 {
+		step = points[1].At.Sub(points[0].At)
+	}
+	width := len(points)
+	if step > 0 && window/step <= maxBars {
+		width = max(width, int(window/step))
+	}
+	before := width - len(points) // of which nothing is known, such as before a start
 	var most, waited, acked, refused int64
 	hasBacklog := false
 	for _, p := range points {
@@ -47,11 +57,7 @@ func chartOf(points []delivery.Point) chart {
 			hasBacklog, waited = true, max(waited, *p.Backlog)
 		}
 	}
-	step := time.Minute
-	if len(points) > 1 {
-		step = points[1].At.Sub(points[0].At)
-	}
-	c := chart{Width: len(points), Height: chartHeight, Ago: stepText(points[len(points)-1].At.Sub(points[0].At) + step)}
+	c := chart{Width: width, Height: chartHeight, Ago: stepText(window)}
 	c.Words = fmt.Sprintf("%s acknowledged, %s not", count(int(acked)), count(int(refused)))
 	c.Scale = "no pushes"
 	if most > 0 {
@@ -83,13 +89,13 @@ func chartOf(points []delivery.Point) chart {
 			}
 			height := max(1.5, float64(part.n)/float64(most)*(chartHeight-2))
 			y -= height
-			c.Bars = append(c.Bars, bar{part.class, number(float64(i) + .1), number(max(y, 0)), number(height)})
+			c.Bars = append(c.Bars, bar{part.class, number(float64(before+i) + .1), number(max(y, 0)), number(height)})
 		}
 		if p.Backlog == nil || waited == 0 {
 			endLine() // what waits is not drawn where nothing ever waited
 			continue
 		}
-		line = append(line, number(float64(i)+.5)+","+number(chartHeight-1-float64(*p.Backlog)/float64(waited)*(chartHeight-2)))
+		line = append(line, number(float64(before+i)+.5)+","+number(chartHeight-1-float64(*p.Backlog)/float64(waited)*(chartHeight-2)))
 	}
 	endLine()
 	return c

@@ -161,13 +161,13 @@ func (h *handler) card(s delivery.Subscription, n int) card {
 		c.Oldest = ageText(*s.OldestSeconds)
 	}
 	if !s.DeadLetters || s.State == delivery.Redriving {
-		c.Windows = []windowCard{windowOf("The last hour", &s.LastHour), windowOf("The last 24 hours", &s.LastDay)}
+		c.Windows = []windowCard{windowOf("The last hour", &s.LastHour, time.Hour, time.Minute), windowOf("The last 24 hours", &s.LastDay, 24*time.Hour, 15*time.Minute)}
 	}
 	return c
 }
 
-func windowOf(title string, w *delivery.Window) windowCard {
-	c := windowCard{Title: title, Chart: chartOf(w.Points)}
+func windowOf(title string, w *delivery.Window, length, step time.Duration) windowCard {
+	c := windowCard{Title: title, Chart: chartOf(w.Points, length, step)}
 	if w.Pushes != nil {
 		c.Pushes = count(int(*w.Pushes))
 	}

@@ -358,27 +358,30 @@ func TestChart(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		points             []delivery.Point
+		window             time.Duration
 		words, scale, ago  string
 		bars, lines, parts int
 	}{
-		"unknown": {nil, "", "", "", 0, 0, 0},
-		"nothing": {series(60, time.Minute, func(int) delivery.Point { return delivery.Point{} }), "0 acknowledged, 0 not", "no pushes", "an hour", 0, 0, 60},
+		"unknown": {nil, time.Hour, "", "", "", 0, 0, 0},
+		"nothing": {series(60, time.Minute, func(int) delivery.Point { return delivery.Point{} }), time.Hour, "0 acknowledged, 0 not", "no pushes", "an hour", 0, 0, 60},
 		"an_hour": {series(60, time.Minute, func(i int) delivery.Point {
 			return delivery.Point{Acked: int64(i), Refused: int64(i % 2), Backlog: ptr(int64(i % 7))}
-		}), "1,770 acknowledged, 30 not", "at most 60 pushes in a minute, at most 6 waiting", "an hour", 89, 1, 60},
+		}), time.Hour, "1,770 acknowledged, 30 not", "at most 60 pushes in a minute, at most 6 waiting", "an hour", 89, 1, 60},
 		"gaps": {series(5, 15*time.Minute, func(i int) delivery.Point {
 			p := delivery.Point{Acked: 1}
 			if i == 1 || i == 4 {
 				p.Backlog = ptr[int64](3)
 			}
 			return p
-		}), "5 acknowledged, 0 not", "at most 1 push in 15 minutes, at most 3 waiting", "75 minutes", 5, 2, 5},
+		}), 2 * time.Hour, "5 acknowledged, 0 not", "at most 1 push in 15 minutes, at most 3 waiting", "2 hours", 5, 2, 8},
+		"just_started": {series(1, time.Minute, func(int) delivery.Point { return delivery.Point{Acked: 1, Refused: 2, Backlog: ptr[int64](4)} }), time.Hour,
+			"1 acknowledged, 2 not", "at most 3 pushes in a minute, at most 4 waiting", "an hour", 2, 1, 60},
 		"a_day_of_minutes": {series(1440, time.Minute, func(i int) delivery.Point { return delivery.Point{Acked: 1, Backlog: ptr(int64(i))} }),
-			"1,440 acknowledged, 0 not", "at most 15 pushes in 15 minutes, at most 1,439 waiting", "24 hours", 96, 1, 96},
+			24 * time.Hour, "1,440 acknowledged, 0 not", "at most 15 pushes in 15 minutes, at most 1,439 waiting", "24 hours", 96, 1, 96},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := chartOf(test.points)
+			c := chartOf(test.points, test.window, time.Minute)
 			if c.Words != test.words || c.Scale != test.scale || c.Ago != test.ago || len(c.Bars) != test.bars || len(c.Lines) != test.lines || c.Width != test.parts {
 				t.Errorf("%q, %q, %q, %d bars, %d lines, %d parts", c.Words, c.Scale, c.Ago, len(c.Bars), len(c.Lines), c.Width)
 			}
