@@ -54,6 +54,8 @@ type ownPubSub struct {
 	pushes  *gate
 	records delivery.Records
 	warn    func(message string)
+	// published counts what is published.
+	published publications
 }
 
 // openPubSub opens the Pub/Sub of this process and serves it to every client. It
@@ -79,6 +81,7 @@ func (s *Stack) openPubSub(ctx context.Context) error {
 	own := &ownPubSub{
 		pushes:  &gate{start: dispatchers.Start, waiting: make(map[string]*waitingPush)},
 		records: s.deliveries.records, warn: func(message string) { s.log("pubsub").Warn(message) },
+		published: publications{topics: make(map[string]*TopicFacts)},
 	}
 	path := filepath.Join(o.Data, pubSubFile)
 	own.store, err = pubsubserver.Open(pubsubserver.Options{Path: path, Logger: s.log("pubsub"), Push: own.pushes.push})
@@ -88,7 +91,7 @@ func (s *Stack) openPubSub(ctx context.Context) error {
 	s.onClose(pubSubFile, own.store.Close)
 	serving, stop := context.WithCancel(context.Background())
 	served := make(chan error, len(listeners))
-	services := rest.Services{Publisher: own.store, Subscriber: own.store, Policies: own.store}
+	services := rest.Services{Publisher: countedPublisher{own.store, &own.published}, Subscriber: own.store, Policies: own.store}
 	for _, l := range listeners {
 		go func() {
 			err := rest.Serve(serving, l, services, &rest.Options{Hosts: o.HostNames, OwnAddress: s.door.OwnAddress})
@@ -136,7 +139,7 @@ func (p *ownPubSub) publish(ctx context.Context, method string, request, answer 
 	if !ok {
 		return invoke(ctx, method, request, answer, conn, o...)
 	}
-	published, err := p.store.Publish(ctx, r)
+	published, err := countedPublisher{p.store, &p.published}.Publish(ctx, r)
 	if err == nil {
 		proto.Merge(answer.(*pubsubpb.PublishResponse), published)
 	}

@@ -178,6 +178,7 @@ type Stack struct {
 	subscriptions []string                        // their full names
 	emulated      map[string]*pubsubpb.PushConfig // how they are pushed, which the emulator is not told
 	deliveries    *deliveries
+	stored        *watchedStore
 }
 
 // closer ends a part.
@@ -237,6 +238,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	}
 	s.handle("GET /local/token", s.keyed(tokens(s.issuer, s.URL)))
 	s.handle("GET "+runPath, s.which())
+	s.handle("GET "+FactsPath, s.keyed(http.HandlerFunc(s.facts)))
 	s.handle("POST "+SentPath, s.keyed(jsonBodies(http.HandlerFunc(s.sent))))
 	s.serveKeys()
 	serve()
@@ -431,13 +433,14 @@ func (s *Stack) startInbox(ctx context.Context) error {
 		return err
 	}
 	s.Pushes = pushes
+	s.stored = &watchedStore{Store: s.store}
 	publishing, err1 := publish.New(publish.Config{
 		Project: o.Project, Topic: o.Topic, Audience: s.URL + "/publish", Callers: []string{publishCaller},
 	}, s.verifier, topic, s.log("publish"))
 	receiving, err2 := pushendpoint.New(pushendpoint.Config{
 		Project: o.Project, Audience: s.URL + "/receive", ServiceAccount: PushAccount, VerificationToken: o.VerificationToken,
 		AckDeadline: time.Duration(pushes.AckDeadlineSeconds) * time.Second,
-	}, s.verifier, s.store, s.log("receive"))
+	}, s.verifier, s.stored, s.log("receive"))
 	reading, err3 := console.New(console.Config{
 		Project: o.Project, Topic: o.Topic, Audience: s.URL + "/", IAPAudience: iapAudience,
 		Readers: []string{Developer}, Publishers: []string{Developer}, SearchAttributes: o.SearchAttributes, IsLocal: true,

@@ -17,6 +17,7 @@ import (
 	googlehttp "google.golang.org/api/transport/http"
 
 	"example.com/pushinbox/doctor"
+	"example.com/pushinbox/local/stack"
 )
 
 // exitUnknown is doctor's exit code where nothing is bad and something is unknown.
@@ -31,7 +32,8 @@ type connector func(context.Context) (google, probe *http.Client, err error)
 func newDoctor() *cobra.Command { return doctorCommand(defaultClients) }
 
 func doctorCommand(connect connector) *cobra.Command {
-	var dir, project, subscription string
+	var dir, project, subscription, data string
+	var local bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Find what is wrong with a deployed inbox, and how to mend it",
@@ -49,13 +51,24 @@ What cannot be found out is "unknown", with the permission that lacks, or with t
 finding that explains it. roles/viewer and roles/iam.securityReviewer let you see nearly
 all of it.
 
+--local checks the "pushinbox local" on this machine in the same way: that it is there,
+its data directory, disk, ports, clock and emulators, where programs publish, and each
+subscription whose endpoint refuses, and why.
+
 Exit codes: 0 all is well, 1 something is bad, 2 wrong call, 3 nothing is bad, but
 something is unknown.`,
 		Example: `  pushinbox doctor                         # the inbox of the module in ./terraform
   pushinbox doctor --terraform ../infra/inbox
   pushinbox doctor --project my-project --subscription inbox-push
+  pushinbox doctor --local
   pushinbox doctor --format json | jq -r '.findings[] | select(.result == "bad") | .command'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if local || data != "" {
+				if dir+project+subscription != "" {
+					return usageError{errors.New("--local does not go with --terraform, --project and --subscription: it checks this machine")}
+				}
+				return tell(cmd, doctorLocal(cmd.Context(), data))
+			}
 			target, err := doctorTarget(cmd.Context(), dir, project, subscription)
 			if err != nil {
 				return err
@@ -75,6 +88,8 @@ something is unknown.`,
 	flags.StringVar(&dir, "terraform", "", "the folder of the Terraform module that made the inbox; by default ./terraform, if it is there")
 	flags.StringVar(&project, "project", "", "in place of --terraform: the project of the function receive")
 	flags.StringVar(&subscription, "subscription", "", "with --project: the name of the push subscription, full if it is of another project")
+	flags.BoolVar(&local, "local", false, "check the pushinbox local on this machine")
+	flags.StringVar(&data, "data", "", "with --local: the `DIRECTORY` that the pushinbox local has its --data in; by default the nearest "+stack.DefaultData+" from here upwards")
 	formatFlag(cmd)
 	return cmd
 }

@@ -1,0 +1,404 @@
+package checkup
+
+import (
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"example.com/pushinbox/local/stack"
+	"example.com/pushinbox/shared/delivery"
+)
+
+const (
+	// littleRoom is what a disk has at least, in bytes, so that large messages fit.
+	littleRoom = 256 << 20
+	// recent is how long ago a refusal is still what happens now, where nothing waits.
+	recent = 5 * time.Minute
+	// stuck is how long the oldest message may wait that nobody refuses.
+	stuck = 5 * time.Minute
+)
+
+// trimKey returns the key in a file that has it as a header.
+func trimKey(file string) string {
+	return strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(file), "Authorization: Bearer"))
+}
+
+func short(name string) string { return path.Base(name) }
+
+// quoted returns s as a word of a shell, unless it is one as it is.
+func quoted(s string) string {
+	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("/._-:@%+", r))
+	}) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// restart is the command that has the run begin again; what it keeps stays.
+func (x *examination) restart(flags string) string {
+	with := "with the flags that it had"
+	if flags != "" {
+		with += " and " + flags
+	}
+	return fmt.Sprintf("kill %d   # and start pushinbox local again, %s", x.run.PID, with)
+}
+
+// checkData looks at the directory of the run's files.
+func (x *examination) checkData() {
+	if x.facts == nil {
+		x.unknown(Finding{Check: "data_directory", On: x.run.Data, What: "whether it can be written to is not known", Evidence: x.factsErr.Error(), Command: x.restart("")})
+		return
+	}
+	consequence := "messages cannot be stored: receive answers 503, and they are pushed again until they are dead letters"
+	switch free := x.facts.FreeBytes; {
+	case x.facts.WriteError != "":
+		x.bad(Finding{Check: "data_directory", On: x.run.Data, What: "nothing can be written there", Evidence: x.facts.WriteError, Consequence: consequence, Command: "df -h " + quoted(x.run.Data) + "; ls -ld " + quoted(x.run.Data)})
+	case free != nil && *free < littleRoom:
+		x.bad(Finding{Check: "disk", On: x.run.Data, What: "the disk is nearly full", Evidence: fmt.Sprintf("%d MiB are free", *free>>20), Consequence: "large messages fail first: " + consequence, Command: "df -h " + quoted(x.run.Data)})
+	default:
+		x.ok("data_directory", x.run.Data, "it can be written to")
+	}
+}
+
+// checkPubSub looks at the port where clients are told to publish.
+func (x *examination) checkPubSub() {
+	host := x.run.PubSubEmulatorHost
+	switch {
+	case x.facts != nil && x.uses("PUBSUB_EMULATOR_HOST"):
+	case x.pubsub != nil:
+		x.bad(Finding{Check: "pubsub_port", On: host, What: "the run's Pub/Sub does not answer", Evidence: x.pubsub.Error(), Consequence: "no client can publish", Command: x.restart("")})
+	default:
+		x.ok("pubsub_port", host, "the run's Pub/Sub answers")
+	}
+}
+
+// uses reports whether the run uses an emulator of Google's.
+func (x *examination) uses(variable string) bool {
+	for _, e := range x.facts.Emulators {
+		if e.Variable == variable {
+			return true
+		}
+	}
+	return false
+}
+
+func (x *examination) checkEmulators() {
+	if x.facts == nil {
+		return
+	}
+	for _, e := range x.facts.Emulators {
+		if e.Error != "" {
+			x.bad(Finding{
+				Check: "emulator", On: e.Variable, What: "the emulator at " + e.Host + " does not answer", Evidence: e.Error,
+				Consequence: "nothing can be stored or pushed that needs it", Command: "start it at " + e.Host + " again, or: env -u " + e.Variable + " pushinbox local --data " + quoted(x.run.Data),
+			})
+		} else {
+			x.ok("emulator", e.Variable, "it answers at "+e.Host)
+		}
+	}
+}
+
+// checkClock compares the clock with itself: tokens and messages have its times.
+func (x *examination) checkClock() {
+	if x.facts == nil {
+		return
+	}
+	if ahead := x.facts.StartedAt.Sub(x.now); ahead > time.Minute {
+		x.bad(Finding{
+			Check: "clock", What: "the clock was set back while the run was there", Evidence: fmt.Sprintf("the run began %v after now", ahead.Round(time.Second)),
+			Consequence: "tokens that were signed before are not valid yet, and new messages are listed below older ones", Command: x.restart(""),
+		})
+		return
+	}
+	if x.report != nil {
+		for _, r := range x.report.Refusals {
+			if r.Reason == "not_yet_valid" && x.now.Sub(r.Last) < recent {
+				x.bad(Finding{Check: "clock", What: "tokens are refused since their time has not come", Evidence: r.Detail, Consequence: "pushes are refused until it has", Command: x.restart("")})
+				return
+			}
+		}
+	}
+	x.ok("clock", "", "it goes on")
+}
+
+// checkInbox looks at what was stored, and what could not be.
+func (x *examination) checkInbox() {
+	if x.facts == nil {
+		return
+	}
+	in := x.facts.Inbox
+	if in.Failed == 0 || in.LastStored.After(in.LastFailed) && x.now.Sub(in.LastFailed) > recent && !x.waits(x.run.Subscription) {
+		x.ok("inbox", "", fmt.Sprintf("%d pushes were stored, or were before", in.Stored))
+		return
+	}
+	f := Finding{
+		Check: "inbox", What: fmt.Sprintf("%d pushes could not be stored", in.Failed), Evidence: fmt.Sprintf("at %s: %s", in.LastFailed.Format(time.TimeOnly), in.LastError),
+		Consequence: "they are pushed again until they are stored, or dead letters", Command: "df -h " + quoted(x.run.Data) + "; ls -l " + quoted(x.run.Data),
+	}
+	if in.LargestStored > 0 && in.LargestStored < in.SmallestFailed {
+		f.What += fmt.Sprintf(", and only large ones: the smallest of them has %d bytes, and the largest that was stored %d", in.SmallestFailed, in.LargestStored)
+	}
+	if strings.Contains(in.LastError, "deleted, moved, replaced or cut") {
+		f.Command = x.restart("")
+	}
+	x.bad(f)
+}
+
+// waits reports whether messages of a subscription wait.
+func (x *examination) waits(name string) bool {
+	if x.report == nil {
+		return false
+	}
+	for _, s := range x.report.Subscriptions {
+		if s.Name == name {
+			return s.Backlog == nil || *s.Backlog > 0
+		}
+	}
+	return false
+}
+
+// checkSubscriptions looks at each subscription that is pushed, or should be.
+func (x *examination) checkSubscriptions() {
+	if x.report == nil {
+		x.unknown(Finding{Check: "delivery", What: "how the pushes go is not known", Evidence: x.reportErr.Error(), Command: "pushinbox delivery status --url " + x.run.URL})
+		return
+	}
+	for _, u := range x.report.Unknown {
+		x.unknown(Finding{Check: "delivery", On: u.What, What: u.Why})
+	}
+	own := false
+	for i := range x.report.Subscriptions {
+		own = own || x.report.Subscriptions[i].Name == x.run.Subscription
+		x.checkSubscription(&x.report.Subscriptions[i])
+	}
+	if !own && len(x.report.Subscriptions) > 0 {
+		x.bad(Finding{Check: "subscription", On: short(x.run.Subscription), What: "the inbox's push subscription was deleted", Consequence: "what is published does not reach the inbox, and is lost", Command: x.restart("")})
+	}
+}
+
+func (x *examination) checkSubscription(s *delivery.Subscription) {
+	name := short(s.Name)
+	since := ""
+	if o := s.Operation; o != nil {
+		since = fmt.Sprintf("since %s by %s", o.At.Local().Format(time.DateTime), o.Principal)
+		if !o.LostFrom.IsZero() {
+			since += "; what waits is lost from " + o.LostFrom.Local().Format(time.DateTime) + " on"
+		}
+	}
+	switch s.State {
+	case delivery.Paused:
+		x.bad(Finding{Check: "paused", On: name, What: "it is paused: it has no push endpoint", Evidence: since, Consequence: "its messages wait", Command: "pushinbox delivery resume --subscription " + name})
+	case delivery.Redriving:
+		x.bad(Finding{
+			Check: "redrive", On: name, What: "its dead letters are pushed to the inbox", Evidence: strings.TrimSpace(s.Endpoint + " " + since),
+			Consequence: "what fails comes again and again, until this ends", Command: "pushinbox dead-letters redrive --stop",
+		})
+	case delivery.Waiting:
+		if s.Backlog != nil && *s.Backlog > 0 {
+			x.bad(Finding{
+				Check: "dead_letters", On: name, What: fmt.Sprintf("%d messages were given up after their last attempt", *s.Backlog), Evidence: since,
+				Consequence: "they are not in the inbox", Command: "pushinbox dead-letters list",
+			})
+		} else {
+			x.ok("dead_letters", name, "none wait")
+		}
+	case delivery.Detached, delivery.TopicGone:
+		x.bad(Finding{
+			Check: "subscription", On: name, What: "it gets nothing from its topic any more (" + string(s.State) + ")", Consequence: "what is published does not reach it",
+			Command: x.gcloud("delete", s.Name, "") + "   # and create it anew",
+		})
+	case delivery.Delivering:
+		x.checkEndpoint(s)
+	}
+}
+
+// gcloud returns a call of gcloud's that changes a subscription of this run's Pub/Sub.
+func (x *examination) gcloud(verb, subscription, flags string) string {
+	project := strings.Split(subscription, "/")
+	return fmt.Sprintf("CLOUDSDK_AUTH_DISABLE_CREDENTIALS=true CLOUDSDK_API_ENDPOINT_OVERRIDES_PUBSUB=http://%s/ gcloud pubsub subscriptions %s %s --project=%s%s",
+		x.run.PubSubEmulatorHost, verb, short(subscription), project[min(1, len(project)-1)], flags)
+}
+
+// checkEndpoint looks at what the endpoint of a subscription answers.
+func (x *examination) checkEndpoint(s *delivery.Subscription) {
+	name := short(s.Name)
+	var now *delivery.Refusal
+	for i := range x.report.Refusals {
+		r := &x.report.Refusals[i]
+		if r.Subscription == s.Name && r.LastHour > 0 && (x.now.Sub(r.Last) < recent || x.waits(s.Name)) {
+			now = r
+			break // the latest
+		}
+	}
+	if now == nil {
+		if s.Backlog != nil && *s.Backlog > 0 && s.OldestSeconds != nil && *s.OldestSeconds > stuck.Seconds() {
+			x.unknown(Finding{
+				Check: "endpoint", On: name, What: fmt.Sprintf("%d messages wait, the oldest for %v, and nothing refuses them", *s.Backlog, (time.Duration(*s.OldestSeconds) * time.Second).String()),
+				Evidence: s.Endpoint, Command: "pushinbox delivery status --subscription " + name,
+			})
+			return
+		}
+		x.checkPace(s)
+		return
+	}
+	answer := fmt.Sprintf("%d %s", now.Status, now.Reason)
+	if now.Status == 0 {
+		answer = now.Reason
+	}
+	f := Finding{
+		Check: "endpoint", On: name, What: fmt.Sprintf("its pushes are not acknowledged: %s, %d in the last hour", answer, now.LastHour),
+		Evidence: strings.TrimSpace(s.Endpoint + ": " + now.Detail), Consequence: "they are pushed again, more and more slowly", Command: "pushinbox delivery status --subscription " + name,
+	}
+	push := x.pushOf(s.Name)
+	if push != nil && push.MaxAttempts > 0 {
+		f.Consequence += fmt.Sprintf(", and are dead letters after %d attempts", push.MaxAttempts)
+	}
+	switch now.Reason {
+	case "inbox_unavailable", "internal":
+		if push != nil && push.IsOurs && (x.isBad("inbox") || x.isBad("data_directory") || x.isBad("emulator")) {
+			f.Because, f.Evidence, f.Command = "inbox", "", ""
+			x.unknown(f)
+			return
+		}
+	case "unreachable":
+		f.Command = "# start the program that listens at " + s.Endpoint
+	case "timeout":
+		f.Command = x.restart("--ack-deadline 600s; or have the endpoint answer sooner")
+	}
+	if push != nil && push.IsOurs {
+		x.explainToken(&f, now.Reason, push)
+	}
+	x.bad(f)
+}
+
+// checkPace looks at how long the pushes of a subscription take that are acknowledged.
+func (x *examination) checkPace(s *delivery.Subscription) {
+	push := x.pushOf(s.Name)
+	if p99 := s.LastHour.P99Millis; push != nil && p99 != nil && *p99 > 500*float64(push.AckDeadlineSeconds) {
+		x.bad(Finding{
+			Check: "pace", On: short(s.Name), What: "its endpoint takes long to answer", Evidence: fmt.Sprintf("one push in a hundred takes %.0f ms or more, and half of them %.0f ms; the ack deadline is %d s", *p99, deref(s.LastHour.P50Millis), push.AckDeadlineSeconds),
+			Consequence: "what is not answered within the ack deadline is pushed again, and the rate is lowered", Command: x.restart("--ack-deadline 600s; or have the endpoint answer sooner"),
+		})
+		return
+	}
+	x.ok("endpoint", short(s.Name), "its pushes are acknowledged, as far as there were any")
+}
+
+func deref(f *float64) float64 {
+	if f == nil {
+		return 0
+	}
+	return *f
+}
+
+func (x *examination) pushOf(name string) *stack.PushFacts {
+	if x.facts != nil {
+		for i := range x.facts.Pushes {
+			if x.facts.Pushes[i].Name == name {
+				return &x.facts.Pushes[i]
+			}
+		}
+	}
+	return nil
+}
+
+// explainToken says which setting of a subscription that pushes to receive is off.
+func (x *examination) explainToken(f *Finding, reason string, push *stack.PushFacts) {
+	if !strings.Contains(push.Endpoint, "/receive") {
+		return
+	}
+	// The value of a token is not known here.
+	endpoint := push.Endpoint
+	switch reason {
+	case "audience":
+		f.Evidence = fmt.Sprintf("its token is for the audience %q, and receive expects %q", push.Audience, x.facts.Audience)
+	case "email":
+		f.Evidence = fmt.Sprintf("its token is of the account %q, and receive expects %q", push.Account, x.facts.Account)
+	case "no_token":
+		f.Evidence = "it has no OIDC token (oidc_token), and receive wants one of " + x.facts.Account
+	case "shared_token":
+		f.Evidence = "the ?token= of its endpoint is not the PUBSUB_VERIFICATION_TOKEN of the run"
+		endpoint = x.run.Receive + "/wrapped?token=…"
+	default:
+		return
+	}
+	endpoint = strings.ReplaceAll(quoted(endpoint), "token=…", `token='"$PUBSUB_VERIFICATION_TOKEN"'`)
+	f.Command = x.gcloud("update", push.Name, fmt.Sprintf(" --push-endpoint=%s --push-auth-service-account=%s --push-auth-token-audience=%s", endpoint, x.facts.Account, x.facts.Audience))
+	if push.Name == x.run.Subscription {
+		f.Command = x.restart("") // which sets it anew
+	}
+}
+
+// checkSenders looks at what receive refused that no subscription pushed.
+func (x *examination) checkSenders() {
+	if x.report == nil {
+		return
+	}
+	for _, r := range x.report.Refusals {
+		if r.Subscription == "" && r.LastHour > 0 {
+			x.unknown(Finding{
+				Check: "sender", On: r.Reason, What: fmt.Sprintf("receive refused %d requests of the last hour that no subscription of this run pushed: %d", r.LastHour, r.Status), Evidence: r.Detail,
+				Consequence: "if a program meant them to be stored, they are not", Command: "pushinbox token --for receive   # is a token that receive takes",
+			})
+		}
+	}
+}
+
+// checkTopics looks at where programs publish.
+func (x *examination) checkTopics() {
+	if x.facts == nil || x.uses("PUBSUB_EMULATOR_HOST") {
+		return
+	}
+	export := fmt.Sprintf("export PUBSUB_EMULATOR_HOST=%s GOOGLE_CLOUD_PROJECT=%s   # where the program runs; it publishes to the topic %s", x.run.PubSubEmulatorHost, x.run.Project, short(x.run.Topic))
+	arrived, astray := false, false
+	for _, t := range x.facts.Topics {
+		arrived = arrived || t.Name == x.run.Topic && t.Published > 0
+		switch {
+		case t.Refused > 0:
+			astray = true
+			x.bad(Finding{
+				Check: "topic", On: t.Name, What: fmt.Sprintf("%d requests to publish to it were refused", t.Refused), Evidence: t.Why,
+				Consequence: "their messages are not published; the inbox's topic is " + x.run.Topic, Command: export,
+			})
+		case t.Name == x.run.Topic && x.isBad("subscription"): // which explains it
+		case t.Published > 0 && t.Subscriptions == 0:
+			astray = true
+			x.bad(Finding{
+				Check: "topic", On: t.Name, What: fmt.Sprintf("%d messages were published to it, and it has no subscription", t.Published), Evidence: "the last at " + t.Last.Local().Format(time.TimeOnly),
+				Consequence: "they reach nobody; the inbox's topic is " + x.run.Topic, Command: export,
+			})
+		}
+	}
+	switch {
+	case arrived:
+		x.ok("topic", x.run.Topic, "messages are published to it")
+	case !astray:
+		x.unknown(Finding{
+			Check: "topic", On: x.run.Topic, What: "nothing was published to it since the run began at " + x.facts.StartedAt.Local().Format(time.DateTime),
+			Evidence: "the run's Pub/Sub is at " + x.run.PubSubEmulatorHost + ", its project is " + x.run.Project, Consequence: "a program that publishes to another port, project or topic is not seen here", Command: export,
+		})
+	}
+}
+
+// checkShell looks at what programs that are started here publish to.
+func (x *examination) checkShell() {
+	host, project := x.Getenv("PUBSUB_EMULATOR_HOST"), x.Getenv("GOOGLE_CLOUD_PROJECT")
+	_, port, _ := strings.Cut(x.run.PubSubEmulatorHost, ":")
+	same := host == x.run.PubSubEmulatorHost || strings.HasSuffix(host, ":"+port) && stack.IsLoopback(host)
+	switch {
+	case host != "" && !same:
+		x.bad(Finding{
+			Check: "shell", On: "PUBSUB_EMULATOR_HOST", What: "it names another Pub/Sub than this run's", Evidence: fmt.Sprintf("it is %q here, and the run's is at %s", host, x.run.PubSubEmulatorHost),
+			Consequence: "programs that are started in this shell publish elsewhere", Command: "export PUBSUB_EMULATOR_HOST=" + x.run.PubSubEmulatorHost,
+		})
+	case same && project != "" && project != x.run.Project:
+		x.bad(Finding{
+			Check: "shell", On: "GOOGLE_CLOUD_PROJECT", What: "it names another project than this run's", Evidence: fmt.Sprintf("it is %q here, and the run's is %q", project, x.run.Project),
+			Consequence: "programs that are started in this shell publish to topics of that project", Command: "export GOOGLE_CLOUD_PROJECT=" + x.run.Project,
+		})
+	default:
+		x.ok("shell", "", "its variables do not lead elsewhere")
+	}
+}

@@ -1,0 +1,336 @@
+package checkup
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/pushinbox/local/pushfake"
+	"example.com/pushinbox/local/records"
+	"example.com/pushinbox/local/stack"
+	"example.com/pushinbox/shared/delivery"
+	"example.com/pushinbox/shared/settings"
+)
+
+// patient is a run that is broken in one way.
+type patient struct {
+	*stack.Stack
+	t          *testing.T
+	data       string
+	deliveries chan pushfake.Delivery
+	env        map[string]string
+}
+
+func newPatient(t *testing.T, change func(*stack.Options)) *patient {
+	t.Helper()
+	p := &patient{t: t, data: t.TempDir(), deliveries: make(chan pushfake.Delivery, 10_000), env: map[string]string{}}
+	s, err := settings.Parse[stack.Settings](map[string]string{"GOOGLE_CLOUD_PROJECT": "local"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := stack.Options{Settings: s, Data: p.data, Pushes: stack.TerraformDefaults(), Log: slog.New(slog.DiscardHandler), OnDelivery: func(d pushfake.Delivery) { p.deliveries <- d }}
+	if change != nil {
+		change(&o)
+	}
+	if p.Stack, err = stack.Start(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	return p
+}
+
+func (p *patient) examine() *Report {
+	return Examine(context.Background(), Options{Data: p.data, Getenv: func(name string) string { return p.env[name] }, DefaultURL: "http://127.0.0.1:1", Now: time.Now})
+}
+
+// call calls the run's Pub/Sub as curl does.
+func (p *patient) call(method, path, body string) {
+	p.t.Helper()
+	r, err := http.NewRequestWithContext(p.t.Context(), method, "http://"+p.PubSubAddr+"/v1/"+path, strings.NewReader(body))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
+}
+
+func (p *patient) publish(topic string) {
+	p.call("POST", "projects/local/topics/"+topic+":publish", `{"messages":[{"data":"aGk="}]}`)
+}
+
+// pushes has the inbox's subscription push otherwise.
+func (p *patient) pushes(config string) {
+	p.call("POST", "projects/local/subscriptions/inbox-push:modifyPushConfig", `{"pushConfig":`+config+`}`)
+}
+
+// until waits for a finished push.
+func (p *patient) until(ok func(pushfake.Delivery) bool) {
+	p.t.Helper()
+	for timeout := time.After(30 * time.Second); ; {
+		select {
+		case d := <-p.deliveries:
+			if ok(d) {
+				return
+			}
+		case <-timeout:
+			p.t.Fatal("there was no such push")
+		}
+	}
+}
+
+func (p *patient) refused() {
+	p.t.Helper()
+	p.until(func(d pushfake.Delivery) bool { return !d.Acked })
+}
+
+// wrapped is a push configuration of the inbox's endpoint.
+func (p *patient) wrapped(audience string) string {
+	return fmt.Sprintf(`{"pushEndpoint":"%s/receive/wrapped","oidcToken":{"serviceAccountEmail":"%s","audience":"%s"}}`, p.URL, stack.PushAccount, audience)
+}
+
+// TestEachTrouble breaks a healthy run in one way at a time: exactly that is bad, and
+// the command is one that mends it.
+func TestEachTrouble(t *testing.T) {
+	t.Parallel()
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "not yet", http.StatusTooEarly) }))
+	t.Cleanup(slow.Close)
+	for name, test := range map[string]struct {
+		change func(*stack.Options)
+		breaks func(*patient)
+		want   string // check and what it is of; empty: nothing is bad
+		says   string // is in what was seen
+		run    string // is in the command
+	}{
+		"nothing": {},
+		"audience": {
+			breaks: func(p *patient) { p.pushes(p.wrapped(p.URL + "/receive/")); p.publish("inbox"); p.refused() },
+			want:   "endpoint inbox-push", says: `/receive/", and receive expects "http://`, run: "start pushinbox local again",
+		},
+		"no_token": {
+			breaks: func(p *patient) {
+				p.call("PUT", "projects/local/subscriptions/new-one", `{"topic":"projects/local/topics/inbox","pushConfig":{"pushEndpoint":"`+p.URL+`/receive/wrapped?a='$(id)&token=S3CRET"}}`)
+				p.publish("inbox")
+				p.refused()
+			},
+			want: "endpoint new-one", says: "it has no OIDC token", run: `subscriptions update new-one --project=local --push-endpoint='http://`,
+		},
+		"unreachable": {
+			change: func(o *stack.Options) { o.Endpoints = []stack.Endpoint{{Topic: "orders", URL: "http://127.0.0.1:1/"}} },
+			breaks: func(p *patient) { p.publish("orders"); p.refused() },
+			want:   "endpoint orders-push-1", says: "nothing listens", run: "start the program",
+		},
+		"other_program": {
+			change: func(o *stack.Options) { o.Endpoints = []stack.Endpoint{{Topic: "orders", URL: slow.URL}} },
+			breaks: func(p *patient) { p.publish("orders"); p.refused() },
+			want:   "endpoint orders-push-1", says: "the endpoint says: not yet", run: "delivery status",
+		},
+		"paused": {
+			breaks: func(p *patient) {
+				err := records.Open(p.data).Put(p.t.Context(), &delivery.Operation{Kind: delivery.Pause, Subscription: p.Pushes.Name, Principal: "a colleague", At: time.Now(), LostFrom: time.Now()})
+				if err != nil {
+					p.t.Fatal(err)
+				}
+				p.pushes("{}")
+			},
+			want: "paused inbox-push", says: "by a colleague; what waits is lost from", run: "pushinbox delivery resume --subscription inbox-push",
+		},
+		"redrive": {
+			breaks: func(p *patient) {
+				p.call("POST", "projects/local/subscriptions/inbox-dead-letter:modifyPushConfig", `{"pushConfig":`+p.wrapped(p.URL+"/receive")+`}`)
+			},
+			want: "redrive inbox-dead-letter", run: "dead-letters redrive --stop",
+		},
+		"dead_letters": {
+			breaks: func(p *patient) { p.publish("inbox-dead-letter") },
+			want:   "dead_letters inbox-dead-letter", run: "dead-letters list",
+		},
+		"detached": {
+			breaks: func(p *patient) { p.call("POST", "projects/local/subscriptions/inbox-push:detach", "") },
+			want:   "subscription inbox-push", says: "", run: "subscriptions delete inbox-push",
+		},
+		"deleted": {
+			breaks: func(p *patient) { p.call("DELETE", "projects/local/subscriptions/inbox-push", "") },
+			want:   "subscription inbox-push", run: "start pushinbox local again",
+		},
+		"inbox_moved": {
+			breaks: func(p *patient) {
+				if err := os.Rename(filepath.Join(p.data, "inbox.db"), filepath.Join(p.data, "away")); err != nil {
+					p.t.Fatal(err)
+				}
+				p.publish("inbox")
+				p.refused()
+			},
+			want: "inbox ", says: "deleted, moved", run: "start pushinbox local again",
+		},
+		"other_project": {
+			breaks: func(p *patient) {
+				p.call("POST", "projects/demo/topics/inbox:publish", `{"messages":[{"data":"aGk="}]}`)
+			},
+			want: "topic projects/demo/topics/inbox", says: "not found", run: "GOOGLE_CLOUD_PROJECT=local",
+		},
+		"other_topic": {
+			breaks: func(p *patient) { p.call("PUT", "projects/local/topics/outbox", ""); p.publish("outbox") },
+			want:   "topic projects/local/topics/outbox", says: "the last at", run: "the topic inbox",
+		},
+		"other_port": {
+			breaks: func(p *patient) { p.env["PUBSUB_EMULATOR_HOST"] = "localhost:1" },
+			want:   "shell PUBSUB_EMULATOR_HOST", says: `"localhost:1" here`, run: "export PUBSUB_EMULATOR_HOST=127.0.0.1:",
+		},
+		"other_project_here": {
+			breaks: func(p *patient) {
+				p.env["PUBSUB_EMULATOR_HOST"], p.env["GOOGLE_CLOUD_PROJECT"] = strings.Replace(p.PubSubAddr, "127.0.0.1", "localhost", 1), "demo"
+			},
+			want: "shell GOOGLE_CLOUD_PROJECT", says: `"demo" here`, run: "export GOOGLE_CLOUD_PROJECT=local",
+		},
+		"ended": {
+			breaks: func(p *patient) {
+				path := filepath.Join(p.data, "local.json")
+				b, err := os.ReadFile(path)
+				if err == nil {
+					_ = p.Close()
+					err = os.WriteFile(path, b, 0o600) // as after kill -9
+				}
+				if err != nil {
+					p.t.Fatal(err)
+				}
+			},
+			want: "run ", says: "local.json", run: "pushinbox local --data ",
+		},
+		"not_there": {
+			breaks: func(p *patient) { _ = p.Close() },
+			want:   "run ", says: "there is no ", run: "pushinbox local --data ",
+		},
+		"not_ours_alone": {
+			breaks: func(p *patient) {
+				if err := os.Chmod(p.data, 0o777); err != nil {
+					p.t.Fatal(err)
+				}
+			},
+			want: "data_directory ", says: "can be written to by others", run: "chmod go-w ",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPatient(t, test.change)
+			p.publish("inbox")
+			p.until(func(d pushfake.Delivery) bool { return d.Acked })
+			if test.breaks != nil {
+				test.breaks(p)
+			}
+			r := p.examine()
+			var bad []Finding
+			for _, f := range r.Findings {
+				if f.Result == Bad {
+					bad = append(bad, f)
+				}
+				if text := fmt.Sprintf("%+v", f); strings.Contains(text, "S3CRET") {
+					t.Errorf("the token is told: %s", text)
+				}
+			}
+			if test.want == "" {
+				if len(r.Findings) == 0 || r.Findings[0].Result != OK {
+					t.Errorf("a healthy run: %+v", r.Findings)
+				}
+				return
+			}
+			if len(bad) != 1 {
+				t.Fatalf("%d are bad: %+v", len(bad), bad)
+			}
+			f := bad[0]
+			if !strings.HasPrefix(f.Check+" "+f.On, test.want) || !strings.Contains(f.Evidence, test.says) || !strings.Contains(f.Command, test.run) || f.What == "" || f.Consequence == "" {
+				t.Errorf("%+v", f)
+			}
+			if strings.Contains(f.Command, "$(id)") && !strings.Contains(f.Command, `'\''$(id)&token='"$PUBSUB_VERIFICATION_TOKEN"''`) {
+				t.Errorf("the command does more than it says: %s", f.Command)
+			}
+		})
+	}
+}
+
+// TestNothingPublished says that it does not know whether a program reaches the run.
+func TestNothingPublished(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t, nil)
+	r := p.examine()
+	if f := r.Findings[0]; f.Result != Unknown || f.Check != "topic" || !strings.Contains(f.Command, p.PubSubAddr) {
+		t.Errorf("%+v", r.Findings)
+	}
+	if f := r.Findings[1]; f.Result != OK {
+		t.Errorf("%+v", f)
+	}
+}
+
+// TestRules compares facts that are dear to bring about.
+func TestRules(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for name, test := range map[string]struct {
+		change func(*examination)
+		want   string
+		what   string
+	}{
+		"healthy": {func(*examination) {}, "", ""},
+		"full":    {func(x *examination) { x.facts.WriteError = "no space left on device" }, "data_directory", "nothing can be written"},
+		"little":  {func(x *examination) { x.facts.FreeBytes = new(uint64(1 << 20)) }, "disk", "nearly full"},
+		"large_ones": {func(x *examination) {
+			x.facts.Inbox = stack.InboxFacts{Stored: 9, LargestStored: 100, Failed: 2, SmallestFailed: 1_000_000, LastError: "no space left", LastFailed: now, LastStored: now}
+		}, "inbox", "only large ones: the smallest of them has 1000000 bytes, and the largest that was stored 100"},
+		"mended": {func(x *examination) {
+			x.facts.Inbox = stack.InboxFacts{Stored: 9, Failed: 2, LastFailed: now.Add(-time.Hour), LastStored: now}
+		}, "", ""},
+		"clock": {func(x *examination) { x.facts.StartedAt = now.Add(time.Hour) }, "clock", "set back"},
+		"not_yet": {func(x *examination) {
+			x.report.Refusals = []delivery.Refusal{{Last: now, Reason: "not_yet_valid", LastHour: 1, Subscription: "projects/local/subscriptions/gone"}}
+		}, "clock", "their time has not come"},
+		"slow": {func(x *examination) { x.report.Subscriptions[0].LastHour.P99Millis = new(31_000.0) }, "pace", "takes long"},
+		"no_answer": {func(x *examination) {
+			x.report.Refusals = []delivery.Refusal{{Last: now, Reason: "timeout", LastHour: 1, Subscription: x.run.Subscription}}
+		}, "endpoint", "timeout"},
+		"emulator": {func(x *examination) {
+			x.facts.Emulators = []stack.EmulatorFacts{{Variable: "FIRESTORE_EMULATOR_HOST", Host: "h:1", Error: "refused"}}
+		}, "emulator", "does not answer"},
+		"pubsub": {func(x *examination) { x.pubsub = io.EOF }, "pubsub_port", "does not answer"},
+		"long_ago": {func(x *examination) {
+			x.report.Refusals = []delivery.Refusal{{Last: now.Add(-30 * time.Minute), Reason: "audience", LastHour: 1, Subscription: x.run.Subscription}}
+		}, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			x := &examination{Options: Options{Getenv: func(string) string { return "" }}, now: now}
+			x.run = &stack.Run{PID: 1}
+			x.run.Subscription, x.run.Topic, x.run.PubSubEmulatorHost, x.run.Data = "projects/local/subscriptions/inbox-push", "projects/local/topics/inbox", "127.0.0.1:8085", "/d"
+			x.facts = &stack.Facts{
+				StartedAt: now.Add(-time.Hour), FreeBytes: new(uint64(1 << 40)),
+				Topics: []stack.TopicFacts{{Name: x.run.Topic, Published: 1, Subscriptions: 1}},
+				Pushes: []stack.PushFacts{{Name: x.run.Subscription, AckDeadlineSeconds: 60, IsOurs: true}},
+			}
+			x.report = &delivery.Report{Subscriptions: []delivery.Subscription{{Name: x.run.Subscription, State: delivery.Delivering, Backlog: new(int64(0)), LastHour: delivery.Window{P50Millis: new(3.0), P99Millis: new(9.0)}}}}
+			test.change(x)
+			x.check()
+			var bad []Finding
+			for _, f := range x.findings {
+				if f.Result != OK {
+					bad = append(bad, f)
+				}
+			}
+			switch {
+			case test.want == "" && len(bad) > 0:
+				t.Errorf("%+v", bad)
+			case test.want != "" && (len(bad) != 1 || bad[0].Check != test.want || !strings.Contains(bad[0].What, test.what) || bad[0].Command == ""):
+				t.Errorf("%+v", bad)
+			}
+		})
+	}
+}
