@@ -20,6 +20,17 @@ const everything = `
   search_attributes  = ["tenant"]
 `
 
+// open is the settings (HCL) with which strangers reach receive, without allUsers, and
+// every form is pushed.
+const open = `
+  receive_ingress    = "all"
+  invoker_check_off  = true
+  more_subscriptions = {
+    inbox-bare = { form = "bare", filter = "attributes.kind = \"a\"" }
+    inbox-new  = { form = "unwrapped", ack_deadline_seconds = 30 }
+  }
+`
+
 // examine examines the world as Terraform's outputs tell it.
 func examine(t *testing.T, w *doctortest.World) *doctor.Report {
 	t.Helper()
@@ -75,15 +86,9 @@ func not(r *doctor.Report) (bad, unknown []doctor.Finding) {
 func TestHealthy(t *testing.T) {
 	t.Parallel()
 	for name, settings := range map[string]string{
-		"defaults":   "",
-		"everything": everything,
-		"more_of_it": `
-		  receive_ingress    = "all"
-		  invoker_check_off  = true
-		  more_subscriptions = {
-		    inbox-bare      = { form = "bare", filter = "attributes.kind = \"a\"" }
-		    inbox-unwrapped = { form = "unwrapped", ack_deadline_seconds = 30 }
-		  }`,
+		"defaults":              "",
+		"everything":            everything,
+		"open_with_three_forms": open,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -16,9 +16,6 @@ import (
 	"example.com/pushinbox/doctor/doctortest"
 )
 
-// open is the settings (HCL) with which strangers reach receive.
-const open = `receive_ingress = "all"`
-
 // find returns what a check says.
 func find(t *testing.T, r *doctor.Report, check string) doctor.Finding {
 	t.Helper()
@@ -199,7 +196,7 @@ func TestUnsure(t *testing.T) {
 // TestSeveralSubscriptions: what is wrong with one hides nothing of another.
 func TestSeveralSubscriptions(t *testing.T) {
 	t.Parallel()
-	w := doctortest.New(t, `more_subscriptions = { inbox-new = {} }`)
+	w := doctortest.New(t, open)
 	w.Subscription()["pushConfig"] = map[string]any{}
 	added := "pubsub/projects/demo-project/subscriptions/inbox-new"
 	delete(w.Objects[added]["pushConfig"].(map[string]any), "oidcToken")

@@ -148,7 +148,7 @@ func applyOnce(settings string) (*applied, error) {
 	if err := os.WriteFile(file, a.outputs, 0o644); err != nil {
 		return nil, err
 	}
-	printed, err := run(root(), "scripts/deploy", "--dry-run", "--outputs", file, "--all")
+	printed, err := run(root(), "scripts/deploy", "--dry-run", "--outputs", file, "publish", "receive")
 	a.deployment = string(printed)
 	return a, err
 }

@@ -3,6 +3,8 @@
 // Terraform module leaves in the state and what scripts/deploy would run, in the form of
 // Google's REST APIs. It is healthy until a test changes it.
 //
+// Of the functions it has publish and receive.
+//
 // It answers what doctor asks and nothing else, checks the permission of each call, and
 // changes nothing by itself: metrics stay as they are whatever is broken.
 package doctortest
