@@ -60,7 +60,7 @@ func hide(findings []Finding) []Finding {
 			continue
 		}
 		for _, other := range findings {
-			if other.Result == Bad && slices.Contains(hides[other.Check], f.Check) && (other.scope == "" || f.scope == "" || other.scope == f.scope) {
+			if other.Result == Bad && doesHide(other.Check, f) && (other.scope == "" || f.scope == "" || other.scope == f.scope) {
 				f.Result, f.Because = Unknown, other.Check
 				f.Consequence, f.Command = "", ""
 				break
@@ -68,4 +68,14 @@ func hide(findings []Finding) []Finding {
 		}
 	}
 	return out
+}
+
+// doesHide reports whether a check's finding hides another finding. Where only pushes
+// that were acknowledged could show that receive is reached, what keeps them from being
+// acknowledged explains that.
+func doesHide(check string, f *Finding) bool {
+	if f.Check == "probe" && f.Result == Unknown {
+		return check == "acknowledged" || slices.Contains(hides[check], "acknowledged")
+	}
+	return slices.Contains(hides[check], f.Check)
 }
