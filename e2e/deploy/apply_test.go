@@ -1,6 +1,9 @@
 package deploy
 
 import (
+	"context"
+	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,7 +15,11 @@ import (
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"example.com/pushinbox/local/pubsubserver"
+	"example.com/pushinbox/local/pubsubserver/rest"
 	"example.com/pushinbox/testkit/emulator"
 	"example.com/pushinbox/testkit/need"
 )
@@ -52,46 +59,9 @@ resource "google_pubsub_subscription" "dead_letter" {
 // no API and only shows that the file can be applied.
 func TestApplyToEmulator(t *testing.T) {
 	t.Parallel()
-	from := moduleDir(t)
 	host := emulator.PubSub(t)
 	project := emulator.Project()
-	dir := t.TempDir()
-	linkProviders(t, from, dir)
-	read := func(name string) string {
-		b, err := os.ReadFile(filepath.Join(from, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
-	}
-	topics := regexp.MustCompile(`(?s)\n\n?( +#[^\n]*\n)* *depends_on = \[.*?\]`).ReplaceAllString(read("pubsub.tf"), "")
-	topics = strings.ReplaceAll(topics, "google_service_account.push.email", `"push@example.com"`)
-	for name, text := range map[string]string{
-		"pubsub.tf":        topics,
-		"versions.tf":      regexp.MustCompile(`(?s)\nprovider "google" \{.*?\n\}`).ReplaceAllString(read("versions.tf"), ""),
-		"variables.tf":     variables(read("variables.tf"), topics+beside),
-		"beside.tf":        strings.ReplaceAll(beside, "%HOST%", host),
-		"week_override.tf": week,
-	} {
-		write(t, filepath.Join(dir, name), text)
-	}
-	terraform := func(command string, args ...string) string {
-		t.Helper()
-		out, err := output(t.Context(), dir, nil, append([]string{"terraform", command, "-no-color"}, args...)...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return strings.TrimSpace(out)
-	}
-	// One more subscription than the module has by itself, and of the other form.
-	settings := []string{
-		"-input=false", "-var=project_id=" + project,
-		`-var=more_subscriptions={ inbox-bare = { form = "bare", filter = "attributes.kind = \"a\"", ack_deadline_seconds = 30 } }`,
-	}
-	terraform("apply", append(settings, "-auto-approve")...)
-	if id := terraform("output", "-raw", "id"); id != "projects/"+project+"/subscriptions/inbox-dead-letter" {
-		need.Skip(t, "Terraform's provider hashicorp/google is a stand-in, which asks no API: use the real one")
-	}
+	terraform := applyPubSub(t, host, project)
 
 	client, err := pubsub.NewClient(t.Context(), project, option.WithEndpoint(host), option.WithoutAuthentication(),
 		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
@@ -130,7 +100,139 @@ func TestApplyToEmulator(t *testing.T) {
 				got.GetFilter(), got.GetAckDeadlineSeconds(), test.filter, test.deadline)
 		}
 	}
-	terraform("plan", append(settings, "-detailed-exitcode")...) // fails when it is not empty
+	terraform("plan", "-detailed-exitcode") // fails when it is not empty
+}
+
+// applyPubSub applies pubsub.tf to a Pub/Sub at an address, or skips the test where
+// the provider is a stand-in. It returns what runs Terraform again, with the same
+// settings and more arguments.
+func applyPubSub(t *testing.T, host, project string) func(command string, args ...string) string {
+	t.Helper()
+	from, dir := moduleDir(t), t.TempDir()
+	linkProviders(t, from, dir)
+	read := func(name string) string {
+		b, err := os.ReadFile(filepath.Join(from, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	topics := regexp.MustCompile(`(?s)\n\n?( +#[^\n]*\n)* *depends_on = \[.*?\]`).ReplaceAllString(read("pubsub.tf"), "")
+	topics = strings.ReplaceAll(topics, "google_service_account.push.email", `"push@example.com"`)
+	for name, text := range map[string]string{
+		"pubsub.tf":        topics,
+		"versions.tf":      regexp.MustCompile(`(?s)\nprovider "google" \{.*?\n\}`).ReplaceAllString(read("versions.tf"), ""),
+		"variables.tf":     variables(read("variables.tf"), topics+beside),
+		"beside.tf":        strings.ReplaceAll(beside, "%HOST%", host),
+		"week_override.tf": week,
+	} {
+		write(t, filepath.Join(dir, name), text)
+	}
+	run := func(args ...string) string {
+		t.Helper()
+		out, err := output(t.Context(), dir, nil, append([]string{"terraform"}, args...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(out)
+	}
+	terraform := func(command string, args ...string) string {
+		t.Helper()
+		return run(append([]string{
+			command, "-no-color", "-input=false", "-var=project_id=" + project,
+			// One more subscription than the module has by itself, and of the other form.
+			`-var=more_subscriptions={ inbox-bare = { form = "bare", filter = "attributes.kind = \"a\"", ack_deadline_seconds = 30 } }`,
+		}, args...)...)
+	}
+	terraform("apply", "-auto-approve")
+	if id := run("output", "-no-color", "-raw", "id"); id != "projects/"+project+"/subscriptions/inbox-dead-letter" {
+		need.Skip(t, "Terraform's provider hashicorp/google is a stand-in, which asks no API: use the real one")
+	}
+	return terraform
+}
+
+// TestOperatedBesideTerraform pauses and redrives as operators do, with Terraform
+// applied before, during and after. It takes the real provider, and our own Pub/Sub:
+// Google's emulator refuses every change in place that Terraform sends.
+func TestOperatedBesideTerraform(t *testing.T) {
+	t.Parallel()
+	server, err := pubsubserver.Open(pubsubserver.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() {
+		served <- rest.Serve(ctx, l, rest.Services{Publisher: server, Subscriber: server, Policies: server}, nil)
+	}()
+	t.Cleanup(func() {
+		stop()
+		if err := errors.Join(<-served, server.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	const project = "demo-project"
+	terraform := applyPubSub(t, l.Addr().String(), project)
+	apply := func(more ...string) { t.Helper(); terraform("apply", append(more, "-auto-approve")...) }
+	// push gives a subscription a push configuration, and pushed returns it.
+	push := func(id string, c *pubsubpb.PushConfig) {
+		t.Helper()
+		_, err := server.UpdateSubscription(t.Context(), &pubsubpb.UpdateSubscriptionRequest{
+			Subscription: &pubsubpb.Subscription{Name: "projects/" + project + "/subscriptions/" + id, PushConfig: c},
+			UpdateMask:   &fieldmaskpb.FieldMask{Paths: []string{"push_config"}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	pushed := func(id string) *pubsubpb.PushConfig {
+		t.Helper()
+		got, err := server.GetSubscription(t.Context(), &pubsubpb.GetSubscriptionRequest{Subscription: "projects/" + project + "/subscriptions/" + id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.GetPushConfig()
+	}
+	original := pushed("inbox-push")
+	if original.GetPushEndpoint() == "" {
+		t.Fatal("it is not pushed at first")
+	}
+
+	// Paused by an operator, it stays so where Terraform is told, and an apply that is
+	// not told resumes it.
+	const paused = `-var=paused=["main"]`
+	push("inbox-push", &pubsubpb.PushConfig{})
+	apply(paused)
+	if got := pushed("inbox-push").GetPushEndpoint(); got != "" {
+		t.Errorf("paused by an operator, an apply that is told has it pushed to %q", got)
+	}
+	apply()
+	if got := pushed("inbox-push"); !proto.Equal(got, original) {
+		t.Errorf("resumed by an apply: %v, want %v", got, original)
+	}
+	// Paused by Terraform, alone of the two.
+	apply(paused)
+	if got := pushed("inbox-push").GetPushEndpoint(); got != "" {
+		t.Errorf("paused by Terraform, it is pushed to %q", got)
+	}
+	if pushed("inbox-bare").GetPushEndpoint() == "" {
+		t.Error("the other subscription is paused, too")
+	}
+	apply()
+	if got := pushed("inbox-push"); !proto.Equal(got, original) {
+		t.Errorf("resumed by Terraform: %v, want %v", got, original)
+	}
+
+	// An apply ends a redrive.
+	push("inbox-dead-letter", original)
+	apply()
+	if got := pushed("inbox-dead-letter").GetPushEndpoint(); got != "" {
+		t.Errorf("after an apply dead letters are still pushed, to %q", got)
+	}
 }
 
 // variables returns the blocks of variables.tf that a text uses, and those that
