@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -33,14 +32,8 @@ const (
 	undoTimeout = 30 * time.Second
 )
 
-// The attributes that Pub/Sub gives a dead letter: all that is left of what it was.
-// Whoever may publish to the dead-letter topic can claim them.
-const (
-	sourceAttempts = "CloudPubSubDeadLetterSourceDeliveryCount"
-	sourceName     = "CloudPubSubDeadLetterSourceSubscription"
-	sourceProject  = "CloudPubSubDeadLetterSourceSubscriptionProject"
-	sourceTime     = "CloudPubSubDeadLetterSourceTopicPublishTime"
-)
+// sourceAttributes begins the names of the attributes that say what a dead letter was.
+const sourceAttributes = "CloudPubSubDeadLetterSource"
 
 // DeadLetter is a message that was given up, as far as its attributes say.
 type DeadLetter struct {
@@ -61,20 +54,17 @@ type DeadLetter struct {
 	Size       int               `json:"size"`
 }
 
-// deadLetter returns what a message says of itself.
-func deadLetter(m *pubsubpb.PubsubMessage) DeadLetter {
+// deadLetter returns what a message says of itself. Whoever may publish to the
+// dead-letter topic can claim it.
+func deadLetter(m *pubsubpb.PubsubMessage, subscription string) DeadLetter {
 	l := DeadLetter{
 		MessageID: m.MessageId, GivenUp: m.PublishTime.AsTime(), OrderingKey: m.OrderingKey, Attributes: maps.Clone(m.Attributes),
 		Data: slices.Clone(m.Data[:min(len(m.Data), inbox.PreviewSize)]), Size: len(m.Data),
 	}
-	if l.Subscription = m.Attributes[sourceName]; l.Subscription != "" && !strings.Contains(l.Subscription, "/") {
-		l.Subscription = "projects/" + m.Attributes[sourceProject] + "/subscriptions/" + l.Subscription
-	}
-	// What is not a number or a time is not known.
-	l.Attempts, _ = strconv.Atoi(m.Attributes[sourceAttempts])
-	l.PublishTime, _ = time.Parse(time.RFC3339Nano, m.Attributes[sourceTime])
-	for _, name := range []string{sourceAttempts, sourceName, sourceProject, sourceTime} {
-		delete(l.Attributes, name)
+	was := inbox.DeadLetterOf(&inbox.Message{Source: inbox.SourcePubSub, Subscription: subscription, Attributes: m.Attributes}, subscription)
+	if was != nil {
+		l.Subscription, l.Attempts, l.PublishTime = was.Subscription, was.Attempts, was.PublishTime
+		maps.DeleteFunc(l.Attributes, func(name, _ string) bool { return strings.HasPrefix(name, sourceAttributes) })
 	}
 	return l
 }
@@ -138,7 +128,7 @@ func (op *Operator) look(ctx context.Context, subscription string, limit int, pa
 			leased = append(leased, m.AckId)
 			if !seen[m.Message.MessageId] {
 				seen[m.Message.MessageId] = true
-				letters = append(letters, deadLetter(m.Message))
+				letters = append(letters, deadLetter(m.Message, subscription))
 			}
 		}
 	}

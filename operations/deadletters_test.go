@@ -80,8 +80,8 @@ func TestListLeavesWhatWaits(t *testing.T) {
 func TestHostileDeadLetter(t *testing.T) {
 	t.Parallel()
 	l := deadLetter(&pubsubpb.PubsubMessage{MessageId: "1", Data: make([]byte, 9000), Attributes: map[string]string{
-		sourceAttempts: "many", sourceName: "projects/x/subscriptions/y", sourceTime: "yesterday",
-	}})
+		sourceAttributes + "DeliveryCount": "many", sourceAttributes + "Subscription": "y", sourceAttributes + "SubscriptionProject": "x", sourceAttributes + "TopicPublishTime": "yesterday",
+	}}, "projects/p/subscriptions/dead")
 	if l.Attempts != 0 || !l.PublishTime.IsZero() || l.Subscription != "projects/x/subscriptions/y" || len(l.Data) != 4096 || l.Size != 9000 {
 		t.Errorf("it is read as %+v", l)
 	}
