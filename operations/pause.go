@@ -170,7 +170,7 @@ func (op *Operator) restored(ctx context.Context, subscription string, record *d
 		}
 		config, err := rebuild(ctx)
 		if err == nil && config.GetPushEndpoint() == "" {
-			err = errors.New("Terraform's outputs have no endpoint for it")
+			err = errors.New("no endpoint for it is there")
 		}
 		if err != nil {
 			return nil, refused("%s cannot be rebuilt from Terraform's outputs: %w", subscription, err)

@@ -28,6 +28,9 @@ type RedriveOptions struct {
 	// Probe is how long the backlog may be unknown until the pushing stops for a look
 	// at what is left; 0 means 2 seconds. It is doubled each time.
 	Probe time.Duration
+	// OnContinue is called where somebody began it earlier, with the record; nil means
+	// that nobody wants to know.
+	OnContinue func(*delivery.Operation)
 	// OnProgress is called at each look; nil means that nobody wants to know.
 	OnProgress func(Progress)
 }
@@ -88,6 +91,9 @@ func (op *Operator) Redrive(ctx context.Context, subscription string, o RedriveO
 		if err := op.o.Records.Put(ctx, r.Operation); err != nil {
 			return nil, refused("%w", err)
 		}
+	}
+	if r.Continued && o.OnContinue != nil {
+		o.OnContinue(record)
 	}
 	// What was pushed and refused, or was not answered, is leased for so long.
 	leased := time.Duration(sub.AckDeadlineSeconds)*time.Second + op.o.LookPatience

@@ -363,11 +363,14 @@ Exit codes: 0 none waits any more; 1 some are left, or it failed.`,
 func redrive(cmd *cobra.Command, d *operated, o *operate, times *clock, patience time.Duration) error {
 	options := operations.RedriveOptions{Source: d.subscription, Patience: patience}
 	if d.isCloud {
-		options.Interval, options.Probe = 15*time.Second, 5*time.Minute
+		options.Interval, options.Probe = 15*time.Second, 8*time.Minute
 		options.Patience = cmp.Or(patience, 15*time.Minute)
 	}
 	p := newProgress(cmd.ErrOrStderr())
 	options.OnProgress = func(at operations.Progress) { p.at("%s", bar(at)) }
+	options.OnContinue = func(o *delivery.Operation) {
+		p.say("going on with the redrive of %s since %s", o.Principal, times.exact(o.At))
+	}
 	var r *operations.Redriven
 	err := d.audited(cmd, o, "dead-letters.redrive", d.deadLetters, func(ctx context.Context) (detail string, err error) {
 		r, err = d.Redrive(ctx, d.deadLetters, options)
@@ -418,9 +421,6 @@ func printRedriven(cmd *cobra.Command, d *operated, times *clock, r *operations.
 		}, ""), failed)
 	}
 	var lines []string
-	if r.Continued {
-		lines = append(lines, fmt.Sprintf("went on with the redrive of %s since %s", r.Operation.Principal, times.exact(r.Operation.At)))
-	}
 	switch {
 	case r.Stalled && len(r.Left) == 0:
 		lines = append(lines, "nothing moved any more; which are left is not known, since they are leased: see pushinbox dead-letters list")

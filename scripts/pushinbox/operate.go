@@ -418,7 +418,7 @@ func (d *delivered) find(name string) (describedSubscription, string, error) {
 		keys = append(keys, key)
 	}
 	slices.Sort(keys)
-	return describedSubscription{}, "", usageError{fmt.Errorf("Terraform has no subscription %q; it has %s", name, strings.Join(keys, ", "))}
+	return describedSubscription{}, "", usageError{fmt.Errorf("there is no subscription %q in the outputs of Terraform; there are %s", name, strings.Join(keys, ", "))}
 }
 
 // pushConfig returns what terraform/pubsub.tf gives the subscription.

@@ -21,6 +21,8 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"example.com/pushinbox/local/pushfake"
+	"example.com/pushinbox/shared/delivery/firestorerecords"
+	"example.com/pushinbox/shared/inbox/firestoreinbox"
 	"example.com/pushinbox/testkit/emulator"
 )
 
@@ -415,5 +417,14 @@ func TestOperateCloud(t *testing.T) {
 	}
 	if out, err := call("delivery", "pause"); err != nil || !strings.Contains(out, `paused = ["main"]`) || !strings.Contains(out, time.Now().AddDate(0, 0, 7).Format("2006-01-02")) {
 		t.Errorf("paused: %v, %s", err, out)
+	}
+	kept, err := firestorerecords.Open(t.Context(), firestoreinbox.Config{Project: project, Database: "(default)", Collection: "messages", EmulatorHost: firestore})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	o, err := kept.Get(t.Context(), pubSub.Subscription)
+	if err != nil || o == nil || o.Principal != "operator@example.com" || bytes.Contains(o.PushConfig, []byte(tokenMarker)) || !bytes.Contains(o.PushConfig, []byte("/wrapped?token=")) {
+		t.Errorf("the record is %+v, %v", o, err)
 	}
 }
