@@ -17,9 +17,11 @@ import (
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"example.com/pushinbox/doctor/doctortest"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/delivery/firestorerecords"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
@@ -426,5 +428,47 @@ func TestOperateCloud(t *testing.T) {
 	o, err := kept.Get(t.Context(), pubSub.Subscription)
 	if err != nil || o == nil || o.Principal != "operator@example.com" || bytes.Contains(o.PushConfig, []byte(tokenMarker)) || !bytes.Contains(o.PushConfig, []byte("/wrapped?token=")) {
 		t.Errorf("the record is %+v, %v", o, err)
+	}
+}
+
+// TestRebuiltAsApplied compares what resume rebuilds from Terraform's outputs with what
+// an apply of the module gives each subscription, in each form and with a token.
+func TestRebuiltAsApplied(t *testing.T) {
+	t.Parallel()
+	const more = `more_subscriptions = { inbox-unwrapped = { form = "unwrapped" }, inbox-bare = { form = "bare" } }`
+	for name, c := range map[string]struct{ settings, token string }{
+		"without_token": {more, ""},
+		"with_token":    {more + "\nverification_token = \"" + tokenMarker + "\"", tokenMarker},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			world := doctortest.New(t, c.settings)
+			o := new(outputs)
+			if err := json.Unmarshal(world.Outputs, o); err != nil || o.Delivery.Value == nil {
+				t.Fatal(err, string(world.Outputs))
+			}
+			d := o.Delivery.Value
+			if hasSecret := d.TokenSecret != ""; hasSecret != (c.token != "") || len(d.Subscriptions) != 3 || d.DeadLetterSubscription == "" || d.Collection == "" {
+				t.Errorf("the output is %+v", d)
+			}
+			for key, s := range d.Subscriptions {
+				b, err := json.Marshal(world.Objects["pubsub/"+s.Name]["pushConfig"])
+				if err != nil {
+					t.Fatal(err)
+				}
+				applied := new(pubsubpb.PushConfig)
+				if err := protojson.Unmarshal(b, applied); err != nil || applied.PushEndpoint == "" {
+					t.Fatalf("%s is applied as %s: %v", key, b, err)
+				}
+				// Google writes its default out.
+				if applied.Attributes["x-goog-version"] == "v1" {
+					applied.Attributes = nil
+				}
+				rebuilt, err := s.pushConfig(d.PushAccount, c.token)
+				if err != nil || !proto.Equal(rebuilt, applied) {
+					t.Errorf("%s is rebuilt as %v, applied as %v, %v", key, rebuilt, applied, err)
+				}
+			}
+		})
 	}
 }
