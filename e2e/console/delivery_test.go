@@ -73,7 +73,7 @@ func telling(t *testing.T, cfg console.Config, first *delivery.Report) (base str
 			t.Fatal(err)
 		}
 	}
-	cfg.Project, cfg.Topic, cfg.Audience, cfg.Readers, cfg.DeadLetters = "shop", "inbox", "a", []string{"r@example.com"}, deadSub
+	cfg.Project, cfg.Topic, cfg.Audience, cfg.Readers, cfg.Deliveries, cfg.DeadLetters = "shop", "inbox", "a", []string{"r@example.com"}, []string{mainSub, secondSub}, deadSub
 	s = &teller{report: first}
 	h, err := console.New(cfg, anyone{}, store, anyone{}, s, slog.New(slog.DiscardHandler))
 	if err != nil {

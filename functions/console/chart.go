@@ -63,8 +63,11 @@ func chartOf(points []delivery.Point, window, usual time.Duration) chart {
 	if most > 0 {
 		c.Scale = fmt.Sprintf("at most %s in %s", plural(most, "push", "pushes"), stepText(step))
 	}
-	if hasBacklog {
+	switch {
+	case waited > 0:
 		c.Scale += ", at most " + count(int(waited)) + " waiting"
+	case hasBacklog:
+		c.Scale += ", none waiting"
 	}
 	var line []string
 	endLine := func() {

@@ -306,13 +306,17 @@ func TestTroubleLine(t *testing.T) {
 		report *delivery.Report
 		want   string
 	}{
-		"none_yet":          {nil, ""},
-		"healthy":           {sub(func(*delivery.Subscription) {}), ""},
-		"one":               {refused(day, delivery.Refusal{Reason: "audience", Count: 9, LastHour: 1}), "receive refused 1 push in the last hour: audience"},
-		"of_before":         {refused(day, delivery.Refusal{Reason: "audience", Count: 9}), ""},
-		"not_all_counted":   {refused(at.Add(-time.Minute), delivery.Refusal{Reason: "audience", Count: 1000, LastHour: 1000}), "receive refused at least 1,000 pushes in the last hour: audience"},
-		"one_in_two_lines":  {refused(day, delivery.Refusal{Reason: "email", LastHour: 1}, delivery.Refusal{Reason: "email", Subscription: "s", LastHour: 2}), "receive refused 3 pushes in the last hour: email"},
-		"many_reasons":      {refused(day, delivery.Refusal{Reason: "a", LastHour: 1}, delivery.Refusal{Reason: "b", LastHour: 5}, delivery.Refusal{Reason: "c", LastHour: 1}, delivery.Refusal{Reason: "d", LastHour: 1}, delivery.Refusal{Reason: "e", LastHour: 2}), "receive refused 10 pushes in the last hour: b 5, e 2, a 1, 2 other reasons"},
+		"none_yet":         {nil, ""},
+		"healthy":          {sub(func(*delivery.Subscription) {}), ""},
+		"one":              {refused(day, delivery.Refusal{Reason: "audience", Count: 9, LastHour: 1}), "receive refused 1 push in the last hour: audience"},
+		"of_before":        {refused(day, delivery.Refusal{Reason: "audience", Count: 9}), ""},
+		"not_all_counted":  {refused(at.Add(-time.Minute), delivery.Refusal{Reason: "audience", Count: 1000, LastHour: 1000}), "receive refused at least 1,000 pushes in the last hour: audience"},
+		"one_in_two_lines": {refused(day, delivery.Refusal{Reason: "email", LastHour: 1}, delivery.Refusal{Reason: "email", Subscription: "s", LastHour: 2}), "receive refused 3 pushes in the last hour: email"},
+		"many_reasons":     {refused(day, delivery.Refusal{Reason: "a", LastHour: 1}, delivery.Refusal{Reason: "b", LastHour: 5}, delivery.Refusal{Reason: "c", LastHour: 1}, delivery.Refusal{Reason: "d", LastHour: 1}, delivery.Refusal{Reason: "e", LastHour: 2}), "receive refused 10 pushes in the last hour: b 5, e 2, a 1, 2 other reasons"},
+		"of_another":       {refused(day, delivery.Refusal{Reason: "email", Subscription: "projects/x/subscriptions/unknown", LastHour: 2}), "receive refused 2 pushes in the last hour: email"},
+		"local_other_programs": {refused(at, delivery.Refusal{Reason: "audience", LastHour: 1}, delivery.Refusal{Reason: "unreachable", Subscription: "projects/p/subscriptions/orders", LastHour: 2},
+			delivery.Refusal{Reason: "inbox_unavailable", Subscription: "projects/p/subscriptions/inbox-push", LastHour: 3}),
+			"receive refused 4 pushes in the last hour: inbox_unavailable 3, audience 1|2 pushes of orders not acknowledged in the last hour: unreachable"},
 		"hidden_characters": {refused(day, delivery.Refusal{Reason: "\u202e", LastHour: 1}), `receive refused 1 push in the last hour: \u{202E}`},
 		"no_answer":         {sub(func(s *delivery.Subscription) { s.LastHour.Pushes, s.LastHour.AckedShare = ptr[int64](50), ptr(0.9) }), "5 pushes of 100%25 not acknowledged in the last hour"},
 		"old":               {sub(func(s *delivery.Subscription) { s.OldestSeconds, s.Backlog = ptr(601.0), ptr[int64](2) }), "the oldest message of 100%25 waits for 10 min 1 s"},
@@ -332,7 +336,8 @@ func TestTroubleLine(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			trouble := (&handler{}).troubleOf(test.report)
+			h := &handler{deliveries: []string{"projects/p/subscriptions/inbox-push"}, isLocal: strings.HasPrefix(name, "local_")}
+			trouble := h.troubleOf(test.report)
 			var words []string
 			for _, r := range trouble.Line {
 				words = append(words, r.Words)

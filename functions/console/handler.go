@@ -107,6 +107,7 @@ func newHandler(cfg Config, v Verifier, s Store, t Topic, d delivery.Source, log
 		verify:      v,
 		store:       withDeadLetters{s, cfg.DeadLetters},
 		topic:       t,
+		deliveries:  cfg.Deliveries,
 		dead:        cfg.DeadLetters,
 		reports:     newReports(d, log),
 	}, nil
@@ -162,6 +163,8 @@ type handler struct {
 	verify Verifier
 	store  Store
 	topic  Topic
+	// deliveries are the full names of the subscriptions that are pushed to receive.
+	deliveries []string
 	// dead is the full name of the subscription that has the dead letters, if any.
 	dead string
 	// reports tell how delivery goes; nil is that it is not told.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -48,9 +49,9 @@ func (h *handler) troubleOf(r *delivery.Report) trouble {
 	say := func(href, format string, args ...any) {
 		t.Line = append(t.Line, remark{fmt.Sprintf(format, args...), href})
 	}
-	refused := sayRefused(r, h.isLocal)
-	if refused != "" {
-		say("/delivery", "%s", refused)
+	refused := h.sayRefused(r)
+	for _, words := range refused {
+		say("/delivery", "%s", words)
 	}
 	for i := range r.Subscriptions {
 		s := &r.Subscriptions[i]
@@ -75,7 +76,7 @@ func (h *handler) troubleOf(r *delivery.Report) trouble {
 		case s.DeadLetters && s.Backlog != nil && *s.Backlog > 0:
 			say("/dead-letters", "%s", plural(*s.Backlog, "dead letter waits", "dead letters wait"))
 		case s.DeadLetters:
-		case lost > 0 && refused == "":
+		case lost > 0 && len(refused) == 0:
 			say("/delivery", "%s of %s not acknowledged in the last hour", plural(lost, "push", "pushes"), short)
 		case s.State == delivery.Delivering && s.OldestSeconds != nil && *s.OldestSeconds > oldAge.Seconds() && (s.Backlog == nil || *s.Backlog > 0):
 			say("/delivery", "the oldest message of %s waits for %s", short, ageText(*s.OldestSeconds))
@@ -87,45 +88,59 @@ func (h *handler) troubleOf(r *delivery.Report) trouble {
 	return t
 }
 
-// sayRefused says what receive refused in the last hour, by reason; empty where that
+// sayRefused says what was refused in the last hour, by reason: first what receive
+// refused, then the endpoints of other programs, by subscription. It is empty where that
 // is nothing, or not known.
-func sayRefused(r *delivery.Report, isLocal bool) string {
-	byReason, total := map[string]int64{}, int64(0)
+func (h *handler) sayRefused(r *delivery.Report) (all []string) {
+	// Of the endpoints of other programs only a local run knows.
+	bySubscription := make(map[string][]delivery.Refusal)
 	for _, f := range r.Refusals {
-		if f.LastHour > 0 {
-			byReason[f.Reason] += f.LastHour
-			total += f.LastHour
+		of := ""
+		if h.isLocal && f.Subscription != "" && !slices.Contains(h.deliveries, f.Subscription) {
+			of = f.Subscription
 		}
-	}
-	if total == 0 {
-		return ""
-	}
-	type reason struct {
-		name string
-		n    int64
-	}
-	var reasons []reason
-	for name, n := range byReason {
-		reasons = append(reasons, reason{name, n})
-	}
-	slices.SortFunc(reasons, func(a, b reason) int { return cmp.Or(cmp.Compare(b.n, a.n), cmp.Compare(a.name, b.name)) })
-	const named = 3
-	var words []string
-	for i, f := range reasons {
-		switch {
-		case i == named:
-			words = append(words, fmt.Sprintf("%d other reasons", len(reasons)-named))
-		case i < named && len(reasons) > 1:
-			words = append(words, visible(f.name)+" "+count(int(f.n)))
-		case i < named:
-			words = append(words, visible(f.name))
+		if f.LastHour > 0 {
+			bySubscription[of] = append(bySubscription[of], f)
 		}
 	}
 	atLeast := ""
-	if !isLocal && r.RefusalsFrom.After(r.At.Add(-time.Hour)) { // not all could be read
+	if !h.isLocal && r.RefusalsFrom.After(r.At.Add(-time.Hour)) { // not all could be read
 		atLeast = "at least "
 	}
-	return "receive refused " + atLeast + plural(total, "push", "pushes") + " in the last hour: " + strings.Join(words, ", ")
+	for _, of := range slices.Sorted(maps.Keys(bySubscription)) {
+		total, reasons := reasonsOf(bySubscription[of])
+		if of == "" {
+			all = append(all, "receive refused "+atLeast+plural(total, "push", "pushes")+" in the last hour: "+reasons)
+		} else {
+			all = append(all, plural(total, "push", "pushes")+" of "+visible(inbox.ShortName(of))+" not acknowledged in the last hour: "+reasons)
+		}
+	}
+	return all
+}
+
+// reasonsOf returns how many refusals there were in the last hour, and the most frequent
+// reasons.
+func reasonsOf(refusals []delivery.Refusal) (total int64, words string) {
+	byReason := make(map[string]int64)
+	for _, f := range refusals {
+		byReason[f.Reason] += f.LastHour
+		total += f.LastHour
+	}
+	names := slices.SortedFunc(maps.Keys(byReason), func(a, b string) int {
+		return cmp.Or(cmp.Compare(byReason[b], byReason[a]), cmp.Compare(a, b))
+	})
+	if len(names) == 1 {
+		return total, visible(names[0])
+	}
+	const named = 3
+	var parts []string
+	for _, name := range names[:min(named, len(names))] {
+		parts = append(parts, visible(name)+" "+count(int(byReason[name])))
+	}
+	if more := len(names) - named; more > 0 {
+		parts = append(parts, plural(int64(more), "other reason", "other reasons"))
+	}
+	return total, strings.Join(parts, ", ")
 }
 
 // notAcked returns how many pushes of a window were not acknowledged; 0 where that is
