@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,9 +132,9 @@ func TestReports(t *testing.T) {
 func TestReportsAreShared(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		asked := 0
+		var asked atomic.Int64
 		k := newReports(told(func(context.Context) (*delivery.Report, error) {
-			asked++
+			asked.Add(1)
 			time.Sleep(500 * time.Millisecond)
 			return &delivery.Report{RefusalsFrom: time.Now()}, nil
 		}), slog.New(slog.DiscardHandler))
@@ -142,12 +143,12 @@ func TestReportsAreShared(t *testing.T) {
 		}
 		synctest.Wait()
 		first, _ := k.get(t.Context())
-		if again, _ := k.get(t.Context()); asked != 1 || again != first || k.peek() != first {
-			t.Errorf("asked %d times for the first", asked)
+		if again, _ := k.get(t.Context()); asked.Load() != 1 || again != first || k.peek() != first {
+			t.Errorf("asked %d times for the first", asked.Load())
 		}
 		time.Sleep(freshReport)
-		if next, _ := k.get(t.Context()); asked != 2 || next == first {
-			t.Errorf("asked %d times, after a second", asked)
+		if next, _ := k.get(t.Context()); asked.Load() != 2 || next == first {
+			t.Errorf("asked %d times, after a second", asked.Load())
 		}
 		// What is too old is not shown, and brings about what the next one sees.
 		time.Sleep(shownReport + time.Second)
@@ -156,8 +157,8 @@ func TestReportsAreShared(t *testing.T) {
 		}
 		synctest.Wait()
 		time.Sleep(time.Second)
-		if k.peek() == nil || asked != 3 {
-			t.Errorf("nothing is shown after it was asked %d times", asked)
+		if k.peek() == nil || asked.Load() != 3 {
+			t.Errorf("nothing is shown after it was asked %d times", asked.Load())
 		}
 		time.Sleep(time.Minute)
 	})
