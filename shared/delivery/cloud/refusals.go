@@ -65,7 +65,7 @@ func (s *Source) fetchRefusals(ctx context.Context) (refusals, error) {
 	switch n := len(entries); {
 	case token == "":
 	case n == 0:
-		return refusals{}, errors.New("Cloud Logging did not search the lines of a day in time")
+		return refusals{}, errors.New("the lines of a day were not searched in time; look again")
 	default:
 		from = entries[n-1].Timestamp.UTC()
 	}
