@@ -138,7 +138,7 @@ func (x *examination) checkInbox() {
 		Consequence: "they are pushed again until they are stored, or dead letters", Command: "df -h " + quoted(x.run.Data) + "; ls -l " + quoted(x.run.Data),
 	}
 	if in.LargestStored > 0 && in.LargestStored < in.SmallestFailed {
-		f.What += fmt.Sprintf(", and only large ones: the smallest of them has %d bytes, and the largest that was stored %d", in.SmallestFailed, in.LargestStored)
+		f.What += fmt.Sprintf(", and only large ones: the smallest of them has %d bytes, and the largest that was stored since %d", in.SmallestFailed, in.LargestStored)
 	}
 	if strings.Contains(in.LastError, "deleted, moved, replaced or cut") {
 		f.Command = x.restart("")

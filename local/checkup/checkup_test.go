@@ -286,7 +286,7 @@ func TestRules(t *testing.T) {
 		"little":  {func(x *examination) { x.facts.FreeBytes = new(uint64(1 << 20)) }, "disk", "nearly full"},
 		"large_ones": {func(x *examination) {
 			x.facts.Inbox = stack.InboxFacts{Stored: 9, LargestStored: 100, Failed: 2, SmallestFailed: 1_000_000, LastError: "no space left", LastFailed: now, LastStored: now}
-		}, "inbox", "only large ones: the smallest of them has 1000000 bytes, and the largest that was stored 100"},
+		}, "inbox", "only large ones: the smallest of them has 1000000 bytes, and the largest that was stored since 100"},
 		"mended": {func(x *examination) {
 			x.facts.Inbox = stack.InboxFacts{Stored: 9, Failed: 2, LastFailed: now.Add(-time.Hour), LastStored: now}
 		}, "", ""},

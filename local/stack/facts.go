@@ -77,12 +77,13 @@ type PushFacts struct {
 
 // InboxFacts are how the storing of pushes went in this run.
 type InboxFacts struct {
-	Stored        int64 `json:"stored"`
-	LargestStored int   `json:"largestStored"` // bytes of data
-	Failed        int64 `json:"failed"`
-	// SmallestFailed and LastError are of what could not be stored. LastFailed is after
-	// LastStored where the last one failed.
+	Stored int64 `json:"stored"`
+	Failed int64 `json:"failed"`
+	// SmallestFailed is the size of the smallest that could not be stored, and
+	// LargestStored that of the largest that was stored since the first failure, in
+	// bytes of data. LastFailed is after LastStored where the last one failed.
 	SmallestFailed int       `json:"smallestFailed"`
+	LargestStored  int       `json:"largestStored"`
 	LastError      string    `json:"lastError,omitempty"`
 	LastFailed     time.Time `json:"lastFailed,omitzero"`
 	LastStored     time.Time `json:"lastStored,omitzero"`
@@ -191,9 +192,10 @@ func (s *watchedStore) Put(ctx context.Context, m *inbox.Message) (stored bool, 
 		s.LargestStored, s.LastStored = max(s.LargestStored, size), time.Now().UTC()
 		return stored, nil
 	}
-	if s.Failed++; s.Failed == 1 || size < s.SmallestFailed {
-		s.SmallestFailed = size
+	if s.Failed++; s.Failed == 1 {
+		s.SmallestFailed, s.LargestStored = size, 0
 	}
+	s.SmallestFailed = min(s.SmallestFailed, size)
 	s.LastError, s.LastFailed = oneLine(err.Error()), time.Now().UTC()
 	return stored, err
 }
