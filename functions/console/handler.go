@@ -94,7 +94,7 @@ func newHandler(cfg Config, v Verifier, s Store, t Topic, d delivery.Source, log
 	}
 	// An empty variable may be read as one empty name.
 	columns := slices.DeleteFunc(slices.Clone(cfg.SearchAttributes), func(name string) bool { return name == "" })
-	return &handler{
+	h := &handler{
 		policy:      verify.Policy{Audience: cfg.Audience, Emails: cfg.Readers, ShortIssuer: true},
 		iapAudience: cfg.IAPAudience,
 		publishers:  cfg.Publishers,
@@ -110,7 +110,11 @@ func newHandler(cfg Config, v Verifier, s Store, t Topic, d delivery.Source, log
 		deliveries:  cfg.Deliveries,
 		dead:        cfg.DeadLetters,
 		reports:     newReports(d, log),
-	}, nil
+	}
+	if cfg.IsLocal && h.reports != nil {
+		h.reports.fresh = 0
+	}
+	return h, nil
 }
 
 // routes returns h as the handler of all paths.

@@ -16,7 +16,7 @@ const (
 	reportBudget   = 2 * time.Second
 	reportPatience = 500 * time.Millisecond
 	// freshReport is how old a report may be that is answered without asking the
-	// source again, and shownReport how old one is that the list still shows.
+	// source again, but on one machine, where asking costs nothing, and shownReport how old one is that the list still shows.
 	freshReport = time.Second
 	shownReport = 2 * time.Minute
 )
@@ -26,6 +26,7 @@ const (
 type reports struct {
 	source delivery.Source
 	log    *slog.Logger
+	fresh  time.Duration // how old a report may be that is answered
 
 	mu      sync.Mutex
 	last    *delivery.Report
@@ -38,7 +39,7 @@ func newReports(d delivery.Source, log *slog.Logger) *reports {
 	if d == nil {
 		return nil
 	}
-	return &reports{source: d, log: log}
+	return &reports{source: d, log: log, fresh: freshReport}
 }
 
 // get returns a report that is fresh, or, where the source does not answer, one that
@@ -82,7 +83,7 @@ func (k *reports) refresh() <-chan struct{} {
 		return k.running
 	}
 	done := make(chan struct{})
-	if k.last != nil && time.Since(k.asked) < freshReport {
+	if k.last != nil && time.Since(k.asked) < k.fresh {
 		close(done)
 		return done
 	}

@@ -410,3 +410,22 @@ func TestReportOfABlindPubSub(t *testing.T) {
 		t.Errorf("unknown: %s", unknown)
 	}
 }
+
+// TestStateIsNotOfBefore looks, pauses and looks again at once, as a script does.
+func TestStateIsNotOfBefore(t *testing.T) {
+	t.Parallel()
+	w := startWatched(t, options(t))
+	for _, want := range []delivery.State{delivery.Delivering, delivery.Paused} {
+		r := new(delivery.Report)
+		if err := json.Unmarshal(w.body(), r); err != nil {
+			t.Fatal(err)
+		}
+		if got := find(r, w.Pushes.Name).State; got != want {
+			t.Errorf("it is %s, want %s", got, want)
+		}
+		_, err := w.own.store.ModifyPushConfig(t.Context(), &pubsubpb.ModifyPushConfigRequest{Subscription: w.Pushes.Name, PushConfig: &pubsubpb.PushConfig{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
