@@ -137,10 +137,16 @@ func commandName(words []string) string {
 	return strings.Join(name, " ")
 }
 
-// knows reports whether a help names a flag.
+// knows reports whether a help names a flag, and not only a longer one.
 func knows(help, flag string) bool {
-	name := regexp.QuoteMeta(strings.TrimLeft(strings.Replace(flag, "--no-", "--", 1), "-"))
-	return regexp.MustCompile(`--?(\[no-\])?(no-)?` + name + `\b`).MatchString(help)
+	name := regexp.QuoteMeta(strings.TrimLeft(flag, "-"))
+	forms := "--?" + name
+	if positive, ok := strings.CutPrefix(name, "no-"); ok {
+		forms += `|--\[no-\]` + positive
+	} else {
+		forms += `|--\[no-\]` + name
+	}
+	return regexp.MustCompile(`(^|[\s\[(|,])(` + forms + `)([^\w-]|$)`).MatchString(help)
 }
 
 // helper asks programs for help.

@@ -141,6 +141,8 @@ func TestHealthyInAnotherWay(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			w := world(t)
+			// Which would answer in place of what is looked for here.
+			w.Objects["serviceusage/projects/demo-project/services/policytroubleshooter.googleapis.com"] = map[string]any{"state": "DISABLED"}
 			test.do(w)
 			r := examine(t, w)
 			if f := find(t, r, test.check); f.Result != doctor.OK {
