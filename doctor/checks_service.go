@@ -31,7 +31,7 @@ func checkService(x *examination) {
 		return
 	case x.service.state == absent:
 		f.What, f.Evidence = "the service of the function receive does not exist", "Cloud Run answers 404 for "+on+" in "+x.target.Region
-		f.Command = x.deploy(x.gcloud("functions", "describe", on, "--gen2", "--region="+x.target.Region))
+		f.Command = x.deploy(x.gcloud("functions", "describe", on, "--v2", "--region="+x.target.Region))
 		x.bad(f)
 		return
 	}
@@ -46,7 +46,7 @@ func checkService(x *examination) {
 				f.Evidence += "; " + told(m.Message)
 			}
 			f.Consequence = "the last deployment failed: what runs, if anything, is older"
-			f.Command = x.deploy(x.gcloud("functions", "describe", on, "--gen2", "--region="+x.target.Region))
+			f.Command = x.deploy(x.gcloud("functions", "describe", on, "--v2", "--region="+x.target.Region))
 			x.bad(f)
 			return
 		}
@@ -114,7 +114,7 @@ func checkEnvironment(x *examination) {
 		}
 		if len(lacks) > 0 {
 			x.bad(Finding{On: on, What: "receive lacks a variable that it needs", Evidence: "it has no " + strings.Join(lacks, " and no "),
-				Consequence: "it does not start", Command: x.gcloud("functions", "describe", on, "--gen2", "--region="+x.target.Region)})
+				Consequence: "it does not start", Command: x.gcloud("functions", "describe", on, "--v2", "--region="+x.target.Region)})
 			return
 		}
 		x.ok(on, "it has the variables that it needs")

@@ -341,20 +341,30 @@ func (f *facts) askService(a *asker, o Options) {
 		read(a, &f.account, "account", "iam.serviceAccounts.get", iamAPI+account)
 		post(a, &f.accountPolicy, "account", "iam.serviceAccounts.getIamPolicy", iamAPI+account+":getIamPolicy", map[string]any{"options": map[string]int{"requestedPolicyVersion": 3}})
 	}
-	resource := p
-	if t.LogView != "" {
-		resource = t.LogView
-	}
+	now(a, &f.refusals, func() fact[logEntries] {
+		got := f.askLog(a, p)
+		if got.state == denied && t.LogView != "" {
+			// Who may not read the project's log may read the lines of receive.
+			if view := f.askLog(a, t.LogView); view.state == known {
+				return view
+			}
+		}
+		return got
+	})
+	now(a, &f.probe, func() fact[answered] { return probe(a.Context, o.Probe, f.address()) })
+}
+
+// askLog asks for what receive refused, in the log of a project or in a view of it.
+func (f *facts) askLog(a *asker, resource string) fact[logEntries] {
 	permission := "logging.logEntries.list"
-	if t.LogView != "" {
+	if resource == f.target.LogView {
 		permission = "logging.views.access"
 	}
-	post(a, &f.refusals, "log", permission, loggingAPI+"entries:list", map[string]any{
+	return ask[logEntries](a.Context, a.google, "", permission, http.MethodPost, loggingAPI+"entries:list", map[string]any{
 		"resourceNames": []string{resource},
 		"filter":        f.refusalFilter() + ` AND timestamp>="` + f.at.Add(-scanned).UTC().Format(time.RFC3339) + `"`,
 		"orderBy":       "timestamp desc", "pageSize": 500,
 	})
-	now(a, &f.probe, func() fact[answered] { return probe(a.Context, o.Probe, f.address()) })
 }
 
 // refusalFilter selects the lines of requests that receive refused.

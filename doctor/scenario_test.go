@@ -124,6 +124,7 @@ func TestHealthyInAnotherWay(t *testing.T) {
 			w.Service("receive")["traffic"] = append(w.Service("receive")["traffic"].([]any),
 				map[string]any{"type": "TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION", "revision": "receive-00001-old", "tag": "old"})
 		}},
+		{"log_read_by_a_view", "keys", func(w *doctortest.World) { w.Denied["logging.logEntries.list"] = true }},
 		{"quiet", "acknowledged", func(w *doctortest.World) { w.Pushes["inbox-push"], w.Latency = nil, nil }},
 		{"no_organisation", "organisation", func(w *doctortest.World) {
 			w.Objects["serviceusage/projects/demo-project/services/orgpolicy.googleapis.com"] = map[string]any{"state": "DISABLED"}

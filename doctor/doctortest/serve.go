@@ -133,6 +133,9 @@ func (w *World) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		if c.api != api || c.method != r.Method || m == nil {
 			continue
 		}
+		if c.api == "logging" && isOfView(r) {
+			c.permission = "logging.views.access"
+		}
 		w.asked[c.permission] = true
 		if id, ok := w.Perimeter[api]; ok {
 			refuse(rw, 403, "PERMISSION_DENIED", "Request is prohibited by organization's policy. vpcServiceControlsUniqueIdentifier: "+id,
@@ -161,6 +164,12 @@ func (w *World) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	w.unknown = append(w.unknown, r.Method+" "+r.Host+r.URL.Path)
 	refuse(rw, 501, "UNIMPLEMENTED", "nobody expects this")
+}
+
+// isOfView reports whether entries of a log view are asked for.
+func isOfView(r *http.Request) bool {
+	var asked struct{ ResourceNames []string }
+	return json.NewDecoder(r.Body).Decode(&asked) == nil && len(asked.ResourceNames) == 1 && strings.Contains(asked.ResourceNames[0], "/views/")
 }
 
 // refuse answers with an error in Google's form.
