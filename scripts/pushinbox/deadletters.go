@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/spf13/cobra"
 
 	"example.com/pushinbox/inboxclient"
@@ -22,6 +23,8 @@ const (
 	// maxListed is the most dead letters that are listed, and defaultListed how many are
 	// by default.
 	maxListed, defaultListed = 10_000, 100
+	// maxNamed is how many subscriptions of a topic are named.
+	maxNamed = 10
 	// lookups is how many dead letters are looked up in the inbox at a time.
 	lookups = 8
 	// maxOriginals is how many messages are searched for the one that died, and
@@ -39,8 +42,7 @@ func newDeadLetters() *cobra.Command {
 		Long: `List, redrive and purge dead letters: messages that were refused so often that Pub/Sub
 gave them up. They wait in a subscription of their own for 31 days.
 
-` + operateHelp + ` With --project, give --dead-letter-subscription
-too.`,
+` + operateHelp + ``,
 		Example: `  pushinbox dead-letters list
   pushinbox dead-letters redrive
   pushinbox dead-letters purge
@@ -53,7 +55,7 @@ too.`,
 // deadLetterFlags adds the flags that say which dead letters are meant.
 func (o *operate) deadLetterFlags(cmd *cobra.Command) {
 	o.flags(cmd.Flags())
-	cmd.Flags().StringVar(&o.deadLetters, "dead-letter-subscription", "", "the subscription that keeps the dead letters, by its full or its short `NAME`; by default the inbox's")
+	cmd.Flags().StringVar(&o.deadLetters, "dead-letter-subscription", "", "the subscription that keeps the dead letters, by its full or its short `NAME`; by default that of the dead-letter topic")
 	formatFlag(cmd)
 }
 
@@ -64,10 +66,41 @@ func (o *operate) openDeadLetters(ctx context.Context) (*operated, error) {
 		return nil, err
 	}
 	if d.deadLetters == "" {
-		d.Close()
-		return nil, usageError{errors.New("--project needs --dead-letter-subscription, the one that keeps the dead letters")}
+		if d.deadLetters, err = d.findDeadLetters(ctx); err != nil {
+			d.Close()
+			return nil, err
+		}
 	}
 	return d, nil
+}
+
+// findDeadLetters returns the subscription that keeps the dead letters of d's, where
+// there is one.
+func (d *operated) findDeadLetters(ctx context.Context) (string, error) {
+	sub, err := d.pubsub.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: d.subscription})
+	if err != nil {
+		return "", err
+	}
+	topic := sub.DeadLetterPolicy.GetDeadLetterTopic()
+	if topic == "" {
+		return "", fmt.Errorf("%s has no dead letters: it has no dead-letter policy", d.subscription)
+	}
+	var names []string
+	for name, err := range d.pubsub.TopicAdminClient.ListTopicSubscriptions(ctx, &pubsubpb.ListTopicSubscriptionsRequest{Topic: topic}).All() {
+		if err != nil {
+			return "", fmt.Errorf("cannot list the subscriptions of %s; name the one that keeps the dead letters with --dead-letter-subscription: %w", topic, err)
+		}
+		if names = append(names, name); len(names) == maxNamed {
+			break
+		}
+	}
+	switch len(names) {
+	case 0:
+		return "", fmt.Errorf("the dead letters of %s are lost: %s has no subscription", d.subscription, topic)
+	case 1:
+		return names[0], nil
+	}
+	return "", usageError{fmt.Errorf("%s has several subscriptions; name the one that keeps the dead letters with --dead-letter-subscription: %s", topic, strings.Join(names, ", "))}
 }
 
 // listedLetter is a dead letter with what else is known of it.
@@ -99,8 +132,7 @@ was, so whether that one is in the inbox too cannot be known; "may be" names mes
 the same subscription, publish time and data. What it says of where it died everybody can
 claim who may publish to the dead-letter topic.
 
-` + operateHelp + ` With --project, give --dead-letter-subscription
-too.
+` + operateHelp + `
 
 Without a terminal the columns are separated by tabs: message ID, time given up,
 attempts, subscription, bytes, whether it is in the inbox, messages it may be, refusals.`,
@@ -334,8 +366,7 @@ Ctrl-C ends the pushing too; what was not pushed waits on, and the next redrive 
 So it does after the command was killed: until then the dead letters are pushed, which
 "pushinbox delivery status" shows. --stop ends that. "terraform apply" ends it too.
 
-` + operateHelp + ` With --project, give --dead-letter-subscription
-too.
+` + operateHelp + `
 
 Exit codes: 0 none waits any more; 1 some are left, or it failed.`,
 		Example: `  pushinbox dead-letters redrive
@@ -487,8 +518,7 @@ how to bring them back with it; without a snapshot nothing is purged. Pub/Sub ke
 snapshot for 7 days less the age of the oldest message, and takes a while until
 everything is gone.
 
-` + operateHelp + ` With --project, give --dead-letter-subscription
-too.`,
+` + operateHelp + ``,
 		Example: `  pushinbox dead-letters purge
   pushinbox dead-letters purge --terraform terraform --yes
   pushinbox dead-letters purge --undo projects/my-project/snapshots/inbox-dead-letter-purge-20261126t030405`,

@@ -42,6 +42,8 @@ const (
 	// Logging.
 	operationsLog      = "operations.log"
 	cloudOperationsLog = "pushinbox-operations"
+	// defaultSubscription is what Terraform calls the push subscription by default.
+	defaultSubscription = "inbox-push"
 	// principalUnknown stands for an operator that Google did not name.
 	principalUnknown = "unknown"
 )
@@ -63,7 +65,7 @@ run has them in operations.log in its data directory.`
 func (o *operate) flags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.terraform, "terraform", "", "operate what the outputs of Terraform in this `DIRECTORY` name")
 	flags.StringVar(&o.project, "project", "", "operate subscriptions of this Google Cloud `PROJECT`")
-	flags.StringVar(&o.subscription, "subscription", "", "the push subscription, by its full or its short `NAME`, or by its key in Terraform; by default the inbox's first")
+	flags.StringVar(&o.subscription, "subscription", "", "the push subscription, by its full or its short `NAME`, or by its key in Terraform; by default the inbox's first, with --project "+defaultSubscription+"")
 	flags.StringVar(&o.collection, "collection", "messages", "with --project: the `COLLECTION` of the inbox, beside which the records are")
 	flags.StringVar(&o.database, "database", "(default)", "with --project: the Firestore `DATABASE` of the inbox")
 	flags.StringVar(&o.data, "data", "", "operate the pushinbox local that has its --data in this `DIRECTORY`; with --project: keep the records there, not in Firestore")
@@ -73,6 +75,7 @@ func (o *operate) flags(flags *pflag.FlagSet) {
 // operated is what a command operates.
 type operated struct {
 	*operations.Operator
+	pubsub                    *pubsub.Client
 	log                       operations.Log
 	principal                 string
 	subscription, deadLetters string // full names
@@ -148,10 +151,7 @@ func (o *operate) openLocal(ctx context.Context, d *operated, secret *pushToken)
 
 // openProject is open for subscriptions that are named.
 func (o *operate) openProject(ctx context.Context, d *operated, secret *pushToken) error {
-	if o.subscription == "" {
-		return usageError{errors.New("--project needs --subscription, the push subscription")}
-	}
-	d.subscription = fullSubscription(o.subscription, o.project)
+	d.subscription = fullSubscription(cmp.Or(o.subscription, defaultSubscription), o.project)
 	if o.deadLetters != "" {
 		d.deadLetters = fullSubscription(o.deadLetters, o.project)
 	}
@@ -247,6 +247,7 @@ func (d *operated) dial(ctx context.Context, project, host string) (*pubsub.Clie
 	}
 	client, err := pubsub.NewClient(ctx, project, options...)
 	if err == nil {
+		d.pubsub = client
 		d.closers = append(d.closers, client.Close)
 	}
 	return client, err

@@ -245,9 +245,7 @@ func TestOperateCall(t *testing.T) {
 	t.Parallel()
 	empty := t.TempDir()
 	for args, want := range map[string]string{
-		"delivery pause --project p":                                                  "--project needs --subscription",
 		"delivery pause --terraform a --project p":                                    "give one of --terraform, --project and --data",
-		"dead-letters list --project p --subscription s --data " + empty:              "--project needs --dead-letter-subscription",
 		"dead-letters list --project p --subscription s --dead-letter-subscription d": "set FIRESTORE_EMULATOR_HOST too",
 		"dead-letters list --limit 0":                                                 "--limit must be 1 to",
 	} {
@@ -258,6 +256,35 @@ func TestOperateCall(t *testing.T) {
 	}
 	if _, errs, code := run(t, "", "delivery", "pause", "--data", empty); code != exitFailed || !strings.Contains(errs, "pushinbox local --data") {
 		t.Errorf("nothing runs: exit %d, %s", code, errs)
+	}
+}
+
+// TestFindDeadLetters names a project's push subscription alone, as doctor does.
+func TestFindDeadLetters(t *testing.T) {
+	t.Parallel()
+	server, err := pushfake.Start(t.Context(), "http://127.0.0.1:1/", &pushfake.ServerOptions{
+		Subscription: &pubsubpb.Subscription{DeadLetterPolicy: &pubsubpb.DeadLetterPolicy{MaxDeliveryAttempts: 5}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	if _, err := server.Client.TopicAdminClient.Publish(t.Context(), &pubsubpb.PublishRequest{
+		Topic: server.DeadLetterTopic, Messages: []*pubsubpb.PubsubMessage{{Data: []byte("dead")}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s := &said{[]string{"PUBSUB_EMULATOR_HOST=" + server.Addr}, []string{"--project", "local", "--data", t.TempDir(), "--subscription", server.Subscription}}
+	if listed := s.must(t, "dead-letters", "list"); len(listed) != 1 || listed[0]["data"] != "ZGVhZA==" {
+		t.Errorf("listed %v", listed)
+	}
+	if _, err := server.Client.SubscriptionAdminClient.CreateSubscription(t.Context(), &pubsubpb.Subscription{
+		Name: server.DeadLetterSubscription + "-2", Topic: server.DeadLetterTopic,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code := s.run(t, "dead-letters", "list"); code != exitUsage || !strings.Contains(errs, "--dead-letter-subscription: "+server.DeadLetterSubscription) {
+		t.Errorf("with two: exit %d, %s", code, errs)
 	}
 }
 
