@@ -182,6 +182,11 @@ func TestDeadLetters(t *testing.T) {
 	if resp.StatusCode != http.StatusOK || !strings.Contains(page, "No dead letter was redriven") || !strings.Contains(page, "How many wait is not known") {
 		t.Errorf("none: answered %d %s", resp.StatusCode, page)
 	}
+	var start struct{ WatchToken string }
+	_, b := s.do(t, s.request(t, http.MethodGet, "/messages", ""))
+	if err := json.Unmarshal(b, &start); err != nil || start.WatchToken == "" {
+		t.Fatalf("%v: %s", err, b)
+	}
 	ids := map[string]string{}
 	for _, subscription := range []string{cfg.DeadLetters, "projects/p/subscriptions/liar"} {
 		m := &inbox.Message{Source: "pubsub", Subscription: subscription, MessageID: "1", Data: []byte("x"), Attributes: deadAttributes}
@@ -191,10 +196,29 @@ func TestDeadLetters(t *testing.T) {
 		ids[subscription] = inbox.ID(m.Source, m.Subscription, m.MessageID)
 	}
 	want := &inbox.DeadLetter{Subscription: "projects/other/subscriptions/inbox-push", Attempts: 5, PublishTime: time.Date(2026, 11, 25, 2, 10, 0, 123e6, time.UTC)}
-	_, b := s.do(t, s.request(t, http.MethodGet, "/messages", ""))
+	_, b = s.do(t, s.request(t, http.MethodGet, "/messages", ""))
 	var list struct{ Messages []inbox.Message }
 	if err := json.Unmarshal(b, &list); err != nil || len(list.Messages) != 2 {
 		t.Fatalf("%v: %s", err, b)
+	}
+	// A feed that begins before them, the page's feed, and the poll have it, too.
+	for _, path := range []string{"/events", "/rows", "/messages:poll"} {
+		u := path
+		if path != "/messages:poll" {
+			u += "?pageToken=" + start.WatchToken
+		}
+		resp, err := http.DefaultClient.Do(s.request(t, http.MethodGet, u, ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := false
+		for lines := bufio.NewScanner(resp.Body); !found && lines.Scan() && !strings.HasPrefix(lines.Text(), ": still here"); {
+			found = strings.Contains(lines.Text(), `"deadLetter":{"subscription":"projects/other/subscriptions/inbox-push","attempts":5,`) || strings.Contains(lines.Text(), "dead letter of <bdi>inbox-push</bdi>")
+		}
+		_ = resp.Body.Close()
+		if !found {
+			t.Errorf("%s does not say what the dead letter was", path)
+		}
 	}
 	for subscription, id := range ids {
 		isDead := subscription == cfg.DeadLetters
