@@ -35,7 +35,7 @@ func TestDoctor(t *testing.T) {
 			want: []string{"BAD   audience, inbox-push: the audience", "seen", "a slash at the end", "follows", "403, audience", "run", "terraform -chdir=", "apply", "1 finding, 0 unknown"},
 		},
 		{
-			name: "no_right", code: 3, first: "acknowledged",
+			name: "no_right", code: 3, first: "probe",
 			broken: func(w *doctortest.World) { w.Denied["monitoring.timeSeries.list"] = true },
 			want:   []string{"?     ", "the permission monitoring.timeSeries.list lacks", "0 findings"},
 		},
