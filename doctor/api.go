@@ -51,7 +51,7 @@ func (f *fact[T]) missing() (Finding, bool) {
 	case absent:
 		return Finding{What: "cannot be known: " + f.why, Because: f.by}, false
 	case disabled:
-		return Finding{What: "cannot be known: " + f.why, Because: "apis"}, false
+		return Finding{What: "cannot be known: " + f.why, Because: "apis", api: f.api}, false
 	case perimeter:
 		return Finding{What: "cannot be known: VPC Service Controls refused to answer", Because: "perimeter"}, false
 	case denied:
@@ -182,6 +182,9 @@ func (f *fact[T]) refused(r *http.Request, status int, body []byte) {
 		switch {
 		case d.Reason == "SERVICE_DISABLED":
 			f.state, f.api, f.why = disabled, d.Metadata["service"], "the API "+told(d.Metadata["service"])+" is not enabled"
+			if consumer := d.Metadata["consumer"]; consumer != "" { // perhaps another one that pays for the call
+				f.why += " for " + told(consumer)
+			}
 			return
 		case d.Reason == "SECURITY_POLICY_VIOLATED":
 			f.state, f.violation = perimeter, told(d.Metadata["uid"])

@@ -55,6 +55,8 @@ type Finding struct {
 	scope string
 	// rank is where it stands among the findings.
 	rank int
+	// api is the API that is off, of an unknown.
+	api string
 }
 
 // Report is what all checks say.
@@ -150,6 +152,10 @@ func (x *examination) have(on string, facts ...question) bool {
 	for _, q := range facts {
 		if u, ok := q.missing(); !ok {
 			u.On, u.Result = on, Unknown
+			if u.api != "" && !slices.Contains(x.target.APIs, u.api) {
+				// Only the doctor needs it.
+				u.Because, u.Command = "", x.gcloud("services", "enable", u.api)
+			}
 			x.add(u)
 			return false
 		}

@@ -177,6 +177,9 @@ func TestUnsure(t *testing.T) {
 		{"policies_not_asked", "organisation", "orgpolicy.googleapis.com is not enabled", func(w *doctortest.World) {
 			w.Objects["serviceusage/projects/demo-project/services/orgpolicy.googleapis.com"] = map[string]any{"state": "DISABLED"}
 		}},
+		{"an_api_that_only_doctor_needs", "project", "cloudresourcemanager.googleapis.com is not enabled for projects/123456789012", func(w *doctortest.World) {
+			w.Objects["serviceusage/projects/demo-project/services/cloudresourcemanager.googleapis.com"] = map[string]any{"state": "DISABLED"}
+		}},
 		{"no_numbers", "acknowledged", "no data", func(w *doctortest.World) { w.Pushes, w.Undelivered = nil, nil }},
 		{"no_backlog", "backlog", "no data", func(w *doctortest.World) { w.Undelivered, w.Oldest = nil, nil }},
 		{"no_count_of_dead_letters", "dead-letters", "no data", func(w *doctortest.World) { w.Undelivered = nil }},
@@ -186,13 +189,24 @@ func TestUnsure(t *testing.T) {
 			w := world(t)
 			test.do(w)
 			f := find(t, examine(t, w), test.check)
-			if f.Result != doctor.Unknown || !strings.Contains(f.What, test.says) {
+			if f.Result != doctor.Unknown || f.Because != "" || !strings.Contains(f.What, test.says) {
 				t.Errorf("got %+v, want an unknown that says %q", f, test.says)
 			}
 			if f.Command != "" {
 				printed.Store(f.Command, true)
 			}
 		})
+	}
+}
+
+// TestInvokerCheckRequired: an organisation may forbid the other way to be open, too.
+func TestInvokerCheckRequired(t *testing.T) {
+	t.Parallel()
+	w := doctortest.New(t, open)
+	policyOf(w, "run.managed.requireInvokerIam", map[string]any{"enforce": true})
+	bad, _ := not(examine(t, w))
+	if len(bad) != 1 || bad[0].Check != "organisation" || bad[0].Command != "gcloud org-policies describe run.managed.requireInvokerIam --effective --project=demo-project" {
+		t.Errorf("findings: %s", told(bad))
 	}
 }
 
