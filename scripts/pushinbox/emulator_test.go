@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/testkit/emulator"
 	"example.com/pushinbox/testkit/port"
 )
@@ -72,6 +74,15 @@ func TestPubSubEmulatorRestarts(t *testing.T) {
 	e.Start()
 	r = start(t, data, more...)
 	publish("third run")
+	// How delivery goes is known, but for what waits.
+	var report delivery.Report
+	if err := json.Unmarshal(r.get(t, "/delivery"), &report); err != nil {
+		t.Fatal(err)
+	}
+	if sub := report.Subscriptions[0]; sub.Name != "projects/restarts/subscriptions/inbox-push" || sub.State != delivery.Delivering || sub.Backlog != nil || *sub.LastHour.Pushes != 1 ||
+		len(report.Subscriptions) != 3 || len(report.Unknown) != 1 || report.Unknown[0].What != "numbers" {
+		t.Errorf("GET /delivery: %+v", report)
+	}
 	if all := r.messages(t); len(all) != 5 {
 		t.Errorf("%d messages were kept of 5: %+v", len(all), all)
 	}
