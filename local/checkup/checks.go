@@ -26,6 +26,23 @@ func trimKey(file string) string {
 
 func short(name string) string { return path.Base(name) }
 
+// many writes a number of things, and the verb that goes with it.
+func many(n int64, thing, verb string) string {
+	switch {
+	case n == 1:
+		return "1 " + thing + " " + verb
+	case verb == "was":
+		verb = "were"
+	case verb == "waits":
+		verb = "wait"
+	}
+	plural := thing + "s"
+	if strings.HasSuffix(thing, "sh") {
+		plural = thing + "es"
+	}
+	return fmt.Sprintf("%d %s %s", n, plural, verb)
+}
+
 // quoted returns s as a word of a shell, unless it is one as it is.
 func quoted(s string) string {
 	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
@@ -134,7 +151,7 @@ func (x *examination) checkInbox() {
 		return
 	}
 	f := Finding{
-		Check: "inbox", What: fmt.Sprintf("%d pushes could not be stored", in.Failed), Evidence: fmt.Sprintf("at %s: %s", in.LastFailed.Format(time.TimeOnly), in.LastError),
+		Check: "inbox", What: many(in.Failed, "push", "was") + " not stored", Evidence: fmt.Sprintf("at %s: %s", in.LastFailed.Format(time.TimeOnly), in.LastError),
 		Consequence: "they are pushed again until they are stored, or dead letters", Command: "df -h " + quoted(x.run.Data) + "; ls -l " + quoted(x.run.Data),
 	}
 	if in.LargestStored > 0 && in.LargestStored < in.SmallestFailed {
@@ -198,7 +215,7 @@ func (x *examination) checkSubscription(s *delivery.Subscription) {
 	case delivery.Waiting:
 		if s.Backlog != nil && *s.Backlog > 0 {
 			x.bad(Finding{
-				Check: "dead_letters", On: name, What: fmt.Sprintf("%d messages were given up after their last attempt", *s.Backlog), Evidence: since,
+				Check: "dead_letters", On: name, What: many(*s.Backlog, "message", "was") + " given up after the last attempt", Evidence: since,
 				Consequence: "they are not in the inbox", Command: "pushinbox dead-letters list",
 			})
 		} else {
@@ -235,7 +252,7 @@ func (x *examination) checkEndpoint(s *delivery.Subscription) {
 	if now == nil {
 		if s.Backlog != nil && *s.Backlog > 0 && s.OldestSeconds != nil && *s.OldestSeconds > stuck.Seconds() {
 			x.unknown(Finding{
-				Check: "endpoint", On: name, What: fmt.Sprintf("%d messages wait, the oldest for %v, and nothing refuses them", *s.Backlog, (time.Duration(*s.OldestSeconds) * time.Second).String()),
+				Check: "endpoint", On: name, What: fmt.Sprintf("%s, the oldest for %v, and nothing refuses it", many(*s.Backlog, "message", "waits"), time.Duration(*s.OldestSeconds)*time.Second),
 				Evidence: s.Endpoint, Command: "pushinbox delivery status --subscription " + name,
 			})
 			return
@@ -339,7 +356,7 @@ func (x *examination) checkSenders() {
 	for _, r := range x.report.Refusals {
 		if r.Subscription == "" && r.LastHour > 0 {
 			x.unknown(Finding{
-				Check: "sender", On: r.Reason, What: fmt.Sprintf("receive refused %d requests of the last hour that no subscription of this run pushed: %d", r.LastHour, r.Status), Evidence: r.Detail,
+				Check: "sender", On: r.Reason, What: fmt.Sprintf("in the last hour %s refused by receive that no subscription of this run pushed: %d", many(r.LastHour, "request", "was"), r.Status), Evidence: r.Detail,
 				Consequence: "if a program meant them to be stored, they are not", Command: "pushinbox token --for receive   # is a token that receive takes",
 			})
 		}
@@ -359,14 +376,14 @@ func (x *examination) checkTopics() {
 		case t.Refused > 0:
 			astray = true
 			x.bad(Finding{
-				Check: "topic", On: t.Name, What: fmt.Sprintf("%d requests to publish to it were refused", t.Refused), Evidence: t.Why,
+				Check: "topic", On: t.Name, What: many(t.Refused, "request", "was") + " refused that would publish to it", Evidence: t.Why,
 				Consequence: "their messages are not published; the inbox's topic is " + x.run.Topic, Command: export,
 			})
 		case t.Name == x.run.Topic && x.isBad("subscription"): // which explains it
 		case t.Published > 0 && t.Subscriptions == 0:
 			astray = true
 			x.bad(Finding{
-				Check: "topic", On: t.Name, What: fmt.Sprintf("%d messages were published to it, and it has no subscription", t.Published), Evidence: "the last at " + t.Last.Local().Format(time.TimeOnly),
+				Check: "topic", On: t.Name, What: many(t.Published, "message", "was") + " published to it, and it has no subscription", Evidence: "the last at " + t.Last.Local().Format(time.TimeOnly),
 				Consequence: "they reach nobody; the inbox's topic is " + x.run.Topic, Command: export,
 			})
 		}
