@@ -87,8 +87,12 @@ func checkDeadLetterSubscriber(x *examination) {
 // eachDead is each for subscriptions with a dead-letter policy, with Pub/Sub's agent of
 // their project.
 func (x *examination) eachDead(check func(name, agent string, s *subscription)) {
-	x.each(func(name string, s *subscription, _ *Wanted) {
+	x.each(func(name string, s *subscription, want *Wanted) {
 		on := short(name)
+		if s.DeadLetterPolicy == nil && want != nil {
+			x.because(on, "dead-letter-policy", "cannot be known: the subscription has no dead-letter policy")
+			return
+		}
 		if s.DeadLetterPolicy == nil {
 			x.ok(on, "it has no dead letters")
 			return
@@ -153,6 +157,8 @@ func checkRedrive(x *examination) {
 		x.bad(f)
 	case r == nil:
 		x.ok(on, "no redrive is attached")
+	case r.state == absent && x.database.state == absent:
+		x.because(on, "database", "none is attached; whether one is recorded cannot be known without the database")
 	case r.state == absent || r.state == known:
 		x.ok(on, "no redrive is under way")
 	case x.have(on, r):
