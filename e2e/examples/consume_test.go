@@ -1,0 +1,76 @@
+//go:build unix
+
+package examples
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/pushinbox/local/stack"
+	"example.com/pushinbox/testkit/emulator"
+	"example.com/pushinbox/testkit/google"
+	"example.com/pushinbox/testkit/need"
+	"example.com/pushinbox/testkit/port"
+)
+
+// readme returns the scripts of an example's README.md, which people paste into a
+// terminal each.
+func readme(t *testing.T, example string) (scripts []string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, "examples", example, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)\n```").FindAllStringSubmatch(string(text), -1) {
+		scripts = append(scripts, block[1])
+	}
+	return scripts
+}
+
+// TestOrders walks through the README of examples/orders.
+func TestOrders(t *testing.T) {
+	t.Parallel()
+	need.Program(t, "curl")
+	scripts := readme(t, "orders")
+	if len(scripts) != 4 {
+		t.Fatalf("the README has %d scripts", len(scripts))
+	}
+	at := port.Reserve(t)
+	w := &walk{project: emulator.Project(), credentials: google.AccountKey(t)}
+	replace := []string{"127.0.0.1:8090", emulator.Firestore(t), "go run ./scripts/pushinbox local", command + " local --port 0 --pubsub-port 0 --format json --quiet --data " + filepath.Join(t.TempDir(), "data"),
+		"projects/local/", "projects/" + w.project + "/", "PROJECT=local", "PROJECT=" + w.project, ":8087", ":" + at, "PORT=8087", "PORT=" + at}
+	w.here = strings.NewReplacer(replace...)
+	running := w.background(t, scripts[0])
+	running.prints(t, "\n")
+	var here stack.Addresses
+	if err := json.Unmarshal([]byte(strings.SplitN(running.printed(), "\n", 2)[0]), &here); err != nil {
+		t.Fatal(err)
+	}
+	w.here = strings.NewReplacer(append(replace, "127.0.0.1:8085", here.PubSubEmulatorHost,
+		"go run ./scripts/pushinbox run", command+" run --data "+here.Data)...)
+	w.background(t, scripts[1])
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	if err := port.Listening(ctx, at); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := w.script(t, scripts[2]).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := port.Until(ctx, func() error {
+		out, err := w.script(t, scripts[3]).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), `"1250"`) || !strings.Contains(string(out), `"o-1"`) {
+			return fmt.Errorf("%v: %s", err, out)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+}
