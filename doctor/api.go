@@ -70,8 +70,6 @@ const (
 	callTimeout = 6 * time.Second
 	// maxAnswer is how much of an answer is read, in bytes.
 	maxAnswer = 8 << 20
-	// maxPages is how many pages of a list are read.
-	maxPages = 5
 	// maxTold is how much of an error of Google's is told, in bytes.
 	maxTold = 300
 )

@@ -59,10 +59,6 @@ type subscription struct {
 // deletedTopic is what Pub/Sub says in place of a topic that was deleted.
 const deletedTopic = "_deleted-topic_"
 
-type topic struct {
-	Name string `json:"name"`
-}
-
 type topicSubscriptions struct {
 	Subscriptions []string `json:"subscriptions"`
 }

@@ -120,7 +120,7 @@ func doctorTarget(ctx context.Context, dir, project, subscription string) (*doct
 	show.Stdout, show.Stderr = &stdout, &stderr
 	if err := show.Run(); err != nil {
 		why := strings.Join(strings.Fields(stderr.String()), " ")
-		return nil, fmt.Errorf("Terraform's outputs in %s cannot be read: %w %s", dir, err, why)
+		return nil, fmt.Errorf("the outputs of Terraform in %s cannot be read: %w %s", dir, err, why)
 	}
 	return doctor.FromTerraform(dir, stdout.Bytes())
 }
