@@ -121,7 +121,7 @@ func FromTerraform(dir string, output []byte) (*Target, error) {
 	d := o.Delivery.Value
 	receive, ok := o.Functions.Value["receive"]
 	if d == nil || !ok || len(d.Subscriptions) == 0 {
-		return nil, errors.New("Terraform's outputs have no delivery, or no function receive: apply the module of this version with `" + command("terraform", "-chdir="+dir, "apply") + "`")
+		return nil, errors.New("the outputs of Terraform have no delivery, or no function receive: apply the module of this version with `" + command("terraform", "-chdir="+dir, "apply") + "`")
 	}
 	t := &Target{
 		Terraform: dir, Project: d.Project, Number: d.ProjectNumber, Region: d.Region, Service: "receive",

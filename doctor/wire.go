@@ -91,8 +91,7 @@ type serviceAccount struct {
 }
 
 type functions struct {
-	Functions     []function `json:"functions"`
-	NextPageToken string     `json:"nextPageToken"`
+	Functions []function `json:"functions"`
 }
 
 type function struct {
@@ -186,8 +185,7 @@ type database struct {
 }
 
 type indexes struct {
-	Indexes       []index `json:"indexes"`
-	NextPageToken string  `json:"nextPageToken"`
+	Indexes []index `json:"indexes"`
 }
 
 type index struct {
@@ -276,8 +274,7 @@ type job struct {
 }
 
 type documents struct {
-	Documents     []document `json:"documents"`
-	NextPageToken string     `json:"nextPageToken"`
+	Documents []document `json:"documents"`
 }
 
 type document struct {
