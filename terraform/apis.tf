@@ -23,7 +23,7 @@ locals {
     },
     { for name in ["calendar"] : name => ["calendar-json.googleapis.com", "cloudscheduler.googleapis.com"] if var.calendar != null },
     { for name in ["proxy"] : name => ["iap.googleapis.com"] if length(var.console_iap) > 0 },
-    { for name in ["secrets"] : name => ["secretmanager.googleapis.com"] if length(local.secrets) > 0 },
+    { for name in ["secrets"] : name => ["secretmanager.googleapis.com"] if length(local.secrets) + length(local.own_secrets) > 0 },
   )
 }
 

@@ -8,7 +8,8 @@ locals {
 
   # The function's own line of each request that it did not acknowledge. A line has
   # neither the payload nor the query.
-  refusal_lines = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"receive\" AND jsonPayload.refusal:*"
+  refusal_services = join(" OR ", [for name in concat(["receive"], keys(var.functions)) : "\"${name}\""])
+  refusal_lines    = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=${length(var.functions) > 0 ? "(${local.refusal_services})" : local.refusal_services} AND jsonPayload.refusal:*"
 
   # Who may look at this view may look at every line of the bucket, and at no other log.
   log_bucket = one([for bucket in google_logging_project_bucket_config.receive : "projects/${var.project_id}/locations/${bucket.location}/buckets/${bucket.bucket_id}"])

@@ -3,16 +3,18 @@
 # the function's name, its entry point and its folder in functions/.
 #
 #   publishes    whether its account may publish to the topic
-#   inbox        what its account may do in Firestore: "write", "read", "sync" or
-#                null; "sync" is to put messages and to keep what a sync needs
+#   inbox        what its account may do in Firestore: "write", "read", "sync",
+#                "process" or null; "sync" is to put messages and to keep what a sync
+#                needs, "process" to put them in a transaction with other documents
 #   timeout      seconds until a request is cut off
 #   environment  its variables; empty ones are left out
 #   secrets      variables that come from Secret Manager, as SECRET:VERSION
 #   source       its folder and entry point, where they are not its name
+#   external     whether its source is a user's, and not in functions/
 #   ingress      who may reach it, as gcloud's --ingress-settings; "all" if not said
 #   iap_members  who passes Identity-Aware Proxy in front of it; none means no proxy
 locals {
-  functions = merge(local.api_function, local.calendar_function, local.mns_function, {
+  functions = merge(local.own_functions, local.api_function, local.calendar_function, local.mns_function, {
     publish = {
       publishes = true
       inbox     = null
@@ -29,10 +31,10 @@ locals {
       publishes = false
       inbox     = "write"
       # Pub/Sub does not wait longer for an answer.
-      timeout = max(values(local.subscriptions)[*].ack_deadline...)
+      timeout = max(values(local.receive_subscriptions)[*].ack_deadline...)
       ingress = var.receive_ingress
       environment = merge(local.inbox_environment, {
-        PUSH_ACK_DEADLINE    = "${min(values(local.subscriptions)[*].ack_deadline...)}s"
+        PUSH_ACK_DEADLINE    = "${min(values(local.receive_subscriptions)[*].ack_deadline...)}s"
         PUSH_AUDIENCE        = local.push_audience
         PUSH_SERVICE_ACCOUNT = google_service_account.push.email
       })
@@ -112,19 +114,21 @@ locals {
       tonumber(regex("^[0-9]+", local.memory[name])) * (endswith(local.memory[name], "Gi") ? 1024 : 1) * 7 / 8
     ))
   }
-  memory = { for name in keys(local.functions) : name => coalesce(try(var.sizes[name].memory, null), local.size.memory) }
+  memory = { for name in keys(local.functions) : name => coalesce(try(local.sizes[name].memory, null), local.size.memory) }
+  sizes  = merge(var.sizes, { for name, f in var.functions : name => f.size if f.size != null })
 
   # What scripts/deploy reads.
   deployed = {
     for name, f in local.functions : name => merge(
       local.size,
-      { for k, v in try(var.sizes[name], {}) : k => v if v != null },
+      { for k, v in try(local.sizes[name], {}) : k => v if v != null },
       {
         url             = format(local.url, name)
         service_account = google_service_account.function[name].email
         timeout_seconds = f.timeout
         secrets         = f.secrets
         source          = try(f.source, name)
+        external        = try(f.external, false)
         ingress         = try(f.ingress, "all")
         iap_members     = try(f.iap_members, [])
         environment = merge(

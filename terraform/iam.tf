@@ -106,9 +106,10 @@ resource "google_project_iam_custom_role" "inbox_writer" {
 
 locals {
   inbox_roles = {
-    read  = "roles/datastore.viewer"
-    sync  = one(google_project_iam_custom_role.calendar_sync[*].name)
-    write = google_project_iam_custom_role.inbox_writer.name
+    process = one(google_project_iam_custom_role.process[*].name)
+    read    = "roles/datastore.viewer"
+    sync    = one(google_project_iam_custom_role.calendar_sync[*].name)
+    write   = google_project_iam_custom_role.inbox_writer.name
   }
 
   # Every right that is granted on the project is in this map, because the

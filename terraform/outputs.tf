@@ -21,8 +21,9 @@ output "delivery" {
       for key, s in local.subscriptions : key => {
         name                    = local.push_subscriptions[key]
         topic                   = s.topic
-        endpoint                = "${local.push_audience}/${s.form}"
-        audience                = local.push_audience
+        function                = s.function
+        endpoint                = local.push_endpoints[key]
+        audience                = local.push_audiences[key]
         form                    = s.form
         filter                  = s.filter
         ordering                = s.ordering
@@ -87,6 +88,7 @@ output "functions" {
     google_pubsub_topic_iam_member.calendar_sync,
     google_pubsub_topic_iam_member.function_publisher,
     google_service_account_iam_member.calendar_delegation,
+    google_secret_manager_secret_iam_member.own,
     google_secret_manager_secret_iam_member.shared,
   ]
 }

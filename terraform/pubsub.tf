@@ -13,8 +13,9 @@ resource "google_pubsub_topic" "inbox" {
 locals {
   topic = var.existing_topic == null ? "projects/${var.project_id}/topics/${google_pubsub_topic.inbox[0].name}" : var.existing_topic
 
-  # Every subscription that pushes into the inbox. The first is in every project;
-  # the key of the others is their name.
+  # Every subscription that pushes into the inbox: to receive, or to a function of the
+  # user's own. The first is in every project; the key of the others is their name, or
+  # that of the function.
   subscriptions = merge(
     {
       main = {
@@ -24,6 +25,7 @@ locals {
         form         = var.unwrapped ? "unwrapped" : "wrapped"
         ordering     = var.enable_message_ordering
         ack_deadline = var.ack_deadline_seconds
+        function     = "receive"
       }
     },
     {
@@ -34,9 +36,17 @@ locals {
         form         = s.form
         ordering     = s.enable_message_ordering
         ack_deadline = coalesce(s.ack_deadline_seconds, var.ack_deadline_seconds)
+        function     = "receive"
       }
     },
+    local.own_subscriptions,
   )
+  receive_subscriptions = { for key, s in local.subscriptions : key => s if s.function == "receive" }
+
+  # Where each pushes to. The path says which form the pushes have, so that no
+  # publisher's message can claim another.
+  push_audiences = { for key, s in local.subscriptions : key => format(local.url, s.function) }
+  push_endpoints = { for key, s in local.subscriptions : key => "${local.push_audiences[key]}/${s.form}" }
 }
 
 resource "google_pubsub_subscription" "push" {
@@ -59,13 +69,12 @@ resource "google_pubsub_subscription" "push" {
   dynamic "push_config" {
     for_each = contains(var.paused, each.key) ? [] : [true]
     content {
-      # The path says which form the pushes have, so that no publisher's message can
-      # claim another. The token is sensitive and stays so; see secrets.tf.
-      push_endpoint = local.token_wanted ? "${local.push_audience}/${each.value.form}?token=${var.verification_token}" : "${local.push_audience}/${each.value.form}"
+      # The token is sensitive and stays so; see secrets.tf.
+      push_endpoint = local.token_wanted && each.value.function == "receive" ? "${local.push_endpoints[each.key]}?token=${var.verification_token}" : local.push_endpoints[each.key]
 
       oidc_token {
         service_account_email = google_service_account.push.email
-        audience              = local.push_audience
+        audience              = local.push_audiences[each.key]
       }
 
       dynamic "no_wrapper" {

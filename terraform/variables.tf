@@ -170,6 +170,95 @@ variable "firestore_location" {
   default     = null
 }
 
+variable "functions" {
+  description = "Functions of your own, made with shared/process, by their name: a message is pushed to them by a subscription of their own, named \"inbox-NAME\", and they store it together with what it causes. topic is a topic's full name and by default the inbox's own; filter, form, enable_message_ordering and ack_deadline_seconds are as in more_subscriptions. environment are variables besides those that `receive` has; secrets are variables that come from a secret of yours in Secret Manager; size is as in sizes. Deploy each with scripts/deploy --function DIR NAME."
+  type = map(object({
+    ack_deadline_seconds    = optional(number)
+    enable_message_ordering = optional(bool, false)
+    environment             = optional(map(string), {})
+    filter                  = optional(string)
+    form                    = optional(string, "wrapped")
+    secrets = optional(map(object({
+      secret  = string
+      version = optional(string, "latest")
+    })), {})
+    size = optional(object({
+      memory        = optional(string)
+      cpu           = optional(number)
+      concurrency   = optional(number)
+      min_instances = optional(number)
+      max_instances = optional(number)
+    }))
+    topic = optional(string)
+  }))
+  default  = {}
+  nullable = false
+
+  validation {
+    condition     = alltrue([for name in keys(var.functions) : can(regex("^[a-z][a-z0-9-]{0,22}[a-z0-9]$", name))])
+    error_message = "The keys of functions are names of functions: 2 to 24 lower-case letters, digits and hyphens that begin with a letter and end with a letter or digit, so that \"inbox-NAME\" can be an account's."
+  }
+  validation {
+    condition     = length(setintersection(keys(var.functions), local.taken_names)) == 0
+    error_message = "functions has a name that belongs to this module: ${join(", ", local.taken_names)}."
+  }
+  validation {
+    condition = length(setintersection(
+      flatten([for name in keys(var.functions) : [name, "inbox-${name}"]]),
+      concat(keys(var.more_subscriptions), [var.subscription, "${var.topic}-dead-letter"]),
+    )) == 0
+    error_message = "A function's subscription, \"inbox-NAME\", or its key must not be that of another subscription here."
+  }
+  validation {
+    condition     = alltrue([for f in values(var.functions) : contains(["wrapped", "unwrapped", "bare"], f.form)])
+    error_message = "form must be \"wrapped\", \"unwrapped\" or \"bare\"."
+  }
+  validation {
+    condition     = alltrue([for f in values(var.functions) : coalesce(f.ack_deadline_seconds, 10) >= 10 && coalesce(f.ack_deadline_seconds, 10) <= 600])
+    error_message = "ack_deadline_seconds must be 10 to 600, Pub/Sub's limits."
+  }
+  validation {
+    condition     = alltrue([for f in values(var.functions) : length(coalesce(f.filter, "-")) <= 256])
+    error_message = "filter must be at most 256 bytes, Pub/Sub's limit."
+  }
+  validation {
+    condition     = alltrue([for f in values(var.functions) : f.topic == null || can(regex("^projects/[a-z][a-z0-9-]{4,28}[a-z0-9]/topics/[A-Za-z][A-Za-z0-9._~+%-]{2,254}$", f.topic))])
+    error_message = "topic must be a full name, projects/PROJECT/topics/TOPIC."
+  }
+  validation {
+    condition     = alltrue([for f in values(var.functions) : f.topic != "projects/${var.project_id}/topics/${var.topic}-dead-letter"])
+    error_message = "topic is the dead-letter topic of this module: a message that is refused would go round for ever."
+  }
+  validation {
+    condition     = alltrue([for k in flatten([for f in values(var.functions) : concat(keys(f.environment), keys(f.secrets))]) : can(regex("^[A-Za-z_][A-Za-z0-9_]*$", k))])
+    error_message = "The keys of environment and secrets are names of variables: letters, digits and underscores that do not begin with a digit."
+  }
+  validation {
+    condition     = alltrue([for k in flatten([for f in values(var.functions) : concat(keys(f.environment), keys(f.secrets))]) : !can(regex("^(FIRESTORE_.*|FUNCTION_.*|GOMEMLIMIT|GOOGLE_CLOUD_PROJECT|INBOX_.*|K_.*|PORT|PUBSUB_.*|PUSH_.*|X_GOOGLE_.*)$", k))])
+    error_message = "environment and secrets must not have a variable that this module or Google sets: FIRESTORE_*, FUNCTION_*, GOMEMLIMIT, GOOGLE_CLOUD_PROJECT, INBOX_*, K_*, PORT, PUBSUB_*, PUSH_*, X_GOOGLE_*."
+  }
+  validation {
+    condition     = alltrue([for f in values(var.functions) : length(setintersection(keys(f.environment), keys(f.secrets))) == 0])
+    error_message = "A variable is in environment and in secrets."
+  }
+  validation {
+    condition     = alltrue([for s in flatten([for f in values(var.functions) : values(f.secrets)]) : can(regex("^[A-Za-z0-9_-]{1,255}$", s.secret)) && can(regex("^([1-9][0-9]*|latest)$", s.version))])
+    error_message = "secret must be the ID of a secret of this project, and version its number or \"latest\"."
+  }
+  validation {
+    condition     = alltrue([for s in values(var.functions)[*].size : coalesce(s.concurrency, local.size.concurrency) == 1 || coalesce(s.cpu, local.size.cpu) >= 1 if s != null])
+    error_message = "A function that serves more than one request at a time needs at least 1 CPU: raise cpu, or set concurrency to 1."
+  }
+  validation {
+    condition     = alltrue([for s in values(var.functions)[*].size : can(regex("^[1-9][0-9]*(Mi|Gi)$", coalesce(s.memory, local.size.memory))) if s != null])
+    error_message = "memory must be such as \"512Mi\" or \"2Gi\"."
+  }
+  validation {
+    condition     = alltrue([for s in values(var.functions)[*].size : coalesce(s.min_instances, local.size.min_instances) <= coalesce(s.max_instances, local.size.max_instances) if s != null])
+    error_message = "min_instances must not be above max_instances."
+  }
+}
+
 variable "iap_audience" {
   description = "Audience of Identity-Aware Proxy's assertions, such as \"/projects/NUMBER/global/backendServices/ID\", when it stands in front of `console`."
   type        = string
@@ -353,14 +442,14 @@ variable "notification_channels" {
 }
 
 variable "paused" {
-  description = "Which push subscriptions have no push endpoint, so that their messages wait: \"main\" for the first, the others by their key in more_subscriptions. What waits for longer than message_retention is lost. Set it after `pushinbox delivery pause`, so that the next apply does not resume the delivery unasked, and take it out again with `pushinbox delivery resume`."
+  description = "Which push subscriptions have no push endpoint, so that their messages wait: \"main\" for the first, the others by their key in more_subscriptions or functions. What waits for longer than message_retention is lost. Set it after `pushinbox delivery pause`, so that the next apply does not resume the delivery unasked, and take it out again with `pushinbox delivery resume`."
   type        = set(string)
   default     = []
   nullable    = false
 
   validation {
     condition     = length(setsubtract(var.paused, keys(local.subscriptions))) == 0
-    error_message = "paused must be keys of push subscriptions: \"main\", or those of more_subscriptions."
+    error_message = "paused must be keys of push subscriptions: \"main\", or those of more_subscriptions and functions."
   }
 }
 
@@ -455,8 +544,8 @@ variable "sizes" {
   default = {}
 
   validation {
-    condition     = length(setsubtract(keys(var.sizes), keys(local.functions))) == 0
-    error_message = "sizes has an entry for something that is not a function: its keys are names such as \"receive\"."
+    condition     = length(setsubtract(keys(var.sizes), setsubtract(keys(local.functions), keys(var.functions)))) == 0
+    error_message = "sizes has an entry for something that is not a function of this module: its keys are names such as \"receive\". The size of one of your own is in functions."
   }
   validation {
     condition     = alltrue([for s in values(var.sizes) : coalesce(s.concurrency, local.size.concurrency) == 1 || coalesce(s.cpu, local.size.cpu) >= 1])

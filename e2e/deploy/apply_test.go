@@ -33,8 +33,9 @@ provider "google" {
 }
 
 locals {
-  token_wanted  = false
-  push_audience = "https://receive-1.example.run.app"
+  token_wanted      = false
+  own_subscriptions = {}
+  url               = "https://%s-1.example.run.app"
 }
 
 output "id" {

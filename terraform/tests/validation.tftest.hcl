@@ -675,3 +675,205 @@ run "search_attribute_twice" {
 
   expect_failures = [var.search_attributes]
 }
+
+run "function_name_upper" {
+  command = plan
+  variables {
+    functions = { Orders = {} }
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "function_name_long" {
+  command = plan
+  variables {
+    functions = { abcdefghijklmnopqrstuvwxy = {} }
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "function_name_of_this_module" {
+  command = plan
+  variables {
+    functions = { receive = {} }
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "function_name_of_a_function_that_is_off" {
+  command = plan
+  variables {
+    functions = { calendar = {} }
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "function_name_of_an_account" {
+  command = plan
+  variables {
+    functions = { push = {} }
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "function_with_the_dead_letters_subscription" {
+  command = plan
+  variables {
+    functions = { dead-letter = {} }
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "function_form" {
+  command = plan
+  variables {
+    functions = { orders = { form = "json" } }
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "function_deadline" {
+  command = plan
+  variables {
+    functions = { orders = { ack_deadline_seconds = 601 } }
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "function_topic" {
+  command = plan
+  variables {
+    functions = { orders = { topic = "orders" } }
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "function_of_dead_letters" {
+  command = plan
+  variables {
+    functions = { orders = { topic = "projects/demo-project/topics/inbox-dead-letter" } }
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "function_environment_of_this_module" {
+  command = plan
+  variables {
+    functions = { orders = { environment = { PUSH_AUDIENCE = "https://example.com" } } }
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "function_secret_of_this_module" {
+  command = plan
+  variables {
+    functions = { orders = { secrets = { PUBSUB_VERIFICATION_TOKEN = { secret = "token" } } } }
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "function_environment_name" {
+  command = plan
+  variables {
+    functions = { orders = { environment = { "A-B" = "1" } } }
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "function_variable_twice" {
+  command = plan
+  variables {
+    functions = { orders = { environment = { A = "1" }, secrets = { A = { secret = "a" } } } }
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "function_secret_version" {
+  command = plan
+  variables {
+    functions = { orders = { secrets = { A = { secret = "a", version = "0" } } } }
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "function_cpu" {
+  command = plan
+  variables {
+    functions = { orders = { size = { cpu = 0.5 } } }
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "function_memory" {
+  command = plan
+  variables {
+    functions = { orders = { size = { memory = "512" } } }
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "function_instances" {
+  command = plan
+  variables {
+    functions = { orders = { size = { min_instances = 30 } } }
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "function_with_the_subscription_of_another" {
+  command = plan
+  variables {
+    functions          = { orders = {} }
+    more_subscriptions = { inbox-orders = {} }
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "function_with_the_key_of_another" {
+  command = plan
+  variables {
+    functions          = { orders = {} }
+    more_subscriptions = { orders = {} }
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "function_with_the_first_subscription" {
+  command = plan
+  variables {
+    functions    = { orders = {} }
+    subscription = "inbox-orders"
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "size_of_a_function_of_ones_own" {
+  command = plan
+  variables {
+    functions = { orders = {} }
+    sizes     = { orders = { memory = "1Gi" } }
+  }
+
+  expect_failures = [var.sizes]
+}
