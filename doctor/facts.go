@@ -197,7 +197,7 @@ func (f *facts) begin(a *asker) {
 		s := &subscriptionFacts{}
 		name := t.Subscriptions[i].Name
 		f.subs[name] = s
-		read(a, &s.sub, "subscription", "pubsub.subscriptions.get", pubsubAPI+name)
+		read(a, &s.sub, "subscription", "pubsub.subscriptions.get", pubsubAPI+inPath(name))
 		if other := projectOf(name); other != t.Project {
 			read(a, &s.project, "project", "resourcemanager.projects.get", crmAPI+"projects/"+other)
 		}
@@ -295,11 +295,11 @@ func (f *facts) goOn(a *asker, o Options) {
 	p := "projects/" + t.Project
 	post(a, &f.policy, "project", "resourcemanager.projects.getIamPolicy", crmAPI+p+":getIamPolicy", map[string]any{"options": map[string]int{"requestedPolicyVersion": 3}})
 	for name, s := range f.subs {
-		read(a, &s.policy, "subscription", "pubsub.subscriptions.getIamPolicy", pubsubAPI+name+":getIamPolicy"+conditions)
+		read(a, &s.policy, "subscription", "pubsub.subscriptions.getIamPolicy", pubsubAPI+inPath(name)+":getIamPolicy"+conditions)
 	}
 	for name, topic := range f.topics {
-		read(a, &topic.policy, "dead-letter-topic", "pubsub.topics.getIamPolicy", pubsubAPI+name+":getIamPolicy"+conditions)
-		read(a, &topic.subscriptions, "dead-letter-topic", "pubsub.topics.get", pubsubAPI+name+"/subscriptions")
+		read(a, &topic.policy, "dead-letter-topic", "pubsub.topics.getIamPolicy", pubsubAPI+inPath(name)+":getIamPolicy"+conditions)
+		read(a, &topic.subscriptions, "dead-letter-topic", "pubsub.topics.get", pubsubAPI+inPath(name)+"/subscriptions")
 	}
 	if t.DeadLetterSubscription != "" {
 		f.askMetrics(a)
@@ -628,7 +628,7 @@ func (f *facts) derive(a *asker) {
 		f.askMetrics(a)
 	}
 	if name := f.deadName; name != "" {
-		read(a, &f.dead, "dead-letter-subscription", "pubsub.subscriptions.get", pubsubAPI+name)
+		read(a, &f.dead, "dead-letter-subscription", "pubsub.subscriptions.get", pubsubAPI+inPath(name))
 		if f.records[name] == nil && t.Database != "" {
 			f.askRecord(a, name)
 		}
@@ -694,3 +694,7 @@ func (f *facts) heard(clock func() time.Time, sent, received time.Time, date str
 	defer f.mu.Unlock()
 	f.skew = append(f.skew, skew)
 }
+
+// inPath returns the name of a topic or a subscription as a path has it: of all that it
+// may have, only % means something there.
+func inPath(name string) string { return strings.ReplaceAll(name, "%", "%25") }

@@ -16,6 +16,8 @@ output "delivery" {
     region         = var.region
     pubsub_agent   = trimprefix(local.pubsub_agent, "serviceAccount:")
     push_account   = google_service_account.push.email
+    # Of the job that renews the calendars' channels; null without calendars.
+    scheduler_region = try(coalesce(var.calendar.scheduler_region, var.region), null)
 
     subscriptions = {
       for key, s in local.subscriptions : key => {

@@ -58,7 +58,7 @@ type Config struct {
 
 // The forms of full names.
 var (
-	subscriptionName = regexp.MustCompile(`^projects/[^/?#%]+/subscriptions/[^/?#%]+$`)
+	subscriptionName = regexp.MustCompile(`^projects/[^/?#%]+/subscriptions/[^/?#]+$`)
 	logViewName      = regexp.MustCompile(`^projects/[^/?#%]+/locations/[^/?#%]+/buckets/[^/?#%]+/views/[^/?#%]+$`)
 )
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"sync"
 
 	"example.com/pushinbox/shared/delivery"
@@ -29,7 +30,7 @@ func (s *Source) fetchSubscriptions(ctx context.Context) ([]subscription, error)
 	for i, name := range s.names {
 		all.Go(func() {
 			sub := &found[i]
-			err := s.rest.call(ctx, http.MethodGet, s.rest.pubsub+"/v1/"+name, nil, sub)
+			err := s.rest.call(ctx, http.MethodGet, s.rest.pubsub+"/v1/"+strings.ReplaceAll(name, "%", "%25"), nil, sub) // of all that a name may have, only this means something in a URL
 			var r *refused
 			if errors.As(err, &r) && r.status == http.StatusNotFound {
 				sub.isMissing = true
