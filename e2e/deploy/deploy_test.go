@@ -588,6 +588,19 @@ func TestDeployRefuses(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(taken, "publish"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	const greet = "e2e/deploy/testdata/greet"
+	module, broken := filepath.Join(t.TempDir(), "module"), filepath.Join(t.TempDir(), "broken")
+	write(t, filepath.Join(module, "go.mod"), "module example.com/own\n")
+	write(t, filepath.Join(broken, "function.go"), `package broken
+
+import (
+	"github.com/GoogleCloudPlatform/functions-framework-go/functions"
+
+	"example.com/pushinbox/e2e/deploy/testdata/greet/nonesuch"
+)
+
+func init() { functions.HTTP("broken", nonesuch.Handle) }
+`)
 	for _, test := range []struct {
 		name string
 		args []string
@@ -610,6 +623,18 @@ func TestDeployRefuses(t *testing.T) {
 		{"yes_without_prune", []string{"--yes", "publish"}, "--yes goes with --prune only"},
 		{"prune_without_functions", []string{"--prune", "--dry-run", "--outputs", empty}, "Terraform's outputs have no functions"},
 		{"stage_taken", []string{"--stage-only", taken, "publish"}, "exists already"},
+		{"own_and_all", []string{"--function", greet, "--all"}, "--function deploys one function"},
+		{"own_twice", []string{"--function", greet, "--function", greet}, "--function is given twice"},
+		{"own_with_two_names", []string{"--function", greet, "a", "b"}, "--function takes one name"},
+		{"own_and_check", []string{"--check", "--function", greet}, "--check goes with --outputs only"},
+		{"own_folder_missing", []string{"--function", "nonesuch"}, "there is no folder nonesuch"},
+		{"own_not_in_outputs", []string{"--dry-run", "--outputs", empty, "--function", greet}, "Terraform's outputs have no function greet; is it in the variable functions"},
+		{"own_of_another_name", []string{"--stage-only", taken, "--function", greet, "hello"}, "registers greet and not hello"},
+		{"own_program", []string{"--stage-only", taken, "--function", greet + "/cmd", "greet"}, "is of package main"},
+		{"own_without_source", []string{"--stage-only", taken, "--function", "docs"}, "has no Go files"},
+		{"own_without_framework", []string{"--stage-only", taken, "--function", "shared/problem"}, "does not import github.com/GoogleCloudPlatform/functions-framework-go/functions"},
+		{"own_module", []string{"--stage-only", taken, "--function", module}, "has a go.mod"},
+		{"own_that_does_not_build", []string{"--stage-only", taken, "--function", broken}, "a package in a folder of it is example.com/pushinbox/FOLDER there"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

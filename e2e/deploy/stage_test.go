@@ -7,8 +7,10 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,11 +19,26 @@ import (
 	"example.com/pushinbox/testkit/need"
 )
 
-// staged is a folder with the source of every function, as scripts/deploy
-// uploads it.
+// own has the folders of functions of a user's own, by their names: the smallest, and
+// the example.
+var own = func() map[string]string {
+	folders := map[string]string{"greet": "e2e/deploy/testdata/greet"}
+	if _, err := os.Stat(filepath.Join(root, "examples/orders")); err == nil {
+		folders["orders"] = "examples/orders"
+	}
+	return folders
+}()
+
+// staged is a folder with the source of every function, and of those in own, as
+// scripts/deploy uploads it.
 var staged = sync.OnceValues(func() (string, error) {
 	dir := filepath.Join(scratch, "staged")
 	_, err := output(context.Background(), root, nil, "scripts/deploy", "--stage-only", dir, "--all")
+	for _, folder := range own {
+		if err == nil {
+			_, err = output(context.Background(), root, nil, "scripts/deploy", "--stage-only", dir, "--function", folder)
+		}
+	}
 	return dir, err
 })
 
@@ -138,7 +155,7 @@ func problems(dir string) ([]string, error) {
 			found = append(found, name+" is missing")
 		}
 	}
-	for _, name := range []string{"go.work", "e2e", "functions", "local", "scripts", "terraform", "testdata", "testkit", "vendor"} {
+	for _, name := range []string{"cmd", "go.work", "e2e", "functions", "local", "scripts", "terraform", "testdata", "testkit", "vendor"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
 			found = append(found, name+" is there")
 		}
@@ -161,7 +178,7 @@ func TestStagedSource(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range functionNames(t) {
+	for _, name := range slices.AppendSeq(functionNames(t), maps.Keys(own)) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			source := filepath.Join(dir, name)

@@ -1,0 +1,5 @@
+package greet_test
+
+import "testing"
+
+func TestStaysBehind(t *testing.T) {}
