@@ -32,6 +32,14 @@ locals {
     }) if contains(pair[1].fields[*].fieldPath, "attributes.`replay-of`")
   ]
 
+  # Both are times that only grow, see below. No name here can begin with "messages".
+  marker_overrides = flatten([
+    for name in var.marker_collections : [
+      { collectionGroup = name, fieldPath = "expireAt", ttl = true, indexes = [] },
+      { collectionGroup = name, fieldPath = "processedAt", ttl = false, indexes = [] },
+    ]
+  ])
+
   indexes = {
     for i in concat(local.declared.indexes, local.attribute_indexes) :
     join(" ", concat([i.collectionGroup], [for f in i.fields : "${f.fieldPath}:${lower(try(f.order, f.arrayConfig))}"])) => i
@@ -40,6 +48,7 @@ locals {
     for f in concat(
       local.declared.fieldOverrides,
       [for f in local.declared_calendar.fieldOverrides : f if var.calendar != null],
+      local.marker_overrides,
     ) : "${f.collectionGroup} ${f.fieldPath}" => f
   }
 }

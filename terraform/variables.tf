@@ -309,6 +309,22 @@ variable "invoker_check_off" {
   default     = false
 }
 
+variable "marker_collections" {
+  description = "Firestore collections in which functions of your own keep the markers of process.Once, such as \"orders-done\": Firestore deletes each marker after its 32 days, and indexes none of its times. A policy is for all collections of a name."
+  type        = set(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for name in var.marker_collections : can(regex("^[A-Za-z][A-Za-z0-9_-]{0,127}$", name)) && !startswith(name, "messages")])
+    error_message = "marker_collections must be names of collections, not paths: 1 to 128 letters, digits, hyphens and underscores that begin with a letter, and not with \"messages\"."
+  }
+  validation {
+    condition     = length([for name in var.marker_collections : name if name == var.inbox_collection || startswith(name, "${var.inbox_collection}-") || startswith(name, "calendars")]) == 0
+    error_message = "marker_collections must not be collections of the inbox, nor those of calendars."
+  }
+}
+
 variable "max_delivery_attempts" {
   # The waits between pushes of one message grow from 10 s to 600 s. With 20
   # attempts they are over after about 2 h 20 min, so that a longer outage of

@@ -118,3 +118,17 @@ run "search_attributes" {
     error_message = "The console does not know which attributes have an index, or receive does."
   }
 }
+
+run "markers" {
+  variables {
+    marker_collections = ["orders-done"]
+  }
+
+  assert {
+    condition = { for k, f in google_firestore_field.inbox : f.field => "${f.collection} ttl=${length(f.ttl_config)} indexes=${length(f.index_config[0].indexes)}" if f.collection == "orders-done" } == {
+      expireAt    = "orders-done ttl=1 indexes=0"
+      processedAt = "orders-done ttl=0 indexes=0"
+    }
+    error_message = "Markers are kept for ever, or their times are indexed."
+  }
+}

@@ -877,3 +877,30 @@ run "size_of_a_function_of_ones_own" {
 
   expect_failures = [var.sizes]
 }
+
+run "marker_collection_path" {
+  command = plan
+  variables {
+    marker_collections = ["orders/1/done"]
+  }
+
+  expect_failures = [var.marker_collections]
+}
+
+run "marker_collection_of_the_inbox" {
+  command = plan
+  variables {
+    marker_collections = ["messages-done"]
+  }
+
+  expect_failures = [var.marker_collections]
+}
+
+run "marker_collection_of_calendars" {
+  command = plan
+  variables {
+    marker_collections = ["calendars"]
+  }
+
+  expect_failures = [var.marker_collections]
+}
