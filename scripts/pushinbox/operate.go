@@ -179,7 +179,7 @@ func (o *operate) openTerraform(ctx context.Context, d *operated, secret *pushTo
 	}
 	d.rebuild = func(ctx context.Context) (*pubsubpb.PushConfig, error) {
 		token := ""
-		if t.TokenSecret != "" {
+		if t.TokenSecret != "" && (described.Function == "" || described.Function == "receive") {
 			if token, err = secret.read(ctx); err != nil {
 				return nil, err
 			}
@@ -400,6 +400,7 @@ type delivered struct {
 // describedSubscription is a subscription as Terraform wants it.
 type describedSubscription struct {
 	Name     string `json:"name"`
+	Function string `json:"function"` // that it pushes to; the token is receive's
 	Endpoint string `json:"endpoint"` // without the shared token
 	Audience string `json:"audience"`
 	Form     string `json:"form"`

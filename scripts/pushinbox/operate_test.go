@@ -358,9 +358,10 @@ func TestOperateCloud(t *testing.T) {
 	dir := t.TempDir()
 	outputs, err := json.Marshal(map[string]any{"delivery": map[string]any{"value": map[string]any{
 		"project": project, "push_account": "push@p.iam.gserviceaccount.com",
-		"subscriptions": map[string]any{"main": map[string]any{
-			"name": pubSub.Subscription, "endpoint": "http://127.0.0.1:1/wrapped", "audience": "http://127.0.0.1:1", "form": "wrapped",
-		}},
+		"subscriptions": map[string]any{
+			"main":   map[string]any{"name": pubSub.Subscription, "function": "receive", "endpoint": "http://127.0.0.1:1/wrapped", "audience": "http://127.0.0.1:1", "form": "wrapped"},
+			"orders": map[string]any{"name": pubSub.Subscription, "function": "orders", "endpoint": "http://127.0.0.1:2/wrapped", "audience": "http://127.0.0.1:2", "form": "wrapped"},
+		},
 		"dead_letter_subscription": pubSub.DeadLetterSubscription, "token_secret": "projects/p/secrets/s/versions/1",
 		"database": "projects/" + project + "/databases/(default)", "collection": "messages", "operations_log": "projects/p/logs/pushinbox-operations",
 	}}})
@@ -436,11 +437,19 @@ func TestOperateCloud(t *testing.T) {
 		t.Errorf("the log of operations has %q", got)
 	}
 	// Without a record it is what Terraform says.
-	if _, err := pubSub.Client.SubscriptionAdminClient.UpdateSubscription(t.Context(), &pubsubpb.UpdateSubscriptionRequest{
-		Subscription: &pubsubpb.Subscription{Name: pubSub.Subscription, PushConfig: new(pubsubpb.PushConfig)}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"push_config"}},
-	}); err != nil {
-		t.Fatal(err)
+	detach := func() {
+		t.Helper()
+		if _, err := pubSub.Client.SubscriptionAdminClient.UpdateSubscription(t.Context(), &pubsubpb.UpdateSubscriptionRequest{
+			Subscription: &pubsubpb.Subscription{Name: pubSub.Subscription, PushConfig: new(pubsubpb.PushConfig)}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"push_config"}},
+		}); err != nil {
+			t.Fatal(err)
+		}
 	}
+	detach()
+	if out, err := call("delivery", "resume", "--subscription", "orders"); err != nil || config().GetPushEndpoint() != "http://127.0.0.1:2/wrapped" {
+		t.Errorf("a function that is not receive: %v, %s, it is pushed to %s", err, out, config().GetPushEndpoint())
+	}
+	detach()
 	if out, err := call("delivery", "resume"); err != nil || !strings.Contains(out, "Terraform's outputs") || !proto.Equal(config(), before) {
 		t.Errorf("rebuilt: %v, %s, %v, was %v", err, out, config(), before)
 	}
