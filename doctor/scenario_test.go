@@ -363,6 +363,11 @@ func TestOptions(t *testing.T) {
 			t.Errorf("%+v is taken", o)
 		}
 	}
+	own := `{"functions":{"value":{"receive":{},"orders":{}}},"delivery":{"value":{"subscriptions":{
+		"main":{"name":"projects/p/subscriptions/inbox-push","function":"receive"},"orders":{"name":"projects/p/subscriptions/inbox-orders","function":"orders"}}}}}`
+	if target, err = doctor.FromTerraform("terraform", []byte(own)); err != nil || len(target.Subscriptions) != 1 || target.Subscriptions[0].Key != "main" {
+		t.Errorf("of receive and a function of the user's own: %+v, %v; want receive's subscription", target, err)
+	}
 	for _, output := range []string{"", "[]", "{}", `{"delivery":{"value":null}}`, `{"delivery":{"value":{"project":"p","subscriptions":{}}}}`} {
 		if _, err := doctor.FromTerraform("terraform", []byte(output)); err == nil {
 			t.Errorf("%q is taken for Terraform's outputs", output)

@@ -83,7 +83,8 @@ type outputs struct {
 			Region        string `json:"region"`
 			PushAccount   string `json:"push_account"`
 			Subscriptions map[string]struct {
-				Name string `json:"name"`
+				Name     string `json:"name"`
+				Function string `json:"function"`
 				Wanted
 			} `json:"subscriptions"`
 			DeadLetterTopic        string   `json:"dead_letter_topic"`
@@ -146,6 +147,9 @@ func FromTerraform(dir string, output []byte) (*Target, error) {
 	}
 	for _, key := range slices.Sorted(maps.Keys(d.Subscriptions)) {
 		s := d.Subscriptions[key]
+		if s.Function != "" && s.Function != t.Service {
+			continue // a function of the user's own; --subscription examines it
+		}
 		t.Subscriptions = append(t.Subscriptions, Subscription{Name: s.Name, Wanted: &s.Wanted, Key: key})
 	}
 	return t, nil
