@@ -1,0 +1,315 @@
+//go:build unix
+
+package examples
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/firestore"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"example.com/pushinbox/testkit/emulator"
+	"example.com/pushinbox/testkit/measure"
+	"example.com/pushinbox/testkit/need"
+	"example.com/pushinbox/testkit/port"
+)
+
+// poller is an example that polls an inbox.
+type poller struct {
+	args, environment []string
+	effects           func() (map[string]int, error) // how often each message had its effect
+}
+
+// TestPollers kills each of the pollers again and again while it catches up: each
+// message has its effect, once. Then nothing comes, and it asks three times a minute
+// at most.
+func TestPollers(t *testing.T) {
+	t.Parallel()
+	for name, prepare := range map[string]func(*testing.T) poller{
+		"pollpython": pollPython, "pollnode": pollNode, "pollgo": pollGo, "pollfirestore": pollFirestore,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := prepare(t)
+			n, kills := measure.Size(300, 10_000), measure.Size(5, 50)
+			from := startSource(t)
+			u, err := url.Parse("http://127.0.0.1:" + from.at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var polls atomic.Int64
+			proxy := httputil.NewSingleHostReverseProxy(u)
+			proxy.ErrorLog = log.New(io.Discard, "", 0) // of programs that were killed
+			between := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/messages:poll" {
+					polls.Add(1)
+				}
+				proxy.ServeHTTP(w, r)
+			}))
+			t.Cleanup(func() { between.CloseClientConnections(); between.Close() })
+			p.environment = append(p.environment, "INBOX_URL="+between.URL)
+
+			random := rand.New(rand.NewPCG(measure.Seed(), 0))
+			var first time.Duration // from the start to the first message
+			for i := range kills {
+				from.publish(n*i/(kills+1), n*(i+1)/(kills+1))
+				began := time.Now()
+				cmd, processed := p.start(t)
+				if i%2 == 0 {
+					select {
+					case <-processed:
+					case <-time.After(time.Minute):
+						t.Fatal("nothing is processed")
+					}
+					first = time.Since(began)
+					time.Sleep(time.Duration(random.Int64N(int64(20 * time.Millisecond))))
+				} else {
+					time.Sleep(time.Duration(random.Int64N(int64(first + 20*time.Millisecond))))
+				}
+				kill(cmd)
+			}
+			from.publish(n*kills/(kills+1), n)
+			cmd, _ := p.start(t)
+			defer kill(cmd)
+			var effects map[string]int
+			for over := time.Now().Add(measure.Size(time.Minute, 10*time.Minute)); total(effects) < n; time.Sleep(200 * time.Millisecond) {
+				if effects, err = p.effects(); err != nil {
+					t.Fatal(err)
+				}
+				if time.Now().After(over) {
+					t.Fatalf("%d effects of %d messages", total(effects), n)
+				}
+			}
+
+			began := polls.Load()
+			window := measure.Size(3*time.Second, time.Minute)
+			time.Sleep(window)
+			if asked, most := polls.Load()-began, measure.Size[int64](1, 3); asked > most {
+				t.Errorf("an idle poller asks %d times in %v", asked, window)
+			}
+			if effects, err = p.effects(); err != nil {
+				t.Fatal(err)
+			}
+			for i := range n {
+				if got := effects[fmt.Sprintf("number %d.", i)]; got != 1 {
+					t.Errorf("message %d has %d effects", i, got)
+				}
+			}
+			t.Logf("%d messages, killed %d times: %d effects; %d polls in %v without a message", n, kills, total(effects), polls.Load()-began, window)
+		})
+	}
+}
+
+// start starts the program. processed gets something when it has processed a message.
+func (p *poller) start(t *testing.T) (_ *exec.Cmd, processed <-chan struct{}) {
+	t.Helper()
+	cmd := exec.Command(p.args[0], p.args[1:]...)
+	cmd.Env = append(os.Environ(), p.environment...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { kill(cmd) })
+	some := make(chan struct{}, 1)
+	go func() {
+		for s := bufio.NewScanner(out); s.Scan(); {
+			if strings.HasPrefix(s.Text(), "processed ") {
+				select {
+				case some <- struct{}{}:
+				default:
+				}
+			}
+		}
+	}()
+	return cmd, some
+}
+
+// kill kills a program, once.
+func kill(cmd *exec.Cmd) {
+	if cmd.ProcessState == nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+}
+
+func total(effects map[string]int) (all int) {
+	for _, n := range effects {
+		all += n
+	}
+	return all
+}
+
+func pollPython(t *testing.T) poller {
+	need.Program(t, "python3")
+	file := filepath.Join(t.TempDir(), "messages.db")
+	const read = `import json, sqlite3, sys
+db = sqlite3.connect(sys.argv[1], timeout=30)
+print(json.dumps({data.decode(): n for data, n in db.execute("SELECT data, count(*) FROM effects GROUP BY data")}))`
+	return poller{
+		args: []string{"python3", filepath.Join(root, "examples", "pollpython", "main.py")}, environment: []string{"DATABASE=" + file},
+		effects: func() (effects map[string]int, err error) {
+			out, err := exec.CommandContext(t.Context(), "python3", "-c", read, file).Output()
+			if err != nil {
+				return nil, err
+			}
+			return effects, json.Unmarshal(out, &effects)
+		},
+	}
+}
+
+func pollNode(t *testing.T) poller {
+	need.Program(t, "node")
+	file := filepath.Join(t.TempDir(), "state.json")
+	return poller{
+		args: []string{"node", filepath.Join(root, "examples", "pollnode", "main.js")}, environment: []string{"STATE=" + file},
+		effects: func() (map[string]int, error) {
+			b, err := os.ReadFile(file)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil, nil
+			}
+			var state struct{ Seen map[string]int }
+			return state.Seen, errors.Join(err, json.Unmarshal(b, &state))
+		},
+	}
+}
+
+func pollGo(t *testing.T) poller {
+	psql, address := postgres(t)
+	program := filepath.Join(t.TempDir(), "pollgo")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".")
+	build.Dir = filepath.Join(root, "examples", "pollgo")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Logf("go build: %v\n%s", err, out)
+		need.Missing(t, "go cannot build examples/pollgo: let it reach its module proxy for PostgreSQL's driver")
+	}
+	return poller{
+		args: []string{program}, environment: []string{"DATABASE_URL=" + address},
+		effects: func() (map[string]int, error) {
+			out, err := exec.CommandContext(t.Context(), psql, address, "-AtF=", "-c", "SELECT convert_from(data, 'UTF8'), count(*) FROM effects GROUP BY data").Output()
+			effects := map[string]int{}
+			for line := range strings.Lines(string(out)) {
+				data, count, _ := strings.Cut(strings.TrimSpace(line), "=")
+				if effects[data], err = strconv.Atoi(count); err != nil {
+					return nil, err
+				}
+			}
+			return effects, err
+		},
+	}
+}
+
+// guard runs a program that ends when its standard input does, and so with the test.
+const guard = `{ "$@" </dev/null; kill -9 0; } &
+read _
+kill -9 0`
+
+// postgres starts a PostgreSQL for one test, and returns its client and its address.
+// It does not run as root: PostgreSQL refuses to.
+func postgres(t *testing.T) (psql, address string) {
+	t.Helper()
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb") // Debian's
+	slices.Sort(found)
+	bin := ""
+	if len(found) > 0 {
+		bin = filepath.Dir(found[len(found)-1])
+	} else if initdb, err := exec.LookPath("initdb"); err == nil {
+		bin = filepath.Dir(initdb)
+	} else {
+		need.Missing(t, "PostgreSQL's server is not installed: apt-get install postgresql")
+	}
+	dir, err := os.MkdirTemp("/tmp", "postgres") // which another user can reach
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	attributes := &syscall.SysProcAttr{Setpgid: true}
+	if os.Geteuid() == 0 {
+		nobody, err := user.Lookup("nobody")
+		if err != nil {
+			t.Fatal(err)
+		}
+		uid, err1 := strconv.Atoi(nobody.Uid)
+		gid, err2 := strconv.Atoi(nobody.Gid)
+		if err := errors.Join(err1, err2, os.Chown(dir, uid, gid)); err != nil {
+			t.Fatal(err)
+		}
+		attributes.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	}
+	data := filepath.Join(dir, "data")
+	create := exec.CommandContext(t.Context(), filepath.Join(bin, "initdb"), "-D", data, "-U", "test", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync")
+	create.SysProcAttr, create.Dir = attributes, dir
+	if out, err := create.CombinedOutput(); err != nil {
+		t.Fatalf("initdb: %v: %s", err, out)
+	}
+	at := port.Reserve(t)
+	cmd := exec.Command("/bin/sh", "-c", guard, "guard", filepath.Join(bin, "postgres"), "-D", data, "-p", at, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off")
+	cmd.SysProcAttr, cmd.Dir = attributes, dir
+	stdin, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = stdin.Close(); _ = cmd.Wait() })
+	address = "postgres://test@127.0.0.1:" + at + "/postgres"
+	psql = filepath.Join(bin, "psql")
+	if err := port.Until(t.Context(), func() error { return exec.CommandContext(t.Context(), psql, address, "-c", "SELECT 1").Run() }); err != nil {
+		t.Fatal(err)
+	}
+	return psql, address
+}
+
+func pollFirestore(t *testing.T) poller {
+	host, project := emulator.Firestore(t), emulator.Project()
+	program := filepath.Join(t.TempDir(), "pollfirestore")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, root+"/examples/pollfirestore").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	client, err := firestore.NewClient(t.Context(), project, option.WithEndpoint(host), option.WithoutAuthentication(),
+		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	return poller{
+		args: []string{program}, environment: []string{"FIRESTORE_EMULATOR_HOST=" + host, "GOOGLE_CLOUD_PROJECT=" + project},
+		effects: func() (map[string]int, error) {
+			docs, err := client.Collection("effects").Documents(t.Context()).GetAll()
+			effects := map[string]int{}
+			for _, d := range docs {
+				data, _ := d.Data()["data"].([]byte)
+				effects[string(data)]++
+			}
+			return effects, err
+		},
+	}
+}
