@@ -74,3 +74,25 @@ func TestOrders(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestListenReadme walks through the README of examples/listen.
+func TestListenReadme(t *testing.T) {
+	t.Parallel()
+	scripts := readme(t, "listen")
+	if len(scripts) != 2 {
+		t.Fatalf("the README has %d scripts", len(scripts))
+	}
+	push(t, "listen-readme", local.Receive+"/wrapped", local.Receive, "said before it listened")
+	at := port.Reserve(t)
+	w := &walk{project: local.Project, credentials: google.AccountKey(t), here: strings.NewReplacer(":3000", ":"+at, "PORT=3000", "PORT="+at,
+		"go run ./scripts/pushinbox run", command+" run --data "+data,
+		"go run ./scripts/pushinbox listen", "XDG_CONFIG_HOME="+t.TempDir()+" "+command+" listen --data "+data+" --url "+local.URL)}
+	program := w.background(t, scripts[0])
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	if err := port.Listening(ctx, at); err != nil {
+		t.Fatal(err)
+	}
+	w.background(t, scripts[1])
+	program.prints(t, "said before it listened")
+}
