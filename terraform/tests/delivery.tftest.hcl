@@ -69,6 +69,7 @@ run "defaults" {
       main = {
         name                    = "projects/demo-project/subscriptions/inbox-push"
         topic                   = "projects/demo-project/topics/inbox"
+        function                = "receive"
         endpoint                = "https://receive-123456789012.europe-west1.run.app/wrapped"
         audience                = "https://receive-123456789012.europe-west1.run.app"
         form                    = "wrapped"
