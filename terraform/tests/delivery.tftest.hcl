@@ -73,6 +73,7 @@ run "defaults" {
         endpoint                = "https://receive-123456789012.europe-west1.run.app/wrapped"
         audience                = "https://receive-123456789012.europe-west1.run.app"
         form                    = "wrapped"
+        function                = "receive"
         filter                  = null
         ordering                = false
         ack_deadline_seconds    = 60
