@@ -41,11 +41,12 @@ import (
 // poller is an example that polls an inbox.
 type poller struct {
 	args, environment []string
+	together          bool                           // whether several processes do no harm
 	effects           func() (map[string]int, error) // how often each message had its effect
 }
 
-// TestPollers kills each of the pollers again and again while it catches up: each
-// message has its effect, once. Then nothing comes, and it asks three times a minute
+// TestPollers kills each of the pollers again and again while it catches up, and has two
+// processes of some at the same time: each message has its effect, once. Then nothing comes, and it asks three times a minute
 // at most.
 func TestPollers(t *testing.T) {
 	t.Parallel()
@@ -93,8 +94,11 @@ func TestPollers(t *testing.T) {
 				kill(cmd)
 			}
 			from.publish(n*kills/(kills+1), n)
-			cmd, _ := p.start(t)
-			defer kill(cmd)
+			p.start(t)
+			var second *exec.Cmd
+			if p.together {
+				second, _ = p.start(t)
+			}
 			var effects map[string]int
 			for over := time.Now().Add(measure.Size(time.Minute, 10*time.Minute)); total(effects) < n; time.Sleep(200 * time.Millisecond) {
 				if effects, err = p.effects(); err != nil {
@@ -105,6 +109,12 @@ func TestPollers(t *testing.T) {
 				}
 			}
 
+			if p.together {
+				kill(second)
+			}
+			for before := int64(-1); polls.Load() != before; time.Sleep(2 * time.Second) { // one may still ask again
+				before = polls.Load()
+			}
 			began := polls.Load()
 			window := measure.Size(3*time.Second, time.Minute)
 			time.Sleep(window)
@@ -211,7 +221,7 @@ func pollGo(t *testing.T) poller {
 		need.Missing(t, "go cannot build examples/pollgo: let it reach its module proxy for PostgreSQL's driver")
 	}
 	return poller{
-		args: []string{program}, environment: []string{"DATABASE_URL=" + address},
+		args: []string{program}, environment: []string{"DATABASE_URL=" + address}, together: true,
 		effects: func() (map[string]int, error) {
 			out, err := exec.CommandContext(t.Context(), psql, address, "-AtF=", "-c", "SELECT convert_from(data, 'UTF8'), count(*) FROM effects GROUP BY data").Output()
 			effects := map[string]int{}
@@ -301,7 +311,7 @@ func pollFirestore(t *testing.T) poller {
 	}
 	t.Cleanup(func() { _ = client.Close() })
 	return poller{
-		args: []string{program}, environment: []string{"FIRESTORE_EMULATOR_HOST=" + host, "GOOGLE_CLOUD_PROJECT=" + project},
+		args: []string{program}, environment: []string{"FIRESTORE_EMULATOR_HOST=" + host, "GOOGLE_CLOUD_PROJECT=" + project}, together: true,
 		effects: func() (map[string]int, error) {
 			docs, err := client.Collection("effects").Documents(t.Context()).GetAll()
 			effects := map[string]int{}
