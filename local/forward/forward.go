@@ -279,6 +279,9 @@ func (f *Forwarder) post(ctx context.Context, m *inbox.Message) (int, error) {
 	if failed := (*url.Error)(nil); errors.As(err, &failed) {
 		err = failed.Err // which does not repeat the address: it may hold a token
 	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("none within the ack deadline of %v: %w", f.o.Timeout, context.DeadlineExceeded)
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -119,10 +120,18 @@ func (l *listening) target() (*url.URL, error) {
 		return nil, usageError{errors.New("say where to post with --forward-to, such as http://127.0.0.1:3000/push")}
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.Fragment != "":
 		return nil, usageError{errors.New("--forward-to is not a URL such as http://127.0.0.1:3000/push")}
+	case !validPort(u.Port()):
+		return nil, usageError{fmt.Errorf("--forward-to has the port %s; it must be 1 to 65535", u.Port())}
 	case !l.force && !stack.IsLoopback(u.Hostname()):
 		return nil, usageError{fmt.Errorf("%s is not this machine; to send it the messages all the same, give --force", u.Hostname())}
 	}
 	return u, nil
+}
+
+// validPort reports whether a URL's port can be one; it may have none.
+func validPort(port string) bool {
+	n, err := strconv.Atoi(port)
+	return port == "" || err == nil && n >= 1 && n <= 65535
 }
 
 func (l *listening) run(cmd *cobra.Command) error {

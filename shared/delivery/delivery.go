@@ -125,36 +125,57 @@ type Unknown struct {
 }
 
 // HideToken returns a push endpoint without the value of its shared token, which is
-// shown nowhere.
+// shown nowhere, nor of any other parameter whose name is one of a secret's, nor a user
+// and a password before the host.
 func HideToken(endpoint string) string {
 	base, query, found := strings.Cut(endpoint, "?")
+	base = userinfo.ReplaceAllString(base, "$1"+hidden+"@")
 	if !found {
-		return endpoint
+		return base
 	}
-	var shown []string
-	for _, part := range strings.Split(query, "&") {
-		name, _, _ := strings.Cut(part, "=")
-		if plain, err := url.QueryUnescape(name); err != nil || plain == "token" {
-			part = "token=" + hidden
+	var shown strings.Builder
+	for rest := query; ; {
+		end := strings.IndexAny(rest, "&;")
+		part := rest
+		if end >= 0 {
+			part = rest[:end]
 		}
-		shown = append(shown, part)
+		shown.WriteString(hideValue(part))
+		if end < 0 {
+			return base + "?" + shown.String()
+		}
+		shown.WriteByte(rest[end])
+		rest = rest[end+1:]
 	}
-	return base + "?" + strings.Join(shown, "&")
 }
 
-// query finds the parameters of addresses in a text.
-var query = regexp.MustCompile(`([?&])([^=&\s"'<>]+)=([^&\s"'<>]*)`)
+var (
+	// userinfo finds what stands before the host of an address.
+	userinfo = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^/?#@\s"'<>]*@`)
+	// parameter finds the parameters of addresses in a text.
+	parameter = regexp.MustCompile(`([?&;])([^=&;\s"'<>]+=[^&;\s"'<>]*)`)
+	// secretName finds the names of parameters that hold secrets.
+	secretName = regexp.MustCompile(`(?i)token|secret|passw|key|signature|^sig$|auth|credential`)
+)
 
-// HideTokens returns a text, such as an error that quotes a push endpoint, without the
-// values of shared tokens.
+// hideValue returns a parameter, NAME=VALUE, without the value of a secret.
+func hideValue(part string) string {
+	name, _, _ := strings.Cut(part, "=")
+	plain, err := url.QueryUnescape(name)
+	switch {
+	case err != nil || plain == "token":
+		return "token=" + hidden
+	case secretName.MatchString(plain):
+		return name + "=" + hidden
+	}
+	return part
+}
+
+// HideTokens returns a text, such as an error that quotes a push endpoint, without what
+// HideToken leaves out of one.
 func HideTokens(text string) string {
-	return query.ReplaceAllStringFunc(text, func(parameter string) string {
-		name, _, _ := strings.Cut(parameter[1:], "=")
-		if plain, err := url.QueryUnescape(name); err == nil && plain != "token" {
-			return parameter
-		}
-		return parameter[:1] + "token=" + hidden
-	})
+	text = userinfo.ReplaceAllString(text, "$1"+hidden+"@")
+	return parameter.ReplaceAllStringFunc(text, func(p string) string { return p[:1] + hideValue(p[1:]) })
 }
 
 // hidden is shown in place of a token.

@@ -20,12 +20,16 @@ func TestHideTokens(t *testing.T) {
 func TestHideToken(t *testing.T) {
 	t.Parallel()
 	for endpoint, want := range map[string]string{
-		"https://r.example/wrapped":                       "https://r.example/wrapped",
-		"https://r.example/wrapped?token=s3cret":          "https://r.example/wrapped?token=…",
-		"https://r.example/?a=b&token=s3cret&token=other": "https://r.example/?a=b&token=…&token=…",
-		"https://r.example/?t%6Fken=s3cret":               "https://r.example/?token=…",
-		"https://r.example/?%zz=s3cret&tokens=1":          "https://r.example/?token=…&tokens=1",
-		"https://r.example/?token":                        "https://r.example/?token=…",
+		"https://r.example/wrapped":                        "https://r.example/wrapped",
+		"https://r.example/wrapped?token=s3cret":           "https://r.example/wrapped?token=…",
+		"https://r.example/?a=b&token=s3cret&token=other":  "https://r.example/?a=b&token=…&token=…",
+		"https://r.example/?t%6Fken=s3cret":                "https://r.example/?token=…",
+		"https://r.example/?%zz=s3cret&a=1":                "https://r.example/?token=…&a=1",
+		"https://r.example/?TOKEN=s3cret&a=1;token=s3cret": "https://r.example/?TOKEN=…&a=1;token=…",
+		"https://r.example/?api_key=s3cret&sig=s3cret&x=1": "https://r.example/?api_key=…&sig=…&x=1",
+		"https://user:s3cret@r.example/p?x=1":              "https://…@r.example/p?x=1",
+		"https://s3cret@r.example":                         "https://…@r.example",
+		"https://r.example/?token":                         "https://r.example/?token=…",
 	} {
 		if got := HideToken(endpoint); got != want {
 			t.Errorf("HideToken(%q) = %q, want %q", endpoint, got, want)
