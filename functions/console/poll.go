@@ -2,7 +2,6 @@ package console
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -54,7 +53,10 @@ func (h *handler) poll(w http.ResponseWriter, r *http.Request) error {
 		q.PageToken = q.Token(inbox.Position{ReceivedAt: beginning, Commit: beginning})
 	}
 	events, next, err := h.await(r.Context(), q, wait)
-	if err != nil {
+	switch {
+	case r.Context().Err() != nil:
+		return nil // the reader left, which is not an error
+	case err != nil:
 		return err
 	}
 	return writePoll(w, events, next)
@@ -109,7 +111,7 @@ func (h *handler) await(ctx context.Context, q inbox.Query, wait time.Duration) 
 		}
 	}
 	if next == "" {
-		return nil, "", cmp.Or[error](ctx.Err(), errSlow)
+		return nil, "", errSlow
 	}
 	return events, next, nil
 }

@@ -1,8 +1,10 @@
 package console
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -114,6 +116,27 @@ func TestPollWaits(t *testing.T) {
 		t.Errorf("answered %s after %v", a.ids(), time.Since(start))
 	}
 }
+
+// TestPollReaderLeaves ends a request that waits: the log has no error.
+func TestPollReaderLeaves(t *testing.T) {
+	t.Parallel()
+	lines := make(chan string, 10)
+	s := newLoggedSite(t, both, slog.New(slog.NewTextHandler(lineWriter(lines), nil)))
+	r := s.request(t, http.MethodGet, "/messages:poll?wait=1m&after="+url.QueryEscape(s.poll(t).Next), "")
+	<-lines // of the first poll
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := http.DefaultClient.Do(r.WithContext(ctx)); err == nil {
+		t.Fatal("the request does not wait")
+	}
+	if line := <-lines; strings.Contains(line, "ERROR") || strings.Contains(line, "refusal") {
+		t.Errorf("the log has %s", line)
+	}
+}
+
+type lineWriter chan<- string
+
+func (l lineWriter) Write(b []byte) (int, error) { l <- string(b); return len(b), nil }
 
 func TestPollRefuses(t *testing.T) {
 	t.Parallel()
