@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -122,8 +123,10 @@ func TestPollReaderLeaves(t *testing.T) {
 	t.Parallel()
 	lines := make(chan string, 10)
 	s := newLoggedSite(t, both, slog.New(slog.NewTextHandler(lineWriter(lines), nil)))
-	r := s.request(t, http.MethodGet, "/messages:poll?wait=1m&after="+url.QueryEscape(s.poll(t).Next), "")
-	<-lines // of the first poll
+	token := s.poll(t).Next
+	<-lines
+	s.handler.store = leaving{s.store}
+	r := s.request(t, http.MethodGet, "/messages:poll?wait=1m&after="+url.QueryEscape(token), "")
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	if _, err := http.DefaultClient.Do(r.WithContext(ctx)); err == nil {
@@ -131,6 +134,16 @@ func TestPollReaderLeaves(t *testing.T) {
 	}
 	if line := <-lines; strings.Contains(line, "ERROR") || strings.Contains(line, "refusal") {
 		t.Errorf("the log has %s", line)
+	}
+}
+
+// leaving is a store whose feed ends with the error of its context.
+type leaving struct{ Store }
+
+func (leaving) Watch(ctx context.Context, _ inbox.Query) iter.Seq2[inbox.Event, error] {
+	return func(yield func(inbox.Event, error) bool) {
+		<-ctx.Done()
+		yield(inbox.Event{}, ctx.Err())
 	}
 }
 
