@@ -83,6 +83,29 @@ func (op *Operator) List(ctx context.Context, subscription string, limit int) (l
 	return op.look(ctx, subscription, limit, op.o.LookPatience)
 }
 
+// DeadLetterTopic returns the topic that the dead letters of a subscription go to.
+func (op *Operator) DeadLetterTopic(ctx context.Context, subscription string) (string, error) {
+	sub, err := op.get(ctx, subscription)
+	if err != nil {
+		return "", err
+	}
+	topic := sub.GetDeadLetterPolicy().GetDeadLetterTopic()
+	if topic == "" {
+		return "", refused("%s has no dead letters: it has no dead-letter policy", subscription)
+	}
+	return topic, nil
+}
+
+// Keeps returns an error unless a subscription is on the topic that the dead letters of
+// source go to.
+func (op *Operator) Keeps(ctx context.Context, subscription, topic, source string) error {
+	sub, err := op.get(ctx, subscription)
+	if err == nil && sub.Topic != topic {
+		err = refused("%s does not keep the dead letters of %s: those go to %s, and it is a subscription of %s", subscription, source, topic, sub.Topic)
+	}
+	return err
+}
+
 // inTheWay says who pushes a subscription that keeps dead letters.
 func (op *Operator) inTheWay(ctx context.Context, sub *pubsubpb.Subscription) error {
 	endpoint := delivery.HideToken(sub.PushConfig.PushEndpoint)

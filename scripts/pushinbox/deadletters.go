@@ -59,36 +59,37 @@ func (o *operate) deadLetterFlags(cmd *cobra.Command) {
 	formatFlag(cmd)
 }
 
-// openDeadLetters is open for a command about dead letters.
+// openDeadLetters is open for a command about dead letters. They are those of d's
+// subscription by its dead-letter policy, whatever the flags say.
 func (o *operate) openDeadLetters(ctx context.Context) (*operated, error) {
 	d, err := o.open(ctx, new(pushToken))
 	if err != nil {
 		return nil, err
 	}
-	if d.deadLetters == "" {
-		if d.deadLetters, err = d.findDeadLetters(ctx); err != nil {
-			d.Close()
-			return nil, err
-		}
+	if d.deadLetters, err = d.findDeadLetters(ctx); err != nil {
+		d.Close()
+		return nil, err
 	}
 	return d, nil
 }
 
-// findDeadLetters returns the subscription that keeps the dead letters of d's, where
-// there is one.
+// findDeadLetters returns the subscription that keeps the dead letters of d's. One that
+// is named already has to be on the topic that they go to.
 func (d *operated) findDeadLetters(ctx context.Context) (string, error) {
-	sub, err := d.pubsub.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: d.subscription})
+	topic, err := d.DeadLetterTopic(ctx, d.subscription)
 	if err != nil {
 		return "", err
 	}
-	topic := sub.DeadLetterPolicy.GetDeadLetterTopic()
-	if topic == "" {
-		return "", fmt.Errorf("%s has no dead letters: it has no dead-letter policy", d.subscription)
+	if d.deadLetters != "" {
+		return d.deadLetters, d.Keeps(ctx, d.deadLetters, topic, d.subscription)
 	}
 	var names []string
 	for name, err := range d.pubsub.TopicAdminClient.ListTopicSubscriptions(ctx, &pubsubpb.ListTopicSubscriptionsRequest{Topic: topic}).All() {
 		if err != nil {
 			return "", fmt.Errorf("cannot list the subscriptions of %s; name the one that keeps the dead letters with --dead-letter-subscription: %w", topic, err)
+		}
+		if d.isLocal && name == strings.Replace(topic, "/topics/", "/subscriptions/", 1) {
+			return name, nil // which the run has created
 		}
 		if names = append(names, name); len(names) == maxNamed {
 			break

@@ -79,7 +79,7 @@ type operated struct {
 	log                       operations.Log
 	principal                 string
 	subscription, deadLetters string // full names
-	isCloud                   bool
+	isCloud, isLocal          bool // neither: an emulator
 	inbox                     *inboxclient.Client // nil: none is known
 	// findInbox finds it where that takes a token of Google; nil: there is none.
 	findInbox func(context.Context) (*inboxclient.Client, error)
@@ -128,7 +128,8 @@ func (o *operate) openLocal(ctx context.Context, d *operated, secret *pushToken)
 		return err
 	}
 	d.subscription = fullSubscription(cmp.Or(o.subscription, run.Subscription), run.Project)
-	d.deadLetters = fullSubscription(cmp.Or(o.deadLetters, run.Topic[strings.LastIndex(run.Topic, "/")+1:]+"-dead-letter"), run.Project)
+	d.deadLetters = fullSubscription(o.deadLetters, run.Project)
+	d.isLocal = true
 	d.principal = localUser()
 	d.log = operations.FileLog{Path: filepath.Join(run.Data, operationsLog)}
 	c, err := newClient("url", run.URL)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -286,6 +287,68 @@ func TestFindDeadLetters(t *testing.T) {
 	if _, errs, code := s.run(t, "dead-letters", "list"); code != exitUsage || !strings.Contains(errs, "--dead-letter-subscription: "+server.DeadLetterSubscription) {
 		t.Errorf("with two: exit %d, %s", code, errs)
 	}
+}
+
+// TestDeadLettersOfNamed operates the dead letters of the subscription that is named and
+// of no other, on a local run whose inbox has dead letters too.
+func TestDeadLettersOfNamed(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	r := start(t, data, "--quiet")
+	client := pubSubAt(t, r.pubsub, "local")
+	var got atomic.Int32
+	orders := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { got.Add(1) }))
+	defer orders.Close()
+	m := &manyDead{client: client}
+	const topics, subs = "projects/local/topics/", "projects/local/subscriptions/"
+	m.create(t, topics+"orders-dead-letter", subs+"orders-dead-letter", nil, "")
+	m.create(t, topics+"orders", subs+"orders-push-1", &pubsubpb.PushConfig{PushEndpoint: orders.URL}, topics+"orders-dead-letter")
+	m.create(t, topics+"plain", subs+"plain", nil, "")
+	publish := func(topic, text string) {
+		t.Helper()
+		if _, err := client.TopicAdminClient.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: topics + topic, Messages: []*pubsubpb.PubsubMessage{{Data: []byte(text)}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish("inbox-dead-letter", "the inbox's")
+	publish("orders-dead-letter", "that of orders")
+	s := &said{nil, []string{"--data", data}}
+	named := &said{[]string{"PUBSUB_EMULATOR_HOST=" + r.pubsub}, []string{"--project", "local", "--data", t.TempDir()}}
+	whole := func() {
+		t.Helper()
+		if listed := s.must(t, "dead-letters", "list"); len(listed) != 1 || listed[0]["data"] != "dGhlIGluYm94J3M=" {
+			t.Fatalf("the inbox's dead letters are %v", listed)
+		}
+	}
+	for _, from := range []*said{s, named} {
+		for args, want := range map[string]string{
+			"--subscription nonexistent": "does not exist",
+			"--subscription plain":       "no dead-letter policy",
+			"--subscription orders-push-1 --dead-letter-subscription inbox-dead-letter": "does not keep the dead letters of",
+			"--subscription inbox-push --dead-letter-subscription orders-dead-letter":   "does not keep the dead letters of",
+			"--subscription inbox-push --dead-letter-subscription inbox-push":           "does not keep the dead letters of",
+		} {
+			for _, do := range []string{"list", "redrive --yes", "redrive --stop", "purge --yes"} {
+				all := append([]string{"dead-letters"}, strings.Fields(do+" "+args)...)
+				if out, errs, code := from.run(t, all...); code != exitFailed || !strings.Contains(errs, want) {
+					t.Errorf("%s %v: exit %d, %s%s", do, from.flags[:1], code, out, errs)
+				}
+			}
+		}
+		if listed := from.must(t, "dead-letters", "list", "--subscription", "orders-push-1"); len(listed) != 1 || listed[0]["data"] != "dGhhdCBvZiBvcmRlcnM=" {
+			t.Errorf("the dead letters of orders are %v", listed)
+		}
+	}
+	whole()
+	if redriven := s.must(t, "dead-letters", "redrive", "--subscription", "orders-push-1", "--yes")[0]; redriven["subscription"] != subs+"orders-dead-letter" || got.Load() != 1 {
+		t.Errorf("the redrive says %v, and orders got %d", redriven, got.Load())
+	}
+	publish("orders-dead-letter", "to discard")
+	s.must(t, "dead-letters", "purge", "--subscription", "orders-push-1", "--yes")
+	if listed := s.must(t, "dead-letters", "list", "--subscription", "orders-push-1"); len(listed) != 0 {
+		t.Errorf("after a purge orders has %v", listed)
+	}
+	whole()
 }
 
 // fakeGoogle answers as the REST APIs document it. It is a stand-in: the command and

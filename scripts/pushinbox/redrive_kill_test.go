@@ -177,8 +177,8 @@ func TestRedriveKilled(t *testing.T) {
 			topic: "projects/" + project + "/topics/inbox", environment: []string{"PUBSUB_EMULATOR_HOST=" + host},
 			flags: []string{"--project", project, "--subscription", "inbox", "--dead-letter-subscription", "inbox-dead-letter", "--data", data},
 		}
-		m.create(t, m.topic, m.source, &pubsubpb.PushConfig{PushEndpoint: f.url})
-		m.create(t, m.topic+"-dead-letter", m.dead, nil)
+		m.create(t, m.topic+"-dead-letter", m.dead, nil, "")
+		m.create(t, m.topic, m.source, &pubsubpb.PushConfig{PushEndpoint: f.url}, m.topic+"-dead-letter")
 		m.redriveKilled(t, r, f, data, n)
 	})
 }
@@ -239,12 +239,16 @@ func pubSubAt(t *testing.T, host, project string) *pubsub.Client {
 	return client
 }
 
-func (m *manyDead) create(t *testing.T, topic, subscription string, push *pubsubpb.PushConfig) {
+func (m *manyDead) create(t *testing.T, topic, subscription string, push *pubsubpb.PushConfig, deadLetterTopic string) {
 	t.Helper()
 	if _, err := m.client.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: topic}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.client.SubscriptionAdminClient.CreateSubscription(t.Context(), &pubsubpb.Subscription{Name: subscription, Topic: topic, PushConfig: push}); err != nil {
+	sub := &pubsubpb.Subscription{Name: subscription, Topic: topic, PushConfig: push}
+	if deadLetterTopic != "" {
+		sub.DeadLetterPolicy = &pubsubpb.DeadLetterPolicy{DeadLetterTopic: deadLetterTopic, MaxDeliveryAttempts: 5}
+	}
+	if _, err := m.client.SubscriptionAdminClient.CreateSubscription(t.Context(), sub); err != nil {
 		t.Fatal(err)
 	}
 }
