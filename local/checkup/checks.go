@@ -1,6 +1,7 @@
 package checkup
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"strings"
@@ -269,6 +270,9 @@ func (x *examination) checkEndpoint(s *delivery.Subscription) {
 		Evidence: strings.TrimSpace(s.Endpoint + ": " + now.Detail), Consequence: "they are pushed again, more and more slowly", Command: "pushinbox delivery status --subscription " + name,
 	}
 	push := x.pushOf(s.Name)
+	if x.isPast(s, now, push, answer) {
+		return
+	}
 	if push != nil && push.MaxAttempts > 0 {
 		f.Consequence += fmt.Sprintf(", and are dead letters after %d attempts", push.MaxAttempts)
 	}
@@ -288,6 +292,50 @@ func (x *examination) checkEndpoint(s *delivery.Subscription) {
 		x.explainToken(&f, now.Reason, push)
 	}
 	x.bad(f)
+}
+
+// isPast says what is left of a refusal that is not how it is now: pushes were
+// acknowledged after it, or the setting that it was about is right by now. Otherwise it
+// says nothing.
+func (x *examination) isPast(s *delivery.Subscription, last *delivery.Refusal, push *stack.PushFacts, answer string) bool {
+	if push == nil {
+		return false
+	}
+	set := x.isSetRight(last.Reason, push)
+	before := fmt.Sprintf("the last that was not was at %s: %s", last.Last.Local().Format(time.TimeOnly), answer)
+	look := "pushinbox delivery status --subscription " + short(s.Name)
+	switch {
+	case push.LastAcked.After(last.Last) && (set || last.Status == 0 || !x.waits(s.Name)):
+		x.ok("endpoint", short(s.Name), "its pushes are acknowledged; "+before)
+	case push.LastAcked.After(last.Last):
+		x.unknown(Finding{
+			Check: "endpoint", On: short(s.Name), What: fmt.Sprintf("its last push was acknowledged; %s, and %s", before, many(*cmp.Or(s.Backlog, new(int64(0))), "message", "waits")),
+			Evidence: strings.TrimSpace(s.Endpoint + ": " + last.Detail), Consequence: "whether those that wait are refused again is seen when they are pushed again", Command: look,
+		})
+	case set:
+		x.unknown(Finding{
+			Check: "endpoint", On: short(s.Name), What: "its configuration is right by now, and no push was acknowledged since; " + before, Evidence: s.Endpoint,
+			Consequence: "what waits is pushed again by itself; until then it is not seen whether that is all", Command: look,
+		})
+	default:
+		return false
+	}
+	return true
+}
+
+// isSetRight reports whether a subscription that pushes to receive has by now what a
+// refusal missed in it.
+func (x *examination) isSetRight(reason string, push *stack.PushFacts) bool {
+	if !push.IsOurs || push.Account == "" {
+		return false
+	}
+	switch reason {
+	case "audience":
+		return push.Audience == x.facts.Audience
+	case "email":
+		return push.Account == x.facts.Account
+	}
+	return reason == "no_token"
 }
 
 // checkPace looks at how long the pushes of a subscription take that are acknowledged.

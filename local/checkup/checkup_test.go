@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -273,6 +274,62 @@ func TestEachTrouble(t *testing.T) {
 	}
 }
 
+// TestMended asks after the cause of refusals is gone: they are no longer how it is.
+func TestMended(t *testing.T) {
+	t.Parallel()
+	endpoint := func(r *Report, on string) Finding {
+		for _, f := range r.Findings {
+			if f.Check == "endpoint" && f.On == on {
+				return f
+			}
+		}
+		t.Fatalf("nothing is said of %s: %+v", on, r.Findings)
+		return Finding{}
+	}
+	t.Run("audience", func(t *testing.T) {
+		t.Parallel()
+		p := newPatient(t, nil)
+		p.pushes(p.wrapped(p.URL + "/receive/"))
+		p.publish("inbox")
+		p.refused()
+		p.pushes(p.wrapped(p.URL + "/receive"))
+		if f := endpoint(p.examine(), "inbox-push"); f.Result == Bad || strings.Contains(f.Evidence, "expects") {
+			t.Errorf("before the next push: %+v", f)
+		}
+		p.publish("inbox")
+		p.until(func(d pushfake.Delivery) bool { return d.Acked })
+		if f := endpoint(p.examine(), "inbox-push"); f.Result != OK || !strings.Contains(f.What, "403 audience") {
+			t.Errorf("after it: %+v", f)
+		}
+	})
+	t.Run("unreachable", func(t *testing.T) {
+		t.Parallel()
+		program := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		address := program.Listener.Addr().String()
+		_ = program.Listener.Close()
+		p := newPatient(t, func(o *stack.Options) {
+			o.Endpoints = []stack.Endpoint{{Topic: "orders", URL: "http://" + address + "/"}}
+		})
+		p.publish("orders")
+		p.refused()
+		if f := endpoint(p.examine(), "orders-push-1"); f.Result != Bad {
+			t.Errorf("while nothing listens: %+v", f)
+		}
+		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", address)
+		if err != nil {
+			t.Skip("another program took the port: ", err)
+		}
+		program.Listener = listener
+		program.Start()
+		t.Cleanup(program.Close)
+		p.publish("orders")
+		p.until(func(d pushfake.Delivery) bool { return d.Acked })
+		if f := endpoint(p.examine(), "orders-push-1"); f.Result != OK {
+			t.Errorf("after it was started: %+v", f)
+		}
+	})
+}
+
 // TestNothingPublished says that it does not know whether a program reaches the run.
 func TestNothingPublished(t *testing.T) {
 	t.Parallel()
@@ -316,6 +373,10 @@ func TestRules(t *testing.T) {
 			x.facts.Emulators = []stack.EmulatorFacts{{Variable: "FIRESTORE_EMULATOR_HOST", Host: "h:1", Error: "refused"}}
 		}, "emulator", "does not answer"},
 		"pubsub": {func(x *examination) { x.pubsub = io.EOF }, "pubsub_port", "does not answer"},
+		"some_refused": {func(x *examination) {
+			x.report.Refusals = []delivery.Refusal{{Last: now.Add(-time.Second), Status: 500, Reason: "status_500", LastHour: 9, Subscription: x.run.Subscription}}
+			x.report.Subscriptions[0].Backlog, x.facts.Pushes[0].LastAcked = new(int64(1)), now
+		}, "endpoint", "its last push was acknowledged"},
 		"long_ago": {func(x *examination) {
 			x.report.Refusals = []delivery.Refusal{{Last: now.Add(-30 * time.Minute), Reason: "audience", LastHour: 1, Subscription: x.run.Subscription}}
 		}, "", ""},

@@ -55,6 +55,7 @@ func New(began time.Time) *Log {
 type series struct {
 	began   time.Time
 	last    int64 // the last minute with something
+	acked   time.Time
 	minutes [day]minute
 }
 
@@ -109,9 +110,11 @@ func numberOf(at time.Time) int64 { return at.Unix() / 60 }
 func (l *Log) Add(at time.Time, p Push) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	m := l.of(at, p.Subscription).at(numberOf(at))
+	s := l.of(at, p.Subscription)
+	m := s.at(numberOf(at))
 	if p.Acked {
 		m.acked++
+		s.acked = at
 	} else {
 		m.refused++
 		p.Refusal.Subscription = p.Subscription
@@ -229,6 +232,17 @@ func (l *Log) Knows(subscription string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.series[subscription] != nil
+}
+
+// LastAcked returns when the last push of a subscription was acknowledged; zero if none
+// is remembered.
+func (l *Log) LastAcked(subscription string) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.series[subscription]; s != nil {
+		return s.acked
+	}
+	return time.Time{}
 }
 
 // Windows returns what happened to a subscription in the hour and in the day before a

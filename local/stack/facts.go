@@ -66,13 +66,15 @@ type TopicFacts struct {
 
 // PushFacts are how a subscription pushes, without the value of a shared token.
 type PushFacts struct {
-	Name               string `json:"name"` // full
-	Endpoint           string `json:"endpoint"`
-	Audience           string `json:"audience,omitempty"`
-	Account            string `json:"account,omitempty"` // empty: it is not signed
-	IsOurs             bool   `json:"isOurs"`            // it pushes to a function of the run
-	AckDeadlineSeconds int32  `json:"ackDeadlineSeconds"`
-	MaxAttempts        int32  `json:"maxAttempts,omitempty"`
+	Name     string `json:"name"` // full
+	Endpoint string `json:"endpoint"`
+	Audience string `json:"audience,omitempty"`
+	Account  string `json:"account,omitempty"` // empty: it is not signed
+	// LastAcked is when the last push was acknowledged that the run knows of.
+	LastAcked          time.Time `json:"lastAcked,omitzero"`
+	IsOurs             bool      `json:"isOurs"` // it pushes to a function of the run
+	AckDeadlineSeconds int32     `json:"ackDeadlineSeconds"`
+	MaxAttempts        int32     `json:"maxAttempts,omitempty"`
 }
 
 // InboxFacts are how the storing of pushes went in this run.
@@ -143,6 +145,7 @@ func (s *Stack) pushFacts(sub *pubsubpb.Subscription) PushFacts {
 	p := PushFacts{
 		Name: sub.Name, Endpoint: delivery.HideToken(sub.PushConfig.PushEndpoint), IsOurs: s.deliveries.isOurs(sub.PushConfig.PushEndpoint),
 		AckDeadlineSeconds: sub.AckDeadlineSeconds, MaxAttempts: sub.DeadLetterPolicy.GetMaxDeliveryAttempts(),
+		LastAcked: s.deliveries.log.LastAcked(sub.Name).UTC(),
 	}
 	if oidc := sub.PushConfig.GetOidcToken(); oidc != nil {
 		p.Account, p.Audience = oidc.ServiceAccountEmail, oidc.Audience
