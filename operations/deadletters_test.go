@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"example.com/pushinbox/local/records"
 	"example.com/pushinbox/shared/delivery"
 )
 
@@ -245,6 +246,47 @@ func TestRedriveInterrupted(t *testing.T) {
 	redriven(t, w, dead, 0)
 	if n := w.waiting(dead, 10); n != 10 {
 		t.Errorf("%d of 10 wait", n)
+	}
+}
+
+// TestRedriveEndedByOthers ends a redrive in which nothing moves by other means. It
+// says so at its next look, and leaves what somebody else began meanwhile.
+func TestRedriveEndedByOthers(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		end  func(w *world, dead string)
+		left string // the principal of the record that is left
+	}{
+		"stop": {func(w *world, dead string) {
+			_, err := w.operator(nil).StopRedrive(w.t.Context(), dead)
+			w.check(err)
+		}, ""},
+		"apply": {func(w *world, dead string) {
+			w.check(w.operator(nil).setPush(w.t.Context(), dead, new(pubsubpb.PushConfig)))
+		}, ""},
+		"begun_anew": {func(w *world, dead string) {
+			w.check(records.Open(w.data).Put(w.t.Context(), &delivery.Operation{Kind: delivery.Redrive, Subscription: dead, Principal: "other@example.com", At: time.Now()}))
+		}, "other@example.com"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := ownWorld(t)
+			source, dead := deadLetters(w, 3)
+			w.receiver.refuse = func(string) bool { return true }
+			looks := 0
+			r, err := w.operator(nil).Redrive(t.Context(), dead, RedriveOptions{Source: source, Interval: 20 * time.Millisecond, Patience: 5 * time.Second, OnProgress: func(Progress) {
+				if looks++; looks == 1 {
+					c.end(w, dead)
+				}
+			}})
+			if !errors.Is(err, ErrEnded) || r == nil || r.Stalled || looks > 2 {
+				t.Errorf("it ended with %+v, %v after %d looks", r, err, looks)
+			}
+			o := w.record(dead)
+			if pushed := w.push(dead).GetPushEndpoint() != ""; pushed != (c.left != "") || (o != nil) != (c.left != "") || o != nil && o.Principal != c.left {
+				t.Errorf("pushed: %v, the record: %+v", pushed, o)
+			}
+		})
 	}
 }
 

@@ -106,6 +106,9 @@ func (op *Operator) Redrive(ctx context.Context, subscription string, o RedriveO
 		return nil, errors.Join(err, op.detach(ctx, subscription))
 	}
 	ended := w.run(ctx)
+	if errors.Is(ended, errOthers) {
+		return r, ended // what is there now is somebody else's
+	}
 	if err := op.detach(ctx, subscription); err != nil {
 		return r, errors.Join(ended, err)
 	}
@@ -159,6 +162,13 @@ func (o RedriveOptions) withDefaults() RedriveOptions {
 	return o
 }
 
+var (
+	// ErrEnded is the cause of the error of a redrive that somebody else has ended.
+	ErrEnded = errors.New("somebody else has ended this redrive, by redrive --stop, a second redrive or terraform apply")
+	// errOthers is an ErrEnded after which nothing of the redrive is left to undo.
+	errOthers = fmt.Errorf("%w", ErrEnded)
+)
+
 // watch follows a redrive.
 type watch struct {
 	op           *Operator
@@ -182,11 +192,17 @@ func (w *watch) run(ctx context.Context) error {
 	began := w.op.o.Now()
 	w.moved, w.best = began, -1
 	known := began // when the backlog was last known
+	if w.o.OnProgress != nil {
+		w.o.OnProgress(Progress{Waiting: w.r.Began, Began: w.r.Began})
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
+		}
+		if err := w.under(ctx); err != nil {
+			return err
 		}
 		now := w.op.o.Now()
 		done := false
@@ -212,6 +228,25 @@ func (w *watch) run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// under returns an error unless the redrive is under way still, as far as can be seen.
+func (w *watch) under(ctx context.Context) error {
+	record, err := w.op.o.Records.Get(ctx, w.subscription)
+	if err != nil {
+		return nil // the next look may succeed
+	}
+	if began := w.r.Operation; record == nil || record.Kind != began.Kind || record.Principal != began.Principal || !record.At.Equal(began.At) {
+		return errOthers
+	}
+	sub, err := w.op.get(ctx, w.subscription)
+	switch {
+	case errors.Is(err, ErrRefused):
+		return err
+	case err == nil && !samePush(sub.GetPushConfig(), w.push):
+		return ErrEnded
+	}
+	return nil
 }
 
 // backlog returns what waits, or nil where that is not known.
