@@ -5,9 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
@@ -363,7 +366,8 @@ IDs stay the same, so each dead letter is stored once whatever is repeated. It h
 another ID than the message it was: a handler runs again for one whose acknowledgement
 was lost, so effects want a key of the business.
 
-Ctrl-C ends the pushing too; what was not pushed waits on, and the next redrive goes on.
+Ctrl-C, or closing the terminal, ends the pushing too; what was not pushed waits on, and
+the next redrive goes on.
 So it does after the command was killed: until then the dead letters are pushed, which
 "pushinbox delivery status" shows. --stop ends that. "terraform apply" ends it too.
 
@@ -382,6 +386,15 @@ Exit codes: 0 none waits any more; 1 some are left, or it failed.`,
 			if stop {
 				return stopRedrive(cmd, d, &o, &times)
 			}
+			// A terminal that is closed, and a pipe that nobody reads any more, must not
+			// leave the dead letters being pushed.
+			closed := []os.Signal{syscall.SIGPIPE}
+			if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+				closed = append(closed, syscall.SIGHUP)
+			}
+			ctx, stopped := signal.NotifyContext(cmd.Context(), closed...)
+			defer stopped()
+			cmd.SetContext(ctx)
 			return redrive(cmd, d, &o, &times, patience)
 		},
 	}
@@ -399,6 +412,7 @@ func redrive(cmd *cobra.Command, d *operated, o *operate, times *clock, patience
 		options.Patience = cmp.Or(patience, 15*time.Minute)
 	}
 	p := newProgress(cmd.ErrOrStderr())
+	p.last = time.Time{} // the first line comes at once
 	options.OnProgress = func(at operations.Progress) { p.at("%s", bar(at)) }
 	options.OnContinue = func(o *delivery.Operation) {
 		p.say("going on with the redrive of %s since %s", o.Principal, times.exact(o.At))
@@ -416,6 +430,9 @@ func redrive(cmd *cobra.Command, d *operated, o *operate, times *clock, patience
 		if errors.Is(err, context.Canceled) {
 			return errors.New("interrupted: the pushing has ended, and what was not pushed waits on; go on with the same command")
 		}
+		if errors.Is(err, operations.ErrEnded) {
+			return fmt.Errorf("%w: the pushing of %s is no longer this command's, and what was not pushed waits on; see pushinbox delivery status", err, d.deadLetters)
+		}
 		return err
 	}
 	return printRedriven(cmd, d, times, r)
@@ -426,6 +443,9 @@ const barWidth = 24
 
 // bar draws how far a redrive is.
 func bar(p operations.Progress) string {
+	if p.Waiting != nil && *p.Waiting == 0 {
+		return "redriving; none waits, to be seen once more"
+	}
 	if p.Waiting == nil || p.Began == nil || *p.Began == 0 {
 		return fmt.Sprintf("redriving; how many wait is not known, for %v", p.Still.Round(time.Second))
 	}

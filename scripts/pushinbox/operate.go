@@ -78,8 +78,8 @@ type operated struct {
 	pubsub                    *pubsub.Client
 	log                       operations.Log
 	principal                 string
-	subscription, deadLetters string // full names
-	isCloud, isLocal          bool // neither: an emulator
+	subscription, deadLetters string              // full names
+	isCloud, isLocal          bool                // neither: an emulator
 	inbox                     *inboxclient.Client // nil: none is known
 	// findInbox finds it where that takes a token of Google; nil: there is none.
 	findInbox func(context.Context) (*inboxclient.Client, error)

@@ -1,16 +1,20 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,6 +28,7 @@ import (
 
 	"example.com/pushinbox/doctor/doctortest"
 	"example.com/pushinbox/local/pushfake"
+	"example.com/pushinbox/local/records"
 	"example.com/pushinbox/shared/delivery/firestorerecords"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 	"example.com/pushinbox/testkit/emulator"
@@ -349,6 +354,68 @@ func TestDeadLettersOfNamed(t *testing.T) {
 		t.Errorf("after a purge orders has %v", listed)
 	}
 	whole()
+}
+
+// TestRedriveLosesItsTerminal ends redrives in which nothing moves as a closed terminal,
+// a lost connection and another command do: none is left attached, and each says so.
+func TestRedriveLosesItsTerminal(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	r := start(t, data, "--quiet")
+	client := pubSubAt(t, r.pubsub, "local")
+	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }))
+	defer refusing.Close()
+	const topics, subs = "projects/local/topics/", "projects/local/subscriptions/"
+	m := &manyDead{client: client}
+	m.create(t, topics+"orders-dead-letter", subs+"orders-dead-letter", nil, "")
+	m.create(t, topics+"orders", subs+"orders", &pubsubpb.PushConfig{PushEndpoint: refusing.URL}, topics+"orders-dead-letter")
+	if _, err := client.TopicAdminClient.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: topics + "orders-dead-letter", Messages: []*pubsubpb.PubsubMessage{{Data: []byte("refused")}}}); err != nil {
+		t.Fatal(err)
+	}
+	flags := []string{"--subscription", "orders", "--data", data}
+	for name, c := range map[string]struct {
+		end  func(t *testing.T, cmd *exec.Cmd, errs *os.File)
+		says string
+	}{
+		"hangup": {func(t *testing.T, cmd *exec.Cmd, _ *os.File) { _ = cmd.Process.Signal(syscall.SIGHUP) }, "interrupted"},
+		"pipe":   {func(t *testing.T, _ *exec.Cmd, errs *os.File) { _ = errs.Close() }, ""},
+		"stop": {func(t *testing.T, _ *exec.Cmd, _ *os.File) {
+			(&said{nil, flags}).must(t, "dead-letters", "redrive", "--stop")
+		}, "somebody else has ended this redrive"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, command, append([]string{"dead-letters", "redrive"}, flags...)...)
+			errs, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd.Stderr = w
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			_ = w.Close()
+			began := time.Now()
+			line, err := bufio.NewReader(errs).ReadString('\n')
+			if err != nil || !strings.HasPrefix(line, "redriving ") || time.Since(began) > 5*time.Second {
+				t.Errorf("after %v it says %q, %v", time.Since(began), line, err)
+			}
+			c.end(t, cmd, errs)
+			rest, _ := io.ReadAll(errs) // it may be closed
+			_ = cmd.Wait()
+			if !strings.Contains(string(rest), c.says) || cmd.ProcessState.Success() {
+				t.Errorf("it ended as %v, %s", cmd.ProcessState, rest)
+			}
+			sub, err := client.SubscriptionAdminClient.GetSubscription(t.Context(), &pubsubpb.GetSubscriptionRequest{Subscription: subs + "orders-dead-letter"})
+			if err != nil || sub.GetPushConfig().GetPushEndpoint() != "" {
+				t.Errorf("it is still pushed to %q, %v", sub.GetPushConfig().GetPushEndpoint(), err)
+			}
+			if o, err := records.Open(data).Get(t.Context(), subs+"orders-dead-letter"); o != nil || err != nil {
+				t.Errorf("the record is left: %+v, %v", o, err)
+			}
+		})
+	}
 }
 
 // fakeGoogle answers as the REST APIs document it. It is a stand-in: the command and
