@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,6 +29,8 @@ const (
 	maxListed, defaultListed = 10_000, 100
 	// maxNamed is how many subscriptions of a topic are named.
 	maxNamed = 10
+	// listingTimeout bounds the listing of the subscriptions of a project.
+	listingTimeout = 15 * time.Second
 	// lookups is how many dead letters are looked up in the inbox at a time.
 	lookups = 8
 	// maxOriginals is how many messages are searched for the one that died, and
@@ -107,6 +110,57 @@ func (d *operated) findDeadLetters(ctx context.Context) (string, error) {
 	return "", usageError{fmt.Errorf("%s has several subscriptions; name the one that keeps the dead letters with --dead-letter-subscription: %s", topic, strings.Join(names, ", "))}
 }
 
+// apart returns an error unless what waits is of d's subscription alone, as far as can
+// be known: other subscriptions may have the same dead-letter topic. Where --subscription
+// names none, it is the dead letters of all that are meant.
+func (o *operate) apart(ctx context.Context, d *operated) error {
+	if o.subscription == "" || d.alone(ctx) {
+		return nil
+	}
+	letters, more, err := d.List(ctx, d.deadLetters, maxListed/10)
+	if err != nil {
+		return err
+	}
+	const instead = "without --subscription it is done with all of them, whoever gave them up"
+	for _, l := range letters {
+		if l.Subscription != "" && l.Subscription != d.subscription {
+			return fmt.Errorf("%s keeps dead letters of %s too, not of %s alone; nothing was changed; %s", d.deadLetters, l.Subscription, d.subscription, instead)
+		}
+	}
+	if more {
+		return fmt.Errorf("%s may keep dead letters of others than %s, and has too many to see; nothing was changed; pubsub.subscriptions.list shows who has the same dead-letter topic; %s", d.deadLetters, d.subscription, instead)
+	}
+	return nil
+}
+
+// alone reports whether no other subscription of the project has the dead-letter topic
+// of d's.
+func (d *operated) alone(ctx context.Context) bool {
+	topic, err := d.DeadLetterTopic(ctx, d.subscription)
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, listingTimeout)
+	defer cancel()
+	project, _, _ := strings.Cut(d.subscription, "/subscriptions/")
+	for sub, err := range d.pubsub.SubscriptionAdminClient.ListSubscriptions(ctx, &pubsubpb.ListSubscriptionsRequest{Project: project}).All() {
+		if err != nil || sub.Name != d.subscription && sub.GetDeadLetterPolicy().GetDeadLetterTopic() == topic {
+			return false
+		}
+	}
+	return true
+}
+
+// its returns those of letters that d's subscription gave up, where it was named, and
+// how many others there are.
+func (o *operate) its(d *operated, letters []operations.DeadLetter) (its []operations.DeadLetter, others int) {
+	if o.subscription == "" {
+		return letters, 0
+	}
+	its = slices.DeleteFunc(slices.Clone(letters), func(l operations.DeadLetter) bool { return l.Subscription != "" && l.Subscription != d.subscription })
+	return its, len(letters) - len(its)
+}
+
 // listedLetter is a dead letter with what else is known of it.
 type listedLetter struct {
 	operations.DeadLetter
@@ -155,6 +209,10 @@ attempts, subscription, bytes, whether it is in the inbox, messages it may be, r
 			letters, more, err := d.List(cmd.Context(), d.deadLetters, limit)
 			if err != nil {
 				return err
+			}
+			letters, others := o.its(d, letters)
+			if others > 0 {
+				fmt.Fprintln(cmd.ErrOrStderr(), visible(fmt.Sprintf("%s of other subscriptions in %s not shown", many(others, "dead letter"), d.deadLetters)))
 			}
 			return printLetters(cmd, d, &times, letters, more)
 		},
@@ -386,6 +444,9 @@ Exit codes: 0 none waits any more; 1 some are left, or it failed.`,
 			if stop {
 				return stopRedrive(cmd, d, &o, &times)
 			}
+			if err := o.apart(cmd.Context(), d); err != nil {
+				return err
+			}
 			// A terminal that is closed, and a pipe that nobody reads any more, must not
 			// leave the dead letters being pushed.
 			closed := []os.Signal{syscall.SIGPIPE}
@@ -551,6 +612,9 @@ everything is gone.
 			defer d.Close()
 			if undo != "" {
 				return undoPurge(cmd, d, &o, undo)
+			}
+			if err := o.apart(cmd.Context(), d); err != nil {
+				return err
 			}
 			return purge(cmd, d, &o, &times)
 		},

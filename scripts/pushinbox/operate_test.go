@@ -356,6 +356,49 @@ func TestDeadLettersOfNamed(t *testing.T) {
 	whole()
 }
 
+// TestDeadLettersShared names one of two subscriptions with one dead-letter topic, as all
+// of Terraform's have: what the other gave up is neither listed, pushed nor discarded.
+func TestDeadLettersShared(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	r := start(t, data, "--quiet")
+	client := pubSubAt(t, r.pubsub, "local")
+	var got atomic.Int32
+	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { got.Add(1) }))
+	defer receiver.Close()
+	const topics, subs = "projects/local/topics/", "projects/local/subscriptions/"
+	m := &manyDead{client: client}
+	m.create(t, topics+"dead", subs+"dead", nil, "")
+	publish := func(by string) {
+		t.Helper()
+		if _, err := client.TopicAdminClient.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: topics + "dead", Messages: []*pubsubpb.PubsubMessage{{Data: []byte(by), Attributes: map[string]string{
+			"CloudPubSubDeadLetterSourceDeliveryCount": "5", "CloudPubSubDeadLetterSourceSubscription": by,
+			"CloudPubSubDeadLetterSourceSubscriptionProject": "local", "CloudPubSubDeadLetterSourceTopicPublishTime": "2026-11-26T03:00:00.123+00:00",
+		}}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"orders", "bills"} {
+		m.create(t, topics+name, subs+name, &pubsubpb.PushConfig{PushEndpoint: receiver.URL}, topics+"dead")
+		publish(name)
+	}
+	s := &said{nil, []string{"--data", data, "--subscription", "orders"}}
+	for _, do := range []string{"redrive", "purge --yes"} {
+		if out, errs, code := s.run(t, append([]string{"dead-letters"}, strings.Fields(do)...)...); code != exitFailed || !strings.Contains(errs, subs+"bills too") {
+			t.Errorf("%s: exit %d, %s%s", do, code, out, errs)
+		}
+	}
+	for _, name := range []string{"orders", "bills"} {
+		out, errs, code := runIn(t, nil, "", "dead-letters", "list", "--data", data, "--subscription", name)
+		if code != 0 || strings.Count(out, "\n") != 1 || !strings.Contains(out, subs+name) || !strings.Contains(errs, "1 dead letter of other subscriptions") {
+			t.Errorf("of %s: exit %d, %s%s", name, code, out, errs)
+		}
+	}
+	if n := got.Load(); n != 0 {
+		t.Errorf("%d were pushed", n)
+	}
+}
+
 // TestRedriveLosesItsTerminal ends redrives in which nothing moves as a closed terminal,
 // a lost connection and another command do: none is left attached, and each says so.
 func TestRedriveLosesItsTerminal(t *testing.T) {
@@ -535,6 +578,20 @@ func TestOperateCloud(t *testing.T) {
 		return sub.PushConfig
 	}
 	before := config()
+
+	// The dead-letter subscription of the outputs is used only for what it keeps.
+	foreign := pubSub.Subscription + "-foreign"
+	if _, err := pubSub.Client.SubscriptionAdminClient.CreateSubscription(t.Context(), &pubsubpb.Subscription{Name: foreign, Topic: pubSub.Topic}); err != nil {
+		t.Fatal(err)
+	}
+	for _, do := range []string{"list", "redrive", "purge --yes"} {
+		if out, err := call(append([]string{"dead-letters"}, strings.Fields(do+" --dead-letter-subscription "+foreign)...)...); err == nil || !strings.Contains(err.Error(), "does not keep the dead letters of") {
+			t.Errorf("%s of a foreign subscription: %v, %s", do, err, out)
+		}
+		if out, err := call(append([]string{"dead-letters"}, strings.Fields(do+" --subscription nonexistent")...)...); err == nil || !strings.Contains(err.Error(), "there is no subscription") {
+			t.Errorf("%s of no subscription: %v, %s", do, err, out)
+		}
+	}
 
 	google.denied[":testIamPermissions"] = true
 	if _, err := call("delivery", "pause"); err == nil || !proto.Equal(config(), before) {
