@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/shared/delivery"
@@ -21,6 +22,9 @@ const (
 	folder = "operations"
 	// maxFile is the size of the largest file that is read, in bytes.
 	maxFile = 256 << 10
+	// partSuffix ends the names of files that are being written, which takes less than
+	// partLife.
+	partSuffix, partLife = ".part", 10 * time.Second
 )
 
 // Records are the records of one data directory. Open returns them.
@@ -35,8 +39,17 @@ type file struct {
 }
 
 // Open returns the records in a data directory. Their folder is created by the first
-// Put.
-func Open(dataDir string) *Records { return &Records{filepath.Join(dataDir, folder)} }
+// Put. What a Put that was killed has left is taken away.
+func Open(dataDir string) *Records {
+	r := &Records{filepath.Join(dataDir, folder)}
+	parts, _ := filepath.Glob(filepath.Join(r.dir, "*"+partSuffix)) // only a bad pattern fails
+	for _, part := range parts {
+		if info, err := os.Lstat(part); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > partLife {
+			_ = os.Remove(part) // the next Open tries again
+		}
+	}
+	return r
+}
 
 func (r *Records) path(subscription string) string {
 	return filepath.Join(r.dir, delivery.RecordID(subscription)+".json")
@@ -77,7 +90,7 @@ func (r *Records) Put(ctx context.Context, o *delivery.Operation) error {
 	if err != nil {
 		return err
 	}
-	part, err := os.CreateTemp(r.dir, "*.part") // mode 0600
+	part, err := os.CreateTemp(r.dir, "*"+partSuffix) // mode 0600
 	if err != nil {
 		return err
 	}

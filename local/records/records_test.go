@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 
 	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/testkit/recordstest"
@@ -38,6 +39,33 @@ func TestFiles(t *testing.T) {
 	}
 	if runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
 		t.Errorf("the record has mode %v", info.Mode())
+	}
+}
+
+// TestOpenTakesLeftoversAway has what a killed Put left, and what one is writing now.
+func TestOpenTakesLeftoversAway(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	const name = "projects/p/subscriptions/s"
+	if err := Open(dir).Put(t.Context(), &delivery.Operation{Kind: delivery.Pause, Subscription: name}); err != nil {
+		t.Fatal(err)
+	}
+	for file, age := range map[string]time.Duration{"1.part": time.Minute, "2.part": 0} {
+		path := filepath.Join(dir, "operations", file)
+		if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if at := time.Now().Add(-age); os.Chtimes(path, at, at) != nil {
+			t.Fatal("its time cannot be set")
+		}
+	}
+	o, err := Open(dir).Get(t.Context(), name)
+	if err != nil || o == nil {
+		t.Errorf("the record is %+v, %v", o, err)
+	}
+	parts, err := filepath.Glob(filepath.Join(dir, "operations", "*.part"))
+	if err != nil || len(parts) != 1 || filepath.Base(parts[0]) != "2.part" {
+		t.Errorf("left are %v, %v", parts, err)
 	}
 }
 
