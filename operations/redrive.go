@@ -144,7 +144,7 @@ func (op *Operator) detach(ctx context.Context, subscription string) error {
 		err = op.o.Records.Delete(ctx, subscription)
 	}
 	if err != nil {
-		return fmt.Errorf("the redrive of %s may still be under way; end it with: pushinbox dead-letters redrive --stop: %w", subscription, err)
+		return fmt.Errorf("%w: end the redrive of %s with: pushinbox dead-letters redrive --stop: %w", ErrAttached, subscription, err)
 	}
 	return nil
 }
@@ -163,6 +163,8 @@ func (o RedriveOptions) withDefaults() RedriveOptions {
 }
 
 var (
+	// ErrAttached is the cause of the error of a redrive whose pushing could not be ended.
+	ErrAttached = errors.New("the dead letters may still be pushed")
 	// ErrEnded is the cause of the error of a redrive that somebody else has ended.
 	ErrEnded = errors.New("somebody else has ended this redrive, by redrive --stop, a second redrive or terraform apply")
 	// errOthers is an ErrEnded after which nothing of the redrive is left to undo.

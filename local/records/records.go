@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"example.com/pushinbox/local/datadir"
@@ -42,10 +43,13 @@ type file struct {
 // Put. What a Put that was killed has left is taken away.
 func Open(dataDir string) *Records {
 	r := &Records{filepath.Join(dataDir, folder)}
-	parts, _ := filepath.Glob(filepath.Join(r.dir, "*"+partSuffix)) // only a bad pattern fails
-	for _, part := range parts {
-		if info, err := os.Lstat(part); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > partLife {
-			_ = os.Remove(part) // the next Open tries again
+	entries, _ := os.ReadDir(r.dir) // there may be none
+	for _, e := range entries {
+		if !e.Type().IsRegular() || !strings.HasSuffix(e.Name(), partSuffix) {
+			continue
+		}
+		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > partLife {
+			_ = os.Remove(filepath.Join(r.dir, e.Name())) // the next Open tries again
 		}
 	}
 	return r

@@ -74,7 +74,7 @@ func (o *operate) openDeadLetters(ctx context.Context) (*operated, error) {
 	}
 	if d.deadLetters, err = d.findDeadLetters(ctx); err != nil {
 		d.Close()
-		return nil, err
+		return nil, interrupted(err)
 	}
 	return d, nil
 }
@@ -119,7 +119,7 @@ func (o *operate) apart(ctx context.Context, d *operated) error {
 	}
 	letters, more, err := d.List(ctx, d.deadLetters, maxListed/10)
 	if err != nil {
-		return err
+		return interrupted(err)
 	}
 	const instead = "without --subscription it is done with all of them, whoever gave them up"
 	for _, l := range letters {
@@ -208,7 +208,7 @@ attempts, subscription, bytes, whether it is in the inbox, messages it may be, r
 			defer d.Close()
 			letters, more, err := d.List(cmd.Context(), d.deadLetters, limit)
 			if err != nil {
-				return err
+				return interrupted(err)
 			}
 			letters, others := o.its(d, letters)
 			if others > 0 {
@@ -488,8 +488,8 @@ func redrive(cmd *cobra.Command, d *operated, o *operate, times *clock, patience
 	})
 	p.clear()
 	if err != nil {
-		if errors.Is(err, context.Canceled) {
-			return errors.New("interrupted: the pushing has ended, and what was not pushed waits on; go on with the same command")
+		if errors.Is(err, errInterrupted) && !errors.Is(err, operations.ErrAttached) {
+			return fmt.Errorf("%w: nothing is pushed any more, and what was not pushed waits on; go on with the same command", errInterrupted)
 		}
 		if errors.Is(err, operations.ErrEnded) {
 			return fmt.Errorf("%w: the pushing of %s is no longer this command's, and what was not pushed waits on; see pushinbox delivery status", err, d.deadLetters)

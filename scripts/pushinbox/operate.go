@@ -23,7 +23,9 @@ import (
 	"golang.org/x/oauth2"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"example.com/pushinbox/inboxclient"
 	"example.com/pushinbox/local/records"
@@ -113,9 +115,24 @@ func (o *operate) open(ctx context.Context, secret *pushToken) (*operated, error
 	d := new(operated)
 	if err := open(ctx, d, secret); err != nil {
 		d.Close()
-		return nil, err
+		return nil, interrupted(err)
 	}
 	return d, nil
+}
+
+// errInterrupted is the cause of the error of a command that a signal ended.
+var errInterrupted = errors.New("interrupted")
+
+// interrupted returns err, in words where a signal was its cause.
+func interrupted(err error) error {
+	canceled := errors.Is(err, context.Canceled) || status.Code(err) == codes.Canceled
+	switch {
+	case !canceled || errors.Is(err, errInterrupted):
+		return err
+	case errors.Is(err, operations.ErrAttached):
+		return fmt.Errorf("%w: %w", errInterrupted, err)
+	}
+	return fmt.Errorf("%w: give the same command again, or the opposite one; both go on from any state", errInterrupted)
 }
 
 // openLocal is open for a running pushinbox local.
@@ -308,7 +325,7 @@ func (d *operated) audited(cmd *cobra.Command, o *operate, action, target string
 	if logged != nil {
 		fmt.Fprintln(cmd.ErrOrStderr(), visible("the log of operations has no line of how this ended: "+logged.Error()))
 	}
-	return err
+	return interrupted(err)
 }
 
 // confirm asks, unless yes is given. Without a terminal nobody can answer.

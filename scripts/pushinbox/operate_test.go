@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -262,6 +263,36 @@ func TestOperateCall(t *testing.T) {
 	}
 	if _, errs, code := run(t, "", "delivery", "pause", "--data", empty); code != exitFailed || !strings.Contains(errs, "pushinbox local --data") {
 		t.Errorf("nothing runs: exit %d, %s", code, errs)
+	}
+}
+
+// TestInterruptedEarly ends commands before they have done anything, at a Pub/Sub that
+// does not answer.
+func TestInterruptedEarly(t *testing.T) {
+	t.Parallel()
+	for _, args := range []string{"delivery pause", "delivery resume", "dead-letters list", "dead-letters redrive", "dead-letters purge --yes"} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		cmd := exec.CommandContext(t.Context(), command, append(strings.Fields(args), "--project", "local", "--data", t.TempDir())...)
+		cmd.Env = append(os.Environ(), "PUBSUB_EMULATOR_HOST="+l.Addr().String())
+		errs := new(strings.Builder)
+		cmd.Stderr = errs
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := l.Accept() // it asks now
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait()
+		_ = conn.Close()
+		if said := errs.String(); cmd.ProcessState.ExitCode() != exitFailed || !strings.HasPrefix(said, "pushinbox: interrupted") || strings.Contains(said, "context canceled") {
+			t.Errorf("%s: %v, %s", args, cmd.ProcessState, said)
+		}
 	}
 }
 
