@@ -211,13 +211,13 @@ func (x *examination) checkSubscription(s *delivery.Subscription) {
 	case delivery.Redriving:
 		x.bad(Finding{
 			Check: "redrive", On: name, What: "its dead letters are pushed to the inbox", Evidence: strings.TrimSpace(s.Endpoint + " " + since),
-			Consequence: "what fails comes again and again, until this ends", Command: "pushinbox dead-letters redrive --stop",
+			Consequence: "what fails comes again and again, until this ends", Command: "pushinbox dead-letters redrive --stop" + x.deadLetters(s),
 		})
 	case delivery.Waiting:
 		if s.Backlog != nil && *s.Backlog > 0 {
 			x.bad(Finding{
 				Check: "dead_letters", On: name, What: many(*s.Backlog, "message", "was") + " given up after the last attempt", Evidence: since,
-				Consequence: "they are not in the inbox", Command: "pushinbox dead-letters list",
+				Consequence: "they are not in the inbox", Command: "pushinbox dead-letters list" + x.deadLetters(s),
 			})
 		} else {
 			x.ok("dead_letters", name, "none wait")
@@ -230,6 +230,26 @@ func (x *examination) checkSubscription(s *delivery.Subscription) {
 	case delivery.Delivering:
 		x.checkEndpoint(s)
 	}
+}
+
+// deadLetters returns the flags that say to a command which dead letters are meant,
+// where they are not the inbox's.
+func (x *examination) deadLetters(s *delivery.Subscription) string {
+	var sources []string
+	if x.facts != nil {
+		for _, push := range x.facts.Pushes {
+			if push.DeadLetterTopic != "" && push.DeadLetterTopic == s.Topic {
+				sources = append(sources, push.Name)
+			}
+		}
+	}
+	switch {
+	case s.Topic == x.run.Topic+"-dead-letter":
+		return ""
+	case len(sources) == 1:
+		return " --subscription " + short(sources[0])
+	}
+	return " --dead-letter-subscription " + short(s.Name)
 }
 
 // gcloud returns a call of gcloud's that changes a subscription of this run's Pub/Sub.

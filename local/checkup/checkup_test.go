@@ -108,6 +108,8 @@ func TestEachTrouble(t *testing.T) {
 	t.Parallel()
 	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "not yet", http.StatusTooEarly) }))
 	t.Cleanup(slow.Close)
+	ok := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(ok.Close)
 	for name, test := range map[string]struct {
 		change func(*stack.Options)
 		breaks func(*patient)
@@ -166,6 +168,18 @@ func TestEachTrouble(t *testing.T) {
 		"dead_letters": {
 			breaks: func(p *patient) { p.publish("inbox-dead-letter") },
 			want:   "dead_letters inbox-dead-letter", run: "dead-letters list",
+		},
+		"dead_letters_of_a_program": {
+			change: func(o *stack.Options) { o.Endpoints = []stack.Endpoint{{Topic: "orders", URL: ok.URL}} },
+			breaks: func(p *patient) { p.publish("orders-dead-letter") },
+			want:   "dead_letters orders-dead-letter", run: "dead-letters list --subscription orders-push-1",
+		},
+		"dead_letters_of_two_programs": {
+			change: func(o *stack.Options) {
+				o.Endpoints = []stack.Endpoint{{Topic: "orders", URL: ok.URL}, {Topic: "orders", URL: ok.URL}}
+			},
+			breaks: func(p *patient) { p.publish("orders-dead-letter") },
+			want:   "dead_letters orders-dead-letter", run: "dead-letters list --dead-letter-subscription orders-dead-letter",
 		},
 		"detached": {
 			breaks: func(p *patient) { p.call("POST", "projects/local/subscriptions/inbox-push:detach", "") },

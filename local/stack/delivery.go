@@ -126,7 +126,7 @@ func (d *deliveries) Report(ctx context.Context) (*delivery.Report, error) {
 }
 
 // shown returns the subscriptions that are pushed, or were in this run or before a
-// pause, and the inbox's own ones in any case, these first.
+// pause, and those that keep dead letters; the inbox's own ones in any case, these first.
 func (d *deliveries) shown(ctx context.Context, all []pubsubserver.Status) (shown []pubsubserver.Status) {
 	rank := func(s pubsubserver.Status) int {
 		switch name := s.Subscription.Name; {
@@ -141,7 +141,8 @@ func (d *deliveries) shown(ctx context.Context, all []pubsubserver.Status) (show
 	}
 	for _, s := range all {
 		show := s.Subscription.PushConfig.GetPushEndpoint() != "" || s.Subscription.Labels["pushinbox"] == endpointLabels["pushinbox"]
-		if show = show || rank(s) < 2 || d.log.Knows(s.Subscription.Name); !show {
+		show = show || rank(s) < 2 || d.keepsDeadLetters(s.Subscription, all) || d.log.Knows(s.Subscription.Name)
+		if !show {
 			operation, err := d.records.Get(ctx, s.Subscription.Name)
 			show = operation != nil || err != nil
 		}
@@ -158,9 +159,7 @@ func (d *deliveries) subscription(ctx context.Context, now time.Time, status pub
 	pb := status.Subscription
 	s := delivery.Subscription{
 		Name: pb.Name, Topic: pb.Topic, Endpoint: delivery.HideToken(pb.PushConfig.GetPushEndpoint()),
-		DeadLetters: pb.Name == d.deadLetters || slices.ContainsFunc(all, func(other pubsubserver.Status) bool {
-			return other.Subscription.DeadLetterPolicy.GetDeadLetterTopic() == pb.Topic
-		}),
+		DeadLetters: d.keepsDeadLetters(pb, all),
 	}
 	if !d.isBlind {
 		s.Backlog = new(int64(status.Backlog))
@@ -180,6 +179,17 @@ func (d *deliveries) subscription(ctx context.Context, now time.Time, status pub
 		s.Operation = operation
 	}
 	return s, err
+}
+
+// keepsDeadLetters reports whether a subscription has what others gave up, or did for one
+// of an earlier run.
+func (d *deliveries) keepsDeadLetters(pb *pubsubpb.Subscription, all []pubsubserver.Status) bool {
+	if pb.Name == d.deadLetters || strings.HasSuffix(pb.Topic, deadLetterSuffix) && pb.Name == strings.Replace(pb.Topic, "/topics/", "/subscriptions/", 1) {
+		return true
+	}
+	return slices.ContainsFunc(all, func(other pubsubserver.Status) bool {
+		return other.Subscription.DeadLetterPolicy.GetDeadLetterTopic() == pb.Topic
+	})
 }
 
 // deletedTopic is the topic of a subscription whose topic was deleted.

@@ -281,6 +281,23 @@ func TestDeadLettersAreTold(t *testing.T) {
 	w.until(time.Now(), func(r *delivery.Report) bool { return find(r, dead).State == delivery.Redriving })
 }
 
+// TestDeadLettersOfAProgram are told of as those of the inbox are, also of two programs.
+func TestDeadLettersOfAProgram(t *testing.T) {
+	t.Parallel()
+	o := options(t)
+	o.Endpoints = []Endpoint{{Topic: "orders", URL: "http://127.0.0.1:1/push"}, {Topic: "bills", URL: "http://127.0.0.1:1/push"}}
+	w := startWatched(t, o)
+	w.publish("orders-dead-letter", "one", "two")
+	w.publish("bills-dead-letter", "three")
+	r := w.until(time.Now(), func(r *delivery.Report) bool { return find(r, "projects/p/subscriptions/orders-dead-letter") != nil })
+	for name, want := range map[string]int64{"inbox": 0, "orders": 2, "bills": 1} {
+		sub := find(r, "projects/p/subscriptions/"+name+"-dead-letter")
+		if sub == nil || !sub.DeadLetters || sub.State != delivery.Waiting || *sub.Backlog != want {
+			t.Errorf("%s: %+v", name, sub)
+		}
+	}
+}
+
 // TestStates has every state that a subscription of another program can be in.
 func TestStates(t *testing.T) {
 	t.Parallel()

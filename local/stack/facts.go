@@ -70,6 +70,8 @@ type PushFacts struct {
 	Endpoint string `json:"endpoint"`
 	Audience string `json:"audience,omitempty"`
 	Account  string `json:"account,omitempty"` // empty: it is not signed
+	// DeadLetterTopic is the full name of the topic of what it gives up.
+	DeadLetterTopic string `json:"deadLetterTopic,omitempty"`
 	// LastAcked is when the last push was acknowledged that the run knows of.
 	LastAcked          time.Time `json:"lastAcked,omitzero"`
 	IsOurs             bool      `json:"isOurs"` // it pushes to a function of the run
@@ -145,7 +147,7 @@ func (s *Stack) pushFacts(sub *pubsubpb.Subscription) PushFacts {
 	p := PushFacts{
 		Name: sub.Name, Endpoint: delivery.HideToken(sub.PushConfig.PushEndpoint), IsOurs: s.deliveries.isOurs(sub.PushConfig.PushEndpoint),
 		AckDeadlineSeconds: sub.AckDeadlineSeconds, MaxAttempts: sub.DeadLetterPolicy.GetMaxDeliveryAttempts(),
-		LastAcked: s.deliveries.log.LastAcked(sub.Name).UTC(),
+		DeadLetterTopic: sub.DeadLetterPolicy.GetDeadLetterTopic(), LastAcked: s.deliveries.log.LastAcked(sub.Name).UTC(),
 	}
 	if oidc := sub.PushConfig.GetOidcToken(); oidc != nil {
 		p.Account, p.Audience = oidc.ServiceAccountEmail, oidc.Audience

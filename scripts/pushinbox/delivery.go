@@ -118,10 +118,19 @@ type statusPrinter struct {
 	t *terminal
 	clock
 	where func(subscription string) string
-	b     strings.Builder
+	// several says that more than one subscription keeps dead letters.
+	several bool
+	b       strings.Builder
 }
 
 func (s *statusPrinter) print(r *delivery.Report) error {
+	keepers := 0
+	for _, sub := range r.Subscriptions {
+		if sub.DeadLetters {
+			keepers++
+		}
+	}
+	s.several = keepers > 1
 	if !s.t.isTerminal {
 		s.columns(r)
 	} else {
@@ -194,10 +203,10 @@ func (s *statusPrinter) trouble(sub delivery.Subscription) string {
 		if sub.Operation == nil {
 			by = ", and nothing says by whom"
 		}
-		return fmt.Sprintf("Its dead letters are pushed to the inbox%s; what fails comes again and again. End it with: pushinbox dead-letters redrive --stop%s", by, s.where(sub.Name))
+		return fmt.Sprintf("Its dead letters are pushed to the inbox%s; what fails comes again and again. End it with: pushinbox dead-letters redrive --stop%s", by, s.where(sub.Name)+s.deadLetters(sub))
 	case delivery.Waiting:
 		if sub.Backlog != nil && *sub.Backlog > 0 {
-			return fmt.Sprintf("Its messages were given up after the last attempt. Look at them with: pushinbox dead-letters list%s", s.where(sub.Name))
+			return fmt.Sprintf("Its messages were given up after the last attempt. Look at them with: pushinbox dead-letters list%s", s.where(sub.Name)+s.deadLetters(sub))
 		}
 	case delivery.Detached:
 		return "It is detached: it gets nothing from its topic any more, and cannot again. Create it anew."
@@ -207,6 +216,14 @@ func (s *statusPrinter) trouble(sub delivery.Subscription) string {
 		return "There is no such subscription: what is published is not kept for the inbox. Create it."
 	}
 	return ""
+}
+
+// deadLetters returns the flag that says which dead letters are meant.
+func (s *statusPrinter) deadLetters(sub delivery.Subscription) string {
+	if !s.several {
+		return ""
+	}
+	return " --dead-letter-subscription " + inbox.ShortName(sub.Name)
 }
 
 // refusals writes what was not acknowledged.
