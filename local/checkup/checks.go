@@ -209,10 +209,7 @@ func (x *examination) checkSubscription(s *delivery.Subscription) {
 	case delivery.Paused:
 		x.bad(Finding{Check: "paused", On: name, What: "it is paused: it has no push endpoint", Evidence: since, Consequence: "its messages wait", Command: "pushinbox delivery resume --subscription " + name})
 	case delivery.Redriving:
-		x.bad(Finding{
-			Check: "redrive", On: name, What: "its dead letters are pushed to the inbox", Evidence: strings.TrimSpace(s.Endpoint + " " + since),
-			Consequence: "what fails comes again and again, until this ends", Command: "pushinbox dead-letters redrive --stop" + x.deadLetters(s),
-		})
+		x.checkRedrive(s, strings.TrimSpace(s.Endpoint+" "+since))
 	case delivery.Waiting:
 		if s.Backlog != nil && *s.Backlog > 0 {
 			x.bad(Finding{
@@ -230,6 +227,58 @@ func (x *examination) checkSubscription(s *delivery.Subscription) {
 	case delivery.Delivering:
 		x.checkEndpoint(s)
 	}
+}
+
+// checkRedrive says how the redrive of dead letters goes, which is bad in any case: it may
+// be one that was left.
+func (x *examination) checkRedrive(s *delivery.Subscription, evidence string) {
+	stop := "pushinbox dead-letters redrive --stop" + x.deadLetters(s)
+	f := Finding{
+		Check: "redrive", On: short(s.Name), What: "its dead letters are pushed to the inbox", Evidence: evidence,
+		Consequence: "what fails comes again and again, until this ends", Command: stop,
+	}
+	copied := x.pushOf(s.Name)
+	for _, r := range x.report.Refusals {
+		if r.Subscription != s.Name || r.LastHour == 0 || copied != nil && copied.LastAcked.After(r.Last) {
+			continue
+		}
+		f.What += ", and refused: " + answerOf(&r)
+		f.Evidence = strings.TrimSpace(s.Endpoint + ": " + r.Detail)
+		if source := x.sourceOf(s); copied != nil && source != nil && (copied.Endpoint != source.Endpoint || copied.Audience != source.Audience || copied.Account != source.Account) {
+			f.Evidence = fmt.Sprintf("they are pushed with an old copy of the configuration of %s: %s; it is now: %s", short(source.Name), describe(copied), describe(source))
+			f.Command = "pushinbox dead-letters redrive" + x.deadLetters(s) + "   # copies the configuration afresh, and goes on"
+		} else {
+			f.Command += "   # and, once what refuses them is mended, the same without --stop: it copies the configuration afresh"
+		}
+		break // the latest
+	}
+	x.bad(f)
+}
+
+// describe says how a subscription pushes.
+func describe(push *stack.PushFacts) string {
+	return fmt.Sprintf("endpoint %s, audience %q, account %q", push.Endpoint, push.Audience, push.Account)
+}
+
+// sourceOf returns a subscription whose dead letters s keeps, the inbox's before others.
+func (x *examination) sourceOf(s *delivery.Subscription) (found *stack.PushFacts) {
+	if x.facts == nil {
+		return nil
+	}
+	for i := range x.facts.Pushes {
+		if push := &x.facts.Pushes[i]; push.DeadLetterTopic != "" && push.DeadLetterTopic == s.Topic && (found == nil || push.Name == x.run.Subscription) {
+			found = push
+		}
+	}
+	return found
+}
+
+// answerOf is what a refusal answered, in words.
+func answerOf(r *delivery.Refusal) string {
+	if r.Status == 0 {
+		return r.Reason
+	}
+	return fmt.Sprintf("%d %s", r.Status, r.Reason)
 }
 
 // deadLetters returns the flags that say to a command which dead letters are meant,
@@ -281,10 +330,7 @@ func (x *examination) checkEndpoint(s *delivery.Subscription) {
 		x.checkPace(s)
 		return
 	}
-	answer := fmt.Sprintf("%d %s", now.Status, now.Reason)
-	if now.Status == 0 {
-		answer = now.Reason
-	}
+	answer := answerOf(now)
 	f := Finding{
 		Check: "endpoint", On: name, What: fmt.Sprintf("its pushes are not acknowledged: %s, %d in the last hour", answer, now.LastHour),
 		Evidence: strings.TrimSpace(s.Endpoint + ": " + now.Detail), Consequence: "they are pushed again, more and more slowly", Command: "pushinbox delivery status --subscription " + name,

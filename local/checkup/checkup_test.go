@@ -165,6 +165,14 @@ func TestEachTrouble(t *testing.T) {
 			},
 			want: "redrive inbox-dead-letter", run: "dead-letters redrive --stop",
 		},
+		"redrive_with_an_old_copy": {
+			breaks: func(p *patient) {
+				p.call("POST", "projects/local/subscriptions/inbox-dead-letter:modifyPushConfig", `{"pushConfig":`+p.wrapped(p.URL+"/receive/")+`}`)
+				p.publish("inbox-dead-letter")
+				p.refused()
+			},
+			want: "redrive inbox-dead-letter", says: `/receive/", account "`, run: "pushinbox dead-letters redrive   # copies the configuration afresh",
+		},
 		"dead_letters": {
 			breaks: func(p *patient) { p.publish("inbox-dead-letter") },
 			want:   "dead_letters inbox-dead-letter", run: "dead-letters list",
