@@ -209,6 +209,9 @@ func (h *handler) commands(s *delivery.Subscription) []command {
 	case s.State == delivery.Paused:
 		return []command{{"pushinbox delivery resume" + at, "has it pushed again, as it was"}}
 	case s.State == delivery.Delivering:
+		if h.isLocal && strings.Contains(s.Endpoint, "token=") { // only its file has it, and resume needs it
+			return []command{{"pushinbox delivery pause" + at + " --token-file FILE", "stops it; messages wait until it is resumed. FILE has the value of its ?token="}}
+		}
 		return []command{{"pushinbox delivery pause" + at, "stops it; messages wait until it is resumed"}}
 	}
 	return nil

@@ -514,3 +514,17 @@ func TestTroubleInTheFeed(t *testing.T) {
 		}
 	}
 }
+
+// TestLocalCommands are such that they work as they are copied.
+func TestLocalCommands(t *testing.T) {
+	t.Parallel()
+	h := &handler{isLocal: true, dead: "projects/p/subscriptions/dead"}
+	for want, s := range map[string]delivery.Subscription{
+		"pushinbox delivery pause --subscription a":                   {Name: "projects/p/subscriptions/a", State: delivery.Delivering, Endpoint: "http://a/"},
+		"pushinbox delivery pause --subscription a --token-file FILE": {Name: "projects/p/subscriptions/a", State: delivery.Delivering, Endpoint: "http://a/?token=…"},
+	} {
+		if got := h.commands(&s); len(got) != 1 || got[0].Text != want {
+			t.Errorf("%+v, want %s", got, want)
+		}
+	}
+}

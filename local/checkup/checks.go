@@ -243,7 +243,7 @@ func (x *examination) checkRedrive(s *delivery.Subscription, evidence string) {
 			continue
 		}
 		f.What += ", and refused: " + answerOf(&r)
-		f.Evidence = strings.TrimSpace(s.Endpoint + ": " + r.Detail)
+		f.Evidence = seen(s.Endpoint, r.Detail)
 		if source := x.sourceOf(s); copied != nil && source != nil && (copied.Endpoint != source.Endpoint || copied.Audience != source.Audience || copied.Account != source.Account) {
 			f.Evidence = fmt.Sprintf("they are pushed with an old copy of the configuration of %s: %s; it is now: %s", short(source.Name), describe(copied), describe(source))
 			f.Command = "pushinbox dead-letters redrive" + x.deadLetters(s) + "   # copies the configuration afresh, and goes on"
@@ -271,6 +271,14 @@ func (x *examination) sourceOf(s *delivery.Subscription) (found *stack.PushFacts
 		}
 	}
 	return found
+}
+
+// seen is where pushes went and what was said of them, if anything.
+func seen(endpoint, detail string) string {
+	if endpoint == "" || detail == "" {
+		return endpoint + detail
+	}
+	return endpoint + ": " + detail
 }
 
 // answerOf is what a refusal answered, in words.
@@ -333,7 +341,7 @@ func (x *examination) checkEndpoint(s *delivery.Subscription) {
 	answer := answerOf(now)
 	f := Finding{
 		Check: "endpoint", On: name, What: fmt.Sprintf("its pushes are not acknowledged: %s, %d in the last hour", answer, now.LastHour),
-		Evidence: strings.TrimSpace(s.Endpoint + ": " + now.Detail), Consequence: "they are pushed again, more and more slowly", Command: "pushinbox delivery status --subscription " + name,
+		Evidence: seen(s.Endpoint, now.Detail), Consequence: "they are pushed again, more and more slowly", Command: "pushinbox delivery status --subscription " + name,
 	}
 	push := x.pushOf(s.Name)
 	if x.isPast(s, now, push, answer) {
@@ -376,7 +384,7 @@ func (x *examination) isPast(s *delivery.Subscription, last *delivery.Refusal, p
 	case push.LastAcked.After(last.Last):
 		x.unknown(Finding{
 			Check: "endpoint", On: short(s.Name), What: fmt.Sprintf("its last push was acknowledged; %s, and %s", before, many(*cmp.Or(s.Backlog, new(int64(0))), "message", "waits")),
-			Evidence: strings.TrimSpace(s.Endpoint + ": " + last.Detail), Consequence: "whether those that wait are refused again is seen when they are pushed again", Command: look,
+			Evidence: seen(s.Endpoint, last.Detail), Consequence: "whether those that wait are refused again is seen when they are pushed again", Command: look,
 		})
 	case set:
 		x.unknown(Finding{

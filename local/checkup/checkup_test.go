@@ -391,6 +391,10 @@ func TestRules(t *testing.T) {
 		"no_answer": {func(x *examination) {
 			x.report.Refusals = []delivery.Refusal{{Last: now, Reason: "timeout", LastHour: 1, Subscription: x.run.Subscription}}
 		}, "endpoint", "timeout"},
+		"no_words": {func(x *examination) {
+			x.report.Subscriptions[0].Endpoint = "http://r/?token=…"
+			x.report.Refusals = []delivery.Refusal{{Last: now, Reason: "no_answer", LastHour: 1, Subscription: x.run.Subscription}}
+		}, "endpoint", "no_answer"},
 		"emulator": {func(x *examination) {
 			x.facts.Emulators = []stack.EmulatorFacts{{Variable: "FIRESTORE_EMULATOR_HOST", Host: "h:1", Error: "refused"}}
 		}, "emulator", "does not answer"},
@@ -427,6 +431,11 @@ func TestRules(t *testing.T) {
 				t.Errorf("%+v", bad)
 			case test.want != "" && (len(bad) != 1 || bad[0].Check != test.want || !strings.Contains(bad[0].What, test.what) || bad[0].Command == ""):
 				t.Errorf("%+v", bad)
+			}
+			for _, f := range bad {
+				if strings.HasSuffix(f.Evidence, ":") {
+					t.Errorf("something is left out: %+v", f)
+				}
 			}
 		})
 	}

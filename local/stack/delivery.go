@@ -267,8 +267,11 @@ func refusalOf(p pushfake.Delivery, isOurs bool) delivery.Refusal {
 	case errors.Is(p.Err, syscall.ECONNREFUSED):
 		r.Reason, r.Detail = "unreachable", "nothing listens at the endpoint: the connection was refused"
 	default:
-		if r.Reason = "no_answer"; tell {
+		r.Reason = "no_answer"
+		if dns := (*net.DNSError)(nil); tell {
 			r.Detail = oneLine(p.Err.Error())
+		} else if errors.As(p.Err, &dns) { // which has the name of the host alone
+			r.Detail = oneLine(dns.Error())
 		}
 	}
 	return r

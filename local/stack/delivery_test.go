@@ -380,15 +380,19 @@ func TestTokenIsToldNowhere(t *testing.T) {
 		{Topic: "aaa", URL: echo.URL + "/?token=" + marker},
 		{Topic: "aaa", URL: "http://" + garbled.Addr().String() + "/?t%6Fken=" + marker},
 		{Topic: "aaa", URL: "http://127.0.0.1:1/?token=" + marker},
+		{Topic: "aaa", URL: "http://no-such-host.invalid/?token=" + marker},
 	}
 	w := startWatched(t, o)
 	w.publish("aaa", "one")
 	w.push(func(c *pubsubpb.PushConfig) { c.PushEndpoint += "?token=" + marker + "-wrong" })
 	w.publish("inbox", "two")
-	for seen := make(map[string]bool); len(seen) < 4; {
+	for seen := make(map[string]bool); len(seen) < 5; {
 		seen[w.wait().Subscription] = true
 	}
-	r := w.until(time.Now(), func(r *delivery.Report) bool { return len(r.Refusals) == 4 })
+	r := w.until(time.Now(), func(r *delivery.Report) bool { return len(r.Refusals) == 5 })
+	if told := fmt.Sprint(r.Refusals); !strings.Contains(told, "lookup no-such-host.invalid") {
+		t.Errorf("why there is no such host is not told: %s", told)
+	}
 	if find(r, "projects/p/subscriptions/aaa-push-1").Endpoint != echo.URL+"/?token=…" {
 		t.Errorf("%+v", r.Subscriptions)
 	}
