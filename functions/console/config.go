@@ -54,6 +54,9 @@ type Config struct {
 	// IsLocal says that this is pushinbox local, whose own issuer signs pushes in
 	// place of Google. No variable sets it.
 	IsLocal bool
+	// LocalData is the data directory of that one, where commands do not find it
+	// without being told. No variable sets it.
+	LocalData string
 }
 
 // The forms of full names.

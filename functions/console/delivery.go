@@ -186,7 +186,10 @@ func windowOf(title string, w *delivery.Window, length, step time.Duration) wind
 // where are the flags that say to pushinbox which inbox is operated. A deployed one is
 // known from Terraform's outputs, which have where its records and its token are, too.
 func (h *handler) where() string {
-	if h.isLocal {
+	switch {
+	case h.isLocal && h.localData != "":
+		return " --data " + shellWord(h.localData)
+	case h.isLocal:
 		return ""
 	}
 	return " --terraform terraform"
@@ -195,7 +198,7 @@ func (h *handler) where() string {
 func (h *handler) doctor() command {
 	at := h.where()
 	if h.isLocal {
-		at = " --local"
+		at = " --local" + at
 	}
 	return command{"pushinbox doctor" + at, "looks for the cause, and changes nothing"}
 }
@@ -219,7 +222,7 @@ func (h *handler) commands(s *delivery.Subscription) []command {
 
 // shellWord returns a name as a word of a shell.
 func shellWord(name string) string {
-	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~+%:") == "" && name != "" {
+	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~+%:/") == "" && name != "" {
 		return name
 	}
 	return "'" + strings.ReplaceAll(visible(name), "'", `'\''`) + "'"

@@ -527,4 +527,10 @@ func TestLocalCommands(t *testing.T) {
 			t.Errorf("%+v, want %s", got, want)
 		}
 	}
+	h.localData = "/my data"
+	for _, c := range append(h.deadLetterCommands(), h.doctor()) {
+		if !strings.HasSuffix(c.Text, " --data '/my data'") {
+			t.Errorf("it does not say where the run is: %s", c.Text)
+		}
+	}
 }

@@ -101,6 +101,7 @@ func newHandler(cfg Config, v Verifier, s Store, t Topic, d delivery.Source, log
 		topicName:   cfg.Topic,
 		project:     cfg.Project,
 		isLocal:     cfg.IsLocal,
+		localData:   cfg.LocalData,
 		indexed:     inbox.IndexedAttributes(cfg.SearchAttributes),
 		columns:     columns[:min(len(columns), maxColumns)],
 		scans:       make(chan struct{}, maxScans),
@@ -159,6 +160,7 @@ type handler struct {
 	topicName   string
 	project     string
 	isLocal     bool
+	localData   string
 	// indexed are the attributes that have an index, and columns those of them
 	// that have a column in the list.
 	indexed, columns []string

@@ -54,6 +54,19 @@ func quoted(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
+// data is the flag that has another command find the run, where it was given.
+func (x *examination) data() string {
+	if x.Data == "" {
+		return ""
+	}
+	return " --data " + quoted(x.run.Data)
+}
+
+// status is the command that tells how a subscription's pushes go.
+func (x *examination) status(subscription string) string {
+	return "pushinbox delivery status --subscription " + short(subscription) + x.data()
+}
+
 // restart is the command that has the run begin again; what it keeps stays.
 func (x *examination) restart(flags string) string {
 	with := "with the flags that it had"
@@ -207,7 +220,7 @@ func (x *examination) checkSubscription(s *delivery.Subscription) {
 	}
 	switch s.State {
 	case delivery.Paused:
-		x.bad(Finding{Check: "paused", On: name, What: "it is paused: it has no push endpoint", Evidence: since, Consequence: "its messages wait", Command: "pushinbox delivery resume --subscription " + name})
+		x.bad(Finding{Check: "paused", On: name, What: "it is paused: it has no push endpoint", Evidence: since, Consequence: "its messages wait", Command: "pushinbox delivery resume --subscription " + name + x.data()})
 	case delivery.Redriving:
 		x.checkRedrive(s, strings.TrimSpace(s.Endpoint+" "+since))
 	case delivery.Waiting:
@@ -290,7 +303,7 @@ func answerOf(r *delivery.Refusal) string {
 }
 
 // deadLetters returns the flags that say to a command which dead letters are meant,
-// where they are not the inbox's.
+// where they are not the inbox's, and where the run is.
 func (x *examination) deadLetters(s *delivery.Subscription) string {
 	var sources []string
 	if x.facts != nil {
@@ -302,11 +315,11 @@ func (x *examination) deadLetters(s *delivery.Subscription) string {
 	}
 	switch {
 	case s.Topic == x.run.Topic+"-dead-letter":
-		return ""
+		return x.data()
 	case len(sources) == 1:
-		return " --subscription " + short(sources[0])
+		return " --subscription " + short(sources[0]) + x.data()
 	}
-	return " --dead-letter-subscription " + short(s.Name)
+	return " --dead-letter-subscription " + short(s.Name) + x.data()
 }
 
 // gcloud returns a call of gcloud's that changes a subscription of this run's Pub/Sub.
@@ -331,7 +344,7 @@ func (x *examination) checkEndpoint(s *delivery.Subscription) {
 		if s.Backlog != nil && *s.Backlog > 0 && s.OldestSeconds != nil && *s.OldestSeconds > stuck.Seconds() {
 			x.unknown(Finding{
 				Check: "endpoint", On: name, What: fmt.Sprintf("%s, the oldest for %v, and nothing refuses it", many(*s.Backlog, "message", "waits"), time.Duration(*s.OldestSeconds)*time.Second),
-				Evidence: s.Endpoint, Command: "pushinbox delivery status --subscription " + name,
+				Evidence: s.Endpoint, Command: x.status(s.Name),
 			})
 			return
 		}
@@ -341,7 +354,7 @@ func (x *examination) checkEndpoint(s *delivery.Subscription) {
 	answer := answerOf(now)
 	f := Finding{
 		Check: "endpoint", On: name, What: fmt.Sprintf("its pushes are not acknowledged: %s, %d in the last hour", answer, now.LastHour),
-		Evidence: seen(s.Endpoint, now.Detail), Consequence: "they are pushed again, more and more slowly", Command: "pushinbox delivery status --subscription " + name,
+		Evidence: seen(s.Endpoint, now.Detail), Consequence: "they are pushed again, more and more slowly", Command: x.status(s.Name),
 	}
 	push := x.pushOf(s.Name)
 	if x.isPast(s, now, push, answer) {
@@ -377,7 +390,7 @@ func (x *examination) isPast(s *delivery.Subscription, last *delivery.Refusal, p
 	}
 	set := x.isSetRight(last.Reason, push)
 	before := fmt.Sprintf("the last that was not was at %s: %s", last.Last.Local().Format(time.TimeOnly), answer)
-	look := "pushinbox delivery status --subscription " + short(s.Name)
+	look := x.status(s.Name)
 	switch {
 	case push.LastAcked.After(last.Last) && (set || last.Status == 0 || !x.waits(s.Name)):
 		x.ok("endpoint", short(s.Name), "its pushes are acknowledged; "+before)
@@ -479,7 +492,7 @@ func (x *examination) checkSenders() {
 		if r.Subscription == "" && r.LastHour > 0 {
 			x.unknown(Finding{
 				Check: "sender", On: r.Reason, What: fmt.Sprintf("in the last hour %s refused by receive that no subscription of this run pushed: %d", many(r.LastHour, "request", "was"), r.Status), Evidence: r.Detail,
-				Consequence: "if a program meant them to be stored, they are not", Command: "pushinbox token --for receive   # is a token that receive takes",
+				Consequence: "if a program meant them to be stored, they are not", Command: "pushinbox token --for receive" + x.data() + "   # is a token that receive takes",
 			})
 		}
 	}

@@ -14,10 +14,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -158,6 +161,9 @@ func (x *examination) find(ctx context.Context) bool {
 	case errors.Is(err, stack.ErrNotFound):
 		f := Finding{Check: "run", What: "no pushinbox local runs here", Evidence: err.Error(), Consequence: "nothing receives, pushes or stores messages", Command: start}
 		if x.Data == "" {
+			f.What = "no pushinbox local is found from this directory"
+			f.Consequence = "one that has its data elsewhere is not seen; without one nothing receives, pushes or stores messages"
+			f.Command += "   # or, for one that runs elsewhere: pushinbox doctor --local --data DIRECTORY"
 			f.Evidence = "there is no " + stack.DefaultData + " with a local.json in this directory or above it"
 			if stack.IsRun(ctx, x.DefaultURL) {
 				f.What = "a pushinbox local runs at " + x.DefaultURL + ", with its data in another directory"
@@ -169,6 +175,9 @@ func (x *examination) find(ctx context.Context) bool {
 			x.checkPort(ctx, "port", x.DefaultURL, start+" --port 0")
 		}
 	case errors.Is(err, stack.ErrStale):
+		if run := stack.Left(cmp.Or(x.Data, stack.NearestData())); run != nil {
+			start += ports(run, x.DefaultURL)
+		}
 		x.bad(Finding{
 			Check: "run", What: "the run that began here does not answer", Evidence: err.Error(),
 			Consequence: "nothing receives, pushes or stores messages; what was accepted is kept", Command: start,
@@ -183,6 +192,18 @@ func (x *examination) find(ctx context.Context) bool {
 		x.checkLock(data)
 	}
 	return false
+}
+
+// ports are the flags that give a run the ports of an earlier one, where they are not
+// those that it has by itself.
+func ports(run *stack.Run, defaultURL string) (flags string) {
+	if u, err := url.Parse(run.URL); err == nil && run.URL != defaultURL && u.Port() != "" {
+		flags = " --port " + u.Port()
+	}
+	if _, port, err := net.SplitHostPort(run.PubSubEmulatorHost); err == nil && port != strconv.Itoa(stack.PubSubPort) {
+		flags += " --pubsub-port " + port
+	}
+	return flags
 }
 
 // mendData is the command that gives a data directory back to its owner alone.

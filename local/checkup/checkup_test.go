@@ -157,7 +157,7 @@ func TestEachTrouble(t *testing.T) {
 				}
 				p.pushes("{}")
 			},
-			want: "paused inbox-push", says: "by a colleague; what waits is lost from", run: "pushinbox delivery resume --subscription inbox-push",
+			want: "paused inbox-push", says: "by a colleague; what waits is lost from", run: "pushinbox delivery resume --subscription inbox-push --data /",
 		},
 		"redrive": {
 			breaks: func(p *patient) {
@@ -171,7 +171,7 @@ func TestEachTrouble(t *testing.T) {
 				p.publish("inbox-dead-letter")
 				p.refused()
 			},
-			want: "redrive inbox-dead-letter", says: `/receive/", account "`, run: "pushinbox dead-letters redrive   # copies the configuration afresh",
+			want: "redrive inbox-dead-letter", says: `/receive/", account "`, run: "pushinbox dead-letters redrive --data /",
 		},
 		"dead_letters": {
 			breaks: func(p *patient) { p.publish("inbox-dead-letter") },
@@ -239,7 +239,7 @@ func TestEachTrouble(t *testing.T) {
 					p.t.Fatal(err)
 				}
 			},
-			want: "run ", says: "local.json", run: "pushinbox local --data ",
+			want: "run ", says: "local.json", run: " --pubsub-port ",
 		},
 		"not_there": {
 			breaks: func(p *patient) { _ = p.Close() },

@@ -115,7 +115,7 @@ var (
 // upwards. The run was asked and answers.
 func Find(ctx context.Context, data string) (*Run, error) {
 	if data == "" {
-		if data = nearestData(); data == "" {
+		if data = NearestData(); data == "" {
 			return nil, ErrNotFound
 		}
 	}
@@ -145,10 +145,10 @@ func Find(ctx context.Context, data string) (*Run, error) {
 	return r, nil
 }
 
-// nearestData returns the nearest .local with a local.json of this user, from the
+// NearestData returns the nearest .local with a local.json of this user, from the
 // working directory upwards, or "" where there is none. One that somebody else made
 // is not for this user.
-func nearestData() string {
+func NearestData() string {
 	dir, err := os.Getwd()
 	if err != nil {
 		return ""
@@ -202,6 +202,16 @@ func ask(ctx context.Context, address string) (*Run, error) {
 func IsRun(ctx context.Context, address string) bool {
 	_, err := ask(ctx, address)
 	return err == nil
+}
+
+// Left returns what a run wrote into its data directory that did not remove it, or nil.
+func Left(data string) *Run {
+	run := new(Run)
+	b, err := datadir.ReadFile(filepath.Join(data, runFile), maxRunFile)
+	if err != nil || json.Unmarshal(b, run) != nil {
+		return nil
+	}
+	return run
 }
 
 // gone reports whether there is no such process.

@@ -441,8 +441,13 @@ func (s *Stack) startInbox(ctx context.Context) error {
 		Project: o.Project, Audience: s.URL + "/receive", ServiceAccount: PushAccount, VerificationToken: o.VerificationToken,
 		AckDeadline: time.Duration(pushes.AckDeadlineSeconds) * time.Second,
 	}, s.verifier, s.stored, s.log("receive"))
+	data := ""
+	if !o.DataByDefault {
+		data = absolute(o.Data)
+	}
 	reading, err3 := console.New(console.Config{
-		Project: o.Project, Topic: o.Topic, Audience: s.URL + "/", IAPAudience: iapAudience,
+		LocalData: data,
+		Project:   o.Project, Topic: o.Topic, Audience: s.URL + "/", IAPAudience: iapAudience,
 		Readers: []string{Developer}, Publishers: []string{Developer}, SearchAttributes: o.SearchAttributes, IsLocal: true,
 		Deliveries: []string{pushes.Name}, DeadLetters: s.deliveries.deadLetters,
 	}, s.verifier, s.store, topic, s.deliveries, s.log("console"))

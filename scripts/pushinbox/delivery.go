@@ -74,6 +74,7 @@ and why. What is not known is empty. --format json prints what GET /delivery ans
 		},
 	}
 	from.flags(cmd.Flags())
+	from.at.dataFlag(cmd.Flags())
 	cmd.Flags().StringVar(&subscription, "subscription", "", "only this subscription, by its full or its short `NAME`")
 	times.flag(cmd.Flags())
 	formatFlag(cmd)
@@ -106,6 +107,8 @@ func (s *server) where(c *inboxclient.Client) func(subscription string) string {
 		switch here, err := newClient("url", c.Address()); {
 		case s.terraform != "":
 			return " --terraform " + s.terraform
+		case s.at.data != "":
+			return " --data " + shellWord(s.at.data)
 		case err == nil && here.isLocal() || len(parts) != 4:
 			return ""
 		}

@@ -33,6 +33,9 @@ func TestDoctorLocal(t *testing.T) {
 	if r := examine(0); len(r.Subscriptions) != 3 {
 		t.Errorf("a healthy run: %+v", r)
 	}
+	if out, errs, code := run(t, "", "delivery", "status", "--data", dir); code != 0 || !strings.Contains(out, "/inbox-push\tdelivering\t") {
+		t.Errorf("delivery status --data: exit %d, %s%s", code, out, errs)
+	}
 	if _, errs, code := run(t, "", "doctor", "--local", "--terraform", "x"); code != 2 || !strings.Contains(errs, "--local does not go with") {
 		t.Errorf("exit %d, %s", code, errs)
 	}
