@@ -436,6 +436,9 @@ Exit codes: 0 none waits any more; 1 some are left, or it failed.`,
   pushinbox dead-letters redrive --terraform terraform
   pushinbox dead-letters redrive --stop`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("patience") && patience <= 0 {
+				return usageError{errors.New("--patience must be more than 0")}
+			}
 			d, err := o.openDeadLetters(cmd.Context())
 			if err != nil {
 				return err
@@ -628,7 +631,15 @@ everything is gone.
 func purge(cmd *cobra.Command, d *operated, o *operate, times *clock) error {
 	waiting := "All dead letters"
 	if b, err := d.waiting(cmd.Context()); err == nil && b != nil {
-		waiting = many(int(b.Messages), "dead letter")
+		if waiting = many(int(b.Messages), "dead letter"); b.Messages == 0 { // the number may be old
+			switch letters, _, err := d.List(cmd.Context(), d.deadLetters, 1); {
+			case err != nil:
+				return interrupted(err)
+			case len(letters) == 0:
+				return nothingPurged(cmd, d)
+			}
+			waiting = "All dead letters"
+		}
 	}
 	if err := confirm(cmd, o.yes, waiting+" of "+d.deadLetters+" will be discarded.", "Discard"); err != nil {
 		return err
@@ -666,6 +677,17 @@ func purge(cmd *cobra.Command, d *operated, o *operate, times *clock) error {
 		}
 	}
 	return nil
+}
+
+// nothingPurged says that there is nothing to discard.
+func nothingPurged(cmd *cobra.Command, d *operated) error {
+	if wantsJSON(cmd) {
+		return show(cmd, struct {
+			Subscription string `json:"subscription"`
+			Snapshot     string `json:"snapshot"`
+		}{d.deadLetters, ""}, "")
+	}
+	return say(cmd, "no dead letter waits in "+d.deadLetters+"; nothing was done")
 }
 
 // waiting returns how many dead letters wait, as far as is known.

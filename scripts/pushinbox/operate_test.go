@@ -254,6 +254,7 @@ func TestOperateCall(t *testing.T) {
 	for args, want := range map[string]string{
 		"delivery pause --terraform a --project p":                                    "give one of --terraform, --project and --data",
 		"dead-letters list --project p --subscription s --dead-letter-subscription d": "set FIRESTORE_EMULATOR_HOST too",
+		"dead-letters redrive --patience -1s":                                         "--patience must be more than 0",
 		"dead-letters list --limit 0":                                                 "--limit must be 1 to",
 	} {
 		_, errs, code := runIn(t, []string{"PUBSUB_EMULATOR_HOST=127.0.0.1:1", "FIRESTORE_EMULATOR_HOST="}, "", strings.Fields(args)...)
@@ -345,6 +346,9 @@ func TestDeadLettersOfNamed(t *testing.T) {
 		if _, err := client.TopicAdminClient.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: topics + topic, Messages: []*pubsubpb.PubsubMessage{{Data: []byte(text)}}}); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if out, errs, code := runIn(t, nil, "", "dead-letters", "purge", "--data", data); code != 0 || !strings.Contains(out, "no dead letter waits") {
+		t.Errorf("a purge of nothing: exit %d, %s%s", code, out, errs)
 	}
 	publish("inbox-dead-letter", "the inbox's")
 	publish("orders-dead-letter", "that of orders")
