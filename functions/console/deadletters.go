@@ -93,7 +93,6 @@ func (h *handler) deadLetters(w http.ResponseWriter, r *http.Request) error {
 		p.Rows = append(p.Rows, form.row(e))
 	}
 	p.All, p.More = filter{}.at("/", "subscription", h.dead), page.NextPageToken != ""
-	p.Commands = h.deadLetterCommands()
 	if h.reports != nil {
 		report, err := h.reports.get(ctx)
 		if err != nil {
@@ -101,6 +100,11 @@ func (h *handler) deadLetters(w http.ResponseWriter, r *http.Request) error {
 		}
 		p.Card = h.cardOf(report, h.dead)
 	}
+	var told *delivery.Subscription
+	if p.Card != nil {
+		told = &p.Card.Subscription
+	}
+	p.Commands = h.deadLetterCommands(told)
 	return render(w, http.StatusOK, deadLettersPage, p)
 }
 
@@ -115,8 +119,15 @@ func (h *handler) cardOf(report *delivery.Report, name string) *card {
 	return nil
 }
 
-func (h *handler) deadLetterCommands() []command {
+// deadLetterCommands are what an operator can do with the dead letters.
+func (h *handler) deadLetterCommands(s *delivery.Subscription) []command {
 	at := h.where()
+	if s != nil && s.State == delivery.Redriving {
+		return []command{
+			{"pushinbox dead-letters redrive --stop" + at, "ends the redrive; what was not pushed waits on"},
+			{"pushinbox dead-letters redrive" + at, "goes on with one that was left, with the present push configuration, and ends it when none waits"},
+		}
+	}
 	return []command{
 		{"pushinbox dead-letters list" + at, "shows which messages wait, and leaves them there"},
 		{"pushinbox dead-letters redrive" + at, "has Pub/Sub push them to receive until none is left, and nowhere else"},

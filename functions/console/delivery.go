@@ -207,8 +207,14 @@ func (h *handler) doctor() command {
 func (h *handler) commands(s *delivery.Subscription) []command {
 	at := h.where() + " --subscription " + shellWord(inbox.ShortName(s.Name))
 	switch {
-	case s.DeadLetters:
+	case s.DeadLetters && s.Name == h.dead || s.DeadLetters && !h.isLocal:
 		return nil // the page of the dead letters has them
+	case s.DeadLetters:
+		at = h.where() + " --dead-letter-subscription " + shellWord(inbox.ShortName(s.Name))
+		if s.State == delivery.Redriving {
+			return []command{{"pushinbox dead-letters redrive --stop" + at, "ends the redrive; what was not pushed waits on"}}
+		}
+		return []command{{"pushinbox dead-letters list" + at, "shows which messages wait, and leaves them there"}}
 	case s.State == delivery.Paused:
 		return []command{{"pushinbox delivery resume" + at, "has it pushed again, as it was"}}
 	case s.State == delivery.Delivering:

@@ -521,14 +521,22 @@ func TestLocalCommands(t *testing.T) {
 	h := &handler{isLocal: true, dead: "projects/p/subscriptions/dead"}
 	for want, s := range map[string]delivery.Subscription{
 		"pushinbox delivery pause --subscription a":                   {Name: "projects/p/subscriptions/a", State: delivery.Delivering, Endpoint: "http://a/"},
+		"pushinbox dead-letters list --dead-letter-subscription b":    {Name: "projects/p/subscriptions/b", State: delivery.Waiting, DeadLetters: true},
 		"pushinbox delivery pause --subscription a --token-file FILE": {Name: "projects/p/subscriptions/a", State: delivery.Delivering, Endpoint: "http://a/?token=…"},
 	} {
 		if got := h.commands(&s); len(got) != 1 || got[0].Text != want {
 			t.Errorf("%+v, want %s", got, want)
 		}
 	}
+	if c := h.deadLetterCommands(&delivery.Subscription{State: delivery.Redriving}); c[0].Text != "pushinbox dead-letters redrive --stop" {
+		t.Errorf("while one is attached: %+v", c)
+	}
+	foreign := h.troubleOf(&delivery.Report{Subscriptions: []delivery.Subscription{{Name: "projects/p/subscriptions/b", State: delivery.Waiting, DeadLetters: true, Backlog: ptr[int64](2)}}})
+	if want := (remark{"2 dead letters wait in b", "/delivery"}); len(foreign.Line) != 1 || foreign.Line[0] != want {
+		t.Errorf("dead letters of a program: %+v", foreign.Line)
+	}
 	h.localData = "/my data"
-	for _, c := range append(h.deadLetterCommands(), h.doctor()) {
+	for _, c := range append(h.deadLetterCommands(nil), h.doctor()) {
 		if !strings.HasSuffix(c.Text, " --data '/my data'") {
 			t.Errorf("it does not say where the run is: %s", c.Text)
 		}

@@ -73,6 +73,8 @@ func (h *handler) troubleOf(r *delivery.Report) trouble {
 			say("/delivery", "%s delivers nothing: %s", short, labels[s.State][0])
 		}
 		switch lost := notAcked(&s.LastHour); {
+		case h.isLocal && s.DeadLetters && s.Name != h.dead && s.Backlog != nil && *s.Backlog > 0: // of another program
+			say("/delivery", "%s in %s", plural(*s.Backlog, "dead letter waits", "dead letters wait"), short)
 		case s.DeadLetters && s.Backlog != nil && *s.Backlog > 0:
 			say("/dead-letters", "%s", plural(*s.Backlog, "dead letter waits", "dead letters wait"))
 		case s.DeadLetters:
