@@ -161,7 +161,7 @@ func (x *examination) checkInbox() {
 	}
 	in := x.facts.Inbox
 	if in.Failed == 0 || in.LastStored.After(in.LastFailed) && x.now.Sub(in.LastFailed) > recent && !x.waits(x.run.Subscription) {
-		x.ok("inbox", "", fmt.Sprintf("%d pushes were stored, or were before", in.Stored))
+		x.ok("inbox", "", many(in.Stored, "push", "was")+" stored, or known from before")
 		return
 	}
 	f := Finding{
@@ -508,6 +508,22 @@ func (x *examination) checkTopics() {
 	for _, t := range x.facts.Topics {
 		arrived = arrived || t.Name == x.run.Topic && t.Published > 0
 		switch {
+		case t.Refused > 0 && !strings.Contains(t.Why, "not found"): // it is the right place
+			astray = true
+			f := Finding{
+				Check: "topic", On: t.Name, What: many(t.Refused, "request", "was") + " refused that would publish to it", Evidence: t.Why,
+				Consequence: "their messages are not published, unless the program tries again", Command: "# the evidence says what is wrong with them; mend the program that publishes",
+			}
+			for _, cause := range []string{"data_directory", "disk", "inbox"} {
+				if x.isBad(cause) {
+					f.Because, f.Command = cause, ""
+				}
+			}
+			if f.Because != "" {
+				x.unknown(f)
+			} else {
+				x.bad(f)
+			}
 		case t.Refused > 0:
 			astray = true
 			x.bad(Finding{
@@ -524,7 +540,7 @@ func (x *examination) checkTopics() {
 		}
 	}
 	switch {
-	case arrived:
+	case arrived && !astray:
 		x.ok("topic", x.run.Topic, "messages are published to it")
 	case !astray:
 		x.unknown(Finding{
