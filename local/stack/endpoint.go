@@ -132,7 +132,11 @@ func (p *ownPubSub) forget(ctx context.Context, sub *pubsubpb.Subscription) erro
 		_, err := p.store.DeleteSubscription(ctx, &pubsubpb.DeleteSubscriptionRequest{Subscription: sub.Name})
 		return err
 	}
-	p.warn(fmt.Sprintf("%s of an earlier --push is not pushed any more; its %d messages are kept, until it has --push again or is pulled", sub.Name, messages))
+	kept := "1 message is"
+	if messages != 1 {
+		kept = fmt.Sprintf("%d messages are", messages)
+	}
+	p.warn(fmt.Sprintf("%s of an earlier --push is not pushed any more; its %s kept, until it has --push again or is pulled", sub.Name, kept))
 	_, err = p.store.ModifyPushConfig(ctx, &pubsubpb.ModifyPushConfigRequest{Subscription: sub.Name, PushConfig: &pubsubpb.PushConfig{}})
 	return err
 }

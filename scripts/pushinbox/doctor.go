@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -162,12 +163,25 @@ func tellText(w io.Writer, r *doctor.Report) error {
 			fmt.Fprintf(&b, "      %s %s\n", t.paint(dim, pad(label, 12)), visible(text))
 		}
 	}
-	var fine []string
+	all, names := make(map[string]int), make(map[string][]string)
+	for _, f := range r.Findings {
+		all[f.Check]++
+		if f.Result == doctor.OK && f.On != "" {
+			names[f.Check] = append(names[f.Check], f.On[strings.LastIndex(f.On, "/")+1:])
+		}
+	}
+	var fine []string // each check once, with the names where it is of several things
 	for _, f := range r.Findings {
 		switch f.Result {
 		case doctor.OK:
-			if len(fine) == 0 || fine[len(fine)-1] != f.Check {
-				fine = append(fine, f.Check)
+			switch of := names[f.Check]; {
+			case all[f.Check] == 1 || len(of) == 0:
+				if !slices.Contains(fine, f.Check) {
+					fine = append(fine, f.Check)
+				}
+			case of[0] != "":
+				fine = append(fine, fmt.Sprintf("%s (%s)", f.Check, strings.Join(of, ", ")))
+				of[0] = "" // it is written
 			}
 			continue
 		case doctor.Bad:
@@ -186,7 +200,7 @@ func tellText(w io.Writer, r *doctor.Report) error {
 		}
 	}
 	if len(fine) > 0 {
-		fmt.Fprintf(&b, "%s %s\n", pad("ok", 5), strings.Join(fine, ", "))
+		fmt.Fprintf(&b, "%s %s\n", pad("ok", 5), visible(strings.Join(fine, ", ")))
 	}
 	fmt.Fprintf(&b, "\n%s: %s, %s, %s\n", visible(r.Project), many(r.Count(doctor.Bad), "finding"), count(r.Count(doctor.Unknown))+" unknown", count(r.Count(doctor.OK))+" ok")
 	_, err := io.WriteString(w, b.String())

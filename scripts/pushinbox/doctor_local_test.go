@@ -40,3 +40,17 @@ func TestDoctorLocal(t *testing.T) {
 		t.Errorf("exit %d, %s", code, errs)
 	}
 }
+
+// TestDoctorNamesWhatIsFine has each check once, and says of what it is.
+func TestDoctorNamesWhatIsFine(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	err := tellText(&b, &doctor.Report{Findings: []doctor.Finding{
+		{Check: "endpoint", On: "orders-push-1", Result: doctor.Bad},
+		{Check: "run", Result: doctor.OK}, {Check: "disk", On: "/d", Result: doctor.OK},
+		{Check: "endpoint", On: "projects/p/subscriptions/inbox-push", Result: doctor.OK}, {Check: "endpoint", On: "bills-push-1", Result: doctor.OK},
+	}})
+	if err != nil || !strings.Contains(b.String(), "ok    run, disk, endpoint (inbox-push, bills-push-1)\n") {
+		t.Errorf("%v: %s", err, b.String())
+	}
+}

@@ -112,7 +112,7 @@ func TestPushToAnyProgram(t *testing.T) {
 	}
 	stop()
 	r = start(t, data, "--retry-backoff=0s,1s")
-	r.says(t, soon, sub+"3 of an earlier --push is not pushed any more; its 1 messages are kept")
+	r.says(t, soon, sub+"3 of an earlier --push is not pushed any more; its 1 message is kept")
 	_, subscriber := clients(t, r.pubsub)
 	list, err := subscriber.ListSubscriptions(t.Context(), &pubsubpb.ListSubscriptionsRequest{Project: "projects/local"})
 	if err != nil {
