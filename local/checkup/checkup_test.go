@@ -437,7 +437,7 @@ func TestRules(t *testing.T) {
 				t.Errorf("%+v", bad)
 			}
 			for _, f := range bad {
-				if strings.HasSuffix(f.Evidence, ":") {
+				if strings.HasSuffix(strings.TrimSpace(f.Evidence), ":") {
 					t.Errorf("something is left out: %+v", f)
 				}
 			}
