@@ -791,7 +791,7 @@ const {google} = require('googleapis');
   const pulled = (await subscriptions.pull({subscription, requestBody: {maxMessages: 1}})).data.receivedMessages;
   assert.equal(pulled[0].message.data, 'aGk=');
   await subscriptions.acknowledge({subscription, requestBody: {ackIds: [pulled[0].ackId]}});
-  assert.equal((await topics.list({project: 'projects/p', pageSize: 10})).data.topics[0].labels.a, 'b');
+  assert.equal((await topics.list({project: 'projects/p', pageSize: 10})).data.topics.find(t => t.name === topic).labels.a, 'b');
   assert.equal((await topics.getIamPolicy({resource: topic, 'options.requestedPolicyVersion': 3})).data.etag, 'ACAB');
   await assert.rejects(topics.get({topic: topic + '2'}), {code: 404});
   await assert.rejects(schemas.list({parent: 'projects/p'}), /ListSchemas not implemented/);
