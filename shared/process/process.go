@@ -51,6 +51,10 @@ const (
 	// commitTimeout bounds a commit. The feed of the inbox relies on it: it looks back
 	// so far for messages that became visible late.
 	commitTimeout = 10 * time.Second
+	// attempts is how often the client tries a transaction that others are in the way
+	// of, each time with more right of way and after a random pause of up to 1, 2 and 4
+	// seconds. Of more, the pauses would grow beyond an ack deadline.
+	attempts = 4
 )
 
 // Config is what the environment does not say about a function.
@@ -181,7 +185,7 @@ func (p *processing) transaction(ctx context.Context, ref *firestore.DocumentRef
 			}
 			stored = true
 			return tx.Create(ref, fields)
-		}, firestore.MaxAttempts(1)) // of more, the pauses would grow beyond an ack deadline; one is up to a second
+		}, firestore.MaxAttempts(attempts))
 		if status.Code(err) != codes.Aborted || ctx.Err() != nil {
 			return stored && err == nil, p.answer(ctx, err)
 		}

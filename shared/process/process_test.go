@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -172,6 +173,7 @@ func TestSameDocument(t *testing.T) {
 			}
 			delete(f, name)
 		}
+		slices.SortFunc(f["otherAttributes"].([]any), func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
 		return f
 	}
 	if got, want := fmt.Sprintf("%q", fields(s.store)), fmt.Sprintf("%q", fields(plain)); got != want {
