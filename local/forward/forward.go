@@ -258,9 +258,12 @@ func (f *Forwarder) send(ctx context.Context, m *inbox.Message, r Result) bool {
 func (f *Forwarder) post(ctx context.Context, m *inbox.Message) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.o.Timeout)
 	defer cancel()
-	header, body := pushfake.Encode(f.settings(m), &pubsubpb.PubsubMessage{
-		MessageId: m.MessageID, Data: m.Data, Attributes: m.Attributes, OrderingKey: m.OrderingKey, PublishTime: timestamppb.New(m.PublishTime),
-	}, m.DeliveryAttempt)
+	header, body := pushfake.Push{
+		Message: &pubsubpb.PubsubMessage{
+			MessageId: m.MessageID, Data: m.Data, Attributes: m.Attributes, OrderingKey: m.OrderingKey, PublishTime: timestamppb.New(m.PublishTime),
+		},
+		Subscription: m.Subscription, Attempt: m.DeliveryAttempt, Unwrapped: f.o.Unwrapped || f.o.Bare, Metadata: f.o.Unwrapped,
+	}.Request()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, f.o.Target.String(), bytes.NewReader(body))
 	if err != nil {
 		return 0, err
@@ -288,13 +291,4 @@ func (f *Forwarder) post(ctx context.Context, m *inbox.Message) (int, error) {
 	defer resp.Body.Close()
 	_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer)
 	return resp.StatusCode, nil
-}
-
-// settings are those of the subscription that pushes a message.
-func (f *Forwarder) settings(m *inbox.Message) *pubsubpb.Subscription {
-	s := &pubsubpb.Subscription{Name: m.Subscription, PushConfig: &pubsubpb.PushConfig{}}
-	if f.o.Unwrapped || f.o.Bare {
-		s.PushConfig.Wrapper = &pubsubpb.PushConfig_NoWrapper_{NoWrapper: &pubsubpb.PushConfig_NoWrapper{WriteMetadata: f.o.Unwrapped}}
-	}
-	return s
 }
