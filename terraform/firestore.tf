@@ -14,7 +14,14 @@ resource "google_firestore_database" "inbox" {
 
 locals {
   # Waits for the database, if it is created here.
-  database = try(google_firestore_database.inbox[0].name, var.firestore_database)
+  database      = try(google_firestore_database.inbox[0].name, var.firestore_database)
+  database_name = "projects/${var.project_id}/databases/${local.database}" # in full
+
+  # Narrows a right on Firestore to the inbox's database.
+  database_condition = {
+    title      = "inbox-database"
+    expression = "resource.name == \"${local.database_name}\""
+  }
 
   # The packages that use Firestore say what their queries need, in the format of
   # Firebase's tools, for their default collections.

@@ -118,12 +118,9 @@ locals {
   project_grants = merge(
     {
       for name, f in local.functions : "${name}-inbox" => {
-        role   = local.inbox_roles[f.inbox]
-        member = google_service_account.function[name].member
-        condition = {
-          title      = "inbox-database"
-          expression = "resource.name == \"projects/${var.project_id}/databases/${local.database}\""
-        }
+        role      = local.inbox_roles[f.inbox]
+        member    = google_service_account.function[name].member
+        condition = local.database_condition
       } if f.inbox != null
     },
     local.build_grants,

@@ -51,12 +51,9 @@ locals {
         condition = null
       }
       "operator-records ${member}" = {
-        role   = google_project_iam_custom_role.operator["record"].name
-        member = member
-        condition = {
-          title      = "inbox-database"
-          expression = "resource.name == \"projects/${var.project_id}/databases/${local.database}\""
-        }
+        role      = google_project_iam_custom_role.operator["record"].name
+        member    = member
+        condition = local.database_condition
       }
     }
   ]...)

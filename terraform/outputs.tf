@@ -44,7 +44,7 @@ output "delivery" {
       "projects/${var.project_id}/secrets/${google_secret_manager_secret.shared[name].secret_id}/versions/${version.version}" if name == "receive"
     ])
 
-    database          = "projects/${var.project_id}/databases/${local.database}"
+    database          = local.database_name
     collection        = var.inbox_collection
     shards            = var.inbox_shards
     search_attributes = var.search_attributes
@@ -97,7 +97,7 @@ output "functions" {
 
 output "kept_database" {
   description = "The Firestore database that `terraform destroy` leaves."
-  value       = "projects/${var.project_id}/databases/${local.database}"
+  value       = local.database_name
 }
 
 output "pipeline_account" {
