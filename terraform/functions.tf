@@ -35,7 +35,7 @@ locals {
       ingress = var.receive_ingress
       environment = merge(local.inbox_environment, {
         PUSH_ACK_DEADLINE    = "${min(values(local.receive_subscriptions)[*].ack_deadline...)}s"
-        PUSH_AUDIENCE        = local.push_audience
+        PUSH_AUDIENCE        = format(local.url, "receive")
         PUSH_SERVICE_ACCOUNT = google_service_account.push.email
       })
       secrets = { for name in ["receive"] : "PUBSUB_VERIFICATION_TOKEN" => local.secret_versions[name] if local.token_wanted }
@@ -101,10 +101,6 @@ locals {
   # also answer at REGION-PROJECT.cloudfunctions.net/NAME, which drops a path
   # segment on the way and so breaks signed paths.
   url = "https://%s-${local.project_number}.${var.region}.run.app"
-
-  # Without an audience of its own a subscription uses the whole endpoint, the
-  # shared token included.
-  push_audience = format(local.url, "receive")
 
   # What Go may use of an instance's memory: seven eighths. The functions share it
   # out among the requests that they hold, so that no number of large ones ends an

@@ -44,7 +44,8 @@ locals {
   receive_subscriptions = { for key, s in local.subscriptions : key => s if s.function == "receive" }
 
   # Where each pushes to. The path says which form the pushes have, so that no
-  # publisher's message can claim another.
+  # publisher's message can claim another. Without an audience of its own a
+  # subscription uses the whole endpoint, the shared token included.
   push_audiences = { for key, s in local.subscriptions : key => format(local.url, s.function) }
   push_endpoints = { for key, s in local.subscriptions : key => "${local.push_audiences[key]}/${s.form}" }
 }
