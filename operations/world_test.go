@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -23,11 +22,11 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"example.com/pushinbox/local/pubsubserver"
-	"example.com/pushinbox/local/pubsubserver/rest"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/local/records"
 	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/testkit/emulator"
+	"example.com/pushinbox/testkit/localpubsub"
 )
 
 // marker is a shared token that nothing that is produced may have.
@@ -49,49 +48,17 @@ func onEach(t *testing.T, test func(t *testing.T, w *world)) {
 // ownWorld is a world on a Pub/Sub of ours, which says what waits.
 func ownWorld(t *testing.T) *world {
 	t.Helper()
-	server, host := ownPubSub(t)
+	issuer, err := pushfake.NewIssuer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, host, _ := localpubsub.Serve(t, pubsubserver.Options{}, pushfake.NewDispatchers(&pushfake.Options{Issuer: issuer}))
 	w := newWorld(t, host)
 	w.backlog = func(_ context.Context, name string) (*Backlog, error) {
 		n, _, err := server.Backlog(name)
 		return &Backlog{At: time.Now(), Messages: int64(n)}, err
 	}
 	return w
-}
-
-// ownPubSub starts a Pub/Sub that pushes, and returns its address.
-func ownPubSub(t *testing.T) (*pubsubserver.Server, string) {
-	t.Helper()
-	issuer, err := pushfake.NewIssuer(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dispatchers := pushfake.NewDispatchers(&pushfake.Options{Issuer: issuer})
-	server, err := pubsubserver.Open(pubsubserver.Options{Push: dispatchers.Start})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() {
-		done <- rest.Serve(ctx, l, rest.Services{Publisher: server, Subscriber: server, Policies: server}, nil)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		cut, cutNow := context.WithCancel(context.Background())
-		cutNow()
-		dispatchers.Shutdown(cut)
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		if err := server.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return server, l.Addr().String()
 }
 
 // world is a project on a Pub/Sub, with a receiver of pushes.

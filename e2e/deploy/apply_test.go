@@ -1,9 +1,6 @@
 package deploy
 
 import (
-	"context"
-	"errors"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -19,8 +16,8 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"example.com/pushinbox/local/pubsubserver"
-	"example.com/pushinbox/local/pubsubserver/rest"
 	"example.com/pushinbox/testkit/emulator"
+	"example.com/pushinbox/testkit/localpubsub"
 	"example.com/pushinbox/testkit/need"
 )
 
@@ -157,27 +154,9 @@ func applyPubSub(t *testing.T, host, project string) func(command string, args .
 // Google's emulator refuses every change in place that Terraform sends.
 func TestOperatedBesideTerraform(t *testing.T) {
 	t.Parallel()
-	server, err := pubsubserver.Open(pubsubserver.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() {
-		served <- rest.Serve(ctx, l, rest.Services{Publisher: server, Subscriber: server, Policies: server}, nil)
-	}()
-	t.Cleanup(func() {
-		stop()
-		if err := errors.Join(<-served, server.Close()); err != nil {
-			t.Error(err)
-		}
-	})
+	server, address, _ := localpubsub.Serve(t, pubsubserver.Options{}, nil)
 	const project = "demo-project"
-	terraform := applyPubSub(t, l.Addr().String(), project)
+	terraform := applyPubSub(t, address, project)
 	apply := func(more ...string) { t.Helper(); terraform("apply", append(more, "-auto-approve")...) }
 	// push gives a subscription a push configuration, and pushed returns it.
 	push := func(id string, c *pubsubpb.PushConfig) {

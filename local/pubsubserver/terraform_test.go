@@ -1,10 +1,8 @@
 package pubsubserver_test
 
 import (
-	"context"
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -13,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/pushinbox/local/pubsubserver"
-	"example.com/pushinbox/local/pubsubserver/rest"
+	"example.com/pushinbox/testkit/localpubsub"
 )
 
 // TestTerraform makes the calls that Terraform's provider hashicorp/google makes for
@@ -135,33 +133,6 @@ func TestTerraform(t *testing.T) {
 // serve serves the Pub/Sub in a file until stop is called.
 func serve(t *testing.T, path string) (base string, stop func()) {
 	t.Helper()
-	server, err := pubsubserver.Open(pubsubserver.Options{Path: path, NoSync: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() {
-		done <- rest.Serve(ctx, l, rest.Services{Publisher: server, Subscriber: server, Policies: server}, nil)
-	}()
-	stopped := false
-	stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		if err := server.Close(); err != nil {
-			t.Error(err)
-		}
-	}
-	t.Cleanup(func() { stop() })
-	return "http://" + l.Addr().String(), stop
+	_, address, stop := localpubsub.Serve(t, pubsubserver.Options{Path: path, NoSync: true}, nil)
+	return "http://" + address, stop
 }
