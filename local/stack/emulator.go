@@ -66,12 +66,10 @@ func (e *emulator) connect(ctx context.Context) error {
 	failed := func(err error) error {
 		return fmt.Errorf("%s does not answer at %s=%s (%w); start it there, or unset %[2]s", e.name, e.variable, e.host, err)
 	}
-	dialer := net.Dialer{Timeout: emulatorPatience}
-	conn, err := dialer.DialContext(ctx, "tcp", e.host)
+	err := accepts(ctx, e.host, emulatorPatience)
 	if err != nil {
 		return failed(err)
 	}
-	_ = conn.Close()
 	for _, limit := range []time.Duration{emulatorPatience, emulatorLimit} {
 		call, cancel := context.WithTimeout(ctx, limit)
 		e.current, err = e.run(call)
@@ -86,6 +84,15 @@ func (e *emulator) connect(ctx context.Context) error {
 		return nil // another error is one of the calls that follow, if it lasts
 	}
 	return failed(err)
+}
+
+// accepts returns an error unless somebody accepts connections at host in time.
+func accepts(ctx context.Context, host string, patience time.Duration) error {
+	conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp", host)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // watch says, once each, when the emulator stops answering, answers again or was

@@ -3,7 +3,6 @@ package stack
 import (
 	"context"
 	"errors"
-	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -112,7 +111,7 @@ func (s *Stack) facts(w http.ResponseWriter, r *http.Request) {
 	}
 	for variable, host := range map[string]string{"PUBSUB_EMULATOR_HOST": o.PubSubEmulator, "FIRESTORE_EMULATOR_HOST": o.FirestoreEmulator} {
 		if host != "" {
-			f.Emulators = append(f.Emulators, EmulatorFacts{variable, host, errorText(answers(r.Context(), host))})
+			f.Emulators = append(f.Emulators, EmulatorFacts{variable, host, errorText(accepts(r.Context(), host, dialPatience))})
 		}
 	}
 	all, err := s.statuses(r.Context())
@@ -157,15 +156,6 @@ func (s *Stack) pushFacts(sub *pubsubpb.Subscription) PushFacts {
 		p.Audience = delivery.HideToken(p.Audience)
 	}
 	return p
-}
-
-// answers returns an error unless somebody accepts connections at host.
-func answers(ctx context.Context, host string) error {
-	conn, err := (&net.Dialer{Timeout: dialPatience}).DialContext(ctx, "tcp", host)
-	if err != nil {
-		return err
-	}
-	return conn.Close()
 }
 
 // probeData returns an error when nothing can be written in the data directory.
