@@ -54,22 +54,32 @@ func TestMain(m *testing.M) {
 			fmt.Fprintf(os.Stderr, "%v: %s", err, out)
 			return 1
 		}
-		cmd := exec.Command(command, "local", "--port=0", "--pubsub-port=0", "--data", data, "--format=json", "--exit-with-stdin", "--quiet",
-			"--retry-backoff=0s,1s")
-		cmd.Stderr = os.Stderr
-		in, err1 := cmd.StdinPipe()
-		out, err2 := cmd.StdoutPipe()
-		if err := errors.Join(err1, err2, cmd.Start()); err != nil {
+		cmd, in, at, err := startLocal("--port=0", "--pubsub-port=0", "--data", data, "--retry-backoff=0s,1s")
+		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		defer func() { _, _ = in.Close(), cmd.Wait() }()
-		if err := json.NewDecoder(out).Decode(&local); err != nil {
-			fmt.Fprintln(os.Stderr, "the first line of pushinbox local:", err)
-			return 1
-		}
+		local = at
 		return m.Run()
 	}())
+}
+
+// startLocal starts a pushinbox local with more arguments, and returns where everything
+// is. It ends when in is closed.
+func startLocal(args ...string) (cmd *exec.Cmd, in io.Closer, at stack.Addresses, err error) {
+	cmd = exec.Command(command, append([]string{"local", "--format=json", "--exit-with-stdin", "--quiet"}, args...)...)
+	cmd.Stderr = os.Stderr
+	in, err1 := cmd.StdinPipe()
+	out, err2 := cmd.StdoutPipe()
+	if err := errors.Join(err1, err2, cmd.Start()); err != nil {
+		return nil, nil, at, err
+	}
+	if err := json.NewDecoder(out).Decode(&at); err != nil {
+		_, _ = in.Close(), cmd.Wait()
+		return nil, nil, at, fmt.Errorf("the first line of pushinbox local: %w", err)
+	}
+	return cmd, in, at, nil
 }
 
 // program is one that runs under pushinbox run.

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -37,25 +36,18 @@ type source struct {
 
 func startSource(t *testing.T) *source {
 	s := &source{t: t, at: port.Reserve(t)}
-	s.args = []string{"local", "--port=" + s.at, "--pubsub-port=" + port.Reserve(t), "--data", filepath.Join(t.TempDir(), "data"), "--format=json", "--exit-with-stdin", "--quiet"}
+	s.args = []string{"--port=" + s.at, "--pubsub-port=" + port.Reserve(t), "--data", filepath.Join(t.TempDir(), "data")}
 	s.start()
 	t.Cleanup(s.kill)
 	return s
 }
 
 func (s *source) start() {
-	s.cmd = exec.Command(command, s.args...)
-	s.cmd.Stderr = os.Stderr
-	in, err1 := s.cmd.StdinPipe()
-	out, err2 := s.cmd.StdoutPipe()
-	if err := errors.Join(err1, err2, s.cmd.Start()); err != nil {
+	cmd, in, _, err := startLocal(s.args...)
+	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.in = in
-	var first stack.Addresses
-	if err := json.NewDecoder(out).Decode(&first); err != nil {
-		s.t.Fatal("the first line of pushinbox local:", err)
-	}
+	s.cmd, s.in = cmd, in
 }
 
 func (s *source) kill() {
