@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -114,16 +112,11 @@ func doctorTarget(ctx context.Context, dir, project, subscription string) (*doct
 		}
 		dir = defaultTerraform
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	show := exec.CommandContext(ctx, "terraform", "-chdir="+dir, "output", "-json", "-no-color")
-	var stdout, stderr bytes.Buffer
-	show.Stdout, show.Stderr = &stdout, &stderr
-	if err := show.Run(); err != nil {
-		why := strings.Join(strings.Fields(stderr.String()), " ")
-		return nil, fmt.Errorf("the outputs of Terraform in %s cannot be read: %w %s", dir, err, why)
+	printed, err := terraformOutput(ctx, dir)
+	if err != nil {
+		return nil, err
 	}
-	return doctor.FromTerraform(dir, stdout.Bytes())
+	return doctor.FromTerraform(dir, printed)
 }
 
 // defaultClients uses the application default credentials.

@@ -213,6 +213,19 @@ func (o *outputs) address() string { return cmp.Or(o.APIURL.Value, o.ConsoleURL.
 
 // readOutputs has terraform print its outputs.
 func readOutputs(ctx context.Context, dir string) (*outputs, error) {
+	printed, err := terraformOutput(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	o := new(outputs)
+	if err := json.Unmarshal(printed, o); err != nil {
+		return nil, fmt.Errorf("the outputs of Terraform in %s cannot be read: %w", dir, err)
+	}
+	return o, nil
+}
+
+// terraformOutput returns what `terraform output -json` prints in a folder.
+func terraformOutput(ctx context.Context, dir string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, terraformTimeout)
 	defer cancel()
 	var stdout, stderr bytes.Buffer
@@ -221,9 +234,5 @@ func readOutputs(ctx context.Context, dir string) (*outputs, error) {
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("terraform -chdir=%s output: %w: %s", dir, err, strings.TrimSpace(stderr.String()))
 	}
-	o := new(outputs)
-	if err := json.Unmarshal(stdout.Bytes(), o); err != nil {
-		return nil, fmt.Errorf("the outputs of Terraform in %s cannot be read: %w", dir, err)
-	}
-	return o, nil
+	return stdout.Bytes(), nil
 }
