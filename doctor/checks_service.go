@@ -250,9 +250,9 @@ func checkProbe(x *examination) {
 // that it works.
 func (x *examination) proveByPushes(on string) {
 	const outside = "Google's front end keeps strangers out, as its ingress says; "
-	if _, ok := x.pushes.missing(); !ok {
-		x.have(on, &x.pushes)
-		x.findings[len(x.findings)-1].What = outside + "that pushes get through " + x.findings[len(x.findings)-1].What
+	if !x.have(on, &x.pushes) {
+		last := &x.findings[len(x.findings)-1]
+		last.What = outside + "that pushes get through " + last.What
 		return
 	}
 	var acked float64

@@ -251,12 +251,13 @@ func checkEndpoint(x *examination) {
 				Consequence: "pushes go elsewhere, or are refused", Command: x.apply()})
 			return
 		}
+		if x.service.state == absent && x.target.Service == "" {
+			x.bad(Finding{On: on, What: "the push endpoint is not an address of a function of this project",
+				Evidence: "it is " + shown(endpoint) + ", and no function of " + x.target.Project + " has this address", Consequence: "pushes go elsewhere, or nowhere",
+				Command: x.gcloud("functions", "list", "--v2")})
+			return
+		}
 		if !x.have(on, &x.service) {
-			if last := &x.findings[len(x.findings)-1]; x.service.state == absent && x.target.Service == "" {
-				*last = Finding{Check: x.check, rank: x.rank, On: on, Result: Bad, What: "the push endpoint is not an address of a function of this project",
-					Evidence: "it is " + shown(endpoint) + ", and no function of " + x.target.Project + " has this address", Consequence: "pushes go elsewhere, or nowhere",
-					Command: x.gcloud("functions", "list", "--v2")}
-			}
 			return
 		}
 		for _, address := range append([]string{x.service.value.URI}, x.service.value.URLs...) {

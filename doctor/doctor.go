@@ -53,8 +53,6 @@ type Finding struct {
 
 	// scope is the subscription that it is about, empty for what all have in common.
 	scope string
-	// rank is where it stands among the findings.
-	rank int
 	// api is the API that is off, of an unknown.
 	api string
 }
@@ -105,19 +103,25 @@ func Examine(ctx context.Context, o Options, t *Target) (*Report, error) {
 	defer cancel()
 	f := collect(ctx, o, t)
 	x := &examination{facts: f}
-	for rank, c := range checks {
-		x.check, x.rank = c.name, rank
+	for _, c := range checks {
+		x.check = c.name
 		c.run(x)
 	}
 	r := &Report{At: f.at.UTC(), Project: t.Project, Findings: hide(x.findings)}
 	for _, s := range f.target.Subscriptions {
 		r.Subscriptions = append(r.Subscriptions, s.Name)
 	}
-	order := []Result{Bad, Unknown, OK}
-	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
-		return cmp.Or(slices.Index(order, a.Result)-slices.Index(order, b.Result), a.rank-b.rank)
-	})
+	Sort(r.Findings)
 	return r, nil
+}
+
+// Sort puts first what is bad, then what is unknown, then what is ok, each in the order
+// in which it was found.
+func Sort(findings []Finding) {
+	order := []Result{Bad, Unknown, OK}
+	slices.SortStableFunc(findings, func(a, b Finding) int {
+		return cmp.Compare(slices.Index(order, a.Result), slices.Index(order, b.Result))
+	})
 }
 
 // check is one thing to be checked; run adds a finding for each thing it is checked of.
@@ -130,12 +134,11 @@ type check struct {
 type examination struct {
 	*facts
 	check    string
-	rank     int
 	findings []Finding
 }
 
 func (x *examination) add(f Finding) {
-	f.Check, f.rank = cmp.Or(f.Check, x.check), x.rank
+	f.Check = x.check
 	x.findings = append(x.findings, f)
 }
 
