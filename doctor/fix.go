@@ -109,7 +109,7 @@ func (x *examination) endpointArgument(endpoint string) string {
 	values, _ := url.ParseQuery(query)
 	e, ok := x.service.value.env(tokenVariable)
 	if !ok && !values.Has("token") {
-		return quote(endpoint)
+		return Quote(endpoint)
 	}
 	values.Del("token")
 	if rest := values.Encode(); rest != "" {
@@ -118,10 +118,10 @@ func (x *examination) endpointArgument(endpoint string) string {
 		base += "?token="
 	}
 	if !ok || e.ValueSource == nil {
-		return quote(base + "TOKEN")
+		return Quote(base + "TOKEN")
 	}
 	ref := e.ValueSource.SecretKeyRef
-	return quote(base) + `"$(` + x.gcloud("secrets", "versions", "access", ref.Version, "--secret="+short(ref.Secret)) + `)"`
+	return Quote(base) + `"$(` + x.gcloud("secrets", "versions", "access", ref.Version, "--secret="+short(ref.Secret)) + `)"`
 }
 
 // shown is an address without the shared token.

@@ -198,20 +198,20 @@ func (t *Target) clone() *Target {
 func command(args ...string) string {
 	quoted := make([]string, len(args))
 	for i, a := range args {
-		quoted[i] = quote(a)
+		quoted[i] = Quote(a)
 	}
 	return strings.Join(quoted, " ")
 }
 
-// quote returns an argument as a shell wants it.
-func quote(arg string) string {
+// Quote returns an argument as a shell wants it.
+func Quote(arg string) string {
 	if arg != "" && !strings.ContainsFunc(arg, func(r rune) bool {
 		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-_./:=@,+%", r))
 	}) {
 		return arg
 	}
-	if name, value, ok := strings.Cut(arg, "="); ok && strings.HasPrefix(name, "--") && quote(name) == name {
-		return name + "=" + quote(value)
+	if name, value, ok := strings.Cut(arg, "="); ok && strings.HasPrefix(name, "--") && Quote(name) == name {
+		return name + "=" + Quote(value)
 	}
 	return "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
 }

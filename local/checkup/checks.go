@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"example.com/pushinbox/doctor"
 	"example.com/pushinbox/local/stack"
 	"example.com/pushinbox/shared/delivery"
 )
@@ -44,22 +45,12 @@ func many(n int64, thing, verb string) string {
 	return fmt.Sprintf("%d %s %s", n, plural, verb)
 }
 
-// quoted returns s as a word of a shell, unless it is one as it is.
-func quoted(s string) string {
-	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("/._-:@%+", r))
-	}) {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
 // data is the flag that has another command find the run, where it was given.
 func (x *examination) data() string {
 	if x.Data == "" {
 		return ""
 	}
-	return " --data " + quoted(x.run.Data)
+	return " --data " + doctor.Quote(x.run.Data)
 }
 
 // status is the command that tells how a subscription's pushes go.
@@ -79,15 +70,15 @@ func (x *examination) restart(flags string) string {
 // checkData looks at the directory of the run's files.
 func (x *examination) checkData() {
 	if x.facts == nil {
-		x.unknown(Finding{Check: "data_directory", On: x.run.Data, What: "whether it can be written to is not known", Evidence: x.factsErr.Error(), Command: x.restart("")})
+		x.unknown(doctor.Finding{Check: "data_directory", On: x.run.Data, What: "whether it can be written to is not known", Evidence: x.factsErr.Error(), Command: x.restart("")})
 		return
 	}
 	consequence := "messages cannot be stored: receive answers 503, and they are pushed again until they are dead letters"
 	switch free := x.facts.FreeBytes; {
 	case x.facts.WriteError != "":
-		x.bad(Finding{Check: "data_directory", On: x.run.Data, What: "nothing can be written there", Evidence: x.facts.WriteError, Consequence: consequence, Command: "df -h " + quoted(x.run.Data) + "; ls -ld " + quoted(x.run.Data)})
+		x.bad(doctor.Finding{Check: "data_directory", On: x.run.Data, What: "nothing can be written there", Evidence: x.facts.WriteError, Consequence: consequence, Command: "df -h " + doctor.Quote(x.run.Data) + "; ls -ld " + doctor.Quote(x.run.Data)})
 	case free != nil && *free < littleRoom:
-		x.bad(Finding{Check: "disk", On: x.run.Data, What: "the disk is nearly full", Evidence: fmt.Sprintf("%d MiB are free", *free>>20), Consequence: "large messages fail first: " + consequence, Command: "df -h " + quoted(x.run.Data)})
+		x.bad(doctor.Finding{Check: "disk", On: x.run.Data, What: "the disk is nearly full", Evidence: fmt.Sprintf("%d MiB are free", *free>>20), Consequence: "large messages fail first: " + consequence, Command: "df -h " + doctor.Quote(x.run.Data)})
 	default:
 		x.ok("data_directory", x.run.Data, "it can be written to")
 	}
@@ -99,7 +90,7 @@ func (x *examination) checkPubSub() {
 	switch {
 	case x.facts != nil && x.uses("PUBSUB_EMULATOR_HOST"):
 	case x.pubsub != nil:
-		x.bad(Finding{Check: "pubsub_port", On: host, What: "the run's Pub/Sub does not answer", Evidence: x.pubsub.Error(), Consequence: "no client can publish", Command: x.restart("")})
+		x.bad(doctor.Finding{Check: "pubsub_port", On: host, What: "the run's Pub/Sub does not answer", Evidence: x.pubsub.Error(), Consequence: "no client can publish", Command: x.restart("")})
 	default:
 		x.ok("pubsub_port", host, "the run's Pub/Sub answers")
 	}
@@ -121,9 +112,9 @@ func (x *examination) checkEmulators() {
 	}
 	for _, e := range x.facts.Emulators {
 		if e.Error != "" {
-			x.bad(Finding{
+			x.bad(doctor.Finding{
 				Check: "emulator", On: e.Variable, What: "the emulator at " + e.Host + " does not answer", Evidence: e.Error,
-				Consequence: "nothing can be stored or pushed that needs it", Command: "start it at " + e.Host + " again, or: env -u " + e.Variable + " pushinbox local --data " + quoted(x.run.Data),
+				Consequence: "nothing can be stored or pushed that needs it", Command: "start it at " + e.Host + " again, or: env -u " + e.Variable + " pushinbox local --data " + doctor.Quote(x.run.Data),
 			})
 		} else {
 			x.ok("emulator", e.Variable, "it answers at "+e.Host)
@@ -137,7 +128,7 @@ func (x *examination) checkClock() {
 		return
 	}
 	if ahead := x.facts.StartedAt.Sub(x.now); ahead > time.Minute {
-		x.bad(Finding{
+		x.bad(doctor.Finding{
 			Check: "clock", What: "the clock was set back while the run was there", Evidence: fmt.Sprintf("the run began %v after now", ahead.Round(time.Second)),
 			Consequence: "tokens that were signed before are not valid yet, and new messages are listed below older ones", Command: x.restart(""),
 		})
@@ -146,7 +137,7 @@ func (x *examination) checkClock() {
 	if x.report != nil {
 		for _, r := range x.report.Refusals {
 			if r.Reason == "not_yet_valid" && x.now.Sub(r.Last) < recent {
-				x.bad(Finding{Check: "clock", What: "tokens are refused since their time has not come", Evidence: r.Detail, Consequence: "pushes are refused until it has", Command: x.restart("")})
+				x.bad(doctor.Finding{Check: "clock", What: "tokens are refused since their time has not come", Evidence: r.Detail, Consequence: "pushes are refused until it has", Command: x.restart("")})
 				return
 			}
 		}
@@ -164,9 +155,9 @@ func (x *examination) checkInbox() {
 		x.ok("inbox", "", many(in.Stored, "push", "was")+" stored, or known from before")
 		return
 	}
-	f := Finding{
+	f := doctor.Finding{
 		Check: "inbox", What: many(in.Failed, "push", "was") + " not stored", Evidence: fmt.Sprintf("at %s: %s", in.LastFailed.Format(time.TimeOnly), in.LastError),
-		Consequence: "they are pushed again until they are stored, or dead letters", Command: "df -h " + quoted(x.run.Data) + "; ls -l " + quoted(x.run.Data),
+		Consequence: "they are pushed again until they are stored, or dead letters", Command: "df -h " + doctor.Quote(x.run.Data) + "; ls -l " + doctor.Quote(x.run.Data),
 	}
 	if in.LargestStored > 0 && in.LargestStored < in.SmallestFailed {
 		f.What += fmt.Sprintf(", and only large ones: the smallest of them has %d bytes, and the largest that was stored since %d", in.SmallestFailed, in.LargestStored)
@@ -193,11 +184,11 @@ func (x *examination) waits(name string) bool {
 // checkSubscriptions looks at each subscription that is pushed, or should be.
 func (x *examination) checkSubscriptions() {
 	if x.report == nil {
-		x.unknown(Finding{Check: "delivery", What: "how the pushes go is not known", Evidence: x.reportErr.Error(), Command: "pushinbox delivery status --url " + x.run.URL})
+		x.unknown(doctor.Finding{Check: "delivery", What: "how the pushes go is not known", Evidence: x.reportErr.Error(), Command: "pushinbox delivery status --url " + x.run.URL})
 		return
 	}
 	for _, u := range x.report.Unknown {
-		x.unknown(Finding{Check: "delivery", On: u.What, What: u.Why})
+		x.unknown(doctor.Finding{Check: "delivery", On: u.What, What: u.Why})
 	}
 	own := false
 	for i := range x.report.Subscriptions {
@@ -205,7 +196,7 @@ func (x *examination) checkSubscriptions() {
 		x.checkSubscription(&x.report.Subscriptions[i])
 	}
 	if !own && len(x.report.Subscriptions) > 0 {
-		x.bad(Finding{Check: "subscription", On: short(x.run.Subscription), What: "the inbox's push subscription was deleted", Consequence: "what is published does not reach the inbox, and is lost", Command: x.restart("")})
+		x.bad(doctor.Finding{Check: "subscription", On: short(x.run.Subscription), What: "the inbox's push subscription was deleted", Consequence: "what is published does not reach the inbox, and is lost", Command: x.restart("")})
 	}
 }
 
@@ -220,12 +211,12 @@ func (x *examination) checkSubscription(s *delivery.Subscription) {
 	}
 	switch s.State {
 	case delivery.Paused:
-		x.bad(Finding{Check: "paused", On: name, What: "it is paused: it has no push endpoint", Evidence: since, Consequence: "its messages wait", Command: "pushinbox delivery resume --subscription " + name + x.data()})
+		x.bad(doctor.Finding{Check: "paused", On: name, What: "it is paused: it has no push endpoint", Evidence: since, Consequence: "its messages wait", Command: "pushinbox delivery resume --subscription " + name + x.data()})
 	case delivery.Redriving:
 		x.checkRedrive(s, strings.TrimSpace(s.Endpoint+" "+since))
 	case delivery.Waiting:
 		if s.Backlog != nil && *s.Backlog > 0 {
-			x.bad(Finding{
+			x.bad(doctor.Finding{
 				Check: "dead_letters", On: name, What: many(*s.Backlog, "message", "was") + " given up after the last attempt", Evidence: since,
 				Consequence: "they are not in the inbox", Command: "pushinbox dead-letters list" + x.deadLetters(s),
 			})
@@ -233,7 +224,7 @@ func (x *examination) checkSubscription(s *delivery.Subscription) {
 			x.ok("dead_letters", name, "none wait")
 		}
 	case delivery.Detached, delivery.TopicGone:
-		x.bad(Finding{
+		x.bad(doctor.Finding{
 			Check: "subscription", On: name, What: "it gets nothing from its topic any more (" + string(s.State) + ")", Consequence: "what is published does not reach it",
 			Command: x.gcloud("delete", s.Name, "") + "   # and create it anew",
 		})
@@ -246,7 +237,7 @@ func (x *examination) checkSubscription(s *delivery.Subscription) {
 // be one that was left.
 func (x *examination) checkRedrive(s *delivery.Subscription, evidence string) {
 	stop := "pushinbox dead-letters redrive --stop" + x.deadLetters(s)
-	f := Finding{
+	f := doctor.Finding{
 		Check: "redrive", On: short(s.Name), What: "its dead letters are pushed to the inbox", Evidence: evidence,
 		Consequence: "what fails comes again and again, until this ends", Command: stop,
 	}
@@ -342,7 +333,7 @@ func (x *examination) checkEndpoint(s *delivery.Subscription) {
 	}
 	if now == nil {
 		if s.Backlog != nil && *s.Backlog > 0 && s.OldestSeconds != nil && *s.OldestSeconds > stuck.Seconds() {
-			x.unknown(Finding{
+			x.unknown(doctor.Finding{
 				Check: "endpoint", On: name, What: fmt.Sprintf("%s, the oldest for %v, and nothing refuses it", many(*s.Backlog, "message", "waits"), time.Duration(*s.OldestSeconds)*time.Second),
 				Evidence: s.Endpoint, Command: x.status(s.Name),
 			})
@@ -352,7 +343,7 @@ func (x *examination) checkEndpoint(s *delivery.Subscription) {
 		return
 	}
 	answer := answerOf(now)
-	f := Finding{
+	f := doctor.Finding{
 		Check: "endpoint", On: name, What: fmt.Sprintf("its pushes are not acknowledged: %s, %d in the last hour", answer, now.LastHour),
 		Evidence: seen(s.Endpoint, now.Detail), Consequence: "they are pushed again, more and more slowly", Command: x.status(s.Name),
 	}
@@ -395,12 +386,12 @@ func (x *examination) isPast(s *delivery.Subscription, last *delivery.Refusal, p
 	case push.LastAcked.After(last.Last) && (set || last.Status == 0 || !x.waits(s.Name)):
 		x.ok("endpoint", short(s.Name), "its pushes are acknowledged; "+before)
 	case push.LastAcked.After(last.Last):
-		x.unknown(Finding{
+		x.unknown(doctor.Finding{
 			Check: "endpoint", On: short(s.Name), What: fmt.Sprintf("its last push was acknowledged; %s, and %s", before, many(*cmp.Or(s.Backlog, new(int64(0))), "message", "waits")),
 			Evidence: seen(s.Endpoint, last.Detail), Consequence: "whether those that wait are refused again is seen when they are pushed again", Command: look,
 		})
 	case set:
-		x.unknown(Finding{
+		x.unknown(doctor.Finding{
 			Check: "endpoint", On: short(s.Name), What: "its configuration is right by now, and no push was acknowledged since; " + before, Evidence: s.Endpoint,
 			Consequence: "what waits is pushed again by itself; until then it is not seen whether that is all", Command: look,
 		})
@@ -429,7 +420,7 @@ func (x *examination) isSetRight(reason string, push *stack.PushFacts) bool {
 func (x *examination) checkPace(s *delivery.Subscription) {
 	push := x.pushOf(s.Name)
 	if p99 := s.LastHour.P99Millis; push != nil && p99 != nil && *p99 > 500*float64(push.AckDeadlineSeconds) {
-		x.bad(Finding{
+		x.bad(doctor.Finding{
 			Check: "pace", On: short(s.Name), What: "its endpoint takes long to answer", Evidence: fmt.Sprintf("one push in a hundred takes %.0f ms or more, and half of them %.0f ms; the ack deadline is %d s", *p99, deref(s.LastHour.P50Millis), push.AckDeadlineSeconds),
 			Consequence: "what is not answered within the ack deadline is pushed again, and the rate is lowered", Command: x.restart("--ack-deadline 600s; or have the endpoint answer sooner"),
 		})
@@ -457,7 +448,7 @@ func (x *examination) pushOf(name string) *stack.PushFacts {
 }
 
 // explainToken says which setting of a subscription that pushes to receive is off.
-func (x *examination) explainToken(f *Finding, reason string, push *stack.PushFacts) {
+func (x *examination) explainToken(f *doctor.Finding, reason string, push *stack.PushFacts) {
 	if !strings.Contains(push.Endpoint, "/receive") {
 		return
 	}
@@ -476,7 +467,7 @@ func (x *examination) explainToken(f *Finding, reason string, push *stack.PushFa
 	default:
 		return
 	}
-	endpoint = strings.ReplaceAll(quoted(endpoint), "token=…", `token='"$PUBSUB_VERIFICATION_TOKEN"'`)
+	endpoint = strings.ReplaceAll(doctor.Quote(endpoint), "token=…", `token='"$PUBSUB_VERIFICATION_TOKEN"'`)
 	f.Command = x.gcloud("update", push.Name, fmt.Sprintf(" --push-endpoint=%s --push-auth-service-account=%s --push-auth-token-audience=%s", endpoint, x.facts.Account, x.facts.Audience))
 	if push.Name == x.run.Subscription {
 		f.Command = x.restart("") // which sets it anew
@@ -490,7 +481,7 @@ func (x *examination) checkSenders() {
 	}
 	for _, r := range x.report.Refusals {
 		if r.Subscription == "" && r.LastHour > 0 {
-			x.unknown(Finding{
+			x.unknown(doctor.Finding{
 				Check: "sender", On: r.Reason, What: fmt.Sprintf("in the last hour %s refused by receive that no subscription of this run pushed: %d", many(r.LastHour, "request", "was"), r.Status), Evidence: r.Detail,
 				Consequence: "if a program meant them to be stored, they are not", Command: "pushinbox token --for receive" + x.data() + "   # is a token that receive takes",
 			})
@@ -510,7 +501,7 @@ func (x *examination) checkTopics() {
 		switch {
 		case t.Refused > 0 && !strings.Contains(t.Why, "not found"): // it is the right place
 			astray = true
-			f := Finding{
+			f := doctor.Finding{
 				Check: "topic", On: t.Name, What: many(t.Refused, "request", "was") + " refused that would publish to it", Evidence: t.Why,
 				Consequence: "their messages are not published, unless the program tries again", Command: "# the evidence says what is wrong with them; mend the program that publishes",
 			}
@@ -526,14 +517,14 @@ func (x *examination) checkTopics() {
 			}
 		case t.Refused > 0:
 			astray = true
-			x.bad(Finding{
+			x.bad(doctor.Finding{
 				Check: "topic", On: t.Name, What: many(t.Refused, "request", "was") + " refused that would publish to it", Evidence: t.Why,
 				Consequence: "their messages are not published; the inbox's topic is " + x.run.Topic, Command: export,
 			})
 		case t.Name == x.run.Topic && x.isBad("subscription"): // which explains it
 		case t.Published > 0 && t.Subscriptions == 0:
 			astray = true
-			x.bad(Finding{
+			x.bad(doctor.Finding{
 				Check: "topic", On: t.Name, What: many(t.Published, "message", "was") + " published to it, and it has no subscription", Evidence: "the last at " + t.Last.Local().Format(time.TimeOnly),
 				Consequence: "they reach nobody; the inbox's topic is " + x.run.Topic, Command: export,
 			})
@@ -543,7 +534,7 @@ func (x *examination) checkTopics() {
 	case arrived && !astray:
 		x.ok("topic", x.run.Topic, "messages are published to it")
 	case !astray:
-		x.unknown(Finding{
+		x.unknown(doctor.Finding{
 			Check: "topic", On: x.run.Topic, What: "nothing was published to it since the run began at " + x.facts.StartedAt.Local().Format(time.DateTime),
 			Evidence: "the run's Pub/Sub is at " + x.run.PubSubEmulatorHost + ", its project is " + x.run.Project, Consequence: "a program that publishes to another port, project or topic is not seen here", Command: export,
 		})
@@ -557,12 +548,12 @@ func (x *examination) checkShell() {
 	same := host == x.run.PubSubEmulatorHost || strings.HasSuffix(host, ":"+port) && stack.IsLoopback(host)
 	switch {
 	case host != "" && !same:
-		x.bad(Finding{
+		x.bad(doctor.Finding{
 			Check: "shell", On: "PUBSUB_EMULATOR_HOST", What: "it names another Pub/Sub than this run's", Evidence: fmt.Sprintf("it is %q here, and the run's is at %s", host, x.run.PubSubEmulatorHost),
 			Consequence: "programs that are started in this shell publish elsewhere", Command: "export PUBSUB_EMULATOR_HOST=" + x.run.PubSubEmulatorHost,
 		})
 	case same && project != "" && project != x.run.Project:
-		x.bad(Finding{
+		x.bad(doctor.Finding{
 			Check: "shell", On: "GOOGLE_CLOUD_PROJECT", What: "it names another project than this run's", Evidence: fmt.Sprintf("it is %q here, and the run's is %q", project, x.run.Project),
 			Consequence: "programs that are started in this shell publish to topics of that project", Command: "export GOOGLE_CLOUD_PROJECT=" + x.run.Project,
 		})

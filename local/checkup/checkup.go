@@ -1,5 +1,5 @@
 // Package checkup finds what is wrong with a pushinbox local on this machine, as the
-// package doctor does with a deployed inbox: it collects facts from the run, from its
+// package doctor does with a deployed inbox, and says it in the same form: it collects facts from the run, from its
 // data directory and from this process's environment, and then compares them. The run
 // writes and deletes a file of 64 KiB in its data directory; nothing else is changed.
 //
@@ -24,6 +24,7 @@ import (
 	"sync"
 	"time"
 
+	"example.com/pushinbox/doctor"
 	"example.com/pushinbox/inboxclient"
 	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/local/pubsubserver/rest"
@@ -32,34 +33,6 @@ import (
 
 	"golang.org/x/oauth2"
 )
-
-// Result is what a check comes to.
-type Result string
-
-// The results of a check.
-const (
-	OK      Result = "ok"
-	Bad     Result = "bad"
-	Unknown Result = "unknown"
-)
-
-// Finding is what one check says of one thing; see the package doctor.
-type Finding struct {
-	Check, On                            string
-	Result                               Result
-	What, Evidence, Consequence, Command string
-	// Because is the check whose finding explains this unknown.
-	Because string
-}
-
-// Report is what all checks say.
-type Report struct {
-	At            time.Time
-	Project       string
-	Subscriptions []string
-	// Findings has first what is bad, then what is unknown, then what is ok.
-	Findings []Finding
-}
 
 const (
 	// maxTime is how long Examine takes at most, and patience how long each question.
@@ -91,15 +64,15 @@ type examination struct {
 	report    *delivery.Report
 	reportErr error
 	pubsub    error // why the Pub/Sub is not the run's
-	findings  []Finding
+	findings  []doctor.Finding
 }
 
 // Examine checks the run.
-func Examine(ctx context.Context, o Options) *Report {
+func Examine(ctx context.Context, o Options) *doctor.Report {
 	ctx, cancel := context.WithTimeout(ctx, maxTime)
 	defer cancel()
 	x := &examination{Options: o, now: o.Now()}
-	r := &Report{At: x.now.UTC(), Project: "pushinbox local"}
+	r := &doctor.Report{At: x.now.UTC(), Project: "pushinbox local"}
 	if x.find(ctx) {
 		r.Project = "pushinbox local in " + x.run.Data
 		x.collect(ctx)
@@ -110,10 +83,7 @@ func Examine(ctx context.Context, o Options) *Report {
 			r.Subscriptions = append(r.Subscriptions, s.Name)
 		}
 	}
-	order := []Result{Bad, Unknown, OK}
-	slices.SortStableFunc(x.findings, func(a, b Finding) int {
-		return cmp.Compare(slices.Index(order, a.Result), slices.Index(order, b.Result))
-	})
+	doctor.Sort(x.findings)
 	r.Findings = x.findings
 	return r
 }
@@ -132,16 +102,22 @@ func (x *examination) check() {
 }
 
 func (x *examination) ok(check, on, what string) {
-	x.findings = append(x.findings, Finding{Check: check, On: on, Result: OK, What: what})
+	x.findings = append(x.findings, doctor.Finding{Check: check, On: on, Result: doctor.OK, What: what})
 }
 
-func (x *examination) bad(f Finding) { f.Result = Bad; x.findings = append(x.findings, f) }
+func (x *examination) bad(f doctor.Finding) {
+	f.Result = doctor.Bad
+	x.findings = append(x.findings, f)
+}
 
-func (x *examination) unknown(f Finding) { f.Result = Unknown; x.findings = append(x.findings, f) }
+func (x *examination) unknown(f doctor.Finding) {
+	f.Result = doctor.Unknown
+	x.findings = append(x.findings, f)
+}
 
 // isBad reports whether something is wrong with what a check is about.
 func (x *examination) isBad(check string) bool {
-	return slices.ContainsFunc(x.findings, func(f Finding) bool { return f.Check == check && f.Result == Bad })
+	return slices.ContainsFunc(x.findings, func(f doctor.Finding) bool { return f.Check == check && f.Result == doctor.Bad })
 }
 
 // find finds the run, or says why there is none.
@@ -154,12 +130,12 @@ func (x *examination) find(ctx context.Context) bool {
 	}
 	start := "pushinbox local"
 	if x.Data != "" {
-		start += " --data " + quoted(x.Data)
+		start += " --data " + doctor.Quote(x.Data)
 	}
 	data := cmp.Or(x.Data, stack.DefaultData)
 	switch {
 	case errors.Is(err, stack.ErrNotFound):
-		f := Finding{Check: "run", What: "no pushinbox local runs here", Evidence: err.Error(), Consequence: "nothing receives, pushes or stores messages", Command: start}
+		f := doctor.Finding{Check: "run", What: "no pushinbox local runs here", Evidence: err.Error(), Consequence: "nothing receives, pushes or stores messages", Command: start}
 		if x.Data == "" {
 			f.What = "no pushinbox local is found from this directory"
 			f.Consequence = "one that has its data elsewhere is not seen; without one nothing receives, pushes or stores messages"
@@ -178,16 +154,16 @@ func (x *examination) find(ctx context.Context) bool {
 		if run := stack.Left(cmp.Or(x.Data, stack.NearestData())); run != nil {
 			start += ports(run, x.DefaultURL)
 		}
-		x.bad(Finding{
+		x.bad(doctor.Finding{
 			Check: "run", What: "the run that began here does not answer", Evidence: err.Error(),
 			Consequence: "nothing receives, pushes or stores messages; what was accepted is kept", Command: start,
 		})
 	default:
-		x.bad(Finding{Check: "data_directory", On: data, What: "the data directory cannot be used", Evidence: err.Error(), Consequence: "pushinbox local does not start with it, and no command finds its run", Command: mendData(data, err)})
+		x.bad(doctor.Finding{Check: "data_directory", On: data, What: "the data directory cannot be used", Evidence: err.Error(), Consequence: "pushinbox local does not start with it, and no command finds its run", Command: mendData(data, err)})
 		return false
 	}
 	if err := datadir.Check(data, x.Data != ""); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		x.bad(Finding{Check: "data_directory", On: data, What: "the data directory cannot be used", Evidence: err.Error(), Consequence: "pushinbox local does not start with it", Command: mendData(data, err)})
+		x.bad(doctor.Finding{Check: "data_directory", On: data, What: "the data directory cannot be used", Evidence: err.Error(), Consequence: "pushinbox local does not start with it", Command: mendData(data, err)})
 	} else if err == nil {
 		x.checkLock(data)
 	}
@@ -209,9 +185,9 @@ func ports(run *stack.Run, defaultURL string) (flags string) {
 // mendData is the command that gives a data directory back to its owner alone.
 func mendData(data string, err error) string {
 	if errors.Is(err, fs.ErrPermission) {
-		return "ls -ld " + quoted(data)
+		return "ls -ld " + doctor.Quote(data)
 	}
-	return "chmod go-w " + quoted(data)
+	return "chmod go-w " + doctor.Quote(data)
 }
 
 // checkLock says whether a process without a local.json has the inbox open.
@@ -222,9 +198,9 @@ func (x *examination) checkLock(data string) {
 	}
 	file, err := datadir.Lock(path)
 	if errors.Is(err, datadir.ErrLocked) {
-		x.bad(Finding{
+		x.bad(doctor.Finding{
 			Check: "data_directory", On: data, What: "another process has the inbox open", Evidence: path + " is locked",
-			Consequence: "pushinbox local does not start with it", Command: "fuser " + quoted(path) + "   # says which process it is; end it",
+			Consequence: "pushinbox local does not start with it", Command: "fuser " + doctor.Quote(path) + "   # says which process it is; end it",
 		})
 		return
 	}
@@ -241,7 +217,7 @@ func (x *examination) checkPort(ctx context.Context, check, address, command str
 		return
 	}
 	_ = response.Body.Close()
-	x.bad(Finding{
+	x.bad(doctor.Finding{
 		Check: check, What: "another program listens at " + address,
 		Evidence: fmt.Sprintf("it answers %d, Server %q", response.StatusCode, response.Header.Get("Server")), Consequence: "pushinbox local does not start with that port", Command: command,
 	})

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/pushinbox/doctor"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/local/records"
 	"example.com/pushinbox/local/stack"
@@ -49,7 +50,7 @@ func newPatient(t *testing.T, change func(*stack.Options)) *patient {
 	return p
 }
 
-func (p *patient) examine() *Report {
+func (p *patient) examine() *doctor.Report {
 	return Examine(context.Background(), Options{Data: p.data, Getenv: func(name string) string { return p.env[name] }, DefaultURL: "http://127.0.0.1:1", Now: time.Now})
 }
 
@@ -263,13 +264,13 @@ func TestEachTrouble(t *testing.T) {
 				test.breaks(p)
 			}
 			r := p.examine()
-			var bad []Finding
-			result, want := Bad, test.want
+			var bad []doctor.Finding
+			result, want := doctor.Bad, test.want
 			if rest, is := strings.CutPrefix(want, "?"); is {
-				result, want = Unknown, rest
+				result, want = doctor.Unknown, rest
 			}
 			for _, f := range r.Findings {
-				if f.Result == Bad || f.Result == result {
+				if f.Result == doctor.Bad || f.Result == result {
 					bad = append(bad, f)
 				}
 				if text := fmt.Sprintf("%+v", f); strings.Contains(text, "S3CRET") {
@@ -277,7 +278,7 @@ func TestEachTrouble(t *testing.T) {
 				}
 			}
 			if test.want == "" {
-				if len(r.Findings) == 0 || r.Findings[0].Result != OK {
+				if len(r.Findings) == 0 || r.Findings[0].Result != doctor.OK {
 					t.Errorf("a healthy run: %+v", r.Findings)
 				}
 				return
@@ -299,14 +300,14 @@ func TestEachTrouble(t *testing.T) {
 // TestMended asks after the cause of refusals is gone: they are no longer how it is.
 func TestMended(t *testing.T) {
 	t.Parallel()
-	endpoint := func(r *Report, on string) Finding {
+	endpoint := func(r *doctor.Report, on string) doctor.Finding {
 		for _, f := range r.Findings {
 			if f.Check == "endpoint" && f.On == on {
 				return f
 			}
 		}
 		t.Fatalf("nothing is said of %s: %+v", on, r.Findings)
-		return Finding{}
+		return doctor.Finding{}
 	}
 	t.Run("audience", func(t *testing.T) {
 		t.Parallel()
@@ -315,12 +316,12 @@ func TestMended(t *testing.T) {
 		p.publish("inbox")
 		p.refused()
 		p.pushes(p.wrapped(p.URL + "/receive"))
-		if f := endpoint(p.examine(), "inbox-push"); f.Result == Bad || strings.Contains(f.Evidence, "expects") {
+		if f := endpoint(p.examine(), "inbox-push"); f.Result == doctor.Bad || strings.Contains(f.Evidence, "expects") {
 			t.Errorf("before the next push: %+v", f)
 		}
 		p.publish("inbox")
 		p.until(func(d pushfake.Delivery) bool { return d.Acked })
-		if f := endpoint(p.examine(), "inbox-push"); f.Result != OK || !strings.Contains(f.What, "403 audience") {
+		if f := endpoint(p.examine(), "inbox-push"); f.Result != doctor.OK || !strings.Contains(f.What, "403 audience") {
 			t.Errorf("after it: %+v", f)
 		}
 	})
@@ -334,7 +335,7 @@ func TestMended(t *testing.T) {
 		})
 		p.publish("orders")
 		p.refused()
-		if f := endpoint(p.examine(), "orders-push-1"); f.Result != Bad {
+		if f := endpoint(p.examine(), "orders-push-1"); f.Result != doctor.Bad {
 			t.Errorf("while nothing listens: %+v", f)
 		}
 		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", address)
@@ -346,7 +347,7 @@ func TestMended(t *testing.T) {
 		t.Cleanup(program.Close)
 		p.publish("orders")
 		p.until(func(d pushfake.Delivery) bool { return d.Acked })
-		if f := endpoint(p.examine(), "orders-push-1"); f.Result != OK {
+		if f := endpoint(p.examine(), "orders-push-1"); f.Result != doctor.OK {
 			t.Errorf("after it was started: %+v", f)
 		}
 	})
@@ -357,10 +358,10 @@ func TestNothingPublished(t *testing.T) {
 	t.Parallel()
 	p := newPatient(t, nil)
 	r := p.examine()
-	if f := r.Findings[0]; f.Result != Unknown || f.Check != "topic" || !strings.Contains(f.Command, p.PubSubAddr) {
+	if f := r.Findings[0]; f.Result != doctor.Unknown || f.Check != "topic" || !strings.Contains(f.Command, p.PubSubAddr) {
 		t.Errorf("%+v", r.Findings)
 	}
-	if f := r.Findings[1]; f.Result != OK {
+	if f := r.Findings[1]; f.Result != doctor.OK {
 		t.Errorf("%+v", f)
 	}
 }
@@ -424,9 +425,9 @@ func TestRules(t *testing.T) {
 			x.report = &delivery.Report{Subscriptions: []delivery.Subscription{{Name: x.run.Subscription, State: delivery.Delivering, Backlog: new(int64(0)), LastHour: delivery.Window{P50Millis: new(3.0), P99Millis: new(9.0)}}}}
 			test.change(x)
 			x.check()
-			var bad []Finding
+			var bad []doctor.Finding
 			for _, f := range x.findings {
-				if f.Result != OK && f.Because == "" {
+				if f.Result != doctor.OK && f.Because == "" {
 					bad = append(bad, f)
 				}
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	googlehttp "google.golang.org/api/transport/http"
 
 	"example.com/pushinbox/doctor"
+	"example.com/pushinbox/local/checkup"
 	"example.com/pushinbox/local/stack"
 )
 
@@ -66,7 +68,7 @@ something is unknown.`,
 				if dir+project+subscription != "" {
 					return usageError{errors.New("--local does not go with --terraform, --project and --subscription: it checks this machine")}
 				}
-				return tell(cmd, doctorLocal(cmd.Context(), data))
+				return tell(cmd, checkup.Examine(cmd.Context(), checkup.Options{Data: data, Getenv: os.Getenv, Now: time.Now, DefaultURL: defaultAddress}))
 			}
 			target, err := doctorTarget(cmd.Context(), dir, project, subscription)
 			if err != nil {
