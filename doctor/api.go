@@ -31,9 +31,8 @@ type fact[T any] struct {
 	state state
 	// why says what happened, where it is not known.
 	why string
-	// permission is what the question takes; api the API that is off; violation the
-	// unique ID of what VPC Service Controls refused.
-	permission, api, violation string
+	// permission is what the question takes; api the API that is off.
+	permission, api string
 	// by is the check that says so where the thing is absent.
 	by string
 }
@@ -62,7 +61,7 @@ func (f *fact[T]) missing() (Finding, bool) {
 
 // as returns f as a fact that another one stands for: not known, for the same reason.
 func as[T, U any](f *fact[U]) fact[T] {
-	return fact[T]{state: f.state, why: f.why, permission: f.permission, api: f.api, violation: f.violation, by: f.by}
+	return fact[T]{state: f.state, why: f.why, permission: f.permission, api: f.api, by: f.by}
 }
 
 const (
@@ -77,10 +76,11 @@ const (
 // google asks Google's APIs.
 type google struct {
 	client *http.Client
-	// heard is called with each answer, for the clock, and understood with each that
-	// says something.
+	// heard is called with each answer, for the clock, understood with each that says
+	// something, and keptOut with the unique ID of each that VPC Service Controls refused.
 	heard      func(sent, received time.Time, date string)
 	understood func()
+	keptOut    func(violation string)
 }
 
 // ask asks one question, which takes a permission. by is the check that says that the
@@ -142,7 +142,9 @@ func try[T any](ctx context.Context, g *google, permission, method, url string, 
 		return f, ctx.Err() == nil
 	}
 	if resp.StatusCode/100 != 2 {
-		f.refused(r, resp.StatusCode, b)
+		if violation := f.refused(r, resp.StatusCode, b); f.state == perimeter {
+			g.keptOut(violation)
+		}
 		return f, resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= 500
 	}
 	if err := json.Unmarshal(b, &f.value); err != nil {
@@ -171,8 +173,9 @@ type apiError struct {
 	} `json:"error"`
 }
 
-// refused sets what an answer that is no success says.
-func (f *fact[T]) refused(r *http.Request, status int, body []byte) {
+// refused sets what an answer that is no success says. violation is the unique ID of
+// what VPC Service Controls refused, if it was they.
+func (f *fact[T]) refused(r *http.Request, status int, body []byte) (violation string) {
 	var e apiError
 	_ = json.Unmarshal(body, &e) // what is not of this form says nothing more
 	f.state, f.why = failed, told(fmt.Sprintf("%s answers %d: %s", host(r), status, e.Error.Message))
@@ -183,15 +186,15 @@ func (f *fact[T]) refused(r *http.Request, status int, body []byte) {
 			if consumer := d.Metadata["consumer"]; consumer != "" { // perhaps another one that pays for the call
 				f.why += " for " + told(consumer)
 			}
-			return
+			return ""
 		case d.Reason == "SECURITY_POLICY_VIOLATED":
-			f.state, f.violation = perimeter, told(d.Metadata["uid"])
-			return
+			f.state = perimeter
+			return told(d.Metadata["uid"])
 		}
 		for _, v := range d.Violations {
 			if v.Type == "VPC_SERVICE_CONTROLS" {
-				f.state, f.violation = perimeter, told(v.Description)
-				return
+				f.state = perimeter
+				return told(v.Description)
 			}
 		}
 	}
@@ -208,6 +211,7 @@ func (f *fact[T]) refused(r *http.Request, status int, body []byte) {
 			}
 		}
 	}
+	return ""
 }
 
 func host(r *http.Request) string { return r.URL.Host }

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -64,73 +65,9 @@ func checkAPIs(x *examination) {
 	}
 }
 
-// violations returns the unique IDs of what VPC Service Controls refused, and how many
-// questions it refused.
-func (x *examination) violations() (ids []string, refused int) {
-	see := func(s state, id string) {
-		if s != perimeter {
-			return
-		}
-		refused++
-		if id != "" && !slices.Contains(ids, id) {
-			ids = append(ids, id)
-		}
-	}
-	see(x.project.state, x.project.violation)
-	see(x.apis.state, x.apis.violation)
-	see(x.policy.state, x.policy.violation)
-	for _, s := range x.subs {
-		see(s.sub.state, s.sub.violation)
-		see(s.policy.state, s.policy.violation)
-	}
-	for _, t := range x.topics {
-		see(t.policy.state, t.policy.violation)
-		see(t.subscriptions.state, t.subscriptions.violation)
-	}
-	see(x.dead.state, x.dead.violation)
-	see(x.account.state, x.account.violation)
-	see(x.accountPolicy.state, x.accountPolicy.violation)
-	see(x.all.state, x.all.violation)
-	see(x.function.state, x.function.violation)
-	see(x.service.state, x.service.violation)
-	see(x.servicePolicy.state, x.servicePolicy.violation)
-	for _, c := range x.constraints {
-		see(c.state, c.violation)
-	}
-	see(x.database.state, x.database.violation)
-	for _, i := range x.indexes {
-		see(i.state, i.violation)
-	}
-	for _, f := range x.fields {
-		see(f.state, f.violation)
-	}
-	for _, r := range x.records {
-		see(r.state, r.violation)
-	}
-	for _, r := range x.roles {
-		see(r.state, r.violation)
-	}
-	see(x.backlog.state, x.backlog.violation)
-	see(x.oldest.state, x.oldest.violation)
-	see(x.latency.state, x.latency.violation)
-	see(x.pushes.state, x.pushes.violation)
-	see(x.refusals.state, x.refusals.violation)
-	for _, v := range x.versions {
-		see(v.state, v.violation)
-	}
-	see(x.token.state, x.token.violation)
-	for _, j := range x.jobs {
-		see(j.state, j.violation)
-	}
-	see(x.channels.state, x.channels.violation)
-	slices.Sort(ids)
-	return ids, refused
-}
-
 func checkPerimeter(x *examination) {
 	on := x.target.Project
-	ids, refused := x.violations()
-	if refused == 0 {
+	if x.refused == 0 {
 		if !x.answered {
 			x.unknown(on, "no question was answered")
 			return
@@ -139,10 +76,10 @@ func checkPerimeter(x *examination) {
 		return
 	}
 	f := Finding{On: on, What: "VPC Service Controls keep you out: this is no permission that lacks",
-		Evidence:    fmt.Sprintf("%d questions were refused by a service perimeter", refused),
+		Evidence:    fmt.Sprintf("a service perimeter refused %d of the questions", x.refused),
 		Consequence: "what was refused is unknown; ask from inside of the perimeter, or have its administrators let you in by an access level",
 		Command:     x.gcloud("logging", "read", `protoPayload.metadata.@type="type.googleapis.com/google.cloud.audit.VpcServiceControlAuditMetadata"`, "--limit=5")}
-	if len(ids) > 0 {
+	if ids := slices.Sorted(maps.Keys(x.violations)); len(ids) > 0 {
 		f.Evidence += ", with the unique ID " + strings.Join(ids, ", ")
 		f.Command = x.gcloud("logging", "read", `protoPayload.metadata.vpcServiceControlsUniqueId="`+ids[0]+`"`)
 	}

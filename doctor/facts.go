@@ -70,6 +70,10 @@ type facts struct {
 	// any of them was one that says something.
 	skew     []time.Duration
 	answered bool
+	// refused is how many questions VPC Service Controls refused, and violations has
+	// their unique IDs.
+	refused    int
+	violations map[string]bool
 }
 
 type subscriptionFacts struct {
@@ -167,9 +171,12 @@ func collect(ctx context.Context, o Options, t *Target) *facts {
 		at: o.Now(), target: t.clone(), roles: map[string]*fact[role]{}, troubleshot: map[grant]*fact[troubleshooting]{},
 		subs: map[string]*subscriptionFacts{}, records: map[string]*fact[document]{}, topics: map[string]*deadTopic{},
 		constraints: map[string]*fact[orgPolicy]{}, indexes: map[string]*fact[indexes]{}, fields: map[fieldName]*fact[field]{},
-		versions: map[string]*fact[secretVersion]{}, jobs: map[string]*fact[job]{},
+		versions: map[string]*fact[secretVersion]{}, jobs: map[string]*fact[job]{}, violations: map[string]bool{},
 	}
-	g := &google{client: o.Google, heard: func(sent, received time.Time, date string) { f.heard(o.Now, sent, received, date) }, understood: f.understood}
+	g := &google{
+		client: o.Google, heard: func(sent, received time.Time, date string) { f.heard(o.Now, sent, received, date) },
+		understood: f.understood, keptOut: f.keptOut,
+	}
 	a := &asker{Context: ctx, google: g}
 	f.begin(a)
 	a.wait.Wait()
@@ -681,6 +688,16 @@ func (f *facts) understood() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.answered = true
+}
+
+// keptOut says that VPC Service Controls refused a question.
+func (f *facts) keptOut(violation string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refused++
+	if violation != "" {
+		f.violations[violation] = true
+	}
 }
 
 // heard compares this machine's clock with Google's, whose Date is whole seconds.

@@ -290,6 +290,23 @@ func TestPerimeter(t *testing.T) {
 	}
 }
 
+// TestPerimeterOfWhatIsAskedLast: a question that only a finding leads to counts, and
+// those that were not asked do not.
+func TestPerimeterOfWhatIsAskedLast(t *testing.T) {
+	t.Parallel()
+	w := world(t)
+	w.Revoke("roles/iam.serviceAccountTokenCreator", agent)
+	w.Perimeter["policytroubleshooter"] = "unique-1"
+	if f := find(t, examine(t, w), "perimeter"); f.Result != doctor.Bad || !strings.HasPrefix(f.Evidence, "a service perimeter refused 1 of the questions, with the unique ID unique-1") {
+		t.Errorf("the troubleshooter in a perimeter: %+v", f)
+	}
+	w = world(t)
+	w.Perimeter["cloudfunctions"] = "unique-1"
+	if f := find(t, byName(t, w), "perimeter"); f.Result != doctor.Bad || !strings.HasPrefix(f.Evidence, "a service perimeter refused 1 of the questions, with the unique ID unique-1") {
+		t.Errorf("the list of functions in a perimeter: %+v", f)
+	}
+}
+
 // TestTime has Google answer nothing, or without end: it takes less than 15 seconds.
 func TestTime(t *testing.T) {
 	t.Parallel()
