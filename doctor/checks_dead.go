@@ -26,8 +26,11 @@ func checkDeadLetterPolicy(x *examination) {
 	})
 }
 
+// noDeadLetters is what checks of dead letters are of where there is nothing to name.
+const noDeadLetters = "dead letters"
+
 // hasDeadLetters reports whether there is a dead-letter topic to look at.
-func (x *examination) hasDeadLetters(on string) bool {
+func (x *examination) hasDeadLetters() bool {
 	if x.target.DeadLetterTopic != "" {
 		return true
 	}
@@ -36,13 +39,24 @@ func (x *examination) hasDeadLetters(on string) bool {
 			return false
 		}
 	}
-	x.ok(on, "no subscription has a dead-letter policy")
+	x.ok(noDeadLetters, "no subscription has a dead-letter policy")
 	return false
 }
 
+// keepsDeadLetters reports whether there is a dead-letter subscription to look at.
+func (x *examination) keepsDeadLetters() bool {
+	if !x.hasDeadLetters() {
+		return false
+	}
+	if x.deadName == "" {
+		x.because(noDeadLetters, "dead-letter-subscription", "there is no dead-letter subscription")
+		return false
+	}
+	return true
+}
+
 func checkDeadLetterTopic(x *examination) {
-	const none = "dead letters"
-	if !x.hasDeadLetters(none) {
+	if !x.hasDeadLetters() {
 		return
 	}
 	name := x.target.DeadLetterTopic
@@ -104,8 +118,7 @@ func (x *examination) eachDead(check func(name, agent string, s *subscription)) 
 }
 
 func checkDeadLetterSubscription(x *examination) {
-	const none = "dead letters"
-	if !x.hasDeadLetters(none) {
+	if !x.hasDeadLetters() {
 		return
 	}
 	topic := x.topics[x.target.DeadLetterTopic]
@@ -128,12 +141,7 @@ func checkDeadLetterSubscription(x *examination) {
 }
 
 func checkRedrive(x *examination) {
-	const none = "dead letters"
-	if !x.hasDeadLetters(none) {
-		return
-	}
-	if x.deadName == "" {
-		x.because(none, "dead-letter-subscription", "there is no dead-letter subscription")
+	if !x.keepsDeadLetters() {
 		return
 	}
 	on := short(x.deadName)

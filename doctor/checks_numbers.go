@@ -120,12 +120,7 @@ func checkBacklog(x *examination) {
 }
 
 func checkDeadLetters(x *examination) {
-	const none = "dead letters"
-	if !x.hasDeadLetters(none) {
-		return
-	}
-	if x.deadName == "" {
-		x.because(none, "dead-letter-subscription", "there is no dead-letter subscription")
+	if !x.keepsDeadLetters() {
 		return
 	}
 	on := short(x.deadName)
