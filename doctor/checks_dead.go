@@ -48,7 +48,7 @@ func (x *examination) keepsDeadLetters() bool {
 	if !x.hasDeadLetters() {
 		return false
 	}
-	if x.deadName == "" {
+	if x.target.DeadLetterSubscription == "" {
 		x.because(noDeadLetters, "dead-letter-subscription", "there is no dead-letter subscription")
 		return false
 	}
@@ -132,7 +132,7 @@ func checkDeadLetterSubscription(x *examination) {
 		name := short(x.target.DeadLetterTopic)
 		x.bad(Finding{On: on, What: "the dead-letter topic has no subscription", Evidence: "Pub/Sub lists none",
 			Consequence: "every dead letter is lost at once", Command: x.mend("pubsub", "subscriptions", "create", name, "--topic="+name, "--expiration-period=never", "--message-retention-duration=31d")})
-	case x.deadName != "" && !slices.Contains(live, x.deadName):
+	case x.target.DeadLetterSubscription != "" && !slices.Contains(live, x.target.DeadLetterSubscription):
 		x.bad(Finding{On: on, What: "the dead-letter subscription is not on the dead-letter topic",
 			Evidence: "on it are " + told(some(live)), Consequence: "dead letters are kept elsewhere than where they are looked for", Command: x.mend("pubsub", "subscriptions", "list")})
 	default:
@@ -144,11 +144,11 @@ func checkRedrive(x *examination) {
 	if !x.keepsDeadLetters() {
 		return
 	}
-	on := short(x.deadName)
+	on := short(x.target.DeadLetterSubscription)
 	if !x.have(on, &x.dead) {
 		return
 	}
-	r := x.records[x.deadName]
+	r := x.records[x.target.DeadLetterSubscription]
 	isRecorded := r != nil && r.state == known && r.value.text("kind") == string(delivery.Redrive)
 	f := Finding{On: on, What: "a redrive of dead letters was left attached", Command: x.own("", "dead-letters", "redrive"),
 		Consequence: "what is refused goes round: it is pushed again and again until it is lost by its age"}

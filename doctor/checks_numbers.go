@@ -123,7 +123,7 @@ func checkDeadLetters(x *examination) {
 	if !x.keepsDeadLetters() {
 		return
 	}
-	on := short(x.deadName)
+	on := short(x.target.DeadLetterSubscription)
 	if !x.have(on, &x.backlog) {
 		return
 	}
@@ -145,11 +145,6 @@ func checkScheduler(x *examination) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(x.jobs)) {
 		j := x.jobs[name]
-		parts := strings.Split(j.value.Name, "/")
-		region := x.target.Region
-		if len(parts) == 6 {
-			region = parts[3]
-		}
 		f := Finding{On: name, Consequence: "channels end and are not renewed, and what a notification missed is not synced"}
 		switch {
 		case j.state == absent && x.target.SchedulerRegion == "":
@@ -160,11 +155,11 @@ func checkScheduler(x *examination) {
 		case !x.have(name, j):
 		case j.value.State != "ENABLED":
 			f.What, f.Evidence = "a job of Cloud Scheduler does not run", "its state is "+told(j.value.State)
-			f.Command = x.gcloud("scheduler", "jobs", "resume", name, "--location="+region)
+			f.Command = x.gcloud("scheduler", "jobs", "resume", name, "--location="+x.target.schedulerRegion())
 			x.bad(f)
 		case j.value.Status.Code != 0:
 			f.What, f.Evidence = "the last run of a job of Cloud Scheduler failed", fmt.Sprintf("code %d %s", j.value.Status.Code, told(j.value.Status.Message))
-			f.Command = x.gcloud("scheduler", "jobs", "run", name, "--location="+region)
+			f.Command = x.gcloud("scheduler", "jobs", "run", name, "--location="+x.target.schedulerRegion())
 			x.bad(f)
 		default:
 			x.ok(name, "it runs")
@@ -196,16 +191,9 @@ func checkChannels(x *examination) {
 		if left < leastChannel {
 			x.bad(Finding{On: on, What: "a channel of a calendar ends soon, or has ended", Evidence: fmt.Sprintf("that of %s ends at %s", told(id), last[id].UTC().Format(time.RFC3339)),
 				Consequence: "without a channel Google sends no notifications, and changes are seen by the periodic sync only",
-				Command:     x.gcloud("scheduler", "jobs", "run", "inbox-calendar-renew", "--location="+x.schedulerRegion())})
+				Command:     x.gcloud("scheduler", "jobs", "run", "inbox-calendar-renew", "--location="+x.target.schedulerRegion())})
 			return
 		}
 	}
 	x.ok(on, "%d calendars have a channel", len(last))
-}
-
-func (x *examination) schedulerRegion() string {
-	if x.target.SchedulerRegion != "" {
-		return x.target.SchedulerRegion
-	}
-	return x.target.Region
 }

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/http"
@@ -8,12 +9,7 @@ import (
 	"strings"
 )
 
-func (x *examination) serviceName() string {
-	if x.target.Service == "" {
-		return "receive"
-	}
-	return x.target.Service
-}
+func (x *examination) serviceName() string { return cmp.Or(x.target.Service, "receive") }
 
 func checkService(x *examination) {
 	on := x.serviceName()

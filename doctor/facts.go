@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -32,11 +33,10 @@ type facts struct {
 	// neither on the resource nor on the project.
 	troubleshot map[grant]*fact[troubleshooting]
 
-	subs     map[string]*subscriptionFacts
-	records  map[string]*fact[document]
-	dead     fact[subscription]
-	deadName string
-	topics   map[string]*deadTopic
+	subs    map[string]*subscriptionFacts
+	records map[string]*fact[document]
+	dead    fact[subscription]
+	topics  map[string]*deadTopic
 
 	account       fact[serviceAccount]
 	accountPolicy fact[policy]
@@ -51,7 +51,6 @@ type facts struct {
 	database   fact[database]
 	indexes    map[string]*fact[indexes]
 	fields     map[fieldName]*fact[field]
-	operations string // the collection of the records
 	declared   []declaredIndex
 	declaredOf []declaredField
 
@@ -167,8 +166,9 @@ const conditions = "?options.requestedPolicyVersion=3"
 
 // collect asks all. What depends on an answer is asked after it.
 func collect(ctx context.Context, o Options, t *Target) *facts {
+	target := *t // discover and derive add to it
 	f := &facts{
-		at: o.Now(), target: t.clone(), roles: map[string]*fact[role]{}, troubleshot: map[grant]*fact[troubleshooting]{},
+		at: o.Now(), target: &target, roles: map[string]*fact[role]{}, troubleshot: map[grant]*fact[troubleshooting]{},
 		subs: map[string]*subscriptionFacts{}, records: map[string]*fact[document]{}, topics: map[string]*deadTopic{},
 		constraints: map[string]*fact[orgPolicy]{}, indexes: map[string]*fact[indexes]{}, fields: map[fieldName]*fact[field]{},
 		versions: map[string]*fact[secretVersion]{}, jobs: map[string]*fact[job]{}, violations: map[string]bool{},
@@ -245,14 +245,8 @@ func (f *facts) discover() {
 	env := found.ServiceConfig.EnvironmentVariables
 	t.Region, t.Service = parts[3], parts[5]
 	t.Account, t.PushAccount = found.ServiceConfig.ServiceAccountEmail, env["PUSH_SERVICE_ACCOUNT"]
-	name := env["FIRESTORE_DATABASE"]
-	if name == "" {
-		name = "(default)"
-	}
-	t.Database = "projects/" + t.Project + "/databases/" + name
-	if t.Collection = env["INBOX_COLLECTION"]; t.Collection == "" {
-		t.Collection = "messages"
-	}
+	t.Database = "projects/" + t.Project + "/databases/" + cmp.Or(env["FIRESTORE_DATABASE"], "(default)")
+	t.Collection = cmp.Or(env["INBOX_COLLECTION"], "messages")
 }
 
 // receiver returns the function that the subscription pushes to, or, where it pushes
@@ -424,7 +418,6 @@ func (f *facts) askStore(a *asker) {
 		return
 	}
 	read(a, &f.database, "database", "datastore.databases.getMetadata", firestoreAPI+t.Database)
-	f.operations = t.Collection + "-operations"
 	for name := range f.subs {
 		f.askRecord(a, name)
 	}
@@ -447,7 +440,7 @@ func (f *facts) askStore(a *asker) {
 
 func (f *facts) askRecord(a *asker, name string) {
 	f.records[name] = &fact[document]{}
-	read(a, f.records[name], "", "datastore.entities.get", firestoreAPI+f.target.Database+"/documents/"+f.operations+"/"+delivery.RecordID(name))
+	read(a, f.records[name], "", "datastore.entities.get", firestoreAPI+f.target.Database+"/documents/"+f.target.Collection+"-operations/"+delivery.RecordID(name))
 }
 
 // declarations returns the indexes that the inbox's queries need, and the fields that
@@ -589,18 +582,11 @@ func (f *facts) askCalendar(a *asker) {
 	if !t.Calendar {
 		return
 	}
-	region := t.SchedulerRegion
-	if region == "" {
-		region = t.Region
-	}
 	for _, name := range []string{"inbox-calendar-renew", "inbox-calendar-sync"} {
 		f.jobs[name] = &fact[job]{}
-		read(a, f.jobs[name], "scheduler", "cloudscheduler.jobs.get", jobsAPI+"projects/"+t.Project+"/locations/"+region+"/jobs/"+name)
+		read(a, f.jobs[name], "scheduler", "cloudscheduler.jobs.get", jobsAPI+"projects/"+t.Project+"/locations/"+t.schedulerRegion()+"/jobs/"+name)
 	}
-	collection := t.CalendarCollection
-	if collection == "" {
-		collection = "calendars"
-	}
+	collection := cmp.Or(t.CalendarCollection, "calendars")
 	read(a, &f.channels, "database", "datastore.entities.list", firestoreAPI+t.Database+"/documents/"+collection+"-channels?pageSize=300")
 }
 
@@ -631,10 +617,10 @@ func (f *facts) derive(a *asker) {
 			t.DeadLetterSubscription = named[0]
 		}
 	}
-	if f.deadName = t.DeadLetterSubscription; f.backlog.state == unasked {
+	if f.backlog.state == unasked {
 		f.askMetrics(a)
 	}
-	if name := f.deadName; name != "" {
+	if name := t.DeadLetterSubscription; name != "" {
 		read(a, &f.dead, "dead-letter-subscription", "pubsub.subscriptions.get", pubsubAPI+inPath(name))
 		if f.records[name] == nil && t.Database != "" {
 			f.askRecord(a, name)

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -171,7 +172,7 @@ func Named(project, subscription string) (*Target, error) {
 	}
 	return &Target{
 		Project: project, Subscriptions: []Subscription{{Name: name}},
-		APIs: slices.Clone(baseAPIs), Secrets: map[string]map[string]string{},
+		APIs: slices.Clone(baseAPIs),
 	}, nil
 }
 
@@ -183,16 +184,8 @@ func projectOf(name string) string {
 	return ""
 }
 
-// clone returns a copy whose fields can be set.
-func (t *Target) clone() *Target {
-	c := *t
-	c.Subscriptions = slices.Clone(t.Subscriptions)
-	c.Secrets = maps.Clone(t.Secrets)
-	if c.Secrets == nil {
-		c.Secrets = map[string]map[string]string{}
-	}
-	return &c
-}
+// schedulerRegion is where the jobs of the calendar are.
+func (t *Target) schedulerRegion() string { return cmp.Or(t.SchedulerRegion, t.Region) }
 
 // command returns a command line with its arguments quoted for a shell.
 func command(args ...string) string {
