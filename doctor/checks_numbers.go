@@ -14,13 +14,9 @@ const (
 	mostWait   = 10 * time.Minute
 )
 
-// eachNumber is a check of a number of every subscription that Pub/Sub has.
-func (x *examination) eachNumber(check func(name, id string, s *subscription)) {
-	x.each(func(name string, s *subscription, _ *Wanted) { check(name, short(name), s) })
-}
-
 func checkAcknowledged(x *examination) {
-	x.eachNumber(func(name, id string, s *subscription) {
+	x.each(func(name string, _ *subscription, _ *Wanted) {
+		id := short(name)
 		if !x.have(id, &x.pushes) {
 			return
 		}
@@ -76,7 +72,8 @@ func (x *examination) reasons() string {
 }
 
 func checkLatency(x *examination) {
-	x.eachNumber(func(name, id string, s *subscription) {
+	x.each(func(name string, s *subscription, _ *Wanted) {
+		id := short(name)
 		if !x.have(id, &x.latency) {
 			return
 		}
@@ -101,7 +98,8 @@ func checkLatency(x *examination) {
 }
 
 func checkBacklog(x *examination) {
-	x.eachNumber(func(name, id string, s *subscription) {
+	x.each(func(name string, _ *subscription, _ *Wanted) {
+		id := short(name)
 		if !x.have(id, &x.oldest) || !x.have(id, &x.backlog) {
 			return
 		}

@@ -24,7 +24,6 @@ type apiStates struct {
 }
 
 type subscription struct {
-	Name               string `json:"name"`
 	Topic              string `json:"topic"`
 	Detached           bool   `json:"detached"`
 	AckDeadlineSeconds int    `json:"ackDeadlineSeconds"`
@@ -74,20 +73,16 @@ type binding struct {
 }
 
 type condition struct {
-	Title      string `json:"title"`
 	Expression string `json:"expression"`
 }
 
 type role struct {
-	Name                string   `json:"name"`
 	IncludedPermissions []string `json:"includedPermissions"`
 	Deleted             bool     `json:"deleted"`
 }
 
 type serviceAccount struct {
-	Email    string `json:"email"`
-	UniqueID string `json:"uniqueId"`
-	Disabled bool   `json:"disabled"`
+	Disabled bool `json:"disabled"`
 }
 
 type functions struct {
@@ -99,25 +94,20 @@ type function struct {
 	URL           string `json:"url"`
 	State         string `json:"state"`
 	StateMessages []struct {
-		Severity string `json:"severity"`
-		Type     string `json:"type"`
-		Message  string `json:"message"`
+		Message string `json:"message"`
 	} `json:"stateMessages"`
 	ServiceConfig struct {
 		URI                  string            `json:"uri"`
 		ServiceAccountEmail  string            `json:"serviceAccountEmail"`
-		IngressSettings      string            `json:"ingressSettings"`
 		EnvironmentVariables map[string]string `json:"environmentVariables"`
 	} `json:"serviceConfig"`
 }
 
 type service struct {
-	Name                  string   `json:"name"`
 	URI                   string   `json:"uri"`
 	URLs                  []string `json:"urls"`
 	Ingress               string   `json:"ingress"`
 	InvokerIAMDisabled    bool     `json:"invokerIamDisabled"`
-	DefaultURIDisabled    bool     `json:"defaultUriDisabled"`
 	LatestReadyRevision   string   `json:"latestReadyRevision"`
 	LatestCreatedRevision string   `json:"latestCreatedRevision"`
 	TerminalCondition     struct {
@@ -128,8 +118,7 @@ type service struct {
 	Template struct {
 		Timeout   string `json:"timeout"`
 		VPCAccess *struct {
-			Egress    string `json:"egress"`
-			Connector string `json:"connector"`
+			Egress string `json:"egress"`
 		} `json:"vpcAccess"`
 		Containers []struct {
 			Env []envVar `json:"env"`
@@ -189,7 +178,6 @@ type indexes struct {
 }
 
 type index struct {
-	Name       string       `json:"name"`
 	QueryScope string       `json:"queryScope"`
 	State      string       `json:"state"`
 	Fields     []indexField `json:"fields"`
@@ -242,15 +230,10 @@ type timeSeries struct {
 
 type logEntries struct {
 	Entries []struct {
-		Timestamp   time.Time `json:"timestamp"`
 		JSONPayload struct {
-			Refusal      string `json:"refusal"`
-			Error        string `json:"error"`
-			Subscription string `json:"subscription"`
+			Refusal string `json:"refusal"`
+			Error   string `json:"error"`
 		} `json:"jsonPayload"`
-		HTTPRequest struct {
-			Status int `json:"status"`
-		} `json:"httpRequest"`
 	} `json:"entries"`
 }
 
@@ -265,7 +248,6 @@ type secretPayload struct {
 }
 
 type job struct {
-	Name   string `json:"name"`
 	State  string `json:"state"`
 	Status struct {
 		Code    int    `json:"code"`
@@ -278,7 +260,6 @@ type documents struct {
 }
 
 type document struct {
-	Name   string `json:"name"`
 	Fields map[string]struct {
 		StringValue    string `json:"stringValue"`
 		TimestampValue string `json:"timestampValue"`
