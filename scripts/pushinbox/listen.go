@@ -17,7 +17,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/oauth2"
-	"google.golang.org/api/impersonate"
 
 	"example.com/pushinbox/inboxclient"
 	"example.com/pushinbox/local/forward"
@@ -277,7 +276,7 @@ func (l *listening) keys(ctx context.Context, cmd *cobra.Command, f *forward.For
 	}
 }
 
-// tokenLife is how long a token is sent. Google's and the local ones live an hour.
+// tokenLife is how long a local token is sent, which lives an hour.
 const tokenLife = 50 * time.Minute
 
 // authorization returns what gives the Authorization header of each request. The first
@@ -302,18 +301,11 @@ func (l *listening) authorization(ctx context.Context) (func(context.Context) (s
 		if !accountName.MatchString(l.email) {
 			return nil, usageError{errors.New("--sign google needs --email, the push account's e-mail address")}
 		}
-		source, err := impersonate.IDTokenSource(ctx, impersonate.IDTokenConfig{Audience: audience, TargetPrincipal: l.email, IncludeEmail: true})
+		tokens, err := impersonated(ctx, l.email, audience)
 		if err != nil {
-			return nil, fmt.Errorf("there are no Google credentials on this machine: %w; sign in with: gcloud auth application-default login", err)
+			return nil, err
 		}
-		tokens := oauth2.TokenSource(googleTokens{source, l.email})
-		get = func(context.Context) (string, error) {
-			token, err := tokens.Token()
-			if err != nil {
-				return "", err
-			}
-			return token.AccessToken, nil
-		}
+		return bearer(tokens), nil
 	}
 	var mu sync.Mutex
 	var header string
@@ -332,10 +324,19 @@ func (l *listening) authorization(ctx context.Context) (func(context.Context) (s
 		return header, nil
 	}
 	if _, err := authorize(ctx); err != nil {
-		if l.sign == signLocal {
-			return nil, fmt.Errorf("there is no pushinbox local to sign the requests: %w; start it, or give --sign none", err)
-		}
-		return nil, err
+		return nil, fmt.Errorf("there is no pushinbox local to sign the requests: %w; start it, or give --sign none", err)
 	}
 	return authorize, nil
+}
+
+// bearer returns what gives the Authorization header of each request, of tokens that
+// their source keeps for as long as they live.
+func bearer(tokens oauth2.TokenSource) func(context.Context) (string, error) {
+	return func(context.Context) (string, error) {
+		token, err := tokens.Token()
+		if err != nil {
+			return "", err
+		}
+		return "Bearer " + token.AccessToken, nil
+	}
 }

@@ -130,29 +130,36 @@ func (s *server) client(ctx context.Context, o inboxclient.Options) (*inboxclien
 // accountName is what an e-mail address of a service account can be.
 var accountName = regexp.MustCompile(`^[^@/\s]+@[^@/\s]+$`)
 
-// impersonate has p's tokens be Google's for a service account. The first one is got
-// now, so that a refusal is told before anything else.
-func (p *place) impersonate(ctx context.Context, account string) error {
+// impersonate has p's tokens be Google's for a service account.
+func (p *place) impersonate(ctx context.Context, account string) (err error) {
 	if !accountName.MatchString(account) {
 		return usageError{fmt.Errorf("%q is not the e-mail address of a service account", account)}
 	}
-	source, err := impersonate.IDTokenSource(ctx, impersonate.IDTokenConfig{Audience: p.address, TargetPrincipal: account, IncludeEmail: true})
+	p.account = account
+	p.tokens, err = impersonated(ctx, account, p.address)
+	return err
+}
+
+// impersonated returns Google's tokens of a service account for an audience. The first
+// one is got now, so that a refusal is told before anything else.
+func impersonated(ctx context.Context, account, audience string) (oauth2.TokenSource, error) {
+	source, err := impersonate.IDTokenSource(ctx, impersonate.IDTokenConfig{Audience: audience, TargetPrincipal: account, IncludeEmail: true})
 	if err != nil {
-		return fmt.Errorf("there are no Google credentials on this machine: %w; sign in with: gcloud auth application-default login", err)
+		return nil, fmt.Errorf("there are no Google credentials on this machine: %w; sign in with: gcloud auth application-default login", err)
 	}
-	p.account, p.tokens = account, oauth2.ReuseTokenSourceWithExpiry(nil, googleTokens{source, account}, 5*time.Minute)
+	tokens := oauth2.ReuseTokenSourceWithExpiry(nil, googleTokens{source, account}, 5*time.Minute)
 	done := make(chan error, 1) // the library waits for as long as it takes
 	go func() {
-		_, err := p.tokens.Token()
+		_, err := tokens.Token()
 		done <- err
 	}()
 	select {
 	case err := <-done:
-		return err
+		return tokens, err
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	case <-time.After(signInTimeout):
-		return fmt.Errorf("no token for %s: Google did not answer within %v", account, signInTimeout)
+		return nil, fmt.Errorf("no token for %s: Google did not answer within %v", account, signInTimeout)
 	}
 }
 
