@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -213,6 +214,46 @@ func (c *client) localToken(ctx context.Context, claims url.Values) (string, err
 	}) {
 		return "", fmt.Errorf("%s gave no token: %s", c.base, a)
 	}
+	return token, nil
+}
+
+// localTokenLife is how long a token of the local issuer is used, which lives an hour.
+const localTokenLife = 50 * time.Minute
+
+// signer has a pushinbox local sign tokens such as those of Pub/Sub's pushes. Each is
+// used for as long as it lives.
+type signer struct {
+	local    *client
+	audience string // "" is the one of its function receive
+
+	mu     sync.Mutex
+	tokens map[string]signed // by e-mail address
+}
+
+type signed struct {
+	token string
+	until time.Time
+}
+
+// token returns a token with an e-mail address.
+func (s *signer) token(ctx context.Context, email string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t, ok := s.tokens[email]; ok && time.Now().Before(t.until) {
+		return t.token, nil
+	}
+	claims := url.Values{"for": {"receive"}, "email": {email}}
+	if s.audience != "" {
+		claims.Set("aud", s.audience)
+	}
+	token, err := s.local.localToken(ctx, claims)
+	if err != nil {
+		return "", err
+	}
+	if s.tokens == nil {
+		s.tokens = make(map[string]signed)
+	}
+	s.tokens[email] = signed{token, time.Now().Add(localTokenLife)}
 	return token, nil
 }
 

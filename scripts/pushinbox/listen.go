@@ -276,27 +276,24 @@ func (l *listening) keys(ctx context.Context, cmd *cobra.Command, f *forward.For
 	}
 }
 
-// tokenLife is how long a local token is sent, which lives an hour.
-const tokenLife = 50 * time.Minute
-
 // authorization returns what gives the Authorization header of each request. The first
 // token is got at once, so that a refusal is told before anything else.
 func (l *listening) authorization(ctx context.Context) (func(context.Context) (string, error), error) {
 	audience := cmp.Or(l.audience, l.to)
-	var get func(context.Context) (string, error)
 	switch l.sign {
-	case signNone:
-		if l.audience != "" || l.email != "" {
-			return nil, usageError{errors.New("--audience and --email do not go with --sign none")}
-		}
-		return nil, nil
 	case signLocal:
 		local, err := l.signer.local(ctx)
 		if err != nil {
 			return nil, err
 		}
-		claims := url.Values{"for": {"receive"}, "aud": {audience}, "email": {cmp.Or(l.email, stack.PushAccount)}}
-		get = func(ctx context.Context) (string, error) { return local.localToken(ctx, claims) }
+		s, email := &signer{local: local, audience: audience}, cmp.Or(l.email, stack.PushAccount)
+		if _, err := s.token(ctx, email); err != nil {
+			return nil, fmt.Errorf("there is no pushinbox local to sign the requests: %w; start it, or give --sign none", err)
+		}
+		return func(ctx context.Context) (string, error) {
+			token, err := s.token(ctx, email)
+			return "Bearer " + token, err
+		}, nil
 	case signGoogle:
 		if !accountName.MatchString(l.email) {
 			return nil, usageError{errors.New("--sign google needs --email, the push account's e-mail address")}
@@ -307,26 +304,10 @@ func (l *listening) authorization(ctx context.Context) (func(context.Context) (s
 		}
 		return bearer(tokens), nil
 	}
-	var mu sync.Mutex
-	var header string
-	var until time.Time
-	authorize := func(ctx context.Context) (string, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if time.Now().Before(until) {
-			return header, nil
-		}
-		token, err := get(ctx)
-		if err != nil {
-			return "", err
-		}
-		header, until = "Bearer "+token, time.Now().Add(tokenLife)
-		return header, nil
+	if l.audience != "" || l.email != "" {
+		return nil, usageError{errors.New("--audience and --email do not go with --sign none")}
 	}
-	if _, err := authorize(ctx); err != nil {
-		return nil, fmt.Errorf("there is no pushinbox local to sign the requests: %w; start it, or give --sign none", err)
-	}
-	return authorize, nil
+	return nil, nil
 }
 
 // bearer returns what gives the Authorization header of each request, of tokens that

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	pubsub "cloud.google.com/go/pubsub/v2/apiv1"
@@ -27,9 +26,6 @@ import (
 )
 
 const (
-	// pushTokenLife is how long a token of the local issuer is used, which lives an
-	// hour.
-	pushTokenLife = 50 * time.Minute
 	// pushTimeout is the longest ack deadline that Pub/Sub has.
 	pushTimeout = 10 * time.Minute
 	// knowTimeout bounds the question who else gets a message.
@@ -53,19 +49,10 @@ func checkPushURL(to string, force bool) error {
 
 // pusher posts messages as the pushes they were.
 type pusher struct {
-	local    *client // signs
-	to       *url.URL
-	audience string // "" is the one of the local function receive
-	email    string // "" is the one of each message
-	http     *http.Client
-
-	mu     sync.Mutex
-	tokens map[string]signed // by e-mail address
-}
-
-type signed struct {
-	token string
-	until time.Time
+	signer
+	to    *url.URL
+	email string // "" is the one of each message
+	http  *http.Client
 }
 
 // newPusher returns a pusher to an address. Where it is of a pushinbox local, that
@@ -88,7 +75,7 @@ func newPusher(ctx context.Context, from *server, to, audience string) (*pusher,
 		return nil, err
 	}
 	p := &pusher{
-		local: c.local(), to: u, audience: audience, tokens: make(map[string]signed),
+		signer: signer{local: c.local(), audience: audience}, to: u,
 		http: &http.Client{Timeout: pushTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}
 	isReceive := u.Host == p.local.base.Host && (u.Path == "/receive" || strings.HasPrefix(u.Path, "/receive/"))
@@ -103,22 +90,12 @@ func newPusher(ctx context.Context, from *server, to, audience string) (*pusher,
 	return p, err
 }
 
-// token returns a token with an e-mail address.
+// token is the signer's, and says in an error what it is for.
 func (p *pusher) token(ctx context.Context, email string) (string, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if s, ok := p.tokens[email]; ok && time.Now().Before(s.until) {
-		return s.token, nil
-	}
-	claims := url.Values{"for": {"receive"}, "email": {email}}
-	if p.audience != "" {
-		claims.Set("aud", p.audience)
-	}
-	token, err := p.local.localToken(ctx, claims)
+	token, err := p.signer.token(ctx, email)
 	if err != nil {
 		return "", fmt.Errorf("the pushes are signed by the running pushinbox local: %w", err)
 	}
-	p.tokens[email] = signed{token, time.Now().Add(pushTokenLife)}
 	return token, nil
 }
 
