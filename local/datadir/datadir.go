@@ -193,6 +193,49 @@ func SyncDir(path string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
+// PartSuffix ends the names of the files that Replace and ReplaceDurably write first. A
+// process that is killed leaves one.
+const PartSuffix = ".part"
+
+// Replace writes a file of mode 0600 that readers see whole, as it was or as it is now,
+// and creates a missing one. It does not wait until the file is durable.
+func Replace(path string, content []byte) error { return replace(path, content, false) }
+
+// ReplaceDurably is Replace, and waits until the file is durable.
+func ReplaceDurably(path string, content []byte) error {
+	if err := replace(path, content, true); err != nil {
+		return err
+	}
+	return SyncDir(path)
+}
+
+func replace(path string, content []byte, durable bool) error {
+	part, err := writePart(path, content, durable)
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(part, path); err != nil {
+		return errors.Join(err, os.Remove(part))
+	}
+	return nil
+}
+
+// writePart writes a new file of mode 0600 beside path, and returns its path.
+func writePart(path string, content []byte, durable bool) (string, error) {
+	part, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*"+PartSuffix)
+	if err != nil {
+		return "", err
+	}
+	_, err = part.Write(content)
+	if err == nil && durable {
+		err = part.Sync()
+	}
+	if err = errors.Join(err, part.Close()); err != nil {
+		return "", errors.Join(err, os.Remove(part.Name()))
+	}
+	return part.Name(), nil
+}
+
 // Copy copies a file to a new one, which is whole and durable or absent.
 func Copy(from *os.File, path string) error {
 	info, err := from.Stat()

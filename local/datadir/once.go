@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 )
 
 // maxOnce is the largest file that ReadOrCreate reads, in bytes.
@@ -28,17 +27,13 @@ func ReadOrCreate(path string, create func() ([]byte, error)) ([]byte, error) {
 	if b, err = create(); err != nil {
 		return nil, err
 	}
-	part, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.part") // of mode 0600
+	part, err := writePart(path, b, false)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = os.Remove(part.Name()) }()
-	_, err = part.Write(b)
-	if err = errors.Join(err, part.Close()); err != nil {
-		return nil, err
-	}
+	defer func() { _ = os.Remove(part) }()
 	// A link, and not a rename, is refused where the file exists by now.
-	if err := os.Link(part.Name(), path); errors.Is(err, fs.ErrExist) {
+	if err := os.Link(part, path); errors.Is(err, fs.ErrExist) {
 		return readOnce(path)
 	} else if err != nil {
 		return nil, err

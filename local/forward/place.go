@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"example.com/pushinbox/local/datadir"
 )
 
 // Place remembers, in a file of this user, how far a forwarding came. OpenPlace returns
@@ -101,16 +103,8 @@ func (p *Place) save() error {
 	if err != nil {
 		return err
 	}
-	part, err := os.CreateTemp(filepath.Dir(p.path), "*.part") // of mode 0600
-	if err != nil {
+	if err := datadir.Replace(p.path, append(b, '\n')); err != nil {
 		return err
-	}
-	_, err = part.Write(append(b, '\n'))
-	if err = errors.Join(err, part.Close()); err == nil {
-		err = os.Rename(part.Name(), p.path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(part.Name()))
 	}
 	p.saved, p.at = p.token, now
 	return nil

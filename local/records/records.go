@@ -23,9 +23,8 @@ const (
 	folder = "operations"
 	// maxFile is the size of the largest file that is read, in bytes.
 	maxFile = 256 << 10
-	// partSuffix ends the names of files that are being written, which takes less than
-	// partLife.
-	partSuffix, partLife = ".part", 10 * time.Second
+	// partLife is more than the writing of a file takes.
+	partLife = 10 * time.Second
 )
 
 // Records are the records of one data directory. Open returns them.
@@ -45,7 +44,7 @@ func Open(dataDir string) *Records {
 	r := &Records{filepath.Join(dataDir, folder)}
 	entries, _ := os.ReadDir(r.dir) // there may be none
 	for _, e := range entries {
-		if !e.Type().IsRegular() || !strings.HasSuffix(e.Name(), partSuffix) {
+		if !e.Type().IsRegular() || !strings.HasSuffix(e.Name(), datadir.PartSuffix) {
 			continue
 		}
 		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > partLife {
@@ -94,18 +93,7 @@ func (r *Records) Put(ctx context.Context, o *delivery.Operation) error {
 	if err != nil {
 		return err
 	}
-	part, err := os.CreateTemp(r.dir, "*"+partSuffix) // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = part.Write(append(b, '\n'))
-	if err = errors.Join(err, part.Sync(), part.Close()); err == nil {
-		err = os.Rename(part.Name(), r.path(o.Subscription))
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(part.Name()))
-	}
-	return datadir.SyncDir(r.path(o.Subscription))
+	return datadir.ReplaceDurably(r.path(o.Subscription), append(b, '\n'))
 }
 
 // Delete implements delivery.Records.

@@ -231,7 +231,7 @@ func (s *Stack) announce() error {
 		return err
 	}
 	path := filepath.Join(s.options.Data, runFile)
-	if err := replaceFile(path, append(content, '\n')); err != nil {
+	if err := datadir.Replace(path, append(content, '\n')); err != nil {
 		return dataError(s.options.Data, err)
 	}
 	s.onClose(runFile, func() error {
@@ -246,20 +246,6 @@ func (s *Stack) announce() error {
 		return nil
 	})
 	return nil
-}
-
-// replaceFile writes a file of mode 0600 that readers see whole or not at all.
-func replaceFile(path string, content []byte) error {
-	part := path + ".part"
-	file, err := datadir.OpenFile(part, os.O_CREATE|os.O_WRONLY|os.O_TRUNC)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(content)
-	if err = errors.Join(err, file.Close()); err == nil {
-		err = os.Rename(part, path)
-	}
-	return err
 }
 
 // which serves GET /local/run: which run this is.
