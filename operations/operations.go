@@ -1,6 +1,7 @@
 // Package operations changes how Pub/Sub delivers to the inbox, for operators: it
 // pauses and resumes a subscription, and lists, redrives and purges dead letters.
-// The command line uses it; no function does, since no function may change anything.
+// The command line uses it, and a local run where it writes a record anew; no function
+// does, since no function may change anything.
 //
 // Everything is done by the operator's own right, in steps of which any can be the
 // last: whoever is interrupted, or killed, calls the same or the opposite operation

@@ -44,7 +44,7 @@ func (op *Operator) Pause(ctx context.Context, subscription string) (*Paused, er
 	if !isPushed(sub) {
 		return alreadyPaused(sub, record)
 	}
-	recorded, token, err := conceal(sub.PushConfig)
+	recorded, token, err := Conceal(sub.PushConfig)
 	if err == nil && token != "" {
 		err = op.checkToken(ctx, token)
 	}
@@ -198,7 +198,7 @@ func (op *Operator) alreadyResumed(ctx context.Context, sub *pubsubpb.Subscripti
 	if record == nil {
 		return r, nil
 	}
-	inForce, _, err := conceal(sub.PushConfig)
+	inForce, _, err := Conceal(sub.PushConfig)
 	r.Differs = err != nil || !bytes.Equal(inForce, record.PushConfig)
 	return r, op.o.Records.Delete(ctx, sub.Name)
 }

@@ -319,7 +319,7 @@ func TestConcealEscapes(t *testing.T) {
 	t.Parallel()
 	for raw, token := range map[string]string{"a%2Fb-c-d-e-f": "a/b-c-d-e-f", "a+b": "a b", "plain": "plain"} {
 		c := &pubsubpb.PushConfig{PushEndpoint: "https://r.example/?token=" + raw + "&x=%zz&token"}
-		recorded, got, err := conceal(c)
+		recorded, got, err := Conceal(c)
 		if err != nil || got != token || strings.Contains(string(recorded), raw) {
 			t.Errorf("%s: %q, %q, %v", raw, recorded, got, err)
 			continue
@@ -334,12 +334,12 @@ func TestConcealEscapes(t *testing.T) {
 		}
 	}
 	for _, address := range []string{"https://r.example/?token=a&token=b", "https://r.example/?%zz=s", "https://r.example/?token=%41"} {
-		if recorded, _, err := conceal(&pubsubpb.PushConfig{PushEndpoint: address}); err == nil {
+		if recorded, _, err := Conceal(&pubsubpb.PushConfig{PushEndpoint: address}); err == nil {
 			t.Errorf("%s is written down as %q", address, recorded)
 		}
 	}
 	in := &pubsubpb.PushConfig{PushEndpoint: "https://r.example/?token=" + marker, Attributes: map[string]string{"a": "x" + marker}}
-	if _, _, err := conceal(in); err == nil {
+	if _, _, err := Conceal(in); err == nil {
 		t.Error("a token in an attribute is written down")
 	}
 }

@@ -66,9 +66,10 @@ func replaceAll(c *pubsubpb.PushConfig, replace func(raw string) (string, error)
 
 var errEscapes = errors.New("the token in the push endpoint is written with escapes in a way that cannot be restored")
 
-// conceal returns a push configuration serialized, with markers in place of the
-// shared token, and the token; empty where there is none.
-func conceal(c *pubsubpb.PushConfig) (recorded []byte, token string, err error) {
+// Conceal returns a push configuration as a record has it, serialized, with markers in
+// place of the shared token, and the token; empty where there is none. What could not be
+// restored from that is an error.
+func Conceal(c *pubsubpb.PushConfig) (recorded []byte, token string, err error) {
 	concealed, err := replaceAll(c, func(raw string) (string, error) {
 		plain, err := url.QueryUnescape(raw)
 		if err != nil {

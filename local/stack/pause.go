@@ -3,14 +3,14 @@ package stack
 import (
 	"context"
 	"fmt"
-	"net/url"
-	"strings"
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"google.golang.org/protobuf/proto"
 
+	"example.com/pushinbox/operations"
 	"example.com/pushinbox/shared/delivery"
+	"example.com/pushinbox/shared/inbox"
 )
 
 // unknownPrincipal is who paused a subscription without leaving a record.
@@ -45,7 +45,7 @@ func (p *ownPubSub) keepPaused(ctx context.Context, there, wanted *pubsubpb.Subs
 		return false, err
 	}
 	p.warn(fmt.Sprintf("%s is paused since %s by %s: nothing is pushed; go on with: pushinbox delivery resume --subscription %s",
-		wanted.Name, record.At.Format(time.RFC3339), record.Principal, wanted.Name[strings.LastIndex(wanted.Name, "/")+1:]))
+		wanted.Name, record.At.Format(time.RFC3339), record.Principal, inbox.ShortName(wanted.Name)))
 	return true, nil
 }
 
@@ -66,54 +66,14 @@ func rewrite(record *delivery.Operation, push *pubsubpb.PushConfig) error {
 	}
 	push = proto.CloneOf(push)
 	push.Attributes = before.Attributes
-	for _, address := range []*string{&push.PushEndpoint, oidcAudience(push)} {
-		hidden, ok := withMarker(*address)
-		if !ok {
-			if len(record.PushConfig) == 0 {
-				return fmt.Errorf("the token in the push endpoint of %s is written in a way that cannot be restored", record.Subscription)
-			}
-			return nil
-		}
-		*address = hidden
+	recorded, _, err := operations.Conceal(push)
+	switch {
+	case err == nil:
+		record.PushConfig = recorded
+	case len(record.PushConfig) == 0:
+		return fmt.Errorf("the pause of %s cannot be recorded: %w", record.Subscription, err)
 	}
-	recorded, err := proto.MarshalOptions{Deterministic: true}.Marshal(push)
-	record.PushConfig = recorded
-	return err
-}
-
-// oidcAudience returns where the audience of a push configuration is.
-func oidcAudience(push *pubsubpb.PushConfig) *string {
-	if oidc := push.GetOidcToken(); oidc != nil {
-		return &oidc.Audience
-	}
-	return new(string)
-}
-
-// withMarker returns an address with a marker in place of its shared token, itself
-// escaped where the token is, as the package operations has it.
-func withMarker(address string) (hidden string, ok bool) {
-	base, query, found := strings.Cut(address, "?")
-	if !found {
-		return address, true
-	}
-	parts := strings.Split(query, "&")
-	for i, part := range parts {
-		name, raw, hasValue := strings.Cut(part, "=")
-		plainName, err1 := url.QueryUnescape(name)
-		plain, err2 := url.QueryUnescape(raw)
-		switch {
-		case err1 != nil || plainName == "token" && err2 != nil:
-			return "", false
-		case plainName != "token" || !hasValue || raw == "":
-		case raw == plain:
-			parts[i] = name + "=" + delivery.TokenMarker
-		case raw == url.QueryEscape(plain):
-			parts[i] = name + "=" + strings.ReplaceAll(delivery.TokenMarker, "-", "%2D")
-		default:
-			return "", false
-		}
-	}
-	return base + "?" + strings.Join(parts, "&"), true
+	return nil
 }
 
 // IsPaused reports whether a subscription of this run, as in Pushes and Endpoints, was

@@ -121,6 +121,30 @@ func TestPausedOverARestart(t *testing.T) {
 	}
 }
 
+// TestRewriteLeavesWhatCannotBeRestored has tokens that resume could not put back: a
+// record stays as it is, and a new one is refused.
+func TestRewriteLeavesWhatCannotBeRestored(t *testing.T) {
+	t.Parallel()
+	recorded, err := proto.Marshal(&pubsubpb.PushConfig{PushEndpoint: "http://127.0.0.1:1/before"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, push := range map[string]*pubsubpb.PushConfig{
+		"odd_escapes": signedPush("http://127.0.0.1:2/?token=%41marker", "aud"),
+		"two_tokens":  signedPush("http://127.0.0.1:2/?token=marker", "http://127.0.0.1:2/?token=other"),
+		"elsewhere":   signedPush("http://127.0.0.1:2/plainmarker?token=plainmarker", "aud"),
+	} {
+		record := &delivery.Operation{Kind: delivery.Pause, Subscription: "projects/p/subscriptions/s", PushConfig: recorded}
+		if err := rewrite(record, push); err != nil || !bytes.Equal(record.PushConfig, recorded) {
+			t.Errorf("%s: the record has %q, %v", name, record.PushConfig, err)
+		}
+		record.PushConfig = nil
+		if err := rewrite(record, push); err == nil || strings.Contains(err.Error(), "marker") || record.PushConfig != nil {
+			t.Errorf("%s: a new record has %q, %v", name, record.PushConfig, err)
+		}
+	}
+}
+
 // newEndpoint returns the address of a program that acknowledges all.
 func newEndpoint(t *testing.T, got func(*http.Request)) string {
 	t.Helper()
