@@ -73,12 +73,8 @@ func deadLetter(m *pubsubpb.PubsubMessage, subscription string) DeadLetter {
 // oldest first, and whether there are more. It gives the leases back, so that they
 // wait on.
 func (op *Operator) List(ctx context.Context, subscription string, limit int) (letters []DeadLetter, more bool, err error) {
-	sub, err := op.get(ctx, subscription)
-	if err != nil {
+	if err := op.checkWaits(ctx, subscription); err != nil {
 		return nil, false, err
-	}
-	if isPushed(sub) {
-		return nil, false, op.inTheWay(ctx, sub)
 	}
 	return op.look(ctx, subscription, limit, op.o.LookPatience)
 }
@@ -106,12 +102,23 @@ func (op *Operator) Keeps(ctx context.Context, subscription, topic, source strin
 	return err
 }
 
-// inTheWay says who pushes a subscription that keeps dead letters.
-func (op *Operator) inTheWay(ctx context.Context, sub *pubsubpb.Subscription) error {
-	endpoint := delivery.HideToken(sub.PushConfig.PushEndpoint)
-	switch record, err := op.o.Records.Get(ctx, sub.Name); {
-	case err != nil:
+// checkWaits returns an error unless a subscription is there and not pushed.
+func (op *Operator) checkWaits(ctx context.Context, subscription string) error {
+	sub, err := op.get(ctx, subscription)
+	if err != nil || !isPushed(sub) {
 		return err
+	}
+	record, err := op.o.Records.Get(ctx, subscription)
+	if err != nil {
+		return err
+	}
+	return inTheWay(sub, record)
+}
+
+// inTheWay says who pushes a subscription that keeps dead letters, by its record, or nil.
+func inTheWay(sub *pubsubpb.Subscription, record *delivery.Operation) error {
+	endpoint := delivery.HideToken(sub.PushConfig.PushEndpoint)
+	switch {
 	case record == nil:
 		return refused("%s is pushed to %s, and no redrive is recorded: it is not a subscription that keeps dead letters, or its redrive was begun by other means", sub.Name, endpoint)
 	default:
@@ -189,12 +196,8 @@ type Purged struct {
 // Purge discards the dead letters that wait in a subscription, and takes a snapshot
 // of them first.
 func (op *Operator) Purge(ctx context.Context, subscription string) (*Purged, error) {
-	sub, err := op.get(ctx, subscription)
-	if err != nil {
+	if err := op.checkWaits(ctx, subscription); err != nil {
 		return nil, err
-	}
-	if isPushed(sub) {
-		return nil, op.inTheWay(ctx, sub)
 	}
 	now := op.o.Now()
 	project, id, _ := strings.Cut(subscription, "/subscriptions/")
@@ -203,9 +206,9 @@ func (op *Operator) Purge(ctx context.Context, subscription string) (*Purged, er
 	if err != nil {
 		return nil, refused("without a snapshot a purge could not be undone: %w", explain(err, "create the snapshot "+name, "pubsub.snapshots.create and pubsub.subscriptions.consume"))
 	}
-	p := &Purged{Snapshot: name, Expires: snapshot.GetExpireTime().AsTime()}
-	if snapshot.GetExpireTime() == nil {
-		p.Expires = time.Time{}
+	p := &Purged{Snapshot: name}
+	if expires := snapshot.GetExpireTime(); expires != nil {
+		p.Expires = expires.AsTime()
 	}
 	_, err = op.o.PubSub.Seek(ctx, &pubsubpb.SeekRequest{Subscription: subscription, Target: &pubsubpb.SeekRequest_Time{Time: timestamppb.New(now)}})
 	if err != nil {

@@ -109,6 +109,16 @@ func (op *Operator) get(ctx context.Context, name string) (*pubsubpb.Subscriptio
 	return sub, nil
 }
 
+// find returns a subscription, and the record of what is under way with it, or nil.
+func (op *Operator) find(ctx context.Context, name string) (*pubsubpb.Subscription, *delivery.Operation, error) {
+	sub, err := op.get(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	record, err := op.o.Records.Get(ctx, name)
+	return sub, record, err
+}
+
 // isPushed reports whether a subscription has a push endpoint.
 func isPushed(sub *pubsubpb.Subscription) bool { return sub.GetPushConfig().GetPushEndpoint() != "" }
 

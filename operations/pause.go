@@ -30,16 +30,12 @@ type Paused struct {
 // push configuration down first, and refuses unless Resume can restore it: the
 // principal may act as the push account, and the shared token can be read.
 func (op *Operator) Pause(ctx context.Context, subscription string) (*Paused, error) {
-	sub, err := op.get(ctx, subscription)
-	if err != nil {
-		return nil, err
-	}
-	record, err := op.o.Records.Get(ctx, subscription)
+	sub, record, err := op.find(ctx, subscription)
 	if err != nil {
 		return nil, err
 	}
 	if record != nil && record.Kind == delivery.Redrive {
-		return nil, refused("the dead letters of %s are being redriven (%s); end that first: pushinbox dead-letters redrive --stop", subscription, began(record))
+		return nil, duringRedrive(subscription, record)
 	}
 	if !isPushed(sub) {
 		return alreadyPaused(sub, record)
@@ -74,6 +70,11 @@ func (op *Operator) Pause(ctx context.Context, subscription string) (*Paused, er
 		}
 	}
 	return &Paused{Operation: record, Endpoint: delivery.HideToken(sub.PushConfig.PushEndpoint)}, nil
+}
+
+// duringRedrive refuses to pause or resume what is redriven.
+func duringRedrive(subscription string, record *delivery.Operation) error {
+	return refused("the dead letters of %s are being redriven (%s); end that first: pushinbox dead-letters redrive --stop", subscription, began(record))
 }
 
 // alreadyPaused says what a subscription without push endpoint is.
@@ -132,16 +133,12 @@ type Resumed struct {
 // there is no record, it takes what rebuild returns; nil means that nothing else is
 // known.
 func (op *Operator) Resume(ctx context.Context, subscription string, rebuild func(context.Context) (*pubsubpb.PushConfig, error)) (*Resumed, error) {
-	sub, err := op.get(ctx, subscription)
-	if err != nil {
-		return nil, err
-	}
-	record, err := op.o.Records.Get(ctx, subscription)
+	sub, record, err := op.find(ctx, subscription)
 	if err != nil {
 		return nil, err
 	}
 	if record != nil && record.Kind != delivery.Pause {
-		return nil, refused("the dead letters of %s are being redriven (%s); end that first: pushinbox dead-letters redrive --stop", subscription, began(record))
+		return nil, duringRedrive(subscription, record)
 	}
 	if isPushed(sub) {
 		return op.alreadyResumed(ctx, sub, record)

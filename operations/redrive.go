@@ -72,16 +72,12 @@ func (op *Operator) Redrive(ctx context.Context, subscription string, o RedriveO
 	if !isPushed(source) {
 		return nil, refused("%s is paused, or not a push subscription: there is nothing to push dead letters with; resume it first: pushinbox delivery resume", o.Source)
 	}
-	sub, err := op.get(ctx, subscription)
-	if err != nil {
-		return nil, err
-	}
-	record, err := op.o.Records.Get(ctx, subscription)
+	sub, record, err := op.find(ctx, subscription)
 	if err != nil {
 		return nil, err
 	}
 	if record == nil && isPushed(sub) || record != nil && record.Kind != delivery.Redrive {
-		return nil, op.inTheWay(ctx, sub)
+		return nil, inTheWay(sub, record)
 	}
 	r := &Redriven{Operation: record, Continued: record != nil, Endpoint: delivery.HideToken(source.PushConfig.PushEndpoint)}
 	if record == nil {
