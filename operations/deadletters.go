@@ -115,14 +115,17 @@ func (op *Operator) checkWaits(ctx context.Context, subscription string) error {
 	return inTheWay(sub, record)
 }
 
-// inTheWay says who pushes a subscription that keeps dead letters, by its record, or nil.
+// inTheWay says why the dead letters in a subscription are not to be had, by its record,
+// or nil: it is pushed, or has a record.
 func inTheWay(sub *pubsubpb.Subscription, record *delivery.Operation) error {
-	endpoint := delivery.HideToken(sub.PushConfig.PushEndpoint)
+	endpoint := delivery.HideToken(sub.GetPushConfig().GetPushEndpoint())
 	switch {
-	case record == nil:
-		return refused("%s is pushed to %s, and no redrive is recorded: it is not a subscription that keeps dead letters, or its redrive was begun by other means", sub.Name, endpoint)
-	default:
+	case record != nil && record.Kind == delivery.Redrive:
 		return refused("the dead letters of %s are being redriven to %s (%s); let that end, or end it: pushinbox dead-letters redrive --stop", sub.Name, endpoint, began(record))
+	case !isPushed(sub):
+		return refused("%s is paused (%s); resume it first: pushinbox delivery resume --subscription %[1]s", sub.Name, began(record))
+	default:
+		return refused("%s is pushed to %s, and no redrive is recorded: it is not a subscription that keeps dead letters, or its redrive was begun by other means", sub.Name, endpoint)
 	}
 }
 

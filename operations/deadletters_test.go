@@ -334,6 +334,28 @@ func TestRedriveRefuses(t *testing.T) {
 	}
 }
 
+// TestRedriveOfWhatIsPaused has dead letters' subscriptions with the record of a pause:
+// nobody redrives them.
+func TestRedriveOfWhatIsPaused(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, w *world) {
+		source, dead := deadLetters(w, 1)
+		op := w.operator(nil)
+		w.check(records.Open(w.data).Put(t.Context(), &delivery.Operation{Kind: delivery.Pause, Subscription: dead, Principal: "other@example.com"}))
+		_, redriven := op.Redrive(t.Context(), dead, RedriveOptions{Source: source})
+		w.check(op.setPush(t.Context(), dead, &pubsubpb.PushConfig{PushEndpoint: w.receiver.url}))
+		_, pushed := op.Redrive(t.Context(), dead, RedriveOptions{Source: source})
+		_, purged := op.Purge(t.Context(), dead)
+		for want, errs := range map[string][]error{"is paused (by other@example.com": {redriven}, "no redrive is recorded": {pushed, purged}} {
+			for _, err := range errs {
+				if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), want) {
+					t.Errorf("the error is %v, want %q", err, want)
+				}
+			}
+		}
+	})
+}
+
 // repeating refuses changes as Pub/Sub does: it repeats the endpoint.
 type repeating struct{ PubSub }
 
