@@ -3,8 +3,10 @@ package console
 import (
 	"context"
 	"log/slog"
-	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/problem"
@@ -16,7 +18,8 @@ const (
 	reportBudget   = 2 * time.Second
 	reportPatience = 500 * time.Millisecond
 	// freshReport is how old a report may be that is answered without asking the
-	// source again, but on one machine, where asking costs nothing, and shownReport how old one is that the list still shows.
+	// source again, but on one machine, where asking costs nothing, and shownReport how
+	// old one is that the list still shows.
 	freshReport = time.Second
 	shownReport = 2 * time.Minute
 )
@@ -27,11 +30,14 @@ type reports struct {
 	source delivery.Source
 	log    *slog.Logger
 	fresh  time.Duration // how old a report may be that is answered
+	flight singleflight.Group
+	last   atomic.Pointer[collected]
+}
 
-	mu      sync.Mutex
-	last    *delivery.Report
-	asked   time.Time     // when last was asked for
-	running chan struct{} // closed when the one that is being asked for is there
+// collected is a report, and when it was asked for.
+type collected struct {
+	*delivery.Report
+	asked time.Time
 }
 
 // newReports returns the reports of d, or nil without one.
@@ -45,14 +51,12 @@ func newReports(d delivery.Source, log *slog.Logger) *reports {
 // get returns a report that is fresh, or, where the source does not answer, one that
 // says so.
 func (k *reports) get(ctx context.Context) (*delivery.Report, error) {
-	running := k.refresh()
+	done := k.refresh()
 	patience := time.NewTimer(reportBudget + reportPatience)
 	defer patience.Stop()
 	select {
-	case <-running:
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		return k.last, nil
+	case <-done:
+		return k.last.Load().Report, nil
 	case <-patience.C:
 		return nothingKnown("there was no answer within " + reportBudget.String()), nil
 	case <-ctx.Done():
@@ -67,45 +71,33 @@ func (k *reports) peek() *delivery.Report {
 		return nil
 	}
 	k.refresh()
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if time.Since(k.asked) > shownReport {
+	last := k.last.Load()
+	if last == nil || time.Since(last.asked) > shownReport {
 		return nil
 	}
-	return k.last
+	return last.Report
 }
 
-// refresh returns a channel that is closed once the last report is fresh.
-func (k *reports) refresh() <-chan struct{} {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.running != nil {
-		return k.running
-	}
-	done := make(chan struct{})
-	if k.last != nil && time.Since(k.asked) < k.fresh {
-		close(done)
-		return done
-	}
-	k.running = done
-	go k.collect(done)
-	return done
+// refresh returns a channel that has something to receive once the last report is fresh.
+func (k *reports) refresh() <-chan singleflight.Result {
+	return k.flight.DoChan("", func() (any, error) {
+		if last := k.last.Load(); last == nil || time.Since(last.asked) >= k.fresh {
+			asked := time.Now()
+			k.last.Store(&collected{k.collect(), asked})
+		}
+		return nil, nil
+	})
 }
 
 // collect asks the source. What a panic leaves is that nothing is known.
-func (k *reports) collect(done chan struct{}) {
+func (k *reports) collect() (r *delivery.Report) {
 	ctx, cancel := context.WithTimeout(context.Background(), reportBudget)
 	defer cancel()
-	asked := time.Now()
-	r := nothingKnown("an internal error; the log has the cause")
+	r = nothingKnown("an internal error; the log has the cause")
 	defer func() {
 		if p := recover(); p != nil {
 			k.log.Error("the delivery could not be told", slog.Any("panic", p))
 		}
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		k.last, k.asked, k.running = r, asked, nil
-		close(done)
 	}()
 	told, err := k.source.Report(ctx)
 	switch {
@@ -116,6 +108,7 @@ func (k *reports) collect(done chan struct{}) {
 	case told != nil:
 		r = safe(told)
 	}
+	return r
 }
 
 // nothingKnown is a report that says why nothing is known.

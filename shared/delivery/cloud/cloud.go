@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"golang.org/x/oauth2/google"
+	"golang.org/x/sync/singleflight"
 
 	"example.com/pushinbox/shared/delivery"
 )
@@ -199,52 +200,33 @@ func (s *Source) fetchOperations(ctx context.Context) (map[string]*delivery.Oper
 
 // kept is an answer that is fetched once for all who ask for it, and kept for a while.
 type kept[T any] struct {
-	mu      sync.Mutex
-	value   T
-	err     error
-	until   time.Time
-	running chan struct{}
+	flight singleflight.Group
+	// Only a flight reads and writes the others.
+	value T
+	err   error
+	until time.Time
 }
 
 // get returns the answer, or an error once ctx has ended. What was fetched in vain for
 // one who did not wait is there for the next.
-func (k *kept[T]) get(ctx context.Context, fetch func(context.Context) (T, error)) (T, error) {
-	k.mu.Lock()
-	if time.Now().Before(k.until) {
-		defer k.mu.Unlock()
-		return k.value, k.err
-	}
-	if k.running == nil {
-		k.running = make(chan struct{})
-		go k.fetch(k.running, fetch)
-	}
-	running := k.running
-	k.mu.Unlock()
-	select {
-	case <-running:
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		return k.value, k.err
-	case <-ctx.Done():
-		var none T
-		return none, errSlow
-	}
-}
-
-func (k *kept[T]) fetch(done chan struct{}, fetch func(context.Context) (T, error)) {
-	ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
-	defer cancel()
-	var value T
-	err := errors.New("the answer could not be read")
-	defer func() {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		k.value, k.err, k.running = value, err, nil
+func (k *kept[T]) get(ctx context.Context, fetch func(context.Context) (T, error)) (value T, err error) {
+	done := k.flight.DoChan("", func() (any, error) {
+		if time.Now().Before(k.until) {
+			return k.value, k.err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
+		defer cancel()
+		k.value, k.err = fetch(ctx)
 		k.until = time.Now().Add(keep)
-		if err != nil {
+		if k.err != nil {
 			k.until = time.Now().Add(keepError)
 		}
-		close(done)
-	}()
-	value, err = fetch(ctx)
+		return k.value, k.err
+	})
+	select {
+	case r := <-done:
+		return r.Val.(T), r.Err
+	case <-ctx.Done():
+		return value, errSlow
+	}
 }
