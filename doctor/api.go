@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"example.com/pushinbox/shared/googleerror"
 )
 
 // state is what became of a question.
@@ -142,8 +144,9 @@ func try[T any](ctx context.Context, g *google, permission, method, url string, 
 		return f, ctx.Err() == nil
 	}
 	if resp.StatusCode/100 != 2 {
-		if violation := f.refused(r, resp.StatusCode, b); f.state == perimeter {
-			g.keptOut(violation)
+		e := googleerror.Of(resp.StatusCode, b)
+		if f.refused(r, e); f.state == perimeter {
+			g.keptOut(told(e.Violation))
 		}
 		return f, resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= 500
 	}
@@ -156,62 +159,27 @@ func try[T any](ctx context.Context, g *google, permission, method, url string, 
 	return f, false
 }
 
-// apiError is Google's form of an error.
-type apiError struct {
-	Error struct {
-		Status  string `json:"status"`
-		Message string `json:"message"`
-		Details []struct {
-			Type       string            `json:"@type"`
-			Reason     string            `json:"reason"`
-			Metadata   map[string]string `json:"metadata"`
-			Violations []struct {
-				Type        string `json:"type"`
-				Description string `json:"description"`
-			} `json:"violations"`
-		} `json:"details"`
-	} `json:"error"`
-}
-
-// refused sets what an answer that is no success says. violation is the unique ID of
-// what VPC Service Controls refused, if it was they.
-func (f *fact[T]) refused(r *http.Request, status int, body []byte) (violation string) {
-	var e apiError
-	_ = json.Unmarshal(body, &e) // what is not of this form says nothing more
-	f.state, f.why = failed, told(fmt.Sprintf("%s answers %d: %s", host(r), status, e.Error.Message))
-	for _, d := range e.Error.Details {
-		switch {
-		case d.Reason == "SERVICE_DISABLED":
-			f.state, f.api, f.why = disabled, d.Metadata["service"], "the API "+told(d.Metadata["service"])+" is not enabled"
-			if consumer := d.Metadata["consumer"]; consumer != "" { // perhaps another one that pays for the call
-				f.why += " for " + told(consumer)
-			}
-			return ""
-		case d.Reason == "SECURITY_POLICY_VIOLATED":
-			f.state = perimeter
-			return told(d.Metadata["uid"])
+// refused sets what an answer that is no success says.
+func (f *fact[T]) refused(r *http.Request, e *googleerror.Error) {
+	f.state, f.why = failed, told(fmt.Sprintf("%s answers %d: %s", host(r), e.Status, e.Message))
+	switch {
+	case e.Cause == googleerror.Disabled:
+		f.state, f.api, f.why = disabled, e.Service, "the API "+told(e.Service)+" is not enabled"
+		if e.Consumer != "" { // perhaps another one that pays for the call
+			f.why += " for " + told(e.Consumer)
 		}
-		for _, v := range d.Violations {
-			if v.Type == "VPC_SERVICE_CONTROLS" {
-				f.state = perimeter
-				return told(v.Description)
-			}
-		}
-	}
-	switch status {
-	case http.StatusNotFound:
+	case e.Cause == googleerror.Perimeter:
+		f.state = perimeter
+	case e.Status == http.StatusNotFound:
 		f.state, f.why = absent, "there is no "+short(r.URL.Path)
-	case http.StatusForbidden:
+	case e.Status == http.StatusForbidden:
 		f.state = denied
 		// Another one than was expected may lack, such as the right to use the project
 		// that is billed for the call.
-		for _, d := range e.Error.Details {
-			if p := d.Metadata["permission"]; p != "" {
-				f.permission = told(p)
-			}
+		if e.Permission != "" {
+			f.permission = told(e.Permission)
 		}
 	}
-	return ""
 }
 
 func host(r *http.Request) string { return r.URL.Host }

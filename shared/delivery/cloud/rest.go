@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strings"
 	"unicode"
+
+	"example.com/pushinbox/shared/googleerror"
 )
 
 // maxAnswer is the largest answer that is read, in bytes.
@@ -22,7 +24,7 @@ type rest struct {
 }
 
 // call sends a request, with body as JSON if there is one, and decodes the answer. The
-// error of another answer than 200 is a *refused.
+// error of another answer than 200 is a *googleerror.Error.
 func (r *rest) call(ctx context.Context, method, url string, body, answer any) error {
 	client, err := r.client(ctx)
 	if err != nil {
@@ -56,45 +58,9 @@ func (r *rest) call(ctx context.Context, method, url string, body, answer any) e
 		return fmt.Errorf("the answer is larger than %d bytes", maxAnswer)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return refusedOf(resp.StatusCode, b)
+		return googleerror.Of(resp.StatusCode, b)
 	}
 	return json.Unmarshal(b, answer)
-}
-
-// refused is an answer of a service that is an error.
-type refused struct {
-	status  int
-	message string
-	// reason is that of the error's details, such as SERVICE_DISABLED.
-	reason string
-}
-
-func (e *refused) Error() string { return fmt.Sprintf("%d %s %s", e.status, e.reason, e.message) }
-
-// refusedOf reads an error in the form that Google's services share.
-func refusedOf(status int, body []byte) *refused {
-	var answer struct {
-		Error struct {
-			Message string
-			Details []struct {
-				Reason     string
-				Violations []struct{ Type string }
-			}
-		}
-	}
-	_ = json.Unmarshal(body, &answer) // another form says less
-	e := &refused{status: status, message: answer.Error.Message}
-	for _, d := range answer.Error.Details {
-		if d.Reason != "" {
-			e.reason = d.Reason
-		}
-		for _, v := range d.Violations {
-			if v.Type == "VPC_SERVICE_CONTROLS" {
-				e.reason = v.Type
-			}
-		}
-	}
-	return e
 }
 
 // failure is an error with words for people.
@@ -112,24 +78,24 @@ var errSlow = errors.New("there was no answer in time; look again")
 // asked returns the error of a call to a service on a resource with words for people:
 // what it takes, where it lacks.
 func asked(service, resource, permission, role string, err error) error {
-	var r *refused
+	var e *googleerror.Error
 	switch {
 	case err == nil:
 		return nil
-	case !errors.As(err, &r):
+	case !errors.As(err, &e):
 		return &failure{service + " cannot be reached", err}
-	case r.reason == "VPC_SERVICE_CONTROLS" || r.reason == "SECURITY_POLICY_VIOLATED":
+	case e.Cause == googleerror.Perimeter:
 		return &failure{"VPC Service Controls keep the console from " + service, err}
-	case r.reason == "SERVICE_DISABLED":
+	case e.Cause == googleerror.Disabled:
 		return &failure{"the API of " + service + " is disabled in the project", err}
-	case r.status == http.StatusForbidden:
+	case e.Status == http.StatusForbidden:
 		return &failure{"no permission " + permission + " on " + resource + " (" + role + ")", err}
-	case r.status == http.StatusNotFound:
+	case e.Status == http.StatusNotFound:
 		return &failure{resource + " does not exist", err}
-	case r.status == http.StatusTooManyRequests:
+	case e.Status == http.StatusTooManyRequests:
 		return &failure{service + " is asked too often; look again in a minute", err}
 	default:
-		return &failure{fmt.Sprintf("%s answered %d", service, r.status), err}
+		return &failure{fmt.Sprintf("%s answered %d", service, e.Status), err}
 	}
 }
 
@@ -139,9 +105,9 @@ func why(err error) string {
 	if !errors.As(err, &f) {
 		return printable(err.Error())
 	}
-	var r *refused
-	if errors.As(err, &r) && r.message != "" {
-		return printable(f.words + ": " + r.message)
+	var e *googleerror.Error
+	if errors.As(err, &e) && e.Message != "" {
+		return printable(f.words + ": " + e.Message)
 	}
 	return printable(f.words)
 }

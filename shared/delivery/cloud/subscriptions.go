@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"example.com/pushinbox/shared/delivery"
+	"example.com/pushinbox/shared/googleerror"
 )
 
 // subscription is what Pub/Sub says of one.
@@ -31,8 +32,8 @@ func (s *Source) fetchSubscriptions(ctx context.Context) ([]subscription, error)
 		all.Go(func() {
 			sub := &found[i]
 			err := s.rest.call(ctx, http.MethodGet, s.rest.pubsub+"/v1/"+strings.ReplaceAll(name, "%", "%25"), nil, sub) // of all that a name may have, only this means something in a URL
-			var r *refused
-			if errors.As(err, &r) && r.status == http.StatusNotFound {
+			var e *googleerror.Error
+			if errors.As(err, &e) && e.Status == http.StatusNotFound {
 				sub.isMissing = true
 				return
 			}
