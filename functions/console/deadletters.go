@@ -60,7 +60,7 @@ type deadLettersData struct {
 	principal
 	IsLocal bool
 	// Subscription is the full name of the one that has them; empty is not known.
-	Subscription, Short string
+	Subscription string
 	// Card is what is known of it.
 	Card     *card
 	Commands []command
@@ -77,7 +77,7 @@ func (h *handler) deadLetters(w http.ResponseWriter, r *http.Request) error {
 	if err := noParameters(r); err != nil {
 		return err
 	}
-	p := deadLettersData{principal: principalOf(r), IsLocal: h.isLocal, Subscription: h.dead, Short: inbox.ShortName(h.dead), Columns: h.columns}
+	p := deadLettersData{principal: principalOf(r), IsLocal: h.isLocal, Subscription: h.dead, Columns: h.columns}
 	if h.dead == "" {
 		return render(w, http.StatusOK, deadLettersPage, p)
 	}
@@ -133,17 +133,4 @@ func (h *handler) deadLetterCommands(s *delivery.Subscription) []command {
 		{"pushinbox dead-letters redrive" + at, "has Pub/Sub push them to receive until none is left, and nowhere else"},
 		{"pushinbox dead-letters purge" + at, "deletes them, after a question and a snapshot"},
 	}
-}
-
-// deadSource is what is left of the message that a dead letter was, for people.
-type deadSource struct {
-	*inbox.DeadLetter
-	Name, Short string
-}
-
-func deadSourceOf(m *inbox.Message) *deadSource {
-	if m.DeadLetter == nil {
-		return nil
-	}
-	return &deadSource{m.DeadLetter, m.DeadLetter.Subscription, inbox.ShortName(m.DeadLetter.Subscription)}
 }

@@ -63,7 +63,7 @@ type deliveryData struct {
 // card is a subscription on the page.
 type card struct {
 	delivery.Subscription
-	ID, Short       string
+	ID              string
 	Label, Kind     string
 	Explanation     string
 	Waiting, Oldest string
@@ -85,8 +85,8 @@ type windowCard struct {
 // refusalRow is a line of refusals with what to look at.
 type refusalRow struct {
 	delivery.Refusal
-	Status, Advice, Short string
-	Hour, Day             string
+	Status, Advice string
+	Hour, Day      string
 }
 
 func (h *handler) deliveryData(r *http.Request, report *delivery.Report) deliveryData {
@@ -99,7 +99,7 @@ func (h *handler) deliveryData(r *http.Request, report *delivery.Report) deliver
 		p.Cards = append(p.Cards, h.card(report.Subscriptions[i], i))
 	}
 	for _, f := range report.Refusals {
-		row := refusalRow{Refusal: f, Status: strconv.Itoa(f.Status), Advice: advice[f.Reason], Short: inbox.ShortName(f.Subscription), Hour: count(int(f.LastHour)), Day: count(int(f.Count))}
+		row := refusalRow{Refusal: f, Status: strconv.Itoa(f.Status), Advice: advice[f.Reason], Hour: count(int(f.LastHour)), Day: count(int(f.Count))}
 		if f.Status == 0 {
 			row.Status = "none"
 		}
@@ -153,7 +153,7 @@ func (h *handler) card(s delivery.Subscription, n int) card {
 	if !ok {
 		label = labels[delivery.NotKnown]
 	}
-	c := card{Subscription: s, ID: "s" + strconv.Itoa(n), Short: inbox.ShortName(s.Name), Label: label[0], Kind: label[1], Explanation: label[2], Commands: h.commands(&s)}
+	c := card{Subscription: s, ID: "s" + strconv.Itoa(n), Label: label[0], Kind: label[1], Explanation: label[2], Commands: h.commands(&s)}
 	if s.Backlog != nil {
 		c.Waiting = count(int(*s.Backlog))
 	}

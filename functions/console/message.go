@@ -33,10 +33,8 @@ type detail struct {
 	// Each of these leads to the messages that have the same.
 	SourceLink, SubscriptionLink, OrderingLink string
 	ReplayOf, MoreReplays                      string
-	// Dead is what the message was, if it is a dead letter.
-	Dead             *deadSource
-	Replays          []inbox.Message
-	Trace, TraceLink string
+	Replays                                    []inbox.Message
+	Trace, TraceLink                           string
 	// IsPush says that the message came as the wrapped push of a subscription.
 	IsPush bool
 	View   view
@@ -85,7 +83,6 @@ func (h *handler) messagePage(w http.ResponseWriter, r *http.Request, m *inbox.M
 		View:      data.view(v.Get("view")),
 		Find:      v.Get("text"),
 		Verdict:   verdictOf(m, h.isLocal),
-		Dead:      deadSourceOf(m),
 
 		SourceLink:       filter{}.at("/", "source", m.Source),
 		SubscriptionLink: filter{}.at("/", "subscription", m.Subscription),

@@ -77,6 +77,7 @@ func parsePage(name string) *template.Template {
 		"exact":      exact,
 		"here":       func() string { return name },
 		"sourceName": sourceName,
+		"shortName":  shortName,
 		"visible":    visible,
 	}).ParseFS(pageFiles, "pages/base.html", "pages/"+name))
 }
@@ -211,12 +212,9 @@ type row struct {
 	*inbox.Message
 	// Token leads to the page that begins right after this row. Order is what
 	// the list is sorted by, descending.
-	Token, Order      string
-	Preview           preview
-	ShortSubscription string
-	Size              string
-	// Dead is the subscription that gave the message up, if it is a dead letter.
-	Dead *deadSource
+	Token, Order string
+	Preview      preview
+	Size         string
 	// Sender is who sent it, where that is not the usual one.
 	Sender string
 	Cells  []attribute
@@ -257,7 +255,7 @@ func (f *rowForm) row(e inbox.Event) row {
 	m := &e.Message
 	r := row{
 		Message: m, Token: e.Token, Order: fmt.Sprintf("%016d%s", m.ReceivedAt.UnixMicro(), m.ID), Preview: previewOf(m),
-		ShortSubscription: visible(inbox.ShortName(m.Subscription)), Size: strings.NewReplacer(" bytes", " B", " byte", " B").Replace(sizeText(m.Size)),
+		Size:             strings.NewReplacer(" bytes", " B", " byte", " B").Replace(sizeText(m.Size)),
 		Href:             f.filter.at("/messages/"+m.ID, "pageToken", f.origin),
 		SourceHref:       f.filter.at("/", "source", m.Source),
 		SubscriptionHref: f.filter.at("/", "subscription", m.Subscription),
@@ -269,7 +267,6 @@ func (f *rowForm) row(e inbox.Event) row {
 			r.Sender = cmp.Or(visible(sender), "nobody")
 		}
 	}
-	r.Dead = deadSourceOf(m)
 	for _, k := range f.columns {
 		v, ok := m.Attributes[k]
 		if !ok {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"example.com/pushinbox/shared/delivery"
-	"example.com/pushinbox/shared/inbox"
 )
 
 // oldAge is from when on a message that waits is worth a word, as for the alert
@@ -28,8 +27,8 @@ type trouble struct {
 }
 
 type pausedSubscription struct {
-	Name, Short string
-	Operation   *delivery.Operation
+	Name      string
+	Operation *delivery.Operation
 	// Waiting is how many messages wait, for people; empty is unknown.
 	Waiting string
 }
@@ -55,10 +54,10 @@ func (h *handler) troubleOf(r *delivery.Report) trouble {
 	}
 	for i := range r.Subscriptions {
 		s := &r.Subscriptions[i]
-		short := visible(inbox.ShortName(s.Name))
+		short := shortName(s.Name)
 		switch s.State {
 		case delivery.Paused:
-			p := pausedSubscription{Name: s.Name, Short: short, Operation: s.Operation}
+			p := pausedSubscription{Name: s.Name, Operation: s.Operation}
 			if s.Backlog != nil {
 				p.Waiting = count(int(*s.Backlog))
 			}
@@ -114,7 +113,7 @@ func (h *handler) sayRefused(r *delivery.Report) (all []string) {
 		if of == "" {
 			all = append(all, "receive refused "+atLeast+plural(total, "push", "pushes")+" in the last hour: "+reasons)
 		} else {
-			all = append(all, plural(total, "push", "pushes")+" of "+visible(inbox.ShortName(of))+" not acknowledged in the last hour: "+reasons)
+			all = append(all, plural(total, "push", "pushes")+" of "+shortName(of)+" not acknowledged in the last hour: "+reasons)
 		}
 	}
 	return all

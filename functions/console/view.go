@@ -313,6 +313,9 @@ func yesNo(b bool) string {
 	return "no"
 }
 
+// shortName returns the short name of a subscription for people.
+func shortName(subscription string) string { return visible(inbox.ShortName(subscription)) }
+
 // sourceName is a source as people write it.
 func sourceName(source string) string {
 	switch source {
