@@ -1,9 +1,7 @@
 package console
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"sync/atomic"
@@ -120,23 +118,11 @@ var errSlow = problem.Named("inbox_unavailable", http.StatusServiceUnavailable, 
 
 // writePoll answers with messages, each with the token after it.
 func writePoll(w http.ResponseWriter, events []inbox.Event, next string) error {
-	jsonHeader(w)
-	out := bufio.NewWriter(w)
-	_, _ = out.WriteString(`{"messages":[`)
-	for i := range events {
-		if i > 0 {
-			_ = out.WriteByte(',')
-		}
-		b, err := json.Marshal(&events[i].Message)
-		if err != nil {
-			return err
-		}
-		// A message is an object with members, and a token has nothing that JSON escapes.
-		if _, err := fmt.Fprintf(out, `{"token":"%s",%s`, events[i].Token, b[1:]); err != nil {
-			return nil
-		}
+	out, err := writeMessages(w, events, true)
+	if err != nil {
+		return err
 	}
-	_, _ = fmt.Fprintf(out, `],"next":"%s"}`+"\n", next)
+	_, _ = out.WriteString(`,"next":"` + next + `"}` + "\n")
 	_ = out.Flush()
 	return nil
 }

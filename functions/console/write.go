@@ -20,26 +20,40 @@ func jsonHeader(w http.ResponseWriter) {
 	h.Set("Cache-Control", "no-store")
 }
 
-// writePage answers with a page as JSON, one message after the other. A failed write
-// means that the reader left, which is not an error.
-func writePage(w http.ResponseWriter, page *inbox.Page) error {
+// writeMessages begins an answer in JSON with messages, one after the other, and with the
+// token after each if the reader is to have it; the caller ends it. A failed write means
+// that the reader left, which is not an error.
+func writeMessages(w http.ResponseWriter, events []inbox.Event, withTokens bool) (*bufio.Writer, error) {
 	jsonHeader(w)
 	out := bufio.NewWriter(w)
 	_, _ = out.WriteString(`{"messages":[`)
-	for i, e := range page.Events {
+	for i := range events {
 		if i > 0 {
 			_ = out.WriteByte(',')
 		}
-		b, err := json.Marshal(&e.Message)
+		b, err := json.Marshal(&events[i].Message)
 		if err != nil {
-			return err
+			return nil, err
+		}
+		// A message is an object with members, and a token has nothing that JSON escapes.
+		if withTokens {
+			_, _ = out.WriteString(`{"token":"` + events[i].Token + `",`)
+			b = b[1:]
 		}
 		if _, err := out.Write(b); err != nil {
-			return nil
+			break // all writes after it fail, too
 		}
 	}
-	// A token has nothing that JSON escapes.
 	_ = out.WriteByte(']')
+	return out, nil
+}
+
+// writePage answers with a page as JSON.
+func writePage(w http.ResponseWriter, page *inbox.Page) error {
+	out, err := writeMessages(w, page.Events, false)
+	if err != nil {
+		return err
+	}
 	if page.NextPageToken != "" {
 		_, _ = out.WriteString(`,"nextPageToken":"` + page.NextPageToken + `"`)
 	}
