@@ -2,6 +2,7 @@ package console
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,7 +21,7 @@ const chartHeight = 40
 type chart struct {
 	Width, Height int
 	Bars          []bar
-	// Line are the points of the line; each of Dots is a point alone.
+	// Lines are the points of the line, which is not drawn where nothing is known.
 	Lines []string
 	// Words says the same as the drawing, and Scale what its height is.
 	Words, Scale string
@@ -69,15 +70,19 @@ func chartOf(points []delivery.Point, window, usual time.Duration) chart {
 	case hasBacklog:
 		c.Scale += ", none waiting"
 	}
-	var line []string
+	type place struct{ x, y float64 }
+	var line []place
 	endLine := func() {
 		if len(line) == 1 { // a point alone is drawn as wide as its part
-			x, y, _ := strings.Cut(line[0], ",")
-			at, _ := strconv.ParseFloat(x, 64)
-			line = []string{number(at-.4) + "," + y, number(at+.4) + "," + y}
+			x, y := line[0].x, line[0].y
+			line = []place{{x - .4, y}, {x + .4, y}}
 		}
-		if len(line) > 0 {
-			c.Lines = append(c.Lines, strings.Join(line, " "))
+		var texts []string
+		for _, p := range line {
+			texts = append(texts, number(p.x)+","+number(p.y))
+		}
+		if len(texts) > 0 {
+			c.Lines = append(c.Lines, strings.Join(texts, " "))
 		}
 		line = nil
 	}
@@ -98,7 +103,7 @@ func chartOf(points []delivery.Point, window, usual time.Duration) chart {
 			endLine() // what waits is not drawn where nothing ever waited
 			continue
 		}
-		line = append(line, number(float64(before+i)+.5)+","+number(chartHeight-1-float64(*p.Backlog)/float64(waited)*(chartHeight-2)))
+		line = append(line, place{float64(before+i) + .5, chartHeight - 1 - float64(*p.Backlog)/float64(waited)*(chartHeight-2)})
 	}
 	endLine()
 	return c
@@ -120,9 +125,7 @@ func merged(points []delivery.Point) []delivery.Point {
 		}
 		fewer = append(fewer, sum)
 	}
-	for i, j := 0, len(fewer)-1; i < j; i, j = i+1, j-1 {
-		fewer[i], fewer[j] = fewer[j], fewer[i]
-	}
+	slices.Reverse(fewer)
 	return fewer
 }
 
