@@ -209,7 +209,6 @@ func parseRaw(contentType, rawQuery string, body []byte) ([]*pubsubpb.PubsubMess
 	return []*pubsubpb.PubsubMessage{m}, nil
 }
 
-// sortedNames makes the same request fail with the same words.
 // SetTrace writes the trace of a publish request with header h down in its messages, as
 // Google's clients do, so that what receives them can name it. A message that has one
 // keeps it, and one without room, or with nothing else in it, is left as it is.
@@ -230,6 +229,7 @@ func SetTrace(messages []*pubsubpb.PubsubMessage, h http.Header) {
 	}
 }
 
+// sortedNames makes the same request fail with the same words.
 func sortedNames(v url.Values) []string { return slices.Sorted(maps.Keys(v)) }
 
 // setAttribute refuses a second value for a key: one of the two would be lost.
