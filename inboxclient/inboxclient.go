@@ -256,6 +256,18 @@ func (c *Client) read(ctx context.Context, call request, read func(*http.Respons
 	}
 }
 
+// readJSON is read for an answer in JSON, which is decoded once: read does not repeat a
+// call whose answer is none of a console.
+func (c *Client) readJSON(ctx context.Context, call request, answer any) error {
+	return c.read(ctx, call, func(resp *http.Response) error {
+		b, err := all(resp, 0)
+		if err != nil {
+			return err
+		}
+		return decode(b, answer)
+	})
+}
+
 // pauseAfter returns how long to wait after a failure that was preceded by so many.
 func pauseAfter(err error, tries int) time.Duration {
 	if e := (*Error)(nil); errors.As(err, &e) && e.RetryAfter > 0 {

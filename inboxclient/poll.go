@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"net/http"
 	"strconv"
 	"time"
 
@@ -36,14 +35,7 @@ func (c *Client) Poll(ctx context.Context, q inbox.Query, wait time.Duration) (e
 		Messages []polled
 		Next     string
 	}
-	err = c.read(ctx, request{path: "messages:poll", query: v}, func(resp *http.Response) error {
-		b, err := all(resp, 0)
-		if err != nil {
-			return err
-		}
-		return decode(b, &answer)
-	})
-	if err != nil {
+	if err := c.readJSON(ctx, request{path: "messages:poll", query: v}, &answer); err != nil {
 		return nil, "", err
 	}
 	for _, m := range answer.Messages {

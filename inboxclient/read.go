@@ -106,16 +106,8 @@ func (c *Client) Page(ctx context.Context, q inbox.Query) (*Page, error) {
 	if q.PageToken != "" {
 		v.Set("pageToken", q.PageToken)
 	}
-	var page *Page
-	err := c.read(ctx, request{path: "messages", query: v}, func(resp *http.Response) error {
-		b, err := all(resp, 0)
-		if err != nil {
-			return err
-		}
-		page = new(Page)
-		return decode(b, page)
-	})
-	if err != nil {
+	page := new(Page)
+	if err := c.readJSON(ctx, request{path: "messages", query: v}, page); err != nil {
 		return nil, err
 	}
 	for _, m := range page.Messages {
