@@ -150,13 +150,7 @@ func (h *handler) push(w http.ResponseWriter, r *http.Request, path string, secr
 	if err != nil {
 		return err
 	}
-	outcome := "stored"
-	switch {
-	case !stored:
-		outcome = "stored before"
-	case m.Quarantined != "":
-		outcome = "quarantined"
-	}
+	outcome := m.Outcome(stored)
 	httpapi.Outcome(r.Context(), outcome)
 	if n != nil {
 		h.record(r.Context(), n, outcome)

@@ -100,6 +100,17 @@ func (m Message) MarshalJSON() ([]byte, error) {
 	return json.Marshal(plain(m))
 }
 
+// Outcome is, for a log, what became of m in a Put that has returned stored.
+func (m *Message) Outcome(stored bool) string {
+	switch {
+	case !stored:
+		return "stored before"
+	case m.Quarantined != "":
+		return "quarantined"
+	}
+	return "stored"
+}
+
 // Footprint estimates the memory that m takes, in bytes.
 func (m *Message) Footprint() int {
 	v := &m.Verified

@@ -109,14 +109,7 @@ func (h *handler) push(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	outcome := "stored"
-	switch {
-	case !stored:
-		outcome = "stored before"
-	case m.Quarantined != "":
-		outcome = "quarantined"
-	}
-	httpapi.Outcome(r.Context(), outcome)
+	httpapi.Outcome(r.Context(), m.Outcome(stored))
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
