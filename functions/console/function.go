@@ -50,12 +50,7 @@ func init() {
 // openDelivery returns the source that tells of the delivery, or nil where no
 // subscription is named. Nothing is asked before somebody looks.
 func openDelivery(ctx context.Context, e environment) (delivery.Source, error) {
-	c := cloud.Config{DeadLetters: e.Console.DeadLetters, LogView: e.Console.DeliveryLogView}
-	for _, name := range e.Console.Deliveries {
-		if name != "" { // an empty variable may be read as one empty name
-			c.Subscriptions = append(c.Subscriptions, name)
-		}
-	}
+	c := cloud.Config{Subscriptions: e.Console.Deliveries, DeadLetters: e.Console.DeadLetters, LogView: e.Console.DeliveryLogView}
 	if len(c.Subscriptions) == 0 && c.DeadLetters == "" {
 		return nil, nil
 	}

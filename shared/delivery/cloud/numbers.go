@@ -200,14 +200,14 @@ func (n numbers) latest(q query, subscription string) *float64 {
 	return nil
 }
 
-// total returns the sum of a delta's values, and whether there is any.
-func (n numbers) total(q query, subscription string) (sum float64, ok bool) {
+// total returns the sum of a delta's values.
+func (n numbers) total(q query, subscription string) (sum float64) {
 	for _, s := range n.of(q, subscription) {
 		for _, p := range s.points {
-			sum, ok = sum+p.value, true
+			sum += p.value
 		}
 	}
-	return sum, ok
+	return sum
 }
 
 // describe sets the numbers of d.
@@ -272,8 +272,7 @@ func (n numbers) window(w *delivery.Window, id string, pushes, backlog, dead, p5
 		share := float64(acked) / float64(all)
 		w.AckedShare = &share
 	}
-	deaths, _ := n.total(dead, id)
-	gaveUp := int64(deaths)
+	gaveUp := int64(n.total(dead, id))
 	w.DeadLettered = &gaveUp
 	w.P50Millis, w.P99Millis = n.millis(p50, id), n.millis(p99, id)
 }
