@@ -99,7 +99,7 @@ func (h *handler) deliveryData(r *http.Request, report *delivery.Report) deliver
 		p.Cards = append(p.Cards, h.card(report.Subscriptions[i], i))
 	}
 	for _, f := range report.Refusals {
-		row := refusalRow{Refusal: f, Status: strconv.Itoa(f.Status), Advice: advice[f.Reason], Hour: count(int(f.LastHour)), Day: count(int(f.Count))}
+		row := refusalRow{Refusal: f, Status: strconv.Itoa(f.Status), Advice: advice[f.Reason], Hour: count(f.LastHour), Day: count(f.Count)}
 		if f.Status == 0 {
 			row.Status = "none"
 		}
@@ -155,7 +155,7 @@ func (h *handler) card(s delivery.Subscription, n int) card {
 	}
 	c := card{Subscription: s, ID: "s" + strconv.Itoa(n), Label: label[0], Kind: label[1], Explanation: label[2], Commands: h.commands(&s)}
 	if s.Backlog != nil {
-		c.Waiting = count(int(*s.Backlog))
+		c.Waiting = count(*s.Backlog)
 	}
 	if s.OldestSeconds != nil && (s.Backlog == nil || *s.Backlog > 0) {
 		c.Oldest = ageText(*s.OldestSeconds)
@@ -169,7 +169,7 @@ func (h *handler) card(s delivery.Subscription, n int) card {
 func windowOf(title string, w *delivery.Window, length, step time.Duration) windowCard {
 	c := windowCard{Title: title, Chart: chartOf(w.Points, length, step)}
 	if w.Pushes != nil {
-		c.Pushes = count(int(*w.Pushes))
+		c.Pushes = count(*w.Pushes)
 	}
 	if w.AckedShare != nil {
 		c.Share, c.IsBad = percent(*w.AckedShare), *w.AckedShare < 1
@@ -178,7 +178,7 @@ func windowOf(title string, w *delivery.Window, length, step time.Duration) wind
 		c.Latency = millisText(*w.P50Millis) + " / " + millisText(*w.P99Millis)
 	}
 	if w.DeadLettered != nil {
-		c.Deaths = count(int(*w.DeadLettered))
+		c.Deaths = count(*w.DeadLettered)
 	}
 	return c
 }

@@ -462,8 +462,8 @@ func tokenAt(m *inbox.Message) string {
 }
 
 // count is a number for people.
-func count(n int) string {
-	s := strconv.Itoa(n)
+func count[N int | int64](n N) string {
+	s := strconv.FormatInt(int64(n), 10)
 	for i := len(s) - 3; i > 0; i -= 3 {
 		s = s[:i] + "," + s[i:]
 	}

@@ -59,7 +59,7 @@ func (h *handler) troubleOf(r *delivery.Report) trouble {
 		case delivery.Paused:
 			p := pausedSubscription{Name: s.Name, Operation: s.Operation}
 			if s.Backlog != nil {
-				p.Waiting = count(int(*s.Backlog))
+				p.Waiting = count(*s.Backlog)
 			}
 			t.Paused = append(t.Paused, p)
 		case delivery.Redriving:
@@ -136,10 +136,10 @@ func reasonsOf(refusals []delivery.Refusal) (total int64, words string) {
 	const named = 3
 	var parts []string
 	for _, name := range names[:min(named, len(names))] {
-		parts = append(parts, visible(name)+" "+count(int(byReason[name])))
+		parts = append(parts, visible(name)+" "+count(byReason[name]))
 	}
 	if more := len(names) - named; more > 0 {
-		parts = append(parts, plural(int64(more), "other reason", "other reasons"))
+		parts = append(parts, plural(more, "other reason", "other reasons"))
 	}
 	return total, strings.Join(parts, ", ")
 }
@@ -154,11 +154,11 @@ func notAcked(w *delivery.Window) int64 {
 }
 
 // plural is a number of things for people.
-func plural(n int64, one, many string) string {
+func plural[N int | int64](n N, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}
-	return count(int(n)) + " " + many
+	return count(n) + " " + many
 }
 
 // troubleEvents returns a function whose result is an event of the page's feed, what is
