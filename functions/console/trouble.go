@@ -171,19 +171,16 @@ func (h *handler) troubleEvents() func() []byte {
 		if report == nil {
 			return nil
 		}
-		var b bytes.Buffer
-		b.WriteString("event: trouble\ndata:")
-		// The HTML has no line break but those of the template, which are not needed.
 		var html bytes.Buffer
 		if err := listPage.ExecuteTemplate(&html, "trouble", h.troubleOf(report)); err != nil {
 			return nil
 		}
-		b.Write(bytes.Join(bytes.Fields(html.Bytes()), []byte(" ")))
-		b.WriteString("\n\n")
-		if bytes.Equal(b.Bytes(), last) {
+		// A line break would end the field; none of them is needed.
+		event := fmt.Appendf(nil, "event: trouble\ndata:%s\n\n", bytes.Join(bytes.Fields(html.Bytes()), []byte(" ")))
+		if bytes.Equal(event, last) {
 			return nil
 		}
-		last = b.Bytes()
-		return last
+		last = event
+		return event
 	}
 }
