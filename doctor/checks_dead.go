@@ -126,7 +126,7 @@ func checkDeadLetterSubscription(x *examination) {
 	if !x.have(on, &topic.subscriptions) {
 		return
 	}
-	live := slices.DeleteFunc(slices.Clone(topic.subscriptions.value.Subscriptions), func(s string) bool { return s == deletedTopic })
+	live := slices.DeleteFunc(slices.Clone(topic.subscriptions.value.Subscriptions), func(s string) bool { return s == delivery.DeletedTopic })
 	switch {
 	case len(live) == 0:
 		name := short(x.target.DeadLetterTopic)

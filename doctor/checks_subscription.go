@@ -55,9 +55,9 @@ func checkSubscription(x *examination) {
 func checkTopic(x *examination) {
 	x.each(func(name string, s *subscription, want *Wanted) {
 		switch on := short(name); {
-		case s.Topic == deletedTopic:
+		case s.Topic == delivery.DeletedTopic:
 			x.bad(Finding{On: on, What: "the topic of the subscription was deleted",
-				Evidence:    "its topic is " + deletedTopic + "; a new topic of the same name does not feed it",
+				Evidence:    "its topic is " + delivery.DeletedTopic + "; a new topic of the same name does not feed it",
 				Consequence: "nothing that is published arrives any more; what waits is still pushed",
 				Command:     x.mend("pubsub", "topics", "list")})
 		case want != nil && want.Topic != "" && want.Topic != s.Topic:

@@ -55,9 +55,6 @@ type subscription struct {
 	} `json:"messageTransforms"`
 }
 
-// deletedTopic is what Pub/Sub says in place of a topic that was deleted.
-const deletedTopic = "_deleted-topic_"
-
 type topicSubscriptions struct {
 	Subscriptions []string `json:"subscriptions"`
 }

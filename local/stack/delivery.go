@@ -192,16 +192,13 @@ func (d *deliveries) keepsDeadLetters(pb *pubsubpb.Subscription, all []pubsubser
 	})
 }
 
-// deletedTopic is the topic of a subscription whose topic was deleted.
-const deletedTopic = "_deleted-topic_"
-
 // stateOf returns what a subscription does.
 func stateOf(pb *pubsubpb.Subscription, deadLetters bool, operation *delivery.Operation, isOwn bool) delivery.State {
 	isPushed := pb.PushConfig.GetPushEndpoint() != ""
 	switch {
 	case pb.Detached:
 		return delivery.Detached
-	case pb.Topic == deletedTopic:
+	case pb.Topic == delivery.DeletedTopic:
 		return delivery.TopicGone
 	case deadLetters && !isPushed:
 		return delivery.Waiting

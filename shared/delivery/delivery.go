@@ -52,6 +52,9 @@ const (
 	NotKnown   State = "unknown"
 )
 
+// DeletedTopic is what Pub/Sub says in place of a topic that was deleted.
+const DeletedTopic = "_deleted-topic_"
+
 // Subscription is how the delivery of one subscription goes.
 type Subscription struct {
 	// Name and Topic are full names.

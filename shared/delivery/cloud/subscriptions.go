@@ -21,9 +21,6 @@ type subscription struct {
 	err       error
 }
 
-// topicGone is the topic of a subscription whose topic was deleted.
-const topicGone = "_deleted-topic_"
-
 // fetchSubscriptions asks Pub/Sub for all subscriptions at once. Each has its own error.
 func (s *Source) fetchSubscriptions(ctx context.Context) ([]subscription, error) {
 	found := make([]subscription, len(s.names))
@@ -49,7 +46,7 @@ func (s *subscription) describe(d *delivery.Subscription) {
 	if s.err != nil {
 		return
 	}
-	if s.Topic != topicGone {
+	if s.Topic != delivery.DeletedTopic {
 		d.Topic = s.Topic
 	}
 	d.Endpoint = delivery.HideToken(s.PushConfig.PushEndpoint)
@@ -57,7 +54,7 @@ func (s *subscription) describe(d *delivery.Subscription) {
 	switch {
 	case s.isMissing:
 		d.State = delivery.Missing
-	case s.Topic == topicGone:
+	case s.Topic == delivery.DeletedTopic:
 		d.State = delivery.TopicGone
 	case s.Detached:
 		d.State = delivery.Detached
