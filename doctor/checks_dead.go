@@ -78,7 +78,7 @@ func checkDeadLetterPublisher(x *examination) {
 			x.because(short(name), "dead-letter-topic", "the dead-letter topic does not exist")
 			return
 		}
-		x.agentMay(short(name), name, grant{agent, "pubsub.topics.publish", "//pubsub.googleapis.com/" + dead}, Finding{
+		x.agentMay(short(name), name, publishing(agent, dead), Finding{
 			What:        "Pub/Sub may not publish dead letters",
 			Consequence: "a message that has used up its attempts goes nowhere, and is tried until it is lost by its age",
 			Command: command("gcloud", "pubsub", "topics", "add-iam-policy-binding", short(dead), "--project="+projectOf(dead),
@@ -89,7 +89,7 @@ func checkDeadLetterPublisher(x *examination) {
 
 func checkDeadLetterSubscriber(x *examination) {
 	x.eachDead(func(name, agent string, s *subscription) {
-		x.agentMay(short(name), name, grant{agent, "pubsub.subscriptions.consume", "//pubsub.googleapis.com/" + name}, Finding{
+		x.agentMay(short(name), name, taking(agent, name), Finding{
 			What:        "Pub/Sub may not take dead letters off the subscription",
 			Consequence: "a message that has used up its attempts goes nowhere, and is tried until it is lost by its age",
 			Command: command("gcloud", "pubsub", "subscriptions", "add-iam-policy-binding", short(name), "--project="+projectOf(name),

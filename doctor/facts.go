@@ -161,8 +161,11 @@ const (
 	troubleAPI   = "https://policytroubleshooter.googleapis.com/v1/"
 )
 
-// conditions asks for policies with their conditions.
+// conditions asks for policies with their conditions, and withConditions does where they
+// are asked for with a body.
 const conditions = "?options.requestedPolicyVersion=3"
+
+var withConditions = map[string]any{"options": map[string]int{"requestedPolicyVersion": 3}}
 
 // collect asks all. What depends on an answer is asked after it.
 func collect(ctx context.Context, o Options, t *Target) *facts {
@@ -294,7 +297,7 @@ func hostOf(address string) string {
 func (f *facts) goOn(a *asker, o Options) {
 	t := f.target
 	p := "projects/" + t.Project
-	post(a, &f.policy, "project", "resourcemanager.projects.getIamPolicy", crmAPI+p+":getIamPolicy", map[string]any{"options": map[string]int{"requestedPolicyVersion": 3}})
+	post(a, &f.policy, "project", "resourcemanager.projects.getIamPolicy", crmAPI+p+":getIamPolicy", withConditions)
 	for name, s := range f.subs {
 		read(a, &s.policy, "subscription", "pubsub.subscriptions.getIamPolicy", pubsubAPI+inPath(name)+":getIamPolicy"+conditions)
 	}
@@ -340,7 +343,7 @@ func (f *facts) askService(a *asker, o Options) {
 		f.accountPolicy = as[policy](&f.account)
 	} else {
 		read(a, &f.account, "account", "iam.serviceAccounts.get", iamAPI+account)
-		post(a, &f.accountPolicy, "account", "iam.serviceAccounts.getIamPolicy", iamAPI+account+":getIamPolicy", map[string]any{"options": map[string]int{"requestedPolicyVersion": 3}})
+		post(a, &f.accountPolicy, "account", "iam.serviceAccounts.getIamPolicy", iamAPI+account+":getIamPolicy", withConditions)
 	}
 	now(a, &f.refusals, func() fact[logEntries] {
 		got := f.askLog(a, p)

@@ -71,10 +71,10 @@ func (f *facts) wantedGrants() map[grant][]*fact[policy] {
 		if s.sub.value.DeadLetterPolicy == nil {
 			continue
 		}
-		all[grant{agent, "pubsub.subscriptions.consume", "//pubsub.googleapis.com/" + name}] = []*fact[policy]{&s.policy, f.policyOf(name)}
+		all[taking(agent, name)] = []*fact[policy]{&s.policy, f.policyOf(name)}
 		dead := s.sub.value.DeadLetterPolicy.DeadLetterTopic
 		if topic := f.topics[dead]; topic != nil {
-			all[grant{agent, "pubsub.topics.publish", "//pubsub.googleapis.com/" + dead}] = []*fact[policy]{&topic.policy, f.policyOf(dead)}
+			all[publishing(agent, dead)] = []*fact[policy]{&topic.policy, f.policyOf(dead)}
 		}
 	}
 	return all
@@ -83,6 +83,16 @@ func (f *facts) wantedGrants() map[grant][]*fact[policy] {
 // signing is the right to sign as the push account.
 func (f *facts) signing(agent string) grant {
 	return grant{agent, "iam.serviceAccounts.getOpenIdToken", "//iam.googleapis.com/projects/" + f.target.Project + "/serviceAccounts/" + f.target.PushAccount}
+}
+
+// taking is the right to take messages off a subscription, and publishing that to publish
+// to a topic.
+func taking(agent, subscription string) grant {
+	return grant{agent, "pubsub.subscriptions.consume", "//pubsub.googleapis.com/" + subscription}
+}
+
+func publishing(agent, topic string) grant {
+	return grant{agent, "pubsub.topics.publish", "//pubsub.googleapis.com/" + topic}
 }
 
 // policyOf returns the policy of the project that something is in, which is only asked
