@@ -48,7 +48,7 @@ func newDeadLetters() *cobra.Command {
 		Long: `List, redrive and purge dead letters: messages that were refused so often that Pub/Sub
 gave them up. They wait in a subscription of their own for 31 days.
 
-` + operateHelp + ``,
+` + operateHelp,
 		Example: `  pushinbox dead-letters list
   pushinbox dead-letters redrive
   pushinbox dead-letters purge
@@ -86,6 +86,7 @@ func (d *operated) findDeadLetters(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	d.deadLetterTopic = topic
 	if d.deadLetters != "" {
 		return d.deadLetters, d.Keeps(ctx, d.deadLetters, topic, d.subscription)
 	}
@@ -136,15 +137,11 @@ func (o *operate) apart(ctx context.Context, d *operated) error {
 // alone reports whether no other subscription of the project has the dead-letter topic
 // of d's.
 func (d *operated) alone(ctx context.Context) bool {
-	topic, err := d.DeadLetterTopic(ctx, d.subscription)
-	if err != nil {
-		return false
-	}
 	ctx, cancel := context.WithTimeout(ctx, listingTimeout)
 	defer cancel()
 	project, _, _ := strings.Cut(d.subscription, "/subscriptions/")
 	for sub, err := range d.pubsub.SubscriptionAdminClient.ListSubscriptions(ctx, &pubsubpb.ListSubscriptionsRequest{Project: project}).All() {
-		if err != nil || sub.Name != d.subscription && sub.GetDeadLetterPolicy().GetDeadLetterTopic() == topic {
+		if err != nil || sub.Name != d.subscription && sub.GetDeadLetterPolicy().GetDeadLetterTopic() == d.deadLetterTopic {
 			return false
 		}
 	}
@@ -268,7 +265,7 @@ func printLetters(cmd *cobra.Command, d *operated, times *clock, letters []opera
 func (l *listedLetter) row(times *clock, isTerminal bool) []string {
 	at, by, attempts, in := l.GivenUp.UTC().Format(time.RFC3339Nano), l.Subscription, "", "unknown"
 	if isTerminal {
-		at, by = times.short(l.GivenUp), by[strings.LastIndex(by, "/")+1:]
+		at, by = times.short(l.GivenUp), inbox.ShortName(by)
 	}
 	if l.Attempts > 0 {
 		attempts = strconv.Itoa(l.Attempts)
@@ -554,19 +551,15 @@ func printRedriven(cmd *cobra.Command, d *operated, times *clock, r *operations.
 			lines = append(lines, "and there are more")
 		}
 	}
-	for _, line := range lines {
-		if err := say(cmd, line); err != nil {
-			return err
-		}
-	}
 	for _, l := range listed {
 		line := "  " + l.MessageID
 		if len(l.Refusals) > 0 {
 			line += "  " + strings.Join(l.Refusals, "; ")
 		}
-		if err := say(cmd, line); err != nil {
-			return err
-		}
+		lines = append(lines, line)
+	}
+	if err := say(cmd, lines...); err != nil {
+		return err
 	}
 	return failed
 }
@@ -603,7 +596,7 @@ how to bring them back with it; without a snapshot nothing is purged. Pub/Sub ke
 snapshot for 7 days less the age of the oldest message, and takes a while until
 everything is gone.
 
-` + operateHelp + ``,
+` + operateHelp,
 		Example: `  pushinbox dead-letters purge
   pushinbox dead-letters purge --terraform terraform --yes
   pushinbox dead-letters purge --undo projects/my-project/snapshots/inbox-dead-letter-purge-20261126t030405`,
@@ -671,12 +664,7 @@ func purge(cmd *cobra.Command, d *operated, o *operate, times *clock) error {
 	if d.isCloud {
 		lines = append(lines, "or: gcloud pubsub subscriptions seek "+shellWord(d.deadLetters)+" --snapshot="+shellWord(p.Snapshot))
 	}
-	for _, line := range lines {
-		if err := say(cmd, line); err != nil {
-			return err
-		}
-	}
-	return nil
+	return say(cmd, lines...)
 }
 
 // nothingPurged says that there is nothing to discard.

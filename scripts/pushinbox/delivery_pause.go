@@ -85,12 +85,7 @@ func printPaused(cmd *cobra.Command, d *operated, times *clock, p *operations.Pa
 			lines = append(lines, fmt.Sprintf("The next terraform apply resumes it, unless it has: paused = [%q]", d.key))
 		}
 	}
-	for _, line := range lines {
-		if err := say(cmd, line); err != nil {
-			return err
-		}
-	}
-	return nil
+	return say(cmd, lines...)
 }
 
 // resumeCommand returns the command that undoes this one.
@@ -165,10 +160,5 @@ func printResumed(cmd *cobra.Command, d *operated, times *clock, r *operations.R
 			lines = append(lines, "What had waited since before "+times.exact(o.LostFrom)+" may be lost: it was paused for longer than messages are kept.")
 		}
 	}
-	for _, line := range lines {
-		if err := say(cmd, line); err != nil {
-			return err
-		}
-	}
-	return nil
+	return say(cmd, lines...)
 }

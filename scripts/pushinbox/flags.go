@@ -143,10 +143,14 @@ func show(cmd *cobra.Command, v any, text string, args ...any) error {
 	return err
 }
 
-// say prints a line, fit for a terminal.
-func say(cmd *cobra.Command, line string) error {
-	_, err := fmt.Fprintln(cmd.OutOrStdout(), visible(line))
-	return err
+// say prints lines, fit for a terminal.
+func say(cmd *cobra.Command, lines ...string) error {
+	for _, line := range lines {
+		if _, err := fmt.Fprintln(cmd.OutOrStdout(), visible(line)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sayEach prints a line for each of all, or none when there are none.

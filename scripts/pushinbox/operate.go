@@ -81,6 +81,7 @@ type operated struct {
 	log                       operations.Log
 	principal                 string
 	subscription, deadLetters string              // full names
+	deadLetterTopic           string              // where those of subscription go, see openDeadLetters
 	isCloud, isLocal          bool                // neither: an emulator
 	inbox                     *inboxclient.Client // nil: none is known
 	// findInbox finds it where that takes a token of Google; nil: there is none.
@@ -100,8 +101,7 @@ func (d *operated) Close() {
 // googleClients are the options of clients of Google's APIs; tests have other ones.
 var googleClients struct{ pubsub, rest []option.ClientOption }
 
-// open returns what the flags name. secret says where the shared token is, and may be
-// nil.
+// open returns what the flags name. secret says where the shared token is.
 func (o *operate) open(ctx context.Context, secret *pushToken) (*operated, error) {
 	open := o.openLocal
 	switch {
@@ -170,9 +170,7 @@ func (o *operate) openLocal(ctx context.Context, d *operated, secret *pushToken)
 // openProject is open for subscriptions that are named.
 func (o *operate) openProject(ctx context.Context, d *operated, secret *pushToken) error {
 	d.subscription = fullSubscription(cmp.Or(o.subscription, defaultSubscription), o.project)
-	if o.deadLetters != "" {
-		d.deadLetters = fullSubscription(o.deadLetters, o.project)
-	}
+	d.deadLetters = fullSubscription(o.deadLetters, o.project)
 	return o.openGoogle(ctx, d, secret, firestoreinbox.Config{Project: o.project, Database: o.database, Collection: o.collection}, "")
 }
 
@@ -192,9 +190,7 @@ func (o *operate) openTerraform(ctx context.Context, d *operated, secret *pushTo
 	}
 	d.subscription, d.key = described.Name, key
 	d.deadLetters = cmp.Or(fullSubscription(o.deadLetters, t.Project), t.DeadLetterSubscription)
-	if secret != nil && t.TokenSecret != "" {
-		secret.version = t.TokenSecret
-	}
+	secret.version = cmp.Or(t.TokenSecret, secret.version)
 	d.rebuild = func(ctx context.Context) (*pubsubpb.PushConfig, error) {
 		token := ""
 		if t.TokenSecret != "" && (described.Function == "" || described.Function == "receive") {
@@ -273,11 +269,9 @@ func (d *operated) dial(ctx context.Context, project, host string) (*pubsub.Clie
 
 func (d *operated) operator(o operations.Options, secret *pushToken, google *cloud.Cloud) (err error) {
 	o.Principal, d.backlog = d.principal, o.Backlog
-	if secret != nil {
-		secret.google = google
-		if source := secret.source(); source != "" {
-			o.Token, o.TokenSource = secret.read, source
-		}
+	secret.google = google
+	if source := secret.source(); source != "" {
+		o.Token, o.TokenSource = secret.read, source
 	}
 	d.Operator, err = operations.New(o)
 	return err

@@ -98,18 +98,16 @@ func (s *server) find(ctx context.Context) (*place, error) {
 		return p, p.impersonate(ctx, account)
 	case s.tokenFile != "":
 		token, err := readSecret(s.tokenFile)
-		p.tokens = oauth2.StaticTokenSource(&oauth2.Token{AccessToken: token})
+		p.tokens = staticToken(token)
 		return p, err
 	case local || !https:
 		// The key of a pushinbox local, where it wants one. What the environment
 		// has for a deployed console is not for it.
-		if err := c.useKey(); err != nil || c.token == "" {
-			return p, err
-		}
-		p.tokens = oauth2.StaticTokenSource(&oauth2.Token{AccessToken: c.token})
-		return p, nil
+		err := c.useKey()
+		p.tokens = staticToken(c.token)
+		return p, err
 	case token != "":
-		p.tokens = oauth2.StaticTokenSource(&oauth2.Token{AccessToken: token})
+		p.tokens = staticToken(token)
 		return p, nil
 	case os.Getenv(envAccount) != "":
 		return p, p.impersonate(ctx, os.Getenv(envAccount))
