@@ -44,7 +44,7 @@ func TestOrders(t *testing.T) {
 	}
 	at := port.Reserve(t)
 	w := &walk{project: emulator.Project(), credentials: google.AccountKey(t)}
-	replace := []string{"127.0.0.1:8090", emulator.Firestore(t), "go run ./scripts/pushinbox local", command + " local --port 0 --pubsub-port 0 --format json --quiet --data " + filepath.Join(t.TempDir(), "data"),
+	replace := []string{"127.0.0.1:8090", emulator.Firestore(t), "go run ./scripts/pushinbox local", thisMachine.command + " local --port 0 --pubsub-port 0 --format json --quiet --data " + filepath.Join(t.TempDir(), "data"),
 		"projects/local/", "projects/" + w.project + "/", "PROJECT=local", "PROJECT=" + w.project, ":8087", ":" + at, "PORT=8087", "PORT=" + at}
 	w.here = strings.NewReplacer(replace...)
 	running := w.background(t, scripts[0])
@@ -54,7 +54,7 @@ func TestOrders(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.here = strings.NewReplacer(append(replace, "127.0.0.1:8085", here.PubSubEmulatorHost,
-		"go run ./scripts/pushinbox run", command+" run --data "+here.Data)...)
+		"go run ./scripts/pushinbox run", thisMachine.command+" run --data "+here.Data)...)
 	w.background(t, scripts[1])
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -85,8 +85,8 @@ func TestListenReadme(t *testing.T) {
 	push(t, "listen-readme", local.Receive+"/wrapped", local.Receive, "said before it listened")
 	at := port.Reserve(t)
 	w := &walk{project: local.Project, credentials: google.AccountKey(t), here: strings.NewReplacer(":3000", ":"+at, "PORT=3000", "PORT="+at,
-		"go run ./scripts/pushinbox run", command+" run --data "+data,
-		"go run ./scripts/pushinbox listen", "XDG_CONFIG_HOME="+t.TempDir()+" "+command+" listen --data "+data+" --url "+local.URL)}
+		"go run ./scripts/pushinbox run", thisMachine.command+" run --data "+thisMachine.data,
+		"go run ./scripts/pushinbox listen", "XDG_CONFIG_HOME="+t.TempDir()+" "+thisMachine.command+" listen --data "+thisMachine.data+" --url "+local.URL)}
 	program := w.background(t, scripts[0])
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()

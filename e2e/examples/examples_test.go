@@ -34,11 +34,19 @@ const (
 	audience = "https://example.com/push"
 )
 
-// The built pushinbox, and the pushinbox local of all tests.
-var (
+// machine is one that has a pushinbox.
+type machine struct {
 	command string
-	data    string
-	local   stack.Addresses
+	// data is the directory of the pushinbox local for which programs run.
+	data string
+	// environment is what all processes get beside this one's.
+	environment []string
+}
+
+// The machine of all tests, and its pushinbox local.
+var (
+	thisMachine machine
+	local       stack.Addresses
 )
 
 func TestMain(m *testing.M) {
@@ -49,12 +57,12 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(dir)
-		command, data = filepath.Join(dir, "pushinbox"), filepath.Join(dir, "data")
-		if out, err := exec.Command("go", "build", "-o", command, root+"/scripts/pushinbox").CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "%v: %s", err, out)
+		thisMachine = machine{command: filepath.Join(dir, "pushinbox"), data: filepath.Join(dir, "data")}
+		if err := build(thisMachine.command, root+"/scripts/pushinbox"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		cmd, in, at, err := startLocal("--port=0", "--pubsub-port=0", "--data", data, "--retry-backoff=0s,1s")
+		cmd, in, at, err := thisMachine.startLocal("--port=0", "--pubsub-port=0", "--data", thisMachine.data, "--retry-backoff=0s,1s")
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
@@ -65,10 +73,26 @@ func TestMain(m *testing.M) {
 	}())
 }
 
+func build(file, dir string, flags ...string) error {
+	cmd := exec.Command("go", append(append([]string{"build", "-o", file}, flags...), ".")...)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
+// pushinbox is the command with these arguments.
+func (m machine) pushinbox(args ...string) *exec.Cmd {
+	cmd := exec.Command(m.command, args...)
+	cmd.Env = append(os.Environ(), m.environment...)
+	return cmd
+}
+
 // startLocal starts a pushinbox local with more arguments, and returns where everything
 // is. It ends when in is closed.
-func startLocal(args ...string) (cmd *exec.Cmd, in io.Closer, at stack.Addresses, err error) {
-	cmd = exec.Command(command, append([]string{"local", "--format=json", "--exit-with-stdin", "--quiet"}, args...)...)
+func (m machine) startLocal(args ...string) (cmd *exec.Cmd, in io.Closer, at stack.Addresses, err error) {
+	cmd = m.pushinbox(append([]string{"local", "--format=json", "--exit-with-stdin", "--quiet"}, args...)...)
 	cmd.Stderr = os.Stderr
 	in, err1 := cmd.StdinPipe()
 	out, err2 := cmd.StdoutPipe()
@@ -84,7 +108,8 @@ func startLocal(args ...string) (cmd *exec.Cmd, in io.Closer, at stack.Addresses
 
 // program is one that runs under pushinbox run.
 type program struct {
-	url string
+	url   string
+	group int // of its processes
 
 	mu     sync.Mutex
 	output bytes.Buffer
@@ -103,15 +128,15 @@ func (p *program) printed() string {
 	return p.output.String()
 }
 
-// start runs a program in a directory until the test ends. It gets a PORT, and
+// run runs a program in a directory until the test ends. It gets a PORT, and
 // variables in which PORT stands for it.
-func start(t *testing.T, dir string, variables []string, args ...string) *program {
+func (m machine) run(t *testing.T, dir string, variables []string, args ...string) *program {
 	t.Helper()
 	at := port.Reserve(t)
 	p := &program{url: "http://127.0.0.1:" + at}
-	cmd := exec.Command(command, append([]string{"run", "--data", data, "--"}, args...)...)
+	cmd := m.pushinbox(append([]string{"run", "--data", m.data, "--"}, args...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, p, p
-	cmd.Env = append(os.Environ(), "PORT="+at)
+	cmd.Env = append(cmd.Env, "PORT="+at)
 	for _, v := range variables {
 		cmd.Env = append(cmd.Env, strings.ReplaceAll(v, "PORT", at))
 	}
@@ -119,10 +144,11 @@ func start(t *testing.T, dir string, variables []string, args ...string) *progra
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	p.group = cmd.Process.Pid
 	ended := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(ended) }()
 	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		_ = syscall.Kill(-p.group, syscall.SIGKILL)
 		<-ended
 		if t.Failed() {
 			t.Log(p.printed())
@@ -337,7 +363,7 @@ func TestEndpoints(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir, variables, args := prepare(t)
-			p := start(t, dir, append(variables, "PUSH_AUDIENCE="+audience, "PUSH_SERVICE_ACCOUNT="+stack.PushAccount), args...)
+			p := thisMachine.run(t, dir, append(variables, "PUSH_AUDIENCE="+audience, "PUSH_SERVICE_ACCOUNT="+stack.PushAccount), args...)
 			push(t, "example-"+name, p.url+"/", audience, "hello from "+name)
 			p.prints(t, "hello from "+name)
 			attack(t, p.url+"/")
@@ -351,7 +377,7 @@ func TestJava(t *testing.T) {
 	need.Program(t, "java")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, command, "run", "--data", data, "--", "java", "testdata/Keys.java").CombinedOutput()
+	out, err := exec.CommandContext(ctx, thisMachine.command, "run", "--data", thisMachine.data, "--", "java", "testdata/Keys.java").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), `"keys"`) || !strings.Contains(string(out), "BEGIN CERTIFICATE") {
 		t.Errorf("%v: %s", err, out)
 	}

@@ -108,7 +108,7 @@ func TestFunctions(t *testing.T) {
 	w := &walk{project: emulator.Project(), credentials: google.AccountKey(t)}
 	dir := t.TempDir()
 	data, pushinbox := filepath.Join(dir, "data"), filepath.Join(dir, "pushinbox")
-	script := strings.NewReplacer("COMMAND", command, "DATA", data).Replace(wrapper)
+	script := strings.NewReplacer("COMMAND", thisMachine.command, "DATA", data).Replace(wrapper)
 	if err := os.WriteFile(pushinbox, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}

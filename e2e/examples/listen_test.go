@@ -27,6 +27,7 @@ import (
 // source is a pushinbox local whose inbox is followed, as a deployed one is. It is
 // killed and started again at the same ports.
 type source struct {
+	machine
 	t    *testing.T
 	args []string
 	at   string
@@ -34,8 +35,8 @@ type source struct {
 	in   io.Closer
 }
 
-func startSource(t *testing.T) *source {
-	s := &source{t: t, at: port.Reserve(t)}
+func startSource(t *testing.T, m machine) *source {
+	s := &source{machine: m, t: t, at: port.Reserve(t)}
 	s.args = []string{"--port=" + s.at, "--pubsub-port=" + port.Reserve(t), "--data", filepath.Join(t.TempDir(), "data")}
 	s.start()
 	t.Cleanup(s.kill)
@@ -43,7 +44,7 @@ func startSource(t *testing.T) *source {
 }
 
 func (s *source) start() {
-	cmd, in, _, err := startLocal(s.args...)
+	cmd, in, _, err := s.startLocal(s.args...)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -58,6 +59,7 @@ func (s *source) kill() {
 
 // publish publishes messages with these numbers, in one request each hundred.
 func (s *source) publish(from, to int) {
+	s.t.Helper()
 	for chunk := range slices.Chunk(numbers(from, to), 100) {
 		type message struct {
 			Data string `json:"data"`
@@ -96,55 +98,18 @@ func numbers(from, to int) (all []int) {
 func TestListen(t *testing.T) {
 	t.Parallel()
 	n := measure.Size(500, 5000)
-	from := startSource(t)
+	from := startSource(t, thisMachine)
 	between := relay.New(t, "127.0.0.1:"+from.at)
-	p := start(t, filepath.Join(root, "examples", "pushgo"), []string{"PUSH_AUDIENCE=" + audience, "PUSH_SERVICE_ACCOUNT=" + stack.PushAccount}, "go", "run", ".")
-	config := "XDG_CONFIG_HOME=" + t.TempDir()
-	listen := func(more ...string) *exec.Cmd {
-		cmd := exec.Command(command, append([]string{"listen", "--url", "http://" + between.Host(), "--data", data, "--forward-to", p.url + "/",
-			"--audience", audience, "--concurrency=1"}, more...)...)
-		cmd.Env = append(os.Environ(), config)
-		cmd.Stdout, cmd.Stderr = io.Discard, p // whose output is printed when the test fails
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		return cmd
-	}
-	end := func(cmd *exec.Cmd) {
-		_ = cmd.Process.Signal(os.Interrupt)
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("listen ends with %v", err)
-		}
-	}
-	got := func() (all []int) {
-		for line := range strings.Lines(p.printed()) {
-			if _, data, ok := strings.Cut(line, " number "); ok {
-				var i int
-				if _, err := fmt.Sscanf(data, "%d.", &i); err == nil {
-					all = append(all, i)
-				}
-			}
-		}
-		return all
-	}
-	until := func(count int) {
-		t.Helper()
-		over := time.Now().Add(measure.Size(2*time.Minute, 20*time.Minute))
-		for len(got()) < count {
-			if time.Now().After(over) {
-				t.Fatalf("%d of %d messages were posted in time", len(got()), count)
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
-	}
+	l := newListener(t, thisMachine, between.Host())
+	until := func(count int) { t.Helper(); l.until(count, measure.Size(2*time.Minute, 20*time.Minute)) }
 
 	// It begins once, is stopped, and catches up on what was stored while it slept.
-	cmd := listen("--since", "beginning")
+	cmd := l.listen("--since", "beginning")
 	from.publish(0, n/5)
 	until(n / 5)
-	end(cmd)
+	l.end(cmd)
 	from.publish(n/5, n/2)
-	cmd = listen()
+	cmd = l.listen()
 	until(n / 2)
 	random := rand.New(rand.NewPCG(measure.Seed(), 0))
 	done := n / 2
@@ -165,17 +130,90 @@ func TestListen(t *testing.T) {
 		done = next
 	}
 	until(n)
-	end(cmd)
-	all := got()
+	l.end(cmd)
+	l.holds(from, n)
+	t.Logf("%d messages posted", n)
+}
+
+// listener is a machine on which pushinbox listen forwards to an unmodified program with
+// its token check on.
+type listener struct {
+	*program
+	t       *testing.T
+	machine machine
+	args    []string
+	config  string
+}
+
+// newListener starts the program. The inbox to follow is at host.
+func newListener(t *testing.T, m machine, host string, program ...string) *listener {
+	if len(program) == 0 {
+		program = []string{"go", "run", "."}
+	}
+	p := m.run(t, filepath.Join(root, "examples", "pushgo"), []string{"PUSH_AUDIENCE=" + audience, "PUSH_SERVICE_ACCOUNT=" + stack.PushAccount}, program...)
+	return &listener{
+		program: p, t: t, machine: m, config: "XDG_CONFIG_HOME=" + t.TempDir(),
+		args: []string{"listen", "--url", "http://" + host, "--data", m.data, "--forward-to", p.url + "/", "--audience", audience, "--concurrency=1"},
+	}
+}
+
+// listen starts pushinbox listen.
+func (l *listener) listen(more ...string) *exec.Cmd {
+	cmd := l.machine.pushinbox(append(slices.Clone(l.args), more...)...)
+	cmd.Env = append(cmd.Env, l.config)
+	cmd.Stdout, cmd.Stderr = io.Discard, l // whose output is printed when the test fails
+	if err := cmd.Start(); err != nil {
+		l.t.Fatal(err)
+	}
+	return cmd
+}
+
+// end stops pushinbox listen as Ctrl-C does.
+func (l *listener) end(cmd *exec.Cmd) {
+	_ = cmd.Process.Signal(os.Interrupt)
+	if err := cmd.Wait(); err != nil {
+		l.t.Errorf("listen ends with %v", err)
+	}
+}
+
+// got returns the numbers of the messages that the program has taken.
+func (l *listener) got() (all []int) {
+	for line := range strings.Lines(l.printed()) {
+		if _, data, ok := strings.Cut(line, " number "); ok {
+			var i int
+			if _, err := fmt.Sscanf(data, "%d.", &i); err == nil {
+				all = append(all, i)
+			}
+		}
+	}
+	return all
+}
+
+// until waits until the program has taken this many.
+func (l *listener) until(count int, patience time.Duration) {
+	l.t.Helper()
+	over := time.Now().Add(patience)
+	for len(l.got()) < count {
+		if time.Now().After(over) {
+			l.t.Fatalf("%d of %d messages were posted in time", len(l.got()), count)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// holds checks that the program has taken the messages 0 to n, each once and in the
+// order of the feed.
+func (l *listener) holds(from *source, n int) {
+	l.t.Helper()
+	all := l.got()
 	sorted := slices.Clone(all)
 	slices.Sort(sorted)
 	if !slices.Equal(sorted, numbers(0, n)) {
-		t.Errorf("%d messages were posted of %d, or some twice", len(all), n)
+		l.t.Errorf("%d messages were posted of %d, or some twice", len(all), n)
 	}
 	if want := from.feed(n); !slices.Equal(all, want) {
-		t.Error("the order is not that of the feed")
+		l.t.Error("the order is not that of the feed")
 	}
-	t.Logf("%d messages posted", len(all))
 }
 
 // feed returns the numbers in the order of the feed.

@@ -57,7 +57,7 @@ func TestPollers(t *testing.T) {
 			t.Parallel()
 			p := prepare(t)
 			n, kills := measure.Size(300, 10_000), measure.Size(5, 50)
-			from := startSource(t)
+			from := startSource(t, thisMachine)
 			u, err := url.Parse("http://127.0.0.1:" + from.at)
 			if err != nil {
 				t.Fatal(err)

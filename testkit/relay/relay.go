@@ -4,8 +4,10 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -83,6 +85,16 @@ func (r *Relay) Drop() {
 	clear(r.conns)
 }
 
+// Lose passes nothing more on over the connections there are, and does not end them: so
+// it is with those that a router has forgotten. New ones are passed on.
+func (r *Relay) Lose() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c := range r.conns {
+		_ = c.SetDeadline(time.Unix(1, 0))
+	}
+}
+
 func (r *Relay) accept(l net.Listener) {
 	for {
 		in, err := l.Accept()
@@ -118,6 +130,11 @@ func (r *Relay) pass(l net.Listener, in net.Conn) {
 		delete(r.conns, out)
 		r.mu.Unlock()
 	}
-	go func() { defer once.Do(end); _, _ = io.Copy(out, in) }()
-	go func() { defer once.Do(end); _, _ = io.Copy(in, out) }()
+	pass := func(to, from net.Conn) {
+		if _, err := io.Copy(to, from); !errors.Is(err, os.ErrDeadlineExceeded) {
+			once.Do(end)
+		}
+	}
+	go pass(out, in)
+	go pass(in, out)
 }
