@@ -36,12 +36,12 @@ func newCalendar() *cobra.Command {
 		Long: `Watch Google calendars, and see what is watched.
 
 Every event that is added, changed or deleted in a watched calendar becomes a
-message in the inbox. A calendar is named by its ID, which Google Calendar shows
-in its settings; that of a person's own is their e-mail address.
+message in the inbox. Name a calendar by its ID, which Google Calendar shows in its
+settings; the ID of a person's main calendar is their e-mail address.
 
---local means the running "pushinbox local", which has a stand-in for Google
-with the calendar "demo". --url means the deployed function; give it a token of
-an account that is among its operators.`,
+--local calls the running "pushinbox local", which has a stand-in for Google with the
+calendar "demo". --url calls the deployed function; it requires a token of an account that
+is among its operators.`,
 		Example: `  pushinbox calendar watch --local demo
   pushinbox calendar list --local
   pushinbox calendar watch --url https://calendar-123.europe-west1.run.app --token-file token.txt rooms@example.com`,

@@ -27,17 +27,16 @@ func newConsole() *cobra.Command {
 		Short: "Open a deployed console in a browser on this machine",
 		Long: `Open a deployed console in a browser on this machine.
 
-The deployed console requires a Google ID token, which a browser does not send.
-This command listens on this machine only and adds one to what it passes on, of an
-account that is among the console's readers, such as Terraform's tester account.
+The deployed console requires a Google ID token, which a browser does not send. This
+command listens on this machine only, and adds the token to each request: that of an
+account among the console's readers, such as Terraform's tester account.
 
 ` + serverHelp + `
 
-Other accounts of this machine, and web pages, get nothing: the address that is
-printed has a key, valid while the command runs, for which the browser gets a
-cookie. Programs send the header that is in a file which only you can read. The
-name in the address ends in .localhost; open it as it is. With --format json the
-first line has all of it.`,
+Other accounts of this machine, and web pages, get nothing. The printed address has a key,
+valid while the command runs, which your browser exchanges for a cookie. Its name ends in
+.localhost; open it as it is. Your programs send the header in the printed file, which
+only you can read. With --format json the first line has both.`,
 		Example: `  pushinbox console --terraform terraform
   pushinbox console --url https://console-123.europe-west1.run.app --account inbox-tester@my-project.iam.gserviceaccount.com
   pushinbox console --terraform terraform --port 0 --format json | jq -r .login`,

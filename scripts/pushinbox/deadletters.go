@@ -44,9 +44,9 @@ const (
 func newDeadLetters() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dead-letters",
-		Short: "List, redrive and purge what Pub/Sub gave up",
-		Long: `List, redrive and purge dead letters: messages that were refused so often that Pub/Sub
-gave them up. They wait in a subscription of their own for 31 days.
+		Short: "List, redrive and purge dead letters, the messages that Pub/Sub gave up",
+		Long: `List, redrive and purge dead letters: messages that were not acknowledged in any of their
+attempts. They wait in a subscription of their own for 31 days.
 
 ` + operateHelp,
 		Example: `  pushinbox dead-letters list
@@ -177,15 +177,15 @@ func newDeadLettersList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the dead letters that wait, and why, as far as is known",
-		Long: `List the dead letters that wait, the oldest first. They go on waiting: they are leased
-for a look and given back.
+		Long: `List the dead letters that wait, the oldest first. They go on waiting: they are pulled, and
+released at once.
 
 For each: its message ID, when it was given up, after how many attempts, by which
 subscription, and what receive refused at that time. "in the inbox" says whether this
-dead letter is there, from a redrive. A dead letter has another ID than the message it
-was, so whether that one is in the inbox too cannot be known; "may be" names messages of
-the same subscription, publish time and data. What it says of where it died everybody can
-claim who may publish to the dead-letter topic.
+dead letter is there, from a redrive. A dead letter has another ID than the original
+message, so nothing proves whether the original is in the inbox; "may be" names messages
+of the same subscription, publish time and data. Attempts and subscription come from the
+attributes of the dead letter, which everybody can set who may publish to its topic.
 
 ` + operateHelp + `
 
@@ -216,7 +216,7 @@ attempts, subscription, bytes, whether it is in the inbox, messages it may be, r
 	}
 	o.deadLetterFlags(cmd)
 	times.flag(cmd.Flags())
-	cmd.Flags().IntVar(&limit, "limit", limit, "list at most so many")
+	cmd.Flags().IntVar(&limit, "limit", limit, "how many to list at most")
 	return cmd
 }
 
@@ -413,18 +413,17 @@ func newDeadLettersRedrive() *cobra.Command {
 		Use:   "redrive",
 		Short: "Have Pub/Sub push the dead letters to the inbox, until none waits",
 		Long: `Have Pub/Sub push the dead letters to the inbox until none waits, or until nothing moves
-any more; then the pushing ends, and what failed again is named.
+any more. Then the pushing ends, and what failed again is named.
 
-Nothing is copied: their subscription gets the push configuration of the inbox's
-subscription while this lasts. Other subscriptions of the topic get nothing, and message
-IDs stay the same, so each dead letter is stored once whatever is repeated. It has
-another ID than the message it was: a handler runs again for one whose acknowledgement
-was lost, so effects want a key of the business.
+No message is copied: for this time, the dead-letter subscription gets the push
+configuration of the inbox's subscription. Other subscriptions of the topic get nothing.
+Message IDs stay the same, so each dead letter is stored once, however often it is pushed.
+But a dead letter has another ID than the original message, and a program that processed
+the original processes it again: give effects a key of your own, such as the order number.
 
-Ctrl-C, or closing the terminal, ends the pushing too; what was not pushed waits on, and
-the next redrive goes on.
-So it does after the command was killed: until then the dead letters are pushed, which
-"pushinbox delivery status" shows. --stop ends that. "terraform apply" ends it too.
+Ctrl-C, or closing the terminal, ends the pushing; the next redrive goes on. If the command
+is killed, Pub/Sub goes on pushing, which "pushinbox delivery status" shows: run redrive
+again, or redrive --stop. "terraform apply" ends the pushing, too.
 
 ` + operateHelp + `
 
@@ -461,8 +460,8 @@ Exit codes: 0 none waits any more; 1 some are left, or it failed.`,
 	}
 	o.deadLetterFlags(cmd)
 	times.flag(cmd.Flags())
-	cmd.Flags().DurationVar(&patience, "patience", 0, "end when nothing moved for so long; by default 3m, and 15m in the cloud, whose numbers are minutes old")
-	cmd.Flags().BoolVar(&stop, "stop", false, "only end a redrive that was left")
+	cmd.Flags().DurationVar(&patience, "patience", 0, "end when nothing has moved for this long; by default 3m, and 15m in the cloud, whose numbers are minutes old")
+	cmd.Flags().BoolVar(&stop, "stop", false, "only end a redrive that was left running")
 	return cmd
 }
 
@@ -591,10 +590,9 @@ func newDeadLettersPurge() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "purge",
 		Short: "Discard the dead letters that wait; a snapshot can bring them back",
-		Long: `Discard all dead letters that wait. It asks first, takes a snapshot before, and prints
-how to bring them back with it; without a snapshot nothing is purged. Pub/Sub keeps a
-snapshot for 7 days less the age of the oldest message, and takes a while until
-everything is gone.
+		Long: `Discard all dead letters that wait. It asks, takes a snapshot, and prints the command that
+brings them back from it; without a snapshot nothing is discarded. Pub/Sub keeps a snapshot
+for 7 days, less the age of the oldest message. It takes a while until all of them are gone.
 
 ` + operateHelp,
 		Example: `  pushinbox dead-letters purge
@@ -617,7 +615,7 @@ everything is gone.
 	}
 	o.deadLetterFlags(cmd)
 	times.flag(cmd.Flags())
-	cmd.Flags().StringVar(&undo, "undo", "", "bring back what this `SNAPSHOT` of an earlier purge has")
+	cmd.Flags().StringVar(&undo, "undo", "", "bring back what an earlier purge discarded, from its `SNAPSHOT`")
 	return cmd
 }
 

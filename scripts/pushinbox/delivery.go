@@ -19,10 +19,12 @@ import (
 func newDelivery() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delivery",
-		Short: "See how Pub/Sub's pushes go, pause and resume them",
-		Long: `See how Pub/Sub's pushes to an inbox go, pause and resume them.
+		Short: "See how Pub/Sub's pushes go; pause and resume them",
+		Long: `See how Pub/Sub's pushes to an inbox go; pause and resume them.
 
-` + serverHelp,
+"status" asks the console of the inbox. "pause" and "resume" change a subscription, with
+your own Google credentials. Without flags all three work on the running "pushinbox
+local"; the --help of each says how to name a deployed inbox.`,
 		Example: `  pushinbox delivery status
   pushinbox delivery status --terraform terraform
   pushinbox delivery pause
@@ -41,18 +43,18 @@ func newDeliveryStatus() *cobra.Command {
 		Short: "Print the state of each subscription, what waits in it, and what was refused",
 		Long: `Print the state of each subscription, what waits in it, how its pushes went in the
 last hour and the last day, and the last pushes that were not acknowledged, with the
-reason and how often. "unknown" is not 0: at the end it says why.
+reason and how often. "unknown" is not 0: the last lines say why.
 
-Of a "pushinbox local" it has every subscription that is pushed, other programs' ones
-too, since that began. Of a deployed inbox the numbers are Cloud Monitoring's, which
-are some minutes old.
+For "pushinbox local" it shows every push subscription, those of other programs too,
+since its start. For a deployed inbox the numbers are Cloud Monitoring's, which are some
+minutes old.
 
 Without a terminal the columns are separated by tabs. After "subscription": name,
-state, endpoint, messages that wait, seconds that the oldest of them waits, and of the
-last hour and again of the last day: pushes, share acknowledged, p50 and p99 in
-milliseconds, dead letters. After "refusal": when the last was, status, reason, how
-many in the last hour, how many in all, subscription, detail. After "unknown": what,
-and why. What is not known is empty. --format json prints what GET /delivery answers.`,
+state, endpoint, messages that wait, age of the oldest of them in seconds, and then for
+the last hour and again for the last day: pushes, share acknowledged, p50 and p99 in
+milliseconds, dead letters. After "refusal": time of the last, status, reason, number in
+the last hour, number in all, subscription, detail. After "unknown": what, and why. What
+is not known is empty. --format json prints what GET /delivery answers.`,
 		Example: `  pushinbox delivery status
   pushinbox delivery status --subscription inbox-push
   pushinbox delivery status --format json | jq '.subscriptions[] | {name, state, backlog}'`,

@@ -30,18 +30,18 @@ func newPause() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pause",
 		Short: "Stop the pushes of a subscription; its messages wait",
-		Long: `Stop the pushes of a subscription; its messages wait until it is resumed, and are lost
-once they are older than it keeps them.
+		Long: `Stop the pushes of a subscription. Its messages wait until it is resumed; what waits for
+longer than the subscription keeps messages (7 days by default) is lost.
 
 ` + operateHelp + `
 
-What the subscription is pushed with is written down first, without the shared token
-(?token=): in Firestore, beside the inbox, where every operator's resume finds it. It is
-refused unless resume could restore it: you may act as the push account
-(iam.serviceAccounts.actAs), and the token can be read again.
+The push configuration is recorded first, without the value of the shared token (?token=):
+in Firestore, beside the inbox, where the resume of every operator finds it. The pause is
+refused if resume could not restore it: you must be allowed to act as the push account
+(iam.serviceAccounts.actAs) and to read the token.
 
-Pub/Sub takes minutes until the last push. The next "terraform apply" resumes, unless
-the variable paused names the subscription.`,
+Pub/Sub takes some minutes until the last push. The next "terraform apply" resumes the
+delivery, unless the variable paused names the subscription.`,
 		Example: `  pushinbox delivery pause
   pushinbox delivery pause --terraform terraform
   pushinbox delivery pause --project my-project --subscription inbox-push --format json`,
@@ -104,10 +104,9 @@ func newResume() *cobra.Command {
 
 ` + operateHelp + `
 
-What it was pushed with comes from the record that pause wrote, its shared token from
-where the deployed function has it: Secret Manager, with --terraform; else --token-file
-or PUBSUB_VERIFICATION_TOKEN. Without the record, --terraform has it rebuilt from
-Terraform's outputs.`,
+The push configuration comes from the record that pause wrote, its shared token from
+Secret Manager with --terraform, else from --token-file or PUBSUB_VERIFICATION_TOKEN. If
+there is no record, --terraform builds the configuration from Terraform's outputs.`,
 		Example: `  pushinbox delivery resume
   pushinbox delivery resume --terraform terraform
   pushinbox delivery resume --project my-project --subscription inbox-push --token-file token.txt`,

@@ -37,24 +37,23 @@ func doctorCommand(connect connector) *cobra.Command {
 	var local bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Find what is wrong with a deployed inbox, and how to mend it",
-		Long: `Find what is wrong with a deployed inbox, and how to mend it.
+		Short: "Find what is wrong with an inbox, and the command that fixes it",
+		Long: `Find what is wrong with an inbox, and the command that fixes it.
 
-It asks Google, with your own credentials (gcloud auth application-default login), how
-everything is that a message passes: project, subscriptions, accounts and grants, the
-function receive, Firestore, dead letters, numbers, schedule. It compares that with what
-Terraform wants, or, where you name a subscription instead, with each other. It takes
-less than 15 seconds and changes nothing; besides reading, it sends receive one request
-without a token.
+It reads the whole way of a message from Google, with your own credentials (those of
+"gcloud auth application-default login"): project, subscriptions, accounts and grants, the
+function receive, Firestore, dead letters, numbers, schedules. It compares that with what
+Terraform wants; where you name a subscription instead, it compares the parts with each
+other. It takes less than 15 seconds and changes nothing: besides reading, it sends receive
+one request without a token.
 
-Each finding says what was seen, what follows from it, and the command that mends it.
-What cannot be found out is "unknown", with the permission that lacks, or with the other
-finding that explains it. roles/viewer and roles/iam.securityReviewer let you see nearly
-all of it.
+Each finding says what was seen, what follows from it, and the command that fixes it. What
+cannot be found out is "unknown", with the missing permission or the finding that explains
+it. roles/viewer and roles/iam.securityReviewer show you nearly all of it.
 
---local checks the "pushinbox local" on this machine in the same way: that it is there,
-its data directory, disk, ports, clock and emulators, where programs publish, and each
-subscription whose endpoint refuses, and why.
+--local checks the running "pushinbox local" in the same way: that it answers, its data
+directory, disk, ports, clock and emulators, where programs publish, and each subscription
+whose endpoint refuses, and why.
 
 Exit codes: 0 all is well, 1 something is bad, 2 wrong call, 3 nothing is bad, but
 something is unknown.`,

@@ -52,19 +52,20 @@ func newListen() *cobra.Command {
 		Long: `Post each message of an inbox to a program on this machine, as the push that it
 was: with its own message ID, attributes, ordering key and subscription.
 
-It goes on where the last listen to this --forward-to ended, so what was stored while
-this machine slept is caught up on; the first time it begins with what is stored from
-now on. --since begins elsewhere: at a time (2h, 2026-11-26T02:00:00Z), at a token of
-the inbox, or "beginning", "now" or "last". Order is kept within an ordering key. What
-the program does not acknowledge (102, 200, 201, 202, 204) is sent again, ever later up
-to 10 seconds. Messages that were quarantined are passed over, and so is what did not
-come by Pub/Sub. After a kill, what was sent in the last second comes again: the
-message ID is the same.
+It goes on where the last listen with the same inbox, filter and --forward-to ended, so
+messages that arrive while this machine sleeps are sent afterwards. The first time it
+begins with messages that are stored from now on. --since begins elsewhere: at a time (2h,
+2026-11-26T02:00:00Z), at a token of the inbox, or at "beginning", "now" or "last".
 
-Requests are signed by the running "pushinbox local" (--sign local), whose keys the
-program believes when it was started with "pushinbox run"; by Google, as the push
-account itself (--sign google), for which you need the role
-roles/iam.serviceAccountOpenIdTokenCreator on it; or by nobody (--sign none).
+A message that the program does not acknowledge (with 102, 200, 201, 202 or 204) is sent
+again, after pauses of up to 10 seconds. Order is kept within an ordering key. Quarantined
+messages, and those that did not come by Pub/Sub, are skipped. After a kill, messages of
+the last second can come again, with the same message ID.
+
+Who signs the requests: the running "pushinbox local" (--sign local), whose keys the
+program trusts if it was started with "pushinbox run"; Google, as the push account (--sign
+google), for which you need the role roles/iam.serviceAccountOpenIdTokenCreator on that
+account; or nobody (--sign none).
 
 On a terminal, r and Enter send the last message again.
 

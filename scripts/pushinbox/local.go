@@ -34,55 +34,49 @@ func newLocal() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "local",
 		Short: "Run everything on this machine: Pub/Sub, signed push, the functions, the inbox",
-		Long: `Run everything on this machine, in one process: a Pub/Sub with the topic, the
-push subscription and the dead-letter topic that Terraform creates, a token
-issuer, a dispatcher that pushes signed, and the functions as in production,
-only with the issuer's keys in place of Google's.
+		Long: `Run everything on this machine, in one process: a Pub/Sub with the topic, the push
+subscription and the dead-letter topic that Terraform creates, an issuer of tokens, and
+the functions as in production, with the issuer's keys in place of Google's.
 
-Messages are stored in --data and survive a restart and a kill -9, those that
-were published and not yet delivered too. The stand-in for MNS has all that is
-its own in memory. A directory that somebody else owns or can write to is
-refused. The files are checked at the start; --repair moves the messages that can
-be read in a damaged inbox.db to a new one.
+Pub/Sub's port is open to every client, by gRPC and REST: set PUBSUB_EMULATOR_HOST as the
+banner says. Every subscription with a push endpoint is pushed to, with a signed token if
+it has an oidc_token.
 
-Pub/Sub's port is open to every client, by gRPC and REST: set
-PUBSUB_EMULATOR_HOST as the banner says. Every subscription with a push
-endpoint is pushed to, signed when it has an oidc_token.
+--push TOPIC=URL pushes the messages of a topic to any program, with tokens for the URL or
+for audience=A. The n-th --push of a topic has the subscription TOPIC-push-n: a --push that
+has changed at the next start changes it. One that is left out deletes it, unless it has
+messages: they are kept.
 
-A stand-in for Alibaba MNS is at /local/mns, with the AccessKey "local" whose
-secret is "local" too, and pushes to /mns; see "pushinbox mns --help". Alibaba's
-SDKs reach it at the root of --mns-port. What the function logs is in mns.log in
---data, for "pushinbox logs".
-MNS_SECRET and MNS_BODY are the function's, as when it is deployed.
-
-A stand-in for Google Calendar is at /local/calendar, and for Google's client
-libraries at the root of --calendar-port.
-
-It is open to every account of this machine, as emulators are, and to no web
-page and no other machine. --host opens it to those, and its console and
-/local/token then want a key, which is printed. A name by which it is called,
-other than localhost, must be given with --host-name.
-
-Pushes are retried, become dead letters and are ordered as Terraform's defaults
-have it; --max-attempts, --retry-backoff, --ack-deadline and --ordering set that
-otherwise.
-
---push TOPIC=URL has the messages of a topic pushed to any program, signed for the
-URL or for audience=A, with the settings of the inbox's pushes. The n-th --push of a
-topic has the subscription TOPIC-push-n: at the next start a changed --push changes
-it. One that is left out ends, unless it has messages: they are kept.
-
-A subscription that is paused stays so at the next start, until "pushinbox delivery
+Pushes are retried, ordered and become dead letters as Terraform's defaults have it;
+--max-attempts, --retry-backoff, --ack-deadline and --ordering change that for all of them.
+A subscription that is paused stays paused at the next start, until "pushinbox delivery
 resume".
 
-PUBSUB_EMULATOR_HOST and FIRESTORE_EMULATOR_HOST name Google's emulators, which
-are then used in place of the Pub/Sub in this process and of the file in --data.
-A subscription that exists in Pub/Sub's emulator stays as it is. Nothing listening
-at PUBSUB_EMULATOR_HOST, it may be the address of --pubsub-port, as printed by an
-earlier run.
+Messages are stored in --data and survive a restart and a kill -9, also those that were
+published and not yet delivered. A directory that somebody else owns or can write to is
+refused. The files are checked at the start; if inbox.db is damaged, --repair moves the
+messages that can be read to a new one.
 
-With --format json the first line has every address, and each other one is a
-delivery. Where nobody reads them, {"leftOut": N} stands for N deliveries.`,
+The ports are open to every account of this machine, as emulators are, and to no web page
+and no other machine. --host opens them to other machines; the console and /local/token
+then require a key, which is printed. --host-name allows another name for this machine
+than localhost.
+
+A stand-in for Alibaba MNS is at /local/mns and, for Alibaba's SDKs, at the root of
+--mns-port; its AccessKey is "local", with the secret "local", and it pushes to /mns. What
+it has is in memory. See "pushinbox mns --help". MNS_SECRET and MNS_BODY are those of the
+function mns, whose log is mns.log in --data, for "pushinbox logs".
+
+A stand-in for Google Calendar is at /local/calendar and, for Google's client libraries, at
+the root of --calendar-port.
+
+PUBSUB_EMULATOR_HOST and FIRESTORE_EMULATOR_HOST name Google's emulators, which are then
+used in place of the Pub/Sub in this process and of the files in --data. A subscription
+that exists in Pub/Sub's emulator stays as it is. If nothing listens at
+PUBSUB_EMULATOR_HOST and it is the address of --pubsub-port, this process takes it.
+
+With --format json the first line has every address, and each later line is a delivery.
+{"leftOut": N} stands for N deliveries that nobody read in time.`,
 		Example: `  pushinbox local
   pushinbox local --port 9000 --data "$HOME/inbox"
   pushinbox local --host 0.0.0.0 --host-name host.docker.internal
@@ -134,7 +128,7 @@ delivery. Where nobody reads them, {"leftOut": N} stands for N deliveries.`,
 		},
 	}
 	portFlag(cmd.Flags(), "port", &o.Port, "the port to listen on, on 127.0.0.1 and [::1]; 0 takes a free one")
-	portFlag(cmd.Flags(), "pubsub-port", &o.PubSubPort, "the port of Pub/Sub; 0 takes a free one, as does the default when it is taken")
+	portFlag(cmd.Flags(), "pubsub-port", &o.PubSubPort, "the port of Pub/Sub; 0 takes a free one, and so does the default if it is taken")
 	portFlag(cmd.Flags(), "mns-port", &o.MNSPort, "the port at whose root Alibaba's SDKs find MNS; 0 takes a free one")
 	portFlag(cmd.Flags(), "calendar-port", &o.CalendarPort, "the port at whose root Google's libraries find Calendar v3; 0 takes a free one")
 	checked(cmd.Flags(), "mns-key-bits", "512", "BITS", "the size of the key that signs MNS's pushes: 512 as MNS's own, 1024 or 2048 for verifiers that refuse that", func(s string) (err error) {
@@ -154,7 +148,7 @@ delivery. Where nobody reads them, {"leftOut": N} stands for N deliveries.`,
 	cmd.Flags().BoolVar(&o.Repair, "repair", false, "first move what can be read of a damaged inbox to a new file, and keep the damaged one")
 	pushFlags(cmd.Flags(), o.Pushes)
 	endpointFlags(cmd.Flags(), &o)
-	cmd.Flags().BoolVar(&exitWithStdin, "exit-with-stdin", false, "end when standard input is closed, so that it ends with the program that started it")
+	cmd.Flags().BoolVar(&exitWithStdin, "exit-with-stdin", false, "end when standard input is closed, and so with the program that started it")
 	cmd.Flags().BoolVar(&quiet, "quiet", false, "print no line for each delivery")
 	formatFlag(cmd)
 	return cmd
@@ -187,7 +181,7 @@ func hostFlags(flags *pflag.FlagSet, o *stack.Options) {
 		o.Host = o.Host.Unmap()
 		return nil
 	})
-	checked(flags, "host-name", "", "NAME", "answer requests that call this machine so, such as host.docker.internal; can be repeated", func(s string) error {
+	checked(flags, "host-name", "", "NAME", "also answer requests for this host name, such as host.docker.internal; can be repeated", func(s string) error {
 		if s == "" || strings.ContainsFunc(s, func(r rune) bool {
 			return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-._", r)
 		}) {
@@ -209,7 +203,7 @@ func warnOpen(s *stack.Stack, host netip.Addr) {
 
 // endpointFlags adds --push and --topic.
 func endpointFlags(flags *pflag.FlagSet, o *stack.Options) {
-	checked(flags, "push", "", "TOPIC=URL[,OPTION...]", "push the topic's messages to this address of any program; options are audience=A, email=E, unwrapped, unsigned; can be repeated", func(s string) error {
+	checked(flags, "push", "", "TOPIC=URL[,OPTION...]", "push the topic's messages to this URL of any program; options are audience=A, email=E, unwrapped, unsigned; can be repeated", func(s string) error {
 		e, err := parseEndpoint(s)
 		o.Endpoints = append(o.Endpoints, e)
 		return err
@@ -274,7 +268,7 @@ func pushFlags(flags *pflag.FlagSet, sub *pubsubpb.Subscription) {
 		return nil
 	})
 	backoff := fmt.Sprintf("%v,%v", sub.RetryPolicy.MinimumBackoff.AsDuration(), sub.RetryPolicy.MaximumBackoff.AsDuration())
-	checked(flags, "retry-backoff", backoff, "MIN,MAX", "how long after a failed push a message is pushed again, at first and at most, 0s to 600s", func(s string) error {
+	checked(flags, "retry-backoff", backoff, "MIN,MAX", "how long to wait after a failed push, at first and at most, 0s to 600s", func(s string) error {
 		first, second, _ := strings.Cut(s, ",")
 		least, err := time.ParseDuration(first)
 		most, err2 := time.ParseDuration(second)
@@ -284,7 +278,7 @@ func pushFlags(flags *pflag.FlagSet, sub *pubsubpb.Subscription) {
 		sub.RetryPolicy = stack.RetryPolicy(least, most)
 		return nil
 	})
-	checked(flags, "ack-deadline", fmt.Sprintf("%ds", sub.AckDeadlineSeconds), "DURATION", "how long an answer to a push may take, 10s to 600s", func(s string) error {
+	checked(flags, "ack-deadline", fmt.Sprintf("%ds", sub.AckDeadlineSeconds), "DURATION", "how long a program may take to answer a push, 10s to 600s", func(s string) error {
 		d, err := time.ParseDuration(s)
 		if err != nil || d < 10*time.Second || d > 600*time.Second || d%time.Second != 0 {
 			return errors.New("it must be 10s to 600s in whole seconds, Pub/Sub's limits")

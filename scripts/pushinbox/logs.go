@@ -23,12 +23,12 @@ func newLogs() *cobra.Command {
 request a line of its access log, and for each notification that was stored an
 entry of its endpoint log. Times are UTC.
 
-The log is read from standard input or files, as the function writes it, a JSON
-object a line, or as "gcloud logging read --format=json" prints it. What is
-neither a request nor a notification is left out.
+The log is read from standard input or from files: as the function writes it, one JSON
+object a line, or as "gcloud logging read --format=json" prints it. Lines that are neither
+a request nor a notification are left out.
 
-The bodies of messages are not in the log: Message is always "-". They are in
-the inbox. A secret in a path reads ***.`,
+The bodies of messages are not in the log, so Message is always "-"; they are in the inbox.
+A secret in a path is printed as ***.`,
 		Example: `  pushinbox logs .local/mns.log
   gcloud logging read 'resource.labels.service_name="mns"' --order=asc --format=json | pushinbox logs
   pushinbox logs --format json .local/mns.log | jq .notification.messageId`,

@@ -98,11 +98,12 @@ func newRoot() *cobra.Command {
 		Short: "Receive Pub/Sub pushes, verify them, store every message exactly once",
 		Long: `Receive Pub/Sub pushes, verify them, store every message exactly once.
 
-Exit codes: 0 done, 1 failed or refused, 2 wrong call; see "pushinbox messages --help"
-and "pushinbox mns --help" for two more. "go run" turns all but 0 into 1.`,
+Exit codes: 0 done, 1 failed or refused, 2 wrong call. "doctor", "messages", "mns" and
+"run" have more; their --help lists them. "go run" turns all but 0 into 1.`,
 		Example: `  pushinbox local
   pushinbox run -- python3 main.py
   pushinbox messages list --since 2h
+  pushinbox doctor --local
   pushinbox send testdata/pubsub/sample_message.json
   pushinbox token --for publish --claim email=somebody@example.com
   pushinbox calendar watch --local demo

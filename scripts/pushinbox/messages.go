@@ -33,13 +33,12 @@ func newMessages() *cobra.Command {
 
 ` + serverHelp + `
 
-Times are given in RFC 3339 or as a duration back from now (90m, 2h, 7d), and
-printed in the local time zone, or in UTC with --utc. On a terminal lists are tables;
-elsewhere their columns are separated by tabs, without a header, times are RFC 3339
-in UTC, and --format json prints one object a line. Control characters of what others
-sent are written out.
+Times are given in RFC 3339 or as a duration back from now (90m, 2h, 7d). On a terminal
+lists are tables, with times in the local time zone, or in UTC with --utc. Elsewhere
+columns are separated by tabs, without a header, and times are RFC 3339 in UTC. --format
+json prints one object a line. Control characters in messages are printed as escapes.
 
-Exit codes: 0 done; 1 failed or refused, or some of it did; 2 wrong call; 4 no message
+Exit codes: 0 done; 1 failed or refused, in whole or in part; 2 wrong call; 4 no message
 has this ID.`,
 		Example: `  pushinbox messages list --since 2h
   pushinbox messages get 1795420345123456

@@ -32,10 +32,9 @@ func newMessagesExport() *cobra.Command {
 (NDJSON), to standard output or to --output, or each to a file of its own in
 --directory, named by the inbox's ID. The JSON is that of the API; data is base64.
 
-What is received after the start is left out. --resume FILE keeps in FILE how far the
-export is; an interrupted one goes on when the same command is given again, and ends
-with the same bytes as one that was not interrupted. Progress is told on standard
-error.`,
+Messages that are received after the start are left out. --resume FILE stores in FILE how
+far the export is: after an interruption the same command goes on, and the output has the
+same bytes as without it. Progress is printed on standard error.`,
 		Example: `  pushinbox messages export --since 7d > week.ndjson
   pushinbox messages export --since 7d --output week.ndjson --resume week.state
   pushinbox messages export --attribute kind=order --directory orders`,
@@ -62,9 +61,9 @@ error.`,
 	}
 	from.flags(cmd.Flags())
 	which.flags(cmd.Flags())
-	cmd.Flags().StringVarP(&e.output, "output", "o", "", "the `FILE` to write to; it must not exist, but for --resume")
+	cmd.Flags().StringVarP(&e.output, "output", "o", "", "the `FILE` to write to; it must not exist, except with --resume")
 	cmd.Flags().StringVar(&e.directory, "directory", "", "write each message to a file of its own in this `DIRECTORY`")
-	cmd.Flags().StringVar(&e.resume, "resume", "", "keep in this `FILE` how far it is, and go on from there")
+	cmd.Flags().StringVar(&e.resume, "resume", "", "store in this `FILE` how far the export is, and go on from there")
 	return cmd
 }
 

@@ -30,9 +30,9 @@ func newMessagesPublish() *cobra.Command {
 		Short: "Publish a message to the inbox's topic",
 		Long: `Publish a message to the inbox's topic, and print the message ID.
 
-The data is that of FILE, or of standard input where FILE is "-" or left out. With
---wait the command ends when the message has arrived in the inbox, and prints the ID
-that it has there, too; it fails when that takes longer.`,
+The data is read from FILE, or from standard input if FILE is "-" or left out. With --wait
+the command ends when the message is in the inbox, and prints its ID there, too; it fails
+if that takes longer.`,
 		Example: `  echo Hello | pushinbox messages publish
   pushinbox messages publish order.json --attribute kind=order --ordering-key 1234
   pushinbox messages publish order.json --wait=10s --format json`,

@@ -57,29 +57,28 @@ func newMessagesReplay() *cobra.Command {
 inbox's or their provider's, or all that the filter selects, the oldest first. Messages
 of one ordering key are sent in their order.
 
---to topic publishes them to the inbox's topic. Every subscription of the topic gets
-them, not only the inbox's; how many others there are is told where it can be known:
-for the running "pushinbox local", and with --terraform. A replayed message has the
-attributes replay-of, the ID of the message it repeats, and replay-run, the ID of the
-run. What is received after the start, and what has the replay-run of this run, is left
-out, so that a replay into the inbox does not feed itself. A message with 100
-attributes has no room for them.
+--to topic publishes them to the inbox's topic. Every subscription of the topic gets them,
+not only the inbox's; for the running "pushinbox local", and with --terraform, the command
+prints how many others there are. A replayed message has the attributes replay-of, the ID
+of the message it repeats, and replay-run, the ID of the run; a message that has 100
+attributes already gets neither. Messages that are received after the start, or that have
+this replay-run, are left out, so that a replay into the inbox does not repeat itself.
 
---to URL posts each as the push it was, once, signed by the running "pushinbox local":
-wrapped, or unwrapped where the URL ends in /unwrapped or /bare. The token has the
-sender's account and the URL as its audience (--audience sets another), or what the
-function receive of that pushinbox local expects where the URL is of it. An answer that
-does not acknowledge counts as refused. Only pushes of Pub/Sub can be sent so. An
-address other than this machine's needs --force.
+--to URL posts each, once, as the push it was, signed by the running "pushinbox local":
+wrapped, or unwrapped if the URL ends in /unwrapped or /bare. The token has the sender's
+account, and the URL as its audience (--audience sets another); for receive of that
+pushinbox local it has what receive expects. An answer that does not acknowledge counts as
+refused. Only messages that came by Pub/Sub can be posted. An address of another machine
+needs --force.
 
-Quarantined messages are left out unless --quarantined is given; then what is sent is
-the body as it came.
+Quarantined messages are left out unless --quarantined is given; then the body is sent as
+it came.
 
-A record of the run is kept in --resume FILE, or in the cache directory until the run
-is complete. After an interruption, "pushinbox messages replay --resume FILE" goes on:
-nothing that was sent is sent again. What was being sent at that moment is looked for in
-the inbox; what is not found there, and may have been sent all the same, is named as
-doubtful and not sent again. The exit code is 1 where anything is doubtful or refused.`,
+A record of the run is kept in --resume FILE, or until the run is complete in the cache
+directory. After an interruption, "pushinbox messages replay --resume FILE" goes on: nothing
+is sent twice. It looks in the inbox for what was being sent at that moment. What it does
+not find there may have been sent all the same: it is named as doubtful, and not sent
+again. The exit code is 1 if anything is doubtful or refused.`,
 		Example: `  pushinbox messages replay 1795420345123456
   pushinbox messages replay --since 2h --subscription inbox-push --dry-run
   pushinbox messages replay --since 2h --attribute kind=order --set retry=1 --rate 20 --resume orders.replay
@@ -129,7 +128,7 @@ doubtful and not sent again. The exit code is 1 where anything is doubtful or re
 	flags.StringArrayVar(&set, "set", nil, "set this attribute, as `KEY=VALUE`; can be repeated")
 	flags.Float64Var(&r.rate, "rate", r.rate, "how many messages to send in a second at most; 0 for as many as can be")
 	flags.BoolVar(&r.dryRun, "dry-run", false, "send nothing; print how many messages there are and the first ten")
-	flags.StringVar(&r.resume, "resume", "", "keep the record of the run in this `FILE`, and go on from there")
+	flags.StringVar(&r.resume, "resume", "", "keep the record of the run in this `FILE`, and go on from it")
 	show.flag(flags)
 	formatFlag(cmd)
 	return cmd

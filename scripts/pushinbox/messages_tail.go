@@ -20,9 +20,9 @@ func newMessagesTail() *cobra.Command {
 		Short: "Follow messages as they are stored",
 		Long: `Follow messages as they are stored, until Ctrl-C.
 
-With --since it begins with what was stored since then. A lost connection is told on
-standard error within 10 seconds and made anew; what was stored in between follows,
-without a gap and without a repetition.`,
+With --since it begins with messages that were stored since then. A lost connection is
+reported on standard error within 10 seconds, and opened again; what was stored meanwhile
+follows, without a gap and without a repetition.`,
 		Example: `  pushinbox messages tail
   pushinbox messages tail --since 10m --subscription inbox-push
   pushinbox messages tail --format json | jq -r .messageId`,

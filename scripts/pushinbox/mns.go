@@ -49,10 +49,9 @@ func newMNS() *cobra.Command {
 		Short: "Create topics of Alibaba MNS, subscribe an endpoint, publish",
 		Long: `Create topics of Alibaba MNS (SMQ), subscribe an endpoint, publish.
 
-Without --endpoint it is the stand-in of the running "pushinbox local" that is
-called. Neither it nor anything else on this machine is shown the AccessKey in
-the environment. MNS itself is called with
---endpoint https://ACCOUNT.mns.REGION.aliyuncs.com and an AccessKey, from
+Without --endpoint the commands call the stand-in of the running "pushinbox local".
+The AccessKey in the environment is never sent to an address of this machine. For MNS
+itself give --endpoint https://ACCOUNT.mns.REGION.aliyuncs.com and an AccessKey, from
   ALIBABA_CLOUD_ACCESS_KEY_ID, ALIBABA_CLOUD_ACCESS_KEY_SECRET and, for
   temporary ones, ALIBABA_CLOUD_SECURITY_TOKEN,
 or from a file, --config FILE, that nobody else may read:
@@ -61,8 +60,7 @@ or from a file, --config FILE, that nobody else may read:
   SecurityToken = ...
   Endpoint = https://ACCOUNT.mns.REGION.aliyuncs.com
 
-TOPIC is MySampleTopic where a command is not told another, and a subscription is
-called TOPIC-Sub.
+TOPIC is MySampleTopic by default, and a subscription is TOPIC-Sub by default.
 
 Exit codes: 0 done, or it exists with the same attributes; 1 failed or refused;
 2 wrong call; 3 the topic or subscription exists with other attributes; 4 there

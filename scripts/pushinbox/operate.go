@@ -58,11 +58,11 @@ type operate struct {
 }
 
 // operateHelp is the part of a command's help that explains the flags.
-const operateHelp = `Which one: that of the running "pushinbox local"; with --terraform DIRECTORY, what
-Terraform's outputs name; or --project and --subscription. In the cloud it is done with
-your own credentials, those of "gcloud auth application-default login", and each
-operation leaves a line before and one after it in the log pushinbox-operations. A local
-run has them in operations.log in its data directory.`
+const operateHelp = `Without flags it works on the running "pushinbox local"; with --terraform DIRECTORY on what
+Terraform's outputs name; with --project and --subscription on what you name. In the cloud
+it uses your own credentials, those of "gcloud auth application-default login". Each change
+leaves a line before and one after it in the log pushinbox-operations, or, of a "pushinbox
+local", in operations.log in its data directory.`
 
 func (o *operate) flags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.terraform, "terraform", "", "operate what the outputs of Terraform in this `DIRECTORY` name")

@@ -46,20 +46,19 @@ func newRun() *cobra.Command {
 		Short: "Run a program, unmodified, with its check of Pub/Sub's tokens on",
 		Long: `Run a program, unmodified, with its check of Pub/Sub's tokens on.
 
-The program gets the environment in which Google's libraries for Python, Node, Go
-and Java use the Pub/Sub of the running "pushinbox local", and read the keys of its
-tokens where Google's own are: tokens of this run are genuine for the program, and
-all others are forged. It trusts one more certificate, for the two hosts of
-Google's keys alone. What else these hosts serve, and every other host, is reached
-as before.
+The program gets the environment in which Google's libraries for Python, Node, Go and
+Java use the Pub/Sub of the running "pushinbox local", and read its keys where Google's
+are: its tokens pass the program's check, and all other tokens fail it. The program trusts
+one more certificate, only for the hosts of Google's keys. Everything else on these hosts,
+and every other host, is reached as before.
 
-The running "pushinbox local" is found by --data, or by the nearest .local from
-here upwards. Where there is none, one runs for as long as the program does, with
-its data in --data (.local).
+The running "pushinbox local" is found by --data, or by the nearest .local from here
+upwards. If there is none, run starts one that ends with the program, with its data in
+--data (.local).
 
-Input, output, signals and the exit code are the program's. The exit code is 127
-when there is no such program, 126 when it cannot be started, and 128 and the
-signal's number when a signal ended it.
+Input, output, signals and the exit code are the program's. The exit code is 127 when
+there is no such program, 126 when it cannot be started, and 128 plus the signal's number
+when a signal ended it.
 
 --print-env prints the variables for a shell, and runs nothing.`,
 		Example: `  pushinbox run -- python3 main.py
@@ -92,7 +91,7 @@ signal's number when a signal ended it.
 		},
 	}
 	cmd.Flags().SetInterspersed(false) // what follows CMD is the program's
-	checked(cmd.Flags(), "data", "", "DIRECTORY", "use the pushinbox local that has its data here, or run one that has", func(s string) error {
+	checked(cmd.Flags(), "data", "", "DIRECTORY", "use the pushinbox local that has its --data here, or start one", func(s string) error {
 		if data = s; s == "" {
 			return errors.New("it must name a directory")
 		}

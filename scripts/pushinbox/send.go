@@ -47,13 +47,13 @@ func newSend() *cobra.Command {
 FILE holds the JSON body of a push, or a whole HTTP request: headers, an empty
 line, the body. "-" reads it from standard input.
 
-The running "pushinbox local" signs it, wherever it goes: its token has the URL as
-audience, as Pub/Sub's have, and its terminal shows the answer. A deployed function
-accepts Google's tokens alone: give --token-file, or set PUSHINBOX_TOKEN.
+The running "pushinbox local" signs it, for any URL: the audience of the token is the URL,
+as in Pub/Sub's tokens, and its terminal shows the answer. A deployed function accepts
+only Google's tokens: give --token-file, or set PUSHINBOX_TOKEN.
 
-A request with the header x-mns-version is a push of Alibaba MNS. That has a
-signature in place of a token, which the running "pushinbox local" renews; to a
-program on another machine it goes as it was recorded.`,
+A request with the header x-mns-version is a push of Alibaba MNS. It has a signature in
+place of a token, which the running "pushinbox local" renews. To a program on another
+machine it is sent as it was recorded.`,
 		Example: `  pushinbox send testdata/pubsub/sample_message.json
   pushinbox send testdata/mns/xml.http
   pushinbox send --url http://127.0.0.1:3000/push testdata/pubsub/sample_message.json

@@ -40,10 +40,10 @@ type server struct {
 }
 
 // serverHelp is the part of a command's help that explains the flags.
-const serverHelp = `Which inbox: --url, or else that of --terraform, of PUSHINBOX_URL, of the running
-"pushinbox local". A deployed one needs a Google ID token: --account names a service
-account to impersonate (PUSHINBOX_ACCOUNT), --token-file a file with a token
-(PUSHINBOX_TOKEN holds one), and --terraform DIRECTORY reads address and account from
+const serverHelp = `Which inbox: that of --url, else of --terraform, of PUSHINBOX_URL, or of the running
+"pushinbox local". A deployed inbox requires a Google ID token: --account (or
+PUSHINBOX_ACCOUNT) names a service account to impersonate, --token-file a file with a token
+(or PUSHINBOX_TOKEN has it), and --terraform DIRECTORY reads address and account from
 Terraform's outputs. To impersonate an account, sign in with
 "gcloud auth application-default login"; you need the role
 roles/iam.serviceAccountTokenCreator on it.`

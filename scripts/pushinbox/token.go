@@ -17,8 +17,8 @@ func newToken() *cobra.Command {
 		Short: "Print a token that the running `pushinbox local` accepts",
 		Long: `Print a token signed by the running "pushinbox local", for curl.
 
-Every --claim sets the JWT claim of that name, so that a refusal can be tried
-by hand. A value that is JSON is taken as JSON; an empty one leaves the claim out.`,
+Each --claim sets the JWT claim of that name, to try a refusal by hand. A value that is
+valid JSON is used as JSON; an empty value leaves the claim out.`,
 		Example: `  curl -H "Authorization: Bearer $(pushinbox token --for publish)" -d payload=Hello http://127.0.0.1:8080/publish
   pushinbox token --claim aud=https://example.com      # a wrong audience: 403
   pushinbox token --claim exp=1                        # expired: 401
@@ -48,7 +48,7 @@ by hand. A value that is JSON is taken as JSON; an empty one leaves the claim ou
 	at.urlFlag(cmd.Flags(), "address", "the former name of --url")
 	cmd.Flags().Lookup("address").Hidden = true
 	at.dataFlag(cmd.Flags())
-	cmd.Flags().StringVar(&audience, "for", "receive", "what the token opens: receive, publish, console or calendar")
+	cmd.Flags().StringVar(&audience, "for", "receive", "the function that the token is for: receive, publish, console or calendar")
 	cmd.Flags().StringArrayVar(&claims, "claim", nil, "set a claim, as name=value; can be repeated")
 	return cmd
 }
