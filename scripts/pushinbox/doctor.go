@@ -109,7 +109,7 @@ func doctorTarget(ctx context.Context, dir, project, subscription string) (*doct
 		return target, nil
 	case dir == "":
 		if found, _ := filepath.Glob(filepath.Join(defaultTerraform, "*.tf")); len(found) == 0 {
-			return nil, usageError{errors.New("there is no Terraform module in ./terraform; give --terraform DIR, or --project and --subscription")}
+			return nil, usageError{errors.New("there is no Terraform module in ./terraform; give --terraform DIR, or --project and --subscription, or --local for the running pushinbox local")}
 		}
 		dir = defaultTerraform
 	}

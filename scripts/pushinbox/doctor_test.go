@@ -120,6 +120,8 @@ func TestDoctorRefusesTheCall(t *testing.T) {
 		cmd.SetArgs(args)
 		if err := cmd.ExecuteContext(t.Context()); !errors.As(err, new(usageError)) {
 			t.Errorf("%v: %v, want a wrong call", args, err)
+		} else if len(args) == 0 && !strings.Contains(err.Error(), "--local") {
+			t.Errorf("%v: people who mean pushinbox local are not told of --local", err)
 		}
 	}
 }
