@@ -121,7 +121,14 @@ func (op *Operator) Redrive(ctx context.Context, subscription string, o RedriveO
 // nil means that there was none.
 func (op *Operator) StopRedrive(ctx context.Context, subscription string) (*delivery.Operation, error) {
 	record, err := op.o.Records.Get(ctx, subscription)
-	if err != nil || record == nil {
+	if err != nil {
+		return nil, err
+	}
+	if record == nil {
+		sub, err := op.get(ctx, subscription)
+		if err == nil && isPushed(sub) {
+			err = inTheWay(sub, nil)
+		}
 		return nil, err
 	}
 	if record.Kind != delivery.Redrive {
@@ -234,17 +241,30 @@ func (w *watch) under(ctx context.Context) error {
 	if err != nil {
 		return nil // the next look may succeed
 	}
-	if began := w.r.Operation; record == nil || record.Kind != began.Kind || record.Principal != began.Principal || !record.At.Equal(began.At) {
+	if record != nil && !w.isOurs(record) {
 		return errOthers
 	}
 	sub, err := w.op.get(ctx, w.subscription)
+	isPushed := err == nil && samePush(sub.GetPushConfig(), w.push)
 	switch {
+	case record == nil && (isPushed || err != nil && !errors.Is(err, ErrRefused)):
+		// Somebody ended it while this redrive was about to push: nobody else would
+		// take the endpoint away.
+		return ErrEnded
+	case record == nil:
+		return errOthers
 	case errors.Is(err, ErrRefused):
 		return err
-	case err == nil && !samePush(sub.GetPushConfig(), w.push):
+	case err == nil && !isPushed:
 		return ErrEnded
 	}
 	return nil
+}
+
+// isOurs reports whether a record is that of this redrive.
+func (w *watch) isOurs(record *delivery.Operation) bool {
+	began := w.r.Operation
+	return record != nil && record.Kind == began.Kind && record.Principal == began.Principal && record.At.Equal(began.At)
 }
 
 // backlog returns what waits, or nil where that is not known.
@@ -292,6 +312,10 @@ func (w *watch) probe(ctx context.Context, now time.Time) (done bool, err error)
 		w.moved = now
 	} else {
 		w.count(int64(len(left)), now)
+	}
+	// A look takes a while, in which somebody may have ended the redrive.
+	if record, err := w.op.o.Records.Get(ctx, w.subscription); err == nil && !w.isOurs(record) {
+		return false, errOthers
 	}
 	return false, w.op.setPush(ctx, w.subscription, w.push)
 }
