@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"google.golang.org/protobuf/proto"
 
 	"example.com/pushinbox/shared/delivery"
 )
@@ -57,6 +58,13 @@ func (op *Operator) Pause(ctx context.Context, subscription string) (*Paused, er
 	}
 	if err := op.o.Records.Put(ctx, record); err != nil {
 		return nil, refused("%w", err)
+	}
+	// What was asked so far took seconds, in which the configuration may have changed.
+	if there, err := op.get(ctx, subscription); err != nil || isPushed(there) && !proto.Equal(there.PushConfig, sub.PushConfig) {
+		if err == nil {
+			err = refused("the push configuration of %s was changed at the same time; look at it, and pause again", subscription)
+		}
+		return nil, errors.Join(err, op.forget(ctx, subscription))
 	}
 	if err := op.setPush(ctx, subscription, new(pubsubpb.PushConfig)); err != nil {
 		return nil, err
@@ -153,7 +161,7 @@ func (op *Operator) Resume(ctx context.Context, subscription string, rebuild fun
 	if err := op.setPush(ctx, subscription, config); err != nil {
 		return nil, err
 	}
-	if err := op.o.Records.Delete(ctx, subscription); err != nil {
+	if err := op.forget(ctx, subscription); err != nil {
 		return nil, fmt.Errorf("%s is pushed again, but the record of the pause is still there: %w", subscription, err)
 	}
 	return &Resumed{Operation: record, Endpoint: delivery.HideToken(config.PushEndpoint), Rebuilt: record == nil}, nil
@@ -197,5 +205,22 @@ func (op *Operator) alreadyResumed(ctx context.Context, sub *pubsubpb.Subscripti
 	}
 	inForce, _, err := Conceal(sub.PushConfig)
 	r.Differs = err != nil || !bytes.Equal(inForce, record.PushConfig)
-	return r, op.o.Records.Delete(ctx, sub.Name)
+	return r, op.forget(ctx, sub.Name)
+}
+
+// forget deletes the record of a pause that is over. Where somebody else pauses at the
+// same time, either Pause sees that the record is gone, or this that the endpoint is:
+// one of them writes the record again.
+func (op *Operator) forget(ctx context.Context, subscription string) error {
+	record, err := op.o.Records.Get(ctx, subscription)
+	if err != nil || record == nil {
+		return err
+	}
+	if err := op.o.Records.Delete(ctx, subscription); err != nil {
+		return err
+	}
+	if sub, err := op.get(ctx, subscription); err == nil && !isPushed(sub) {
+		return op.o.Records.Put(ctx, record)
+	}
+	return nil
 }
