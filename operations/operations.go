@@ -51,7 +51,7 @@ type Options struct {
 	Backlog func(ctx context.Context, subscription string) (*Backlog, error)
 	// LookPatience is how long a look at dead letters waits for the first; 0 means 5 s.
 	LookPatience time.Duration
-	// Now is the clock; nil means the system's.
+	// Now is the clock, that of Pub/Sub as far as it is known; nil means the system's.
 	Now func() time.Time
 }
 

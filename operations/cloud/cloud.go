@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/api/googleapi"
@@ -39,6 +40,26 @@ const (
 type Cloud struct {
 	// Options are those of every client, such as other credentials.
 	Options []option.ClientOption
+
+	ahead atomic.Int64 // of this machine's clock, Google's
+}
+
+// leastSkew is how far two clocks differ at least that are not taken for one.
+const leastSkew = 5 * time.Second
+
+// Now returns the time at Google, as far as the answer of Principal told. A purge
+// discards what was published until then, which must not be later than its snapshot.
+func (c *Cloud) Now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
+
+// heard takes the time from an answer.
+func (c *Cloud) heard(answer http.Header) {
+	at, err := http.ParseTime(answer.Get("Date"))
+	if err != nil {
+		return
+	}
+	if ahead := time.Until(at); ahead.Abs() >= leastSkew {
+		c.ahead.Store(int64(ahead))
+	}
 }
 
 // options returns the options of a client that has these scopes.
@@ -116,8 +137,12 @@ func (c *Cloud) Principal(ctx context.Context) (string, error) {
 	}
 	info, err := service.Userinfo.V2.Me.Get().Context(ctx).Do()
 	if err != nil {
+		if refused := (*googleapi.Error)(nil); errors.As(err, &refused) {
+			c.heard(refused.Header)
+		}
 		return "", explain(err, tried, "")
 	}
+	c.heard(info.Header)
 	if info.Email == "" {
 		return "", errors.New("cannot " + tried + ": the credentials have no e-mail address")
 	}

@@ -82,6 +82,42 @@ func TestPrincipal(t *testing.T) {
 	}
 }
 
+// TestNow has this machine's clock be wrong by an hour, whether Google tells who calls or
+// refuses to.
+func TestNow(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		status     int
+		ahead, off time.Duration
+	}{
+		"behind":     {http.StatusOK, time.Hour, 2 * time.Second},
+		"ahead":      {http.StatusOK, -time.Hour, 2 * time.Second},
+		"refused":    {http.StatusForbidden, -time.Hour, 2 * time.Second},
+		"as_it_is":   {http.StatusOK, 2 * time.Second, 0},
+		"never_told": {0, 0, 0},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Date", time.Now().Add(c.ahead).UTC().Format(http.TimeFormat))
+			w.WriteHeader(c.status)
+			_, _ = io.WriteString(w, `{"email": "operator@example.com"}`)
+		}))
+		t.Cleanup(server.Close)
+		cloud := &Cloud{Options: []option.ClientOption{option.WithEndpoint(server.URL), option.WithoutAuthentication()}}
+		want := time.Duration(0)
+		if c.status != 0 {
+			if _, err := cloud.Principal(t.Context()); (err == nil) != (c.status == http.StatusOK) {
+				t.Errorf("%s: %v", name, err)
+			}
+			if c.off != 0 {
+				want = c.ahead
+			}
+		}
+		if ahead := time.Until(cloud.Now()); (ahead - want).Abs() > c.off+time.Second {
+			t.Errorf("%s: it is %v, want %v", name, ahead, want)
+		}
+	}
+}
+
 func TestLog(t *testing.T) {
 	t.Parallel()
 	entry := operations.Entry{Time: time.Now(), Principal: "operator@example.com", Action: "delivery.pause", Target: "projects/p/subscriptions/s", Outcome: "begun"}

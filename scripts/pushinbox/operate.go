@@ -240,7 +240,7 @@ func (o *operate) openGoogle(ctx context.Context, d *operated, secret *pushToken
 		return d.operator(options, secret, nil)
 	}
 	google := &cloud.Cloud{Options: googleClients.rest}
-	options.ActAs, options.Backlog = google.ActAs, google.Backlog
+	options.ActAs, options.Backlog, options.Now = google.ActAs, google.Backlog, google.Now
 	if d.principal, err = google.Principal(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, visible(err.Error()+"; the record says "+principalUnknown))
 		d.principal = principalUnknown
