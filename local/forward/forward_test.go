@@ -268,3 +268,33 @@ func TestPlace(t *testing.T) {
 		}
 	}
 }
+
+// TestPlaceOfAnotherClock has a place that was saved by a clock that has been set back
+// since: after a kill, what was acknowledged does not come again.
+func TestPlaceOfAnotherClock(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	p, err := OpenPlace(dir, "inbox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(placeFile{"before", time.Now().Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(p.path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if p, err = OpenPlace(dir, "inbox"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Note("behind"); err != nil {
+		t.Fatal(err)
+	}
+	if p, err = OpenPlace(dir, "inbox"); err != nil {
+		t.Fatal(err)
+	}
+	if token, _ := p.Token(); token != "behind" {
+		t.Errorf("it goes on at %q", token)
+	}
+}

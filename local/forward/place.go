@@ -25,6 +25,7 @@ type Place struct {
 	token string // the last one
 	saved string // the one in the file
 	at    time.Time
+	wrote time.Time // when this process wrote it
 }
 
 // saveEvery is how often the file is written at most. What was sent since is sent again
@@ -81,7 +82,7 @@ func (p *Place) Note(token string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.token = token
-	if time.Since(p.at) < saveEvery {
+	if time.Since(p.wrote) < saveEvery { // p.at is by a clock that may have been set back
 		return nil
 	}
 	return p.save()
@@ -106,6 +107,6 @@ func (p *Place) save() error {
 	if err := datadir.Replace(p.path, append(b, '\n')); err != nil {
 		return err
 	}
-	p.saved, p.at = p.token, now
+	p.saved, p.at, p.wrote = p.token, now, time.Now()
 	return nil
 }
