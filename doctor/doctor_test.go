@@ -2,6 +2,7 @@ package doctor_test
 
 import (
 	"encoding/json"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -107,3 +108,30 @@ func TestHealthy(t *testing.T) {
 
 // printed are the commands of all findings so far; TestCommandsExist asks for them.
 var printed sync.Map
+
+// redirecting is Google that sends whoever asks elsewhere.
+type redirecting struct{ t *testing.T }
+
+func (g redirecting) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Host == "elsewhere.example" {
+		g.t.Errorf("%s was followed", r.URL)
+	}
+	return &http.Response{
+		StatusCode: http.StatusTemporaryRedirect, Header: http.Header{"Location": {"https://elsewhere.example/"}}, Body: http.NoBody, Request: r,
+	}, nil
+}
+
+// TestNoRedirect: who follows one takes the credential along.
+func TestNoRedirect(t *testing.T) {
+	t.Parallel()
+	target, err := doctor.Named(doctortest.Project, "inbox-push")
+	if err != nil {
+		t.Fatal(err)
+	}
+	google := &http.Client{Transport: redirecting{t}}
+	probe := &http.Client{Transport: redirecting{t}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	r, err := doctor.Examine(t.Context(), doctor.Options{Google: google, Probe: probe, Now: time.Now}, target)
+	if err != nil || r.Count(doctor.Unknown) == 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}

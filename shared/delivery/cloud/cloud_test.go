@@ -587,3 +587,18 @@ func TestConfigIsChecked(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNoRedirect has a service send the console elsewhere.
+func TestNoRedirect(t *testing.T) {
+	t.Parallel()
+	s := newSource(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Host == "elsewhere.example" {
+			t.Errorf("%s was followed", r.URL)
+		}
+		http.Redirect(w, r, "https://elsewhere.example/", http.StatusTemporaryRedirect)
+	}), nil)
+	r, err := s.Report(t.Context())
+	if err != nil || len(r.Unknown) == 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}

@@ -45,7 +45,10 @@ func (r *rest) call(ctx context.Context, method, url string, body, answer any) e
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := client.Do(req)
+	// A redirect would take the credential elsewhere: the client adds it to every request.
+	direct := *client
+	direct.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	resp, err := direct.Do(req)
 	if err != nil {
 		return err
 	}
