@@ -12,8 +12,12 @@ import (
 	"example.com/pushinbox/shared/inbox"
 )
 
-// pollWait is how long one call of Follow waits: less than three calls a minute.
-const pollWait = 25 * time.Second
+const (
+	// pollWait is how long one call of Follow waits: less than three calls a minute.
+	pollWait = 25 * time.Second
+	// leastPause is the time from a call that was answered without a message to the next.
+	leastPause = time.Second
+)
 
 // Poll returns the messages that q selects and that were stored after q's page token,
 // the oldest first: as soon as there is one, or none after wait, which is 50 seconds at
@@ -50,6 +54,9 @@ func (c *Client) Poll(ctx context.Context, q inbox.Query, wait time.Duration) (e
 	if answer.Next == "" {
 		return nil, "", fmt.Errorf("%w: it has no next token", errAnswer)
 	}
+	if len(events) > 0 && answer.Next == q.PageToken {
+		return nil, "", fmt.Errorf("%w: the next token is the one before these messages", errAnswer)
+	}
 	return events, answer.Next, nil
 }
 
@@ -74,8 +81,13 @@ func (p *polled) UnmarshalJSON(b []byte) error {
 func (c *Client) Follow(ctx context.Context, q inbox.Query) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		for {
+			asked := time.Now()
 			events, next, err := c.Poll(ctx, q, pollWait)
 			if ctx.Err() != nil {
+				return
+			}
+			// What stands between may not wait.
+			if early := leastPause - time.Since(asked); err == nil && len(events) == 0 && early > 0 && !sleep(ctx, early) {
 				return
 			}
 			if err != nil {

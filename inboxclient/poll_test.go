@@ -1,11 +1,13 @@
 package inboxclient
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"example.com/pushinbox/shared/inbox"
@@ -63,4 +65,41 @@ func TestPollAnswers(t *testing.T) {
 	if _, _, err := c.Poll(t.Context(), inbox.Query{MessageID: "2"}, 0); !errors.Is(err, ErrFilter) {
 		t.Errorf("a message that was not asked for: %v", err)
 	}
+}
+
+// TestFollowIsPatient has something answer at once that does not wait: it is not asked
+// without end.
+func TestFollowIsPatient(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	c, _ := newClient(t, func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		fmt.Fprint(w, `{"messages":[],"next":"t"}`)
+	}, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), leastPause/2)
+	defer cancel()
+	for _, err := range c.Follow(ctx, inbox.Query{}) {
+		t.Fatal(err)
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+}
+
+// TestFollowGoesOn refuses a next token that would yield the same messages again.
+func TestFollowGoesOn(t *testing.T) {
+	t.Parallel()
+	c, _ := newClient(t, func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"messages":[{"token":"t1",%s],"next":"t0"}`, message(1, nil)[1:])
+	}, nil)
+	n := 0
+	for _, err := range c.Follow(t.Context(), inbox.Query{PageToken: "t0"}) {
+		if errors.Is(err, errAnswer) {
+			return
+		}
+		if n++; n > 2 {
+			break
+		}
+	}
+	t.Errorf("it yielded %d messages", n)
 }
