@@ -292,7 +292,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // all reads an answer's body, which has about size bytes.
 func all(resp *http.Response, size int) ([]byte, error) {
 	var b bytes.Buffer
-	b.Grow(min(size, maxAnswer) + bytes.MinRead)
+	b.Grow(max(0, min(size, maxAnswer)) + bytes.MinRead) // the server may have said the size
 	n, err := b.ReadFrom(io.LimitReader(resp.Body, maxAnswer+1))
 	if err == nil && n > maxAnswer {
 		err = fmt.Errorf("%w: it has over %d bytes", errAnswer, maxAnswer)

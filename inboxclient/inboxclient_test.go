@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -255,6 +256,17 @@ func TestAddresses(t *testing.T) {
 	for _, bad := range []string{"", "..", "a/b", strings.Repeat("A", 40)} {
 		if _, err := c.Get(t.Context(), bad); err == nil {
 			t.Errorf("%q is taken for an ID", bad)
+		}
+	}
+}
+
+// TestSizeOfTheServer has a server say that a message has a size that none has.
+func TestSizeOfTheServer(t *testing.T) {
+	t.Parallel()
+	c, _ := newClient(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, message(1, nil)) }, nil)
+	for _, size := range []int{math.MinInt, -1 << 20, -1, 0, math.MaxInt} {
+		if b, err := c.JSON(t.Context(), inbox.ID("pubsub", "s", "1"), size); err != nil || len(b) == 0 {
+			t.Errorf("with the size %d: %v", size, err)
 		}
 	}
 }
