@@ -115,14 +115,18 @@ type Error struct {
 	RetryAfter time.Duration
 }
 
-// Error returns the status and the detail.
+// Error returns the status and the detail, in one line.
 func (e *Error) Error() string {
 	text := strings.TrimSpace(fmt.Sprintf("%d %s", e.Status, http.StatusText(e.Status)))
 	if e.Detail != "" {
-		text += ": " + e.Detail
+		text += ": " + lineEnds.Replace(e.Detail)
 	}
 	return text
 }
+
+// lineEnds writes out the ends of lines: what a server says must not look like more
+// than one error.
+var lineEnds = strings.NewReplacer("\r", `\r`, "\n", `\n`)
 
 // IsNotFound reports whether err is the answer that there is no such message.
 func IsNotFound(err error) bool {

@@ -47,6 +47,10 @@ func TestAnswersDoNotReachTheTerminalRaw(t *testing.T) {
 		"long_token":       {200, strings.Repeat(raw, 10_000), []string{"token", "--address"}},
 		"long_calendar":    {200, `{"calendars":[{"calendarId":"` + long + `"}]}`, []string{"calendar", "list", "--url"}},
 		"long_failures":    {502, `{"failed":[` + strings.Repeat(`{"calendarId":"a","detail":"`+escape+`"},`, 1000) + `{}]}`, []string{"calendar", "sync", "--url"}},
+		"refused_list":     {400, `{"detail":"` + escape + `"}`, []string{"messages", "list", "--url"}},
+		"message_id":       {200, `{"id":"` + escape + `"}`, []string{"messages", "get", strings.Repeat("0", 40), "--url"}},
+		"several_ids":      {200, `{"messages":[{"id":"` + escape + `","messageId":"1"},{"id":"a","messageId":"1"}]}`, []string{"messages", "get", "1", "--url"}},
+		"refused_status":   {400, `{"detail":"` + escape + `"}`, []string{"delivery", "status", "--url"}},
 		"refused_topics":   {403, "<Error><Code>A</Code><Message>&#13;&#10;forged&#155;</Message></Error>", []string{"mns", "list", "--endpoint"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -184,7 +184,7 @@ func (l *listing) print(messages []*inboxclient.Message) error {
 	default:
 		for _, m := range messages {
 			b.WriteString(strings.Join([]string{
-				m.ID, m.ReceivedAt.UTC().Format(time.RFC3339Nano), visible(m.Source), visible(m.Subscription), visible(m.MessageID),
+				visible(m.ID), m.ReceivedAt.UTC().Format(time.RFC3339Nano), visible(m.Source), visible(m.Subscription), visible(m.MessageID),
 				visible(m.OrderingKey), fmt.Sprint(m.Size), attributesOf(m), previewOf(m),
 			}, "\t"))
 			b.WriteByte('\n')
@@ -406,7 +406,7 @@ func find(ctx context.Context, c *inboxclient.Client, id string, q inbox.Query) 
 	}
 	text := fmt.Sprintf("%d messages have the ID %s; name one of them by its ID in the inbox:", len(found), id)
 	for _, m := range found {
-		text += fmt.Sprintf("\n  %s  of %s", m.ID, cmp.Or(m.Subscription, "an unknown subscription"))
+		text += fmt.Sprintf("\n  %s  of %s", visible(m.ID), visible(cmp.Or(m.Subscription, "an unknown subscription")))
 	}
 	return nil, errors.New(text)
 }
@@ -476,7 +476,7 @@ func printMessage(out *terminal, c *clock, m *inboxclient.Message) error {
 			fmt.Fprintf(&b, "%s  %s\n", out.paint(dim, pad(name, 13)), value)
 		}
 	}
-	line("id", m.ID)
+	line("id", visible(m.ID))
 	line("message ID", visible(m.MessageID))
 	line("source", visible(m.Source))
 	line("subscription", visible(m.Subscription))

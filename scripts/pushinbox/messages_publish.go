@@ -70,7 +70,7 @@ if that takes longer.`,
 				answer.IDs, err = arrival(cmd.Context(), c, answer.MessageID, wait)
 				text = visible(answer.MessageID)
 				for _, id := range answer.IDs {
-					text += "\t" + id
+					text += "\t" + visible(id)
 				}
 				text += "\n"
 			}

@@ -629,7 +629,7 @@ func (r *replay) report(failed error) error {
 				fmt.Fprintf(&b, "%s: %s more, see %s\n", what, count(len(ids)-i), r.record.name)
 				break
 			}
-			fmt.Fprintf(&b, "%s: %s\n", what, id)
+			fmt.Fprintf(&b, "%s: %s\n", what, visible(id))
 		}
 	}
 	named("refused", o.Refused)

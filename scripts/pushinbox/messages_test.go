@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -293,5 +295,17 @@ func TestDeployedConsole(t *testing.T) {
 	}
 	if resp, err := http.Get(l.base + "/messages?colour=red"); err != nil || resp.StatusCode != http.StatusBadRequest {
 		t.Errorf("an unknown parameter: %v, %v", resp, err)
+	}
+}
+
+// TestListedID has a server list a message whose ID would move the cursor and make a line.
+func TestListedID(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"messages":[{"id":"\u001b[2J\nforged"}]}`)
+	}))
+	t.Cleanup(server.Close)
+	if out, errs, code := run(t, "", "messages", "list", "--url", server.URL); code != 0 || !strings.HasPrefix(out, `\x1b[2J\nforged`+"\t") {
+		t.Errorf("exit %d, %q, %s", code, out, errs)
 	}
 }
