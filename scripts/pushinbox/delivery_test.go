@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/pushinbox/inboxclient"
 	"example.com/pushinbox/shared/delivery"
 )
 
@@ -119,5 +120,26 @@ func TestDeliveryStatus(t *testing.T) {
 	}
 	if _, errs, code := run(t, "", "delivery", "status", "--url", console.URL, "--subscription", "nothing"); code != 1 || !strings.Contains(errs, `no subscription "nothing"`) {
 		t.Errorf("no such subscription: exit %d, %s", code, errs)
+	}
+}
+
+// TestCommandsOfHostileNames has a console name subscriptions so that a command that is
+// copied would run another one.
+func TestCommandsOfHostileNames(t *testing.T) {
+	t.Parallel()
+	const evil = "x; touch evil #"
+	name := "projects/" + evil + "/subscriptions/" + evil
+	c, err := inboxclient.New("https://console.example", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for where, from := range map[string]*server{"--project": {}, "--terraform": {terraform: evil}} {
+		for _, state := range []delivery.State{delivery.Paused, delivery.Redriving, delivery.Waiting} {
+			s := &statusPrinter{where: from.where(c), several: true}
+			advice := s.trouble(delivery.Subscription{Name: name, State: state, Backlog: new(int64(1))})
+			if !strings.Contains(advice, where+" '"+evil+"'") || strings.Count(advice, evil) != strings.Count(advice, "'"+evil+"'") {
+				t.Errorf("%s: %s", state, advice)
+			}
+		}
 	}
 }
