@@ -75,6 +75,7 @@ type export struct {
 	p                         *progress
 	out                       *terminal
 	state                     exportState
+	isNew                     bool     // nothing of it was written before
 	file                      *os.File // of --output
 	gone                      int      // messages that expired between the list and their turn
 }
@@ -176,7 +177,7 @@ func (e *export) begin(ctx context.Context) error {
 			return usageError{fmt.Errorf("%s exists; delete it, or name another --output", e.output)}
 		}
 	}
-	e.state = want
+	e.state, e.isNew = want, true
 	// The first answer tells what time it is there.
 	if _, err := e.c.Page(ctx, inbox.Query{PageSize: 1}); err != nil {
 		return explain(e.c, err)
@@ -211,7 +212,11 @@ func (e *export) query() (inbox.Query, error) {
 // open opens the file of --output and cuts what is after the last page that the state
 // counts.
 func (e *export) open() (err error) {
-	if e.file, err = os.OpenFile(e.output, os.O_CREATE|os.O_WRONLY, 0o666); err != nil {
+	flags := os.O_CREATE | os.O_WRONLY
+	if e.isNew { // begin has seen no file
+		flags |= os.O_EXCL
+	}
+	if e.file, err = os.OpenFile(e.output, flags, 0o666); err != nil {
 		return err
 	}
 	info, err := e.file.Stat()
@@ -296,10 +301,14 @@ func (e *export) interrupted(err error) error {
 }
 
 // replaceFile writes a file that readers see whole or not at all. isDurable has it
-// survive a crash of the machine.
+// survive a crash of the machine. In a directory that others can write to, a link of
+// theirs is not followed.
 func replaceFile(name string, content []byte, isDurable bool) error {
 	part := filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+".part")
-	f, err := os.OpenFile(part, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o666)
+	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(part, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
 	if err != nil {
 		return err
 	}
