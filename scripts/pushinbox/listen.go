@@ -157,7 +157,7 @@ func (l *listening) run(cmd *cobra.Command) error {
 		defer lines.Unlock()
 		p.say(format, args...)
 	}
-	c, err := l.from.client(ctx, inboxclient.Options{OnRetry: func(err error, pause time.Duration) { say("%v; again in %v", err, pause.Round(100*time.Millisecond)) }})
+	c, err := l.from.client(ctx, lasting(say))
 	if err != nil {
 		return err
 	}
@@ -201,6 +201,15 @@ func (l *listening) run(cmd *cobra.Command) error {
 	return errors.Join(err, place.Save())
 }
 
+// lasting are the options of a client that goes on after any time without a network, as
+// its live tail does.
+func lasting(say func(string, ...any)) inboxclient.Options {
+	return inboxclient.Options{
+		Patience: 365 * 24 * time.Hour,
+		OnRetry:  func(err error, pause time.Duration) { say("%v; again in %v", err, pause.Round(100*time.Millisecond)) },
+	}
+}
+
 // follow forwards messages until ctx ends.
 func (l *listening) follow(ctx context.Context, c *inboxclient.Client, q inbox.Query, f *forward.Forwarder, say func(string, ...any)) error {
 	var lost time.Time
@@ -223,7 +232,14 @@ func (l *listening) follow(ctx context.Context, c *inboxclient.Client, q inbox.Q
 		}
 		if m.Truncated {
 			var data bytes.Buffer
-			if err := c.Data(ctx, m.ID, &data); err != nil {
+			switch err := c.Data(ctx, m.ID, &data); {
+			case ctx.Err() != nil:
+				return nil
+			case inboxclient.IsNotFound(err):
+				say("message %s has expired, and is not posted", m.MessageID)
+				f.Skip(e.Token)
+				continue
+			case err != nil:
 				return explain(c, err)
 			}
 			m.Data = data.Bytes()
