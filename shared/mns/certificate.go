@@ -23,6 +23,8 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
+
+	"example.com/pushinbox/shared/verify"
 )
 
 const (
@@ -270,11 +272,11 @@ func hostOf(address string) string {
 func (c *certificates) get(ctx context.Context, address string) (*certificate, error) {
 	now := c.now()
 	last, _ := c.known.Get(address)
-	if now.Before(last.freshUntil) {
+	if !verify.IsOver(now, last.freshUntil) {
 		return last.certificate, nil
 	}
 	cert, err := c.refreshed(ctx, address)
-	if err != nil && now.Before(last.staleUntil) {
+	if err != nil && !verify.IsOver(now, last.staleUntil) {
 		return last.certificate, nil
 	}
 	return cert, err
@@ -305,7 +307,7 @@ func (c *certificates) refreshed(ctx context.Context, address string) (*certific
 // went.
 func (c *certificates) refresh(address string, l *lane) (*certificate, error) {
 	last, _ := c.known.Get(address)
-	if c.now().Before(last.freshUntil) {
+	if !verify.IsOver(c.now(), last.freshUntil) {
 		return last.certificate, nil // another fetch ended just now
 	}
 	select {

@@ -32,6 +32,7 @@ import (
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/mns"
 	"example.com/pushinbox/shared/problem"
+	"example.com/pushinbox/testkit/asleep"
 	"example.com/pushinbox/testkit/mnsattack"
 )
 
@@ -519,6 +520,25 @@ func TestCertificateIsReplaced(t *testing.T) {
 		want(t, "the second", verify(t, v, after, ""), nil)
 		want(t, "the first again", verify(t, v, before, ""), mns.ErrSignature)
 	})
+}
+
+// A machine that slept for longer than a certificate is fresh fetches it again, although
+// its other clock stood still.
+func TestCertificateAfterSleep(t *testing.T) {
+	t.Parallel()
+	before, after := newKey(t), newKey(t)
+	h := &host{round: answers(200, before.Certificate)}
+	var slept time.Duration
+	v, err := mns.NewVerifier(&mns.VerifierOptions{Transport: h, Now: func() time.Time { return asleep.After(slept) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, "before", verify(t, v, before, ""), nil)
+	h.becomes(answers(200, after.Certificate))
+	slept = 7 * time.Hour
+	d := simplified(time.Now().Add(slept))
+	_, err = prove(v, d.request(before.Sign), []byte(d.body))
+	want(t, "by the key before", err, mns.ErrSignature)
 }
 
 // A host that fails in one way or another is asked no more often than it should

@@ -53,8 +53,10 @@ type keyTransport struct {
 	flight singleflight.Group
 
 	mu sync.Mutex
-	// sets has one entry for each of the two addresses that idtoken knows.
+	// sets has one entry for each of the two addresses that idtoken knows, and told until
+	// when idtoken keeps what it was answered there.
 	sets map[string]keySet
+	told map[string]time.Time
 }
 
 // keySet is what is known of the keys at one address. The zero keySet was
@@ -75,7 +77,12 @@ func (s keySet) has(id string) bool {
 	return slices.ContainsFunc(s.keys, func(k key) bool { return k.ID == id })
 }
 
-func (s keySet) usable(now time.Time) bool { return s.body != nil && now.Before(s.staleUntil) }
+func (s keySet) usable(now time.Time) bool { return s.body != nil && !IsOver(now, s.staleUntil) }
+
+// IsOver reports whether the end of something that is kept has come, by either of the
+// system's clocks: the one that nobody sets stands still, on Linux, while the machine
+// sleeps.
+func IsOver(now, end time.Time) bool { return !now.Before(end) || !now.Round(0).Before(end.Round(0)) }
 
 // nextFetch is when the set should be fetched again.
 func (s keySet) nextFetch() time.Time {
@@ -85,7 +92,7 @@ func (s keySet) nextFetch() time.Time {
 	return s.freshUntil
 }
 
-func (s keySet) due(now time.Time) bool { return !now.Before(s.nextFetch()) }
+func (s keySet) due(now time.Time) bool { return IsOver(now, s.nextFetch()) }
 
 func newKeyTransport(base http.RoundTripper, now func() time.Time, forget func() error) *keyTransport {
 	if base == nil {
@@ -97,7 +104,7 @@ func newKeyTransport(base http.RoundTripper, now func() time.Time, forget func()
 			base = t
 		}
 	}
-	return &keyTransport{base: base, now: now, forget: forget, sets: make(map[string]keySet)}
+	return &keyTransport{base: base, now: now, forget: forget, sets: make(map[string]keySet), told: make(map[string]time.Time)}
 }
 
 // RoundTrip answers with the keys at the request's address. The max-age of the
@@ -109,6 +116,9 @@ func (t *keyTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	now := t.now()
 	maxAge := max(0, set.nextFetch().Sub(now)/time.Second)
+	t.mu.Lock()
+	t.told[r.URL.String()] = time.Now().Add(maxAge * time.Second)
+	t.mu.Unlock()
 	return &http.Response{
 		Status:     "200 OK",
 		StatusCode: http.StatusOK,
@@ -177,6 +187,21 @@ func (t *keyTransport) await(ctx context.Context, url string, usable bool, due f
 		return result.Err
 	case <-enough:
 	case <-ctx.Done():
+	}
+	return nil
+}
+
+// wake makes idtoken forget the set at url when it is older than idtoken knows, whose
+// clock stood still while the machine slept.
+func (t *keyTransport) wake(url string) error {
+	t.mu.Lock()
+	overslept := t.sets[url].due(t.now()) && time.Now().Before(t.told[url])
+	if overslept {
+		delete(t.told, url)
+	}
+	t.mu.Unlock()
+	if overslept {
+		return t.forget()
 	}
 	return nil
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"example.com/pushinbox/testkit/asleep"
 )
 
 // Everything here runs in a synctest bubble: time stands still until all wait,
@@ -540,4 +542,28 @@ func TestNew_default_transport_has_timeouts(t *testing.T) {
 	if base.ResponseHeaderTimeout == 0 || base.TLSHandshakeTimeout == 0 {
 		t.Error("the transport has no time-outs")
 	}
+}
+
+// TestKeys_after_sleep has the clock on the wall go ahead by more than the max-age, and
+// the one by which idtoken keeps its keys stand still, as on a machine that slept: a key
+// that was revoked meanwhile proves nothing.
+func TestKeys_after_sleep(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		google := &endpoint{answer: goodKeys("Cache-Control", "max-age=600")}
+		var slept time.Duration
+		v := newVerifier(t, &Options{Transport: google, Now: func() time.Time { return asleep.After(slept) }})
+		if err := arrive(ctx, v); err != nil {
+			t.Fatal(err)
+		}
+		google.becomes(answers(http.StatusOK, keySetOf("rsa-2", foreignKey()), "Cache-Control", "max-age=600"))
+		slept = time.Hour
+		d := idToken()
+		d.claims["iat"], d.claims["exp"] = time.Now().Add(slept).Unix(), time.Now().Add(2*slept).Unix()
+		got, err := v.IDToken(push("Bearer "+d.token()), policy)
+		wantRefusal(t, got, err, ErrKeyID, 401)
+		if n := google.count(); n != 2 {
+			t.Errorf("the keys were fetched %d times", n)
+		}
+	})
 }

@@ -285,6 +285,9 @@ func (v *Verifier) prove(ctx context.Context, rt *route, token string) (Claims, 
 	if err != nil {
 		return Claims{}, err
 	}
+	if err := v.keys.wake(rt.keysURL); err != nil {
+		return Claims{}, err
+	}
 	if err := v.keys.lookAgain(ctx, rt.keysURL, t.keyID); err != nil {
 		return Claims{}, err
 	}
