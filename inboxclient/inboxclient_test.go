@@ -270,3 +270,18 @@ func TestSizeOfTheServer(t *testing.T) {
 		}
 	}
 }
+
+// FuzzMessage reads what any server may answer as a message.
+func FuzzMessage(f *testing.F) {
+	f.Add([]byte(message(1, map[string]string{"a": "b\r\n"})))
+	f.Add([]byte("{\"id\":\n\"x\",\"size\":-1,\"quarantined\":{\"reason\":\"data\"},\"deadLetter\":{},\"token\":\"t\"}"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var m polled
+		if json.Unmarshal(b, &m) != nil {
+			return
+		}
+		if again, err := json.Marshal(m.Message); err != nil || bytes.ContainsAny(again, "\r\n") || !json.Valid(again) {
+			t.Fatalf("%q is printed as %q, %v", b, again, err)
+		}
+	})
+}

@@ -343,3 +343,30 @@ func TestConcealEscapes(t *testing.T) {
 		t.Error("a token in an attribute is written down")
 	}
 }
+
+// FuzzConceal conceals the token of any push configuration, and reveals it again.
+func FuzzConceal(f *testing.F) {
+	f.Add("https://receive.example/wrapped?token="+marker, "https://receive.example", "a", "b")
+	f.Add("https://receive.example/?a=b&token=a%2Bb%2Fmarker#x", "https://receive.example/?token=a%2Bb%2Fmarker", "x-goog-version", "v1")
+	f.Add("?token=TOKEN-IS-NOT-RECORDED&token=", "?%74oken=%41", "token", marker)
+	f.Fuzz(func(t *testing.T, endpoint, audience, key, value string) {
+		for _, s := range []*string{&endpoint, &audience, &key, &value} {
+			*s = strings.ToValidUTF8(*s, "")
+		}
+		c := &pubsubpb.PushConfig{PushEndpoint: endpoint, AuthenticationMethod: oidc(audience), Attributes: map[string]string{key: value}}
+		recorded, token, err := Conceal(c)
+		if err != nil || endpoint == "" {
+			return
+		}
+		if len(token) >= guarded && strings.Contains(string(recorded), token) {
+			t.Fatalf("%q has the token %q", recorded, token)
+		}
+		there, hasToken, err := recordedConfig(recorded)
+		if err != nil || hasToken != (token != "") {
+			t.Fatalf("%v is recorded as %v, with a token: %v, %v", c, there, hasToken, err)
+		}
+		if back, err := reveal(there, token); err != nil || bits(t, back) != bits(t, c) {
+			t.Fatalf("%v comes back as %v, %v", c, back, err)
+		}
+	})
+}
