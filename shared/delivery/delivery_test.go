@@ -1,6 +1,11 @@
 package delivery
 
-import "testing"
+import (
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+)
 
 func TestHideTokens(t *testing.T) {
 	t.Parallel()
@@ -35,4 +40,30 @@ func TestHideToken(t *testing.T) {
 			t.Errorf("HideToken(%q) = %q, want %q", endpoint, got, want)
 		}
 	}
+}
+
+// FuzzHideToken has any address, alone and in a text, show nothing of its shared token.
+func FuzzHideToken(f *testing.F) {
+	f.Add("https://receive.example/wrapped", "a=b&token=%s#x", "marker-token")
+	f.Add("https://user:pass@receive.example", "%%74oken=%s;token=%s&TOKEN=", "a+b/c==")
+	f.Fuzz(func(t *testing.T, base, query, token string) {
+		secret := url.QueryEscape(token)
+		if len(secret) < 8 || strings.Contains(strings.ReplaceAll(base+query, "%s", ""), secret) {
+			return
+		}
+		address := base + "?" + strings.ReplaceAll(query, "%s", secret)
+		u, err := url.Parse(address)
+		if err != nil || !u.Query().Has("token") || !slices.Contains(u.Query()["token"], token) {
+			return
+		}
+		// What else the address has of it is no parameter's value.
+		if n := strings.Count(address, secret); n != len(u.Query()["token"]) {
+			return
+		}
+		for _, shown := range []string{HideToken(address), HideTokens("cannot reach " + address + ": refused")} {
+			if strings.Contains(shown, secret) {
+				t.Fatalf("%q is shown as %q", address, shown)
+			}
+		}
+	})
 }
