@@ -176,8 +176,9 @@ func ports(run *stack.Run, defaultURL string) (flags string) {
 	if u, err := url.Parse(run.URL); err == nil && run.URL != defaultURL && u.Port() != "" {
 		flags = " --port " + u.Port()
 	}
-	if _, port, err := net.SplitHostPort(run.PubSubEmulatorHost); err == nil && port != strconv.Itoa(stack.PubSubPort) {
-		flags += " --pubsub-port " + port
+	_, port, err := net.SplitHostPort(run.PubSubEmulatorHost)
+	if n, isNumber := strconv.Atoi(port); err == nil && isNumber == nil && n != stack.PubSubPort { // the file may be anybody's
+		flags += " --pubsub-port " + strconv.Itoa(n)
 	}
 	return flags
 }

@@ -445,3 +445,19 @@ func TestRules(t *testing.T) {
 		})
 	}
 }
+
+// TestPortsOfSomebody has a local.json come with somebody's files: no command to copy has
+// more of it than numbers.
+func TestPortsOfSomebody(t *testing.T) {
+	t.Parallel()
+	const defaultURL = "http://127.0.0.1:8080"
+	for _, c := range []struct{ url, pubsub, want string }{
+		{"http://127.0.0.1:1", "127.0.0.1:2", " --port 1 --pubsub-port 2"},
+		{defaultURL, fmt.Sprintf("127.0.0.1:%d", stack.PubSubPort), ""},
+		{"http://127.0.0.1:1; touch evil #", "127.0.0.1:2; touch evil #", ""},
+	} {
+		if got := ports(&stack.Run{Addresses: stack.Addresses{URL: c.url, PubSubEmulatorHost: c.pubsub}}, defaultURL); got != c.want {
+			t.Errorf("%+v: %q", c, got)
+		}
+	}
+}

@@ -113,6 +113,9 @@ var (
 // Find returns the local run whose data directory is data. Where data is empty, it
 // is the nearest .local with a local.json of this user, from the working directory
 // upwards. The run was asked and answers.
+//
+// A local.json may have come with somebody's files, such as a repository: it leads to no
+// other machine, and to no files outside its directory.
 func Find(ctx context.Context, data string) (*Run, error) {
 	if data == "" {
 		if data = NearestData(); data == "" {
@@ -133,6 +136,13 @@ func Find(ctx context.Context, data string) (*Run, error) {
 	r := new(Run)
 	if err := json.Unmarshal(b, r); err != nil || r.URL == "" {
 		return nil, fmt.Errorf("%w: %s does not say where a pushinbox local is; delete it", ErrStale, path)
+	}
+	if u, err := url.Parse(r.URL); err != nil || u.Scheme != "http" || !IsLoopback(u.Host) {
+		return nil, fmt.Errorf("%w: %s names %q, which is not this machine; no pushinbox local wrote that, so delete it", ErrStale, path, r.URL)
+	}
+	r.Data = absolute(data)
+	if r.KeyFile != "" {
+		r.KeyFile = filepath.Join(r.Data, filepath.Base(r.KeyFile))
 	}
 	if err := r.ask(ctx); err != nil {
 		if gone(r.PID) {

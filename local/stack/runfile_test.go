@@ -89,6 +89,8 @@ func TestFindRefuses(t *testing.T) {
 		"no_answer":       {func(r *Run) { r.URL = mute.URL }, nil, "does not answer", true},
 		"another_program": {func(r *Run) { r.URL = another.URL }, nil, "another program answers there", true},
 		"another_run":     {func(r *Run) { r.StartedAt = r.StartedAt.Add(-time.Second) }, nil, "is there, started", true},
+		"another_machine": {func(r *Run) { r.URL = strings.Replace(s.URL, "127.0.0.1", "0.0.0.0", 1) }, nil, "not this machine", true},
+		"no_port_of_http": {func(r *Run) { r.URL = "https" + strings.TrimPrefix(s.URL, "http") }, nil, "not this machine", true},
 		"no_address":      {func(r *Run) { r.URL = "" }, nil, "delete it", true},
 		"no_json":         {nil, func(_ *testing.T, path string) error { return os.WriteFile(path, []byte("x"), 0o600) }, "delete it", true},
 		"large":           {nil, func(_ *testing.T, path string) error { return os.WriteFile(path, make([]byte, maxRunFile+1), 0o600) }, "is over", false},
@@ -126,6 +128,24 @@ func TestFindRefuses(t *testing.T) {
 			}
 		})
 	}
+	t.Run("files_elsewhere", func(t *testing.T) {
+		r := new(Run)
+		if err := json.Unmarshal(b, r); err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		r.Data, r.KeyFile = "/of/somebody", "/of/somebody/secret"
+		content, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, runFile), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := Find(t.Context(), dir); err != nil || r.Data != dir || r.KeyFile != filepath.Join(dir, "secret") {
+			t.Errorf("%+v, %v", r, err)
+		}
+	})
 	t.Run("unspoiled", func(t *testing.T) {
 		if _, err := Find(t.Context(), o.Data); err != nil {
 			t.Error(err)
