@@ -50,7 +50,8 @@ func OpenCertificate(file string, hosts []string) (tls.Certificate, error) {
 	return pair, nil
 }
 
-// current reports whether the certificate is for the hosts and not near its end. One
+// current reports whether the certificate is for the hosts, can sign for no others, and is
+// not near its end. One
 // that cannot be read counts as such, since it is not to be replaced unasked.
 func current(b []byte, hosts []string) bool {
 	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
@@ -59,7 +60,7 @@ func current(b []byte, hosts []string) bool {
 		}
 		certificate, err := x509.ParseCertificate(block.Bytes)
 		now := time.Now()
-		return err != nil || slices.Equal(certificate.DNSNames, hosts) && now.After(certificate.NotBefore) && now.Before(certificate.NotAfter.Add(-renewal))
+		return err != nil || slices.Equal(certificate.DNSNames, hosts) && certificate.BasicConstraintsValid && !certificate.IsCA && now.After(certificate.NotBefore) && now.Before(certificate.NotAfter.Add(-renewal))
 	}
 	return true
 }

@@ -2,15 +2,21 @@ package keyproxy_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -319,6 +325,40 @@ func TestCertificate(t *testing.T) {
 	}
 	if _, err := keyproxy.OpenCertificate(file, hosts); err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("with a damaged file: %v", err)
+	}
+}
+
+// TestCertificateOfSomebody has a data directory come with a certificate for the very
+// hosts that can sign for every other one: programs are not told to trust that.
+func TestCertificateOfSomebody(t *testing.T) {
+	t.Parallel()
+	hosts := []string{keyHost, "www.gstatic.com"}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, theirs := range map[string]*x509.Certificate{
+		"authority":     {BasicConstraintsValid: true, IsCA: true},
+		"says_not_what": {},
+	} {
+		theirs.SerialNumber, theirs.DNSNames = big.NewInt(1), hosts
+		theirs.NotBefore, theirs.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(365*24*time.Hour)
+		der, err := x509.CreateCertificate(rand.Reader, theirs, theirs, &key.PublicKey, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "proxy.key")
+		b := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})...)
+		if err := os.WriteFile(file, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if pair, err := keyproxy.OpenCertificate(file, hosts); err != nil || bytes.Equal(pair.Certificate[0], der) || pair.Leaf.IsCA || !pair.Leaf.BasicConstraintsValid {
+			t.Errorf("%s: it is taken, %v", name, err)
+		}
 	}
 }
 
