@@ -99,3 +99,20 @@ func TestDeployAllNamesLeftovers(t *testing.T) {
 		t.Errorf("it names %d, and did %v: %s", n, c.mutations, out)
 	}
 }
+
+// TestDeployAllSaysWhyItCannotList deploys all without the right to see what else is
+// deployed: it says why, in gcloud's words.
+func TestDeployAllSaysWhyItCannotList(t *testing.T) {
+	t.Parallel()
+	need.Program(t, "gcloud")
+	_, file := outputs(t, "demo-project", "")
+	file = amend(t, file, func(_, functions map[string]any) {
+		maps.DeleteFunc(functions, func(name string, _ any) bool { return name != "receive" })
+	})
+	c := newCloud(t)
+	c.unlisted = true
+	out, ok := deploy(t, c.environment(t), "--all", "--outputs", file)
+	if _, why, said := strings.Cut(out, "what else is deployed cannot be listed: "); !ok || !said || !strings.HasPrefix(why, "ERROR") {
+		t.Errorf("success %v, it prints %s", ok, out)
+	}
+}
