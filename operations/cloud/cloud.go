@@ -192,21 +192,21 @@ func (c *Cloud) Backlog(ctx context.Context, subscription string) (*operations.B
 	if err != nil {
 		return nil, explain(err, "read Monitoring", "")
 	}
-	at, messages, err := latest(ctx, service, subscription, "num_undelivered_messages")
+	at, messages, err := c.latest(ctx, service, subscription, "num_undelivered_messages")
 	if err != nil || at.IsZero() {
 		return nil, err
 	}
 	b := &operations.Backlog{At: at, Messages: messages}
-	if _, seconds, err := latest(ctx, service, subscription, "oldest_unacked_message_age"); err == nil {
+	if _, seconds, err := c.latest(ctx, service, subscription, "oldest_unacked_message_age"); err == nil {
 		b.Oldest = time.Duration(seconds) * time.Second
 	}
 	return b, nil
 }
 
 // latest returns the latest value of a gauge of a subscription, and when it was so.
-func latest(ctx context.Context, service *monitoring.Service, subscription, metric string) (at time.Time, value int64, err error) {
+func (c *Cloud) latest(ctx context.Context, service *monitoring.Service, subscription, metric string) (at time.Time, value int64, err error) {
 	project, id, _ := strings.Cut(subscription, "/subscriptions/")
-	now := time.Now().UTC()
+	now := c.Now().UTC()
 	answer, err := service.Projects.TimeSeries.List(project).
 		Filter(fmt.Sprintf("metric.type=%q AND resource.labels.subscription_id=%q", "pubsub.googleapis.com/subscription/"+metric, id)).
 		IntervalStartTime(now.Add(-numbersFrom).Format(time.RFC3339)).IntervalEndTime(now.Format(time.RFC3339)).

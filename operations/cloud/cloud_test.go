@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -86,6 +87,7 @@ func TestPrincipal(t *testing.T) {
 // refuses to.
 func TestNow(t *testing.T) {
 	t.Parallel()
+	var asked url.Values
 	for name, c := range map[string]struct {
 		status     int
 		ahead, off time.Duration
@@ -96,7 +98,8 @@ func TestNow(t *testing.T) {
 		"as_it_is":   {http.StatusOK, 2 * time.Second, 0},
 		"never_told": {0, 0, 0},
 	} {
-		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked = r.URL.Query()
 			w.Header().Set("Date", time.Now().Add(c.ahead).UTC().Format(http.TimeFormat))
 			w.WriteHeader(c.status)
 			_, _ = io.WriteString(w, `{"email": "operator@example.com"}`)
@@ -114,6 +117,15 @@ func TestNow(t *testing.T) {
 		}
 		if ahead := time.Until(cloud.Now()); (ahead - want).Abs() > c.off+time.Second {
 			t.Errorf("%s: it is %v, want %v", name, ahead, want)
+		}
+		if c.status != http.StatusOK {
+			continue
+		}
+		if _, err := cloud.Backlog(t.Context(), "projects/p/subscriptions/dead"); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if end, err := time.Parse(time.RFC3339, asked.Get("interval.endTime")); err != nil || (time.Until(end)-want).Abs() > c.off+2*time.Second {
+			t.Errorf("%s: the backlog is asked for until %v, %v", name, end, err)
 		}
 	}
 }
