@@ -298,3 +298,36 @@ func TestPlaceOfAnotherClock(t *testing.T) {
 		t.Errorf("it goes on at %q", token)
 	}
 }
+
+// TestMessageIDOfAPublisher forwards a message that was stored under an ID that no header
+// can have, in each form: it does not hold up the others.
+func TestMessageIDOfAPublisher(t *testing.T) {
+	t.Parallel()
+	for name, o := range map[string]Options{"wrapped": {}, "unwrapped": {Unwrapped: true}, "bare": {Bare: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Header["X-Evil"] != nil {
+					t.Error("the ID is a header of its own")
+				}
+				w.WriteHeader(http.StatusNoContent)
+			}))
+			t.Cleanup(p.Close)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			o.OnResult = func(r Result) {
+				if !r.Acked {
+					t.Errorf("%d, %v", r.Status, r.Err)
+					cancel()
+				}
+			}
+			f := newForwarder(t, p.URL, o)
+			m := message(7, "")
+			m.MessageID, m.Subscription = "a\r\nX-Evil: \x00b", "projects/p/subscriptions/\x7f"
+			if err := f.Forward(ctx, "1", m); err != nil {
+				t.Fatal(err)
+			}
+			f.Wait()
+		})
+	}
+}

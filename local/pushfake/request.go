@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"golang.org/x/net/http/httpguts"
@@ -51,8 +52,8 @@ func (e *encoding) encode(m *pubsubpb.PubsubMessage, attempt int) (http.Header, 
 				h.Set(k, v)
 			}
 		}
-		h[headerSubscription] = []string{e.subscription}
-		h[headerMessageID] = []string{m.MessageId}
+		h[headerSubscription] = []string{carried(e.subscription)}
+		h[headerMessageID] = []string{carried(m.MessageId)}
 		h[headerPublishTime] = []string{publishTime(m)}
 		delete(h, headerOrderingKey)
 		if m.OrderingKey != "" && httpguts.ValidHeaderFieldValue(m.OrderingKey) {
@@ -89,6 +90,21 @@ var framing = map[string]bool{
 func carries(key, value string) bool {
 	return httpguts.ValidHeaderFieldName(key) && httpguts.ValidHeaderFieldValue(value) &&
 		!framing[http.CanonicalHeaderKey(key)]
+}
+
+// carried returns a value with ? in place of what no header can carry. Pub/Sub's IDs have
+// nothing of that, but a publisher may have chosen the one that a message was stored under,
+// and a request with it would never be sent.
+func carried(value string) string {
+	if httpguts.ValidHeaderFieldValue(value) {
+		return value
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\t' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, value)
 }
 
 // envelope returns the JSON of a wrapped push, in one allocation for most
