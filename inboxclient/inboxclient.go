@@ -62,7 +62,6 @@ type Client struct {
 	tokens   oauth2.TokenSource
 	patience time.Duration
 	onRetry  func(error, time.Duration)
-	silence  time.Duration // that a live tail may keep once the console is known to be new
 	answered atomic.Bool
 	skew     atomic.Int64
 }
@@ -81,7 +80,7 @@ func New(address string, o *Options) (*Client, error) {
 		transport = watchful()
 	}
 	return &Client{
-		base: u, tokens: o.Tokens, silence: silence, patience: cmp.Or(o.Patience, 30*time.Second), onRetry: o.OnRetry,
+		base: u, tokens: o.Tokens, patience: cmp.Or(o.Patience, 30*time.Second), onRetry: o.OnRetry,
 		http: &http.Client{
 			Transport:     transport,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -15,10 +15,10 @@ import (
 )
 
 const (
-	// silence is how long a live tail may say nothing: a console sends a sign of
-	// life every 4 seconds, or 15 when it is older.
-	silence    = 9 * time.Second
-	oldSilence = 20 * time.Second
+	// maxSilence is how long a live tail may say nothing. A console says first how
+	// often it gives a sign of life (": heartbeat 4s"), unless it is an old one: then it
+	// is twice that and a second.
+	maxSilence = 20 * time.Second
 	// maxEvent is the longest line of a live tail, in bytes. A message in a list has
 	// 4 KiB of data, 256 KiB of attributes, and what JSON escapes of them.
 	maxEvent = 4 << 20
@@ -46,7 +46,7 @@ type TailOptions struct {
 // is made anew, without a gap and without a repetition. It ends without an error when
 // ctx does, or by yielding one error, such as a refusal.
 func (c *Client) Tail(ctx context.Context, q inbox.Query, o *TailOptions) iter.Seq2[Event, error] {
-	t := tail{c: c, q: q, token: q.PageToken, patience: oldSilence}
+	t := tail{c: c, q: q, token: q.PageToken, patience: maxSilence}
 	if o != nil {
 		t.o = *o
 	}
@@ -107,14 +107,14 @@ func (t *tail) follow(ctx context.Context, yield func(Event, error) bool) error 
 	defer watchdog.Stop()
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(make([]byte, 0, 64<<10), maxEvent)
-	heard := time.Now()
 	var id, data string
 	for lines.Scan() {
 		line := lines.Text()
-		if gap := time.Since(heard); strings.HasPrefix(line, ":") && gap > t.c.silence/9 && gap < t.c.silence*7/9 {
-			t.patience = t.c.silence
+		if every, ok := strings.CutPrefix(line, ": heartbeat "); ok {
+			if d, err := time.ParseDuration(every); err == nil && d > 0 && d < maxSilence/2 {
+				t.patience = 2*d + time.Second
+			}
 		}
-		heard = time.Now()
 		watchdog.Reset(t.patience)
 		name, value, _ := strings.Cut(line, ":")
 		value = strings.TrimPrefix(value, " ")

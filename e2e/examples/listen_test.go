@@ -161,7 +161,7 @@ func newListener(t *testing.T, m machine, host string, program ...string) *liste
 func (l *listener) listen(more ...string) *exec.Cmd {
 	cmd := l.machine.pushinbox(append(slices.Clone(l.args), more...)...)
 	cmd.Env = append(cmd.Env, l.config)
-	cmd.Stdout, cmd.Stderr = io.Discard, l // whose output is printed when the test fails
+	cmd.Stdout, cmd.Stderr = l, l // whose output is printed when the test fails
 	if err := cmd.Start(); err != nil {
 		l.t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -177,7 +178,7 @@ func TestSleep(t *testing.T) {
 	}
 	l.end(listen)
 	l.holds(from, n)
-	if strings.Contains(l.printed(), "401") {
-		t.Error("a token was refused")
+	if refused := regexp.MustCompile("(?m)^<-- 401 .*$").FindString(l.printed()); refused != "" {
+		t.Errorf("a token was refused: %s", refused)
 	}
 }

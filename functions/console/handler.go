@@ -62,7 +62,7 @@ const (
 	// maxScans is how many lists that no index answers are read at once.
 	maxScans = 2
 	// heartbeat is how often an idle live tail sends a comment, so that proxies
-	// keep it open and a broken connection is noticed.
+	// keep it open and a broken connection is noticed. The feed says it first.
 	heartbeat = 4 * time.Second
 	// lookEvery is how often a page's feed looks at the delivery.
 	lookEvery = 1500 * time.Millisecond
@@ -565,7 +565,7 @@ func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.E
 	out := http.NewResponseController(w)
 	// From here on a failed write means that the reader left, which is not an
 	// error.
-	if _, err := fmt.Fprintf(w, "retry: 1000\nid: %s\n\n", q.PageToken); err != nil {
+	if _, err := fmt.Fprintf(w, ": heartbeat %v\nretry: 1000\nid: %s\n\n", heartbeat, q.PageToken); err != nil {
 		return nil
 	}
 	beat := time.NewTicker(heartbeat)
