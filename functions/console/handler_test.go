@@ -400,13 +400,13 @@ func (tl *tail) read(t *testing.T) string {
 	t.Helper()
 	data := ""
 	for tl.Scan() {
-		name, value, _ := strings.Cut(tl.Text(), ": ")
-		switch name {
-		case "id":
+		name, value, _ := strings.Cut(tl.Text(), ": ") // a comment has no name
+		switch {
+		case name == "id":
 			tl.last = value
-		case "data":
+		case name == "data":
 			data += value
-		case "":
+		case tl.Text() == "":
 			return data
 		}
 	}
