@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/googleapis/gax-go/v2"
+
 	"example.com/pushinbox/shared/googleerror"
 )
 
@@ -94,10 +96,7 @@ func ask[T any](ctx context.Context, g *google, by, permission, method, url stri
 		if f, again = try[T](ctx, g, permission, method, url, body); !again {
 			break
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
-		}
+		_ = gax.Sleep(ctx, time.Second) // where ctx has ended, asking tells it
 	}
 	f.by = by
 	return f

@@ -24,6 +24,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/googleapis/gax-go/v2"
 	"golang.org/x/oauth2"
 )
 
@@ -253,8 +254,8 @@ func (c *Client) read(ctx context.Context, call request, read func(*http.Respons
 		if c.onRetry != nil {
 			c.onRetry(err, pause)
 		}
-		if !sleep(ctx, pause) {
-			return ctx.Err()
+		if err := gax.Sleep(ctx, pause); err != nil {
+			return err
 		}
 	}
 }
@@ -278,18 +279,6 @@ func pauseAfter(err error, tries int) time.Duration {
 	}
 	d := min(maxPause, 250*time.Millisecond<<min(tries, 10))
 	return d/2 + rand.N(d/2)
-}
-
-// sleep reports whether ctx lasted for d.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // all reads an answer's body, which has about size bytes.

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/googleapis/gax-go/v2"
+
 	"example.com/pushinbox/shared/inbox"
 )
 
@@ -66,7 +68,7 @@ func (c *Client) Tail(ctx context.Context, q inbox.Query, o *TailOptions) iter.S
 					t.o.OnLost(err)
 				}
 			}
-			if !sleep(ctx, pauseAfter(err, tries+1)) {
+			if gax.Sleep(ctx, pauseAfter(err, tries+1)) != nil {
 				return
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/googleapis/gax-go/v2"
 	"github.com/spf13/cobra"
 
 	"example.com/pushinbox/inboxclient"
@@ -107,10 +108,8 @@ func arrival(ctx context.Context, c *inboxclient.Client, messageID string, most 
 		if left <= 0 {
 			return nil, fmt.Errorf("the message was published, and was not in the inbox after %v; look later with: pushinbox messages get %s", most, messageID)
 		}
-		select {
-		case <-time.After(min(pause, left)):
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if err := gax.Sleep(ctx, min(pause, left)); err != nil {
+			return nil, err
 		}
 	}
 }

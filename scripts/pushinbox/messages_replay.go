@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/googleapis/gax-go/v2"
 	"github.com/spf13/cobra"
 	"golang.org/x/time/rate"
 
@@ -492,17 +493,9 @@ func (r *replay) group(ctx context.Context, messages []*inboxclient.Message) err
 	}
 	if err != nil {
 		r.p.say("%v; going on, and looking for the message later", err)
-		sleepFor(ctx, time.Second)
+		return gax.Sleep(ctx, time.Second)
 	}
 	return ctx.Err()
-}
-
-// sleepFor returns after d, or when ctx ends.
-func sleepFor(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
 }
 
 // one sends a message and returns what became of it. An error ends the run.
@@ -536,7 +529,7 @@ func (r *replay) one(ctx context.Context, m *inboxclient.Message) (entry, error)
 		case tries == 5 || ctx.Err() != nil:
 			return entry{NotSent: m.ID}, err
 		}
-		sleepFor(ctx, 250*time.Millisecond<<tries)
+		_ = gax.Sleep(ctx, 250*time.Millisecond<<tries) // where ctx has ended, it is tried once more
 	}
 }
 
@@ -585,8 +578,8 @@ func (r *replay) settle(ctx context.Context) error {
 		if open = r.record.open(); len(open) == 0 || time.Now().After(until) {
 			break
 		}
-		if sleepFor(ctx, pause); ctx.Err() != nil {
-			return ctx.Err()
+		if err := gax.Sleep(ctx, pause); err != nil {
+			return err
 		}
 	}
 	for _, id := range open {

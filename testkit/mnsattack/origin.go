@@ -24,6 +24,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/googleapis/gax-go/v2"
+
 	"example.com/pushinbox/local/mnskey"
 )
 
@@ -150,10 +152,8 @@ func (d *dripper) Read(p []byte) (int, error) {
 	if len(d.rest) == 0 {
 		return 0, io.EOF
 	}
-	select {
-	case <-d.request.Context().Done():
-		return 0, d.request.Context().Err()
-	case <-time.After(100 * time.Millisecond):
+	if err := gax.Sleep(d.request.Context(), 100*time.Millisecond); err != nil {
+		return 0, err
 	}
 	n := copy(p[:1], d.rest)
 	d.rest = d.rest[n:]

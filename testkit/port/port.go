@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/googleapis/gax-go/v2"
 )
 
 // Reserve returns a free port of 127.0.0.1, which no other program gets from
@@ -31,9 +33,7 @@ func Until(ctx context.Context, done func() error) error {
 		if err == nil {
 			return nil
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+		if gax.Sleep(ctx, pause) != nil {
 			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		}
 	}

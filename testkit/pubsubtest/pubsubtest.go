@@ -18,6 +18,7 @@ import (
 
 	"cloud.google.com/go/iam/apiv1/iampb"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"github.com/googleapis/gax-go/v2"
 	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -301,12 +302,7 @@ func (w *world) until(wait time.Duration, done func() bool) bool {
 		if done() {
 			return true
 		}
-		if time.Now().After(end) {
-			return false
-		}
-		select {
-		case <-time.After(step):
-		case <-w.ctx.Done():
+		if time.Now().After(end) || gax.Sleep(w.ctx, step) != nil {
 			return false
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"net"
 	"syscall"
 	"time"
+
+	"github.com/googleapis/gax-go/v2"
 )
 
 const (
@@ -53,10 +55,7 @@ func (s *splitter) run() error {
 		case s.ctx.Err() != nil:
 			return nil
 		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ECONNABORTED):
-			select { // until some file is closed
-			case <-time.After(50 * time.Millisecond):
-			case <-s.ctx.Done():
-			}
+			_ = gax.Sleep(s.ctx, 50*time.Millisecond) // until some file is closed, or s
 			continue
 		default:
 			return err
