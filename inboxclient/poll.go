@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/googleapis/gax-go/v2"
+
 	"example.com/pushinbox/shared/inbox"
 )
 
@@ -87,7 +89,7 @@ func (c *Client) Follow(ctx context.Context, q inbox.Query) iter.Seq2[Event, err
 				return
 			}
 			// What stands between may not wait.
-			if early := leastPause - time.Since(asked); err == nil && len(events) == 0 && early > 0 && !sleep(ctx, early) {
+			if early := leastPause - time.Since(asked); err == nil && len(events) == 0 && early > 0 && gax.Sleep(ctx, early) != nil {
 				return
 			}
 			if err != nil {

@@ -19,6 +19,7 @@ import (
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/googleapis/gax-go/v2"
+	"golang.org/x/oauth2"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"example.com/pushinbox/local/pushfake"
@@ -45,9 +46,8 @@ type Options struct {
 	Target *url.URL
 	// Unwrapped sends the data alone, with the rest in headers, and Bare without.
 	Unwrapped, Bare bool
-	// Authorization returns the header of a request that a message is sent in; nil, or
-	// an empty one, sends none.
-	Authorization func(context.Context) (string, error)
+	// Tokens are the bearer tokens of the requests; nil sends none.
+	Tokens oauth2.TokenSource
 	// Concurrency is how many messages are sent at a time, until each is acknowledged; 0
 	// means DefaultConcurrency. With 1 the order is that of the inbox.
 	Concurrency int
@@ -269,14 +269,12 @@ func (f *Forwarder) post(ctx context.Context, m *inbox.Message) (int, error) {
 		return 0, err
 	}
 	r.Header = header
-	if f.o.Authorization != nil {
-		authorization, err := f.o.Authorization(ctx)
+	if f.o.Tokens != nil {
+		token, err := f.o.Tokens.Token()
 		if err != nil {
 			return 0, fmt.Errorf("no token: %w", err)
 		}
-		if authorization != "" {
-			r.Header.Set("Authorization", authorization)
-		}
+		token.SetAuthHeader(r)
 	}
 	resp, err := f.client.Do(r)
 	if failed := (*url.Error)(nil); errors.As(err, &failed) {

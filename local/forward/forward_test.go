@@ -3,6 +3,7 @@ package forward
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -15,6 +16,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/oauth2"
 
 	"example.com/pushinbox/shared/inbox"
 )
@@ -80,8 +83,8 @@ func TestAsThePushThatItWas(t *testing.T) {
 	p := newProgram(t, func(int, string) int { return http.StatusNoContent })
 	var results []Result
 	f := newForwarder(t, p.URL+"/push?token=s", Options{
-		Authorization: func(context.Context) (string, error) { return "Bearer t", nil },
-		OnResult:      func(r Result) { results = append(results, r) },
+		Tokens:   oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "t"}),
+		OnResult: func(r Result) { results = append(results, r) },
 	})
 	if err := f.Forward(t.Context(), "1", message(7, "k")); err != nil {
 		t.Fatal(err)
@@ -99,6 +102,50 @@ func TestAsThePushThatItWas(t *testing.T) {
 		t.Errorf("%+v", results)
 	}
 }
+
+// TestTokensAreNotKept holds that a token that its source has renewed is sent at once: the
+// source returns one until it ends, which may be soon.
+func TestTokensAreNotKept(t *testing.T) {
+	t.Parallel()
+	refused := errors.New("refused")
+	n := 0
+	p := newProgram(t, func(int, string) int { return http.StatusNoContent })
+	ctx, cancel := context.WithCancel(t.Context())
+	var failed error
+	f := newForwarder(t, p.URL, Options{
+		Tokens: tokenSource(func() (*oauth2.Token, error) {
+			if n++; n > 2 {
+				return nil, refused
+			}
+			return &oauth2.Token{AccessToken: fmt.Sprint("token-", n)}, nil
+		}),
+		OnResult: func(r Result) {
+			if r.Err != nil {
+				failed = r.Err
+				cancel()
+			}
+		},
+	})
+	for i := range 3 {
+		if err := f.Forward(ctx, "", message(i, "")); err != nil {
+			t.Fatal(err)
+		}
+		f.Wait()
+	}
+	if !errors.Is(failed, refused) || len(p.requests) != 2 {
+		t.Fatalf("without a token: %v, after %d requests", failed, len(p.requests))
+	}
+	for i, want := range []string{"Bearer token-1", "Bearer token-2"} {
+		if got := p.requests[i].Header.Get("Authorization"); got != want {
+			t.Errorf("the header is %q, want %q", got, want)
+		}
+	}
+}
+
+// tokenSource makes a function an oauth2.TokenSource.
+type tokenSource func() (*oauth2.Token, error)
+
+func (f tokenSource) Token() (*oauth2.Token, error) { return f() }
 
 // TestOrderAndProgress has a program refuse at random: the messages of a key arrive in
 // order, everything arrives, and no token is told before all up to it are done.

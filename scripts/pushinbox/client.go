@@ -13,10 +13,10 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/oauth2"
 
 	"example.com/pushinbox/local/stack"
 )
@@ -217,45 +217,28 @@ func (c *client) localToken(ctx context.Context, claims url.Values) (string, err
 	return token, nil
 }
 
-// localTokenLife is how long a token of the local issuer is used, which lives an hour.
-const localTokenLife = 50 * time.Minute
-
-// signer has a pushinbox local sign tokens such as those of Pub/Sub's pushes. Each is
-// used for as long as it lives.
-type signer struct {
-	local    *client
+// pushTokens are tokens such as those of Pub/Sub's pushes that a pushinbox local signs.
+type pushTokens struct {
+	ctx      context.Context
+	local    client
+	email    string
 	audience string // "" is the one of its function receive
-
-	mu     sync.Mutex
-	tokens map[string]signed // by e-mail address
 }
 
-type signed struct {
-	token string
-	until time.Time
+// pushTokens returns tokens with an e-mail address, which c signs. Each is used for as long as
+// it lives.
+func (c *client) pushTokens(ctx context.Context, email, audience string) oauth2.TokenSource {
+	return oauth2.ReuseTokenSource(nil, &pushTokens{ctx, *c, email, audience})
 }
 
-// token returns a token with an e-mail address.
-func (s *signer) token(ctx context.Context, email string) (string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if t, ok := s.tokens[email]; ok && time.Now().Before(t.until) {
-		return t.token, nil
+// Token makes pushTokens an oauth2.TokenSource.
+func (p *pushTokens) Token() (*oauth2.Token, error) {
+	claims := url.Values{"for": {"receive"}, "email": {p.email}}
+	if p.audience != "" {
+		claims.Set("aud", p.audience)
 	}
-	claims := url.Values{"for": {"receive"}, "email": {email}}
-	if s.audience != "" {
-		claims.Set("aud", s.audience)
-	}
-	token, err := s.local.localToken(ctx, claims)
-	if err != nil {
-		return "", err
-	}
-	if s.tokens == nil {
-		s.tokens = make(map[string]signed)
-	}
-	// By the clock on the wall: the other one stands still while the machine sleeps.
-	s.tokens[email] = signed{token, time.Now().Add(localTokenLife).Round(0)}
-	return token, nil
+	token, err := p.local.localToken(p.ctx, claims)
+	return &oauth2.Token{AccessToken: token, Expiry: time.Now().Add(50 * time.Minute)}, err // of an hour
 }
 
 // useKey has calls to a pushinbox local carry its key, where there is one.

@@ -146,7 +146,7 @@ func (l *listening) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	authorize, err := l.authorization(ctx)
+	tokens, err := l.tokens(ctx)
 	if err != nil {
 		return err
 	}
@@ -176,7 +176,7 @@ func (l *listening) run(cmd *cobra.Command) error {
 	out := newPrinter(cmd.OutOrStdout(), l.isJSON)
 	out.asked = true
 	f, err := forward.New(forward.Options{
-		Target: to, Unwrapped: l.form == "unwrapped", Bare: l.form == "bare", Authorization: authorize, Concurrency: l.concurrency, Timeout: l.timeout,
+		Target: to, Unwrapped: l.form == "unwrapped", Bare: l.form == "bare", Tokens: tokens, Concurrency: l.concurrency, Timeout: l.timeout,
 		OnResult: func(r forward.Result) {
 			out.delivered(pushfake.Delivery{
 				Subscription: r.Message.Subscription, MessageID: r.Message.MessageID, Attempt: r.Attempt, Status: r.Status, Err: r.Err, Acked: r.Acked,
@@ -293,9 +293,9 @@ func (l *listening) keys(ctx context.Context, cmd *cobra.Command, f *forward.For
 	}
 }
 
-// authorization returns what gives the Authorization header of each request. The first
-// token is got at once, so that a refusal is told before anything else.
-func (l *listening) authorization(ctx context.Context) (func(context.Context) (string, error), error) {
+// tokens returns the tokens of the requests, or nil for none. The first one is got at
+// once, so that a refusal is told before anything else.
+func (l *listening) tokens(ctx context.Context) (oauth2.TokenSource, error) {
 	audience := cmp.Or(l.audience, l.to)
 	switch l.sign {
 	case signLocal:
@@ -303,38 +303,19 @@ func (l *listening) authorization(ctx context.Context) (func(context.Context) (s
 		if err != nil {
 			return nil, err
 		}
-		s, email := &signer{local: local, audience: audience}, cmp.Or(l.email, stack.PushAccount)
-		if _, err := s.token(ctx, email); err != nil {
+		tokens := local.pushTokens(ctx, cmp.Or(l.email, stack.PushAccount), audience)
+		if _, err := tokens.Token(); err != nil {
 			return nil, fmt.Errorf("there is no pushinbox local to sign the requests: %w; start it, or give --sign none", err)
 		}
-		return func(ctx context.Context) (string, error) {
-			token, err := s.token(ctx, email)
-			return "Bearer " + token, err
-		}, nil
+		return tokens, nil
 	case signGoogle:
 		if !accountName.MatchString(l.email) {
 			return nil, usageError{errors.New("--sign google needs --email, the push account's e-mail address")}
 		}
-		tokens, err := impersonated(ctx, l.email, audience)
-		if err != nil {
-			return nil, err
-		}
-		return bearer(tokens), nil
+		return impersonated(ctx, l.email, audience)
 	}
 	if l.audience != "" || l.email != "" {
 		return nil, usageError{errors.New("--audience and --email do not go with --sign none")}
 	}
 	return nil, nil
-}
-
-// bearer returns what gives the Authorization header of each request, of tokens that
-// their source keeps for as long as they live.
-func bearer(tokens oauth2.TokenSource) func(context.Context) (string, error) {
-	return func(context.Context) (string, error) {
-		token, err := tokens.Token()
-		if err != nil {
-			return "", err
-		}
-		return "Bearer " + token.AccessToken, nil
-	}
 }

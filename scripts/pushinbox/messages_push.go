@@ -10,10 +10,12 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	pubsub "cloud.google.com/go/pubsub/v2/apiv1"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"golang.org/x/oauth2"
 	"google.golang.org/api/iterator"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
@@ -49,10 +51,14 @@ func checkPushURL(to string, force bool) error {
 
 // pusher posts messages as the pushes they were.
 type pusher struct {
-	signer
-	to    *url.URL
-	email string // "" is the one of each message
-	http  *http.Client
+	local    *client // signs
+	to       *url.URL
+	audience string
+	email    string // "" is the one of each message
+	http     *http.Client
+
+	mu     sync.Mutex
+	tokens map[string]oauth2.TokenSource // by e-mail address
 }
 
 // newPusher returns a pusher to an address. Where it is of a pushinbox local, that
@@ -75,7 +81,7 @@ func newPusher(ctx context.Context, from *server, to, audience string) (*pusher,
 		return nil, err
 	}
 	p := &pusher{
-		signer: signer{local: c.local(), audience: audience}, to: u,
+		local: c.local(), to: u, audience: audience, tokens: make(map[string]oauth2.TokenSource),
 		http: &http.Client{Timeout: pushTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}
 	isReceive := u.Host == p.local.base.Host && (u.Path == "/receive" || strings.HasPrefix(u.Path, "/receive/"))
@@ -90,11 +96,18 @@ func newPusher(ctx context.Context, from *server, to, audience string) (*pusher,
 	return p, err
 }
 
-// token is the signer's, and says in an error what it is for.
-func (p *pusher) token(ctx context.Context, email string) (string, error) {
-	token, err := p.signer.token(ctx, email)
+// token returns a token with an e-mail address.
+func (p *pusher) token(ctx context.Context, email string) (*oauth2.Token, error) {
+	p.mu.Lock()
+	tokens := p.tokens[email]
+	if tokens == nil {
+		tokens = p.local.pushTokens(context.WithoutCancel(ctx), email, p.audience)
+		p.tokens[email] = tokens
+	}
+	p.mu.Unlock()
+	token, err := tokens.Token()
 	if err != nil {
-		return "", fmt.Errorf("the pushes are signed by the running pushinbox local: %w", err)
+		return nil, fmt.Errorf("the pushes are signed by the running pushinbox local: %w", err)
 	}
 	return token, nil
 }
@@ -118,8 +131,8 @@ func (p *pusher) push(ctx context.Context, r *replay, m *inboxclient.Message) (s
 	if err != nil {
 		return "", err
 	}
-	header.Set("Authorization", "Bearer "+token)
 	request.Header = header
+	token.SetAuthHeader(request)
 	answer, err := p.http.Do(request)
 	if err != nil {
 		if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
