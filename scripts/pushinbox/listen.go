@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -150,14 +149,8 @@ func (l *listening) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	var lines sync.Mutex // progress is printed from here and from the requests
 	p := newProgress(cmd.ErrOrStderr())
-	say := func(format string, args ...any) {
-		lines.Lock()
-		defer lines.Unlock()
-		p.say(format, args...)
-	}
-	c, err := l.from.client(ctx, lasting(say))
+	c, err := l.from.client(ctx, lasting(p))
 	if err != nil {
 		return err
 	}
@@ -185,7 +178,7 @@ func (l *listening) run(cmd *cobra.Command) error {
 		},
 		OnDone: func(token string) {
 			if err := place.Note(token); err != nil {
-				say("the place cannot be remembered: %v", err)
+				p.say("the place cannot be remembered: %v", err)
 			}
 		},
 	})
@@ -193,9 +186,9 @@ func (l *listening) run(cmd *cobra.Command) error {
 		return err
 	}
 	out.begin("")
-	say("Posting what is stored in %s to %s, %s. Ctrl-C stops it.", c.Address(), delivery.HideToken(to.String()), begins)
-	go l.keys(ctx, cmd, f, say)
-	err = l.follow(ctx, c, q, f, say)
+	p.say("Posting what is stored in %s to %s, %s. Ctrl-C stops it.", c.Address(), delivery.HideToken(to.String()), begins)
+	go l.keys(ctx, cmd, f, p)
+	err = l.follow(ctx, c, q, f, p)
 	cancel()
 	f.Wait()
 	return errors.Join(err, place.Save())
@@ -203,30 +196,21 @@ func (l *listening) run(cmd *cobra.Command) error {
 
 // lasting are the options of a client that goes on after any time without a network, as
 // its live tail does.
-func lasting(say func(string, ...any)) inboxclient.Options {
-	return inboxclient.Options{
-		Patience: 365 * 24 * time.Hour,
-		OnRetry:  func(err error, pause time.Duration) { say("%v; again in %v", err, pause.Round(100*time.Millisecond)) },
-	}
+func lasting(p *progress) inboxclient.Options {
+	o := retrying(p)
+	o.Patience = 365 * 24 * time.Hour
+	return o
 }
 
 // follow forwards messages until ctx ends.
-func (l *listening) follow(ctx context.Context, c *inboxclient.Client, q inbox.Query, f *forward.Forwarder, say func(string, ...any)) error {
-	var lost time.Time
-	events := c.Tail(ctx, q, &inboxclient.TailOptions{
-		OnLost: func(err error) {
-			lost = time.Now()
-			say("the connection to the inbox was lost at %s (%v); trying again", lost.Format(time.TimeOnly), err)
-		},
-		OnBack: func() { say("connected again after %v; nothing was missed", time.Since(lost).Round(time.Second)) },
-	})
-	for e, err := range events {
+func (l *listening) follow(ctx context.Context, c *inboxclient.Client, q inbox.Query, f *forward.Forwarder, p *progress) error {
+	for e, err := range c.Tail(ctx, q, reconnecting(p, "the connection to the inbox", clock{})) {
 		if err != nil {
 			return explain(c, err)
 		}
 		m := &e.Message.Message
 		if m.Quarantined != "" {
-			say("message %s is quarantined (%s) and not posted", m.MessageID, m.Quarantined)
+			p.say("message %s is quarantined (%s) and not posted", m.MessageID, m.Quarantined)
 			f.Skip(e.Token)
 			continue
 		}
@@ -236,7 +220,7 @@ func (l *listening) follow(ctx context.Context, c *inboxclient.Client, q inbox.Q
 			case ctx.Err() != nil:
 				return nil
 			case inboxclient.IsNotFound(err):
-				say("message %s has expired, and is not posted", m.MessageID)
+				p.say("message %s has expired, and is not posted", m.MessageID)
 				f.Skip(e.Token)
 				continue
 			case err != nil:
@@ -278,7 +262,7 @@ func (l *listening) beginning(ctx context.Context, c *inboxclient.Client, q *inb
 }
 
 // keys has r and Enter send the last message again, where a person types.
-func (l *listening) keys(ctx context.Context, cmd *cobra.Command, f *forward.Forwarder, say func(string, ...any)) {
+func (l *listening) keys(ctx context.Context, cmd *cobra.Command, f *forward.Forwarder, p *progress) {
 	in, ok := cmd.InOrStdin().(*os.File)
 	if !ok {
 		return
@@ -288,7 +272,7 @@ func (l *listening) keys(ctx context.Context, cmd *cobra.Command, f *forward.For
 	}
 	for s := bufio.NewScanner(in); s.Scan() && ctx.Err() == nil; {
 		if strings.TrimSpace(s.Text()) == "r" && !f.Again(ctx) {
-			say("nothing was sent yet")
+			p.say("nothing was sent yet")
 		}
 	}
 }

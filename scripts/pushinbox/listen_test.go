@@ -52,8 +52,8 @@ func TestListenOutlastsTheNetwork(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		say := func(string, ...any) {}
-		o := lasting(say)
+		p := newProgress(io.Discard)
+		o := lasting(p)
 		o.Transport = awayFor{fmt.Sprintf("id: behind\ndata: %s\n\n", m), time.Now().Add(time.Hour)}
 		c, err := inboxclient.New("http://console.example", &o)
 		if err != nil {
@@ -64,7 +64,7 @@ func TestListenOutlastsTheNetwork(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := new(listening).follow(ctx, c, inbox.Query{}, f, say); err != nil || done != "behind" {
+		if err := new(listening).follow(ctx, c, inbox.Query{}, f, p); err != nil || done != "behind" {
 			t.Errorf("it is done up to %q, %v", done, err)
 		}
 	})

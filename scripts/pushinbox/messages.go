@@ -158,6 +158,18 @@ func retrying(p *progress) inboxclient.Options {
 	}}
 }
 
+// reconnecting returns options that tell on standard error what becomes of a connection.
+func reconnecting(p *progress, connection string, c clock) *inboxclient.TailOptions {
+	var lost time.Time
+	return &inboxclient.TailOptions{
+		OnLost: func(err error) {
+			lost = time.Now()
+			p.say("%s was lost at %s (%v); trying again", connection, c.in(lost).Format(time.TimeOnly), err)
+		},
+		OnBack: func() { p.say("connected again after %v; nothing was missed", time.Since(lost).Round(time.Second)) },
+	}
+}
+
 // listing prints messages, on a terminal as a table.
 type listing struct {
 	t    *terminal

@@ -84,17 +84,7 @@ func tailMessages(ctx context.Context, c *inboxclient.Client, q inbox.Query, out
 		}
 		q.PageToken = page.WatchToken
 	}
-	var lost time.Time
-	events := c.Tail(ctx, q, &inboxclient.TailOptions{
-		OnLost: func(err error) {
-			lost = time.Now()
-			p.say("the connection was lost at %s (%v); trying again", out.in(lost).Format(time.TimeOnly), err)
-		},
-		OnBack: func() {
-			p.say("connected again after %v; nothing was missed", time.Since(lost).Round(time.Second))
-		},
-	})
-	for e, err := range events {
+	for e, err := range c.Tail(ctx, q, reconnecting(p, "the connection", out.clock)) {
 		if err != nil {
 			return explain(c, err)
 		}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
@@ -100,9 +101,10 @@ func fit(s string, most int) string {
 func pad(s string, to int) string { return s + strings.Repeat(" ", max(0, to-cellsOf(s))) }
 
 // progress tells on standard error how far long work is: on a terminal in one line
-// that changes, elsewhere in a line now and then.
+// that changes, elsewhere in a line now and then. Several goroutines may use it.
 type progress struct {
 	t    *terminal
+	mu   sync.Mutex
 	last time.Time
 	open bool // there is a line that can change
 }
@@ -111,6 +113,8 @@ func newProgress(w io.Writer) *progress { return &progress{t: terminalOf(w), las
 
 // at says how far it is, unless it did so a moment ago.
 func (p *progress) at(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	every := 10 * time.Second
 	if p.t.isTerminal {
 		every = 200 * time.Millisecond
@@ -130,12 +134,20 @@ func (p *progress) at(format string, args ...any) {
 
 // say prints a line that stays.
 func (p *progress) say(format string, args ...any) {
-	p.clear()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wipe()
 	fmt.Fprintln(p.t.w, visible(fmt.Sprintf(format, args...)))
 }
 
 // clear takes the line away that can change.
 func (p *progress) clear() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wipe()
+}
+
+func (p *progress) wipe() {
 	if p.open {
 		fmt.Fprint(p.t.w, "\r\x1b[K")
 		p.open = false
