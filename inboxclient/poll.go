@@ -27,7 +27,7 @@ const (
 // token after them, or after all that was looked at. Their data is cut to
 // inbox.PreviewSize; Get returns all of it.
 func (c *Client) Poll(ctx context.Context, q inbox.Query, wait time.Duration) (events []Event, next string, err error) {
-	v := values(&q)
+	v := feedValues(q)
 	if q.PageSize > 0 {
 		v.Set("pageSize", strconv.Itoa(q.PageSize))
 	}

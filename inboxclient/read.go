@@ -10,7 +10,6 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
-	"strconv"
 	"time"
 
 	"example.com/pushinbox/shared/inbox"
@@ -67,47 +66,18 @@ type Page struct {
 // as one does that is older than the filter.
 var ErrFilter = errors.New("the console answered a message that the filter does not select; it is older than this program: deploy it again")
 
-// values returns the parameters of q, without those of a page.
-func values(q *inbox.Query) url.Values {
-	v := make(url.Values)
-	set := func(name, value string) {
-		if value != "" {
-			v.Set(name, value)
-		}
-	}
-	set("source", q.Source)
-	set("subscription", q.Subscription)
-	set("messageId", q.MessageID)
-	set("orderingKey", q.OrderingKey)
-	set("text", q.Text)
-	for name, t := range map[string]time.Time{"since": q.Since, "until": q.Until} {
-		if !t.IsZero() {
-			v.Set(name, t.UTC().Format(time.RFC3339Nano))
-		}
-	}
-	for key, value := range q.Attributes {
-		v.Set("attribute."+key, value)
-	}
-	if q.Quarantined {
-		v.Set("quarantined", "true")
-	}
-	return v
+// feedValues returns the parameters of q where a feed is asked for it.
+func feedValues(q inbox.Query) url.Values {
+	q = q.Fixed()
+	q.PageToken, q.PageSize, q.Ascending = "", 0, false
+	return q.Values()
 }
 
 // Page returns one page of the messages that q selects.
 func (c *Client) Page(ctx context.Context, q inbox.Query) (*Page, error) {
-	v := values(&q)
-	if q.Ascending {
-		v.Set("order", "asc")
-	}
-	if q.PageSize > 0 {
-		v.Set("pageSize", strconv.Itoa(q.PageSize))
-	}
-	if q.PageToken != "" {
-		v.Set("pageToken", q.PageToken)
-	}
+	q = q.Fixed()
 	page := new(Page)
-	if err := c.readJSON(ctx, request{path: "messages", query: v}, page); err != nil {
+	if err := c.readJSON(ctx, request{path: "messages", query: q.Values()}, page); err != nil {
 		return nil, err
 	}
 	for _, m := range page.Messages {

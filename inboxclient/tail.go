@@ -97,7 +97,7 @@ func (t *tail) follow(ctx context.Context, yield func(Event, error) bool) error 
 	if t.token != "" {
 		header.Set("Last-Event-ID", t.token)
 	}
-	resp, err := t.c.send(ctx, request{method: http.MethodGet, path: "events", query: values(&t.q), header: header})
+	resp, err := t.c.send(ctx, request{method: http.MethodGet, path: "events", query: feedValues(t.q), header: header})
 	if err != nil {
 		return err
 	}

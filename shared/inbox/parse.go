@@ -98,6 +98,14 @@ func (q *Query) Values() url.Values {
 	return v
 }
 
+// Fixed returns q with since and until as the times that they are now, where they were
+// given as durations back from now: whoever reads its Values may have another clock.
+func (q *Query) Fixed() Query {
+	fixed := *q
+	fixed.sinceAgo, fixed.untilAgo = 0, 0
+	return fixed
+}
+
 // timeText returns a time, or the duration as which it was given, as parseTime reads
 // it.
 func timeText(t time.Time, ago time.Duration) string {
