@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.com/pushinbox/inboxclient"
+	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/shared/inbox"
 )
 
@@ -83,15 +83,13 @@ type export struct {
 // exportState is how far an export is: all before PageToken is written, which ends
 // at Offset.
 type exportState struct {
-	Console   string     `json:"console"`
-	Filter    string     `json:"filter"`
-	Output    string     `json:"output"`
-	Since     *time.Time `json:"since,omitempty"`
-	Until     time.Time  `json:"until"`
-	PageToken string     `json:"pageToken,omitempty"`
-	Offset    int64      `json:"offset"`
-	Messages  int        `json:"messages"`
-	Done      bool       `json:"done,omitempty"`
+	Console string `json:"console"`
+	Output  string `json:"output"`
+	inboxclient.Selection
+	PageToken string `json:"pageToken,omitempty"`
+	Offset    int64  `json:"offset"`
+	Messages  int    `json:"messages"`
+	Done      bool   `json:"done,omitempty"`
 }
 
 // run exports what was not exported yet.
@@ -104,7 +102,7 @@ func (e *export) run(ctx context.Context) error {
 		e.p.say("this export is complete: %s in %s", many(e.state.Messages, "message"), e.state.Output)
 		return nil
 	}
-	q, err := e.query()
+	q, err := e.state.Query(e.state.PageToken)
 	if err != nil {
 		return err
 	}
@@ -156,7 +154,6 @@ func (e *export) begin(ctx context.Context) error {
 	if e.directory != "" {
 		what = e.directory
 	}
-	want := exportState{Console: e.c.Address(), Filter: e.filter.Encode(), Output: what}
 	if e.resume != "" {
 		b, err := os.ReadFile(e.resume)
 		switch {
@@ -164,7 +161,7 @@ func (e *export) begin(ctx context.Context) error {
 			if err := json.Unmarshal(b, &e.state); err != nil {
 				return fmt.Errorf("%s is not the state of an export: %w", e.resume, err)
 			}
-			if s := e.state; s.Console != want.Console || s.Filter != want.Filter || s.Output != want.Output {
+			if s := e.state; s.Console != e.c.Address() || s.Filter != e.filter.Encode() || s.Output != what {
 				return usageError{fmt.Errorf("%s is of another export: of %s with the filter %q to %s; give the same flags, or another --resume", e.resume, s.Console, s.Filter, s.Output)}
 			}
 			return nil
@@ -177,36 +174,12 @@ func (e *export) begin(ctx context.Context) error {
 			return usageError{fmt.Errorf("%s exists; delete it, or name another --output", e.output)}
 		}
 	}
-	e.state, e.isNew = want, true
-	// The first answer tells what time it is there.
-	if _, err := e.c.Page(ctx, inbox.Query{PageSize: 1}); err != nil {
+	selected, err := e.c.Select(ctx, e.filter)
+	if err != nil {
 		return explain(e.c, err)
 	}
-	q, err := inbox.ParseQuery(e.filter, e.c.Now())
-	if err != nil {
-		return usageError{err}
-	}
-	if !q.Since.IsZero() {
-		e.state.Since = &q.Since
-	}
-	if e.state.Until = q.Until; q.Until.IsZero() || q.Until.After(e.c.Now()) {
-		e.state.Until = e.c.Now().UTC().Truncate(time.Microsecond)
-	}
+	e.state, e.isNew = exportState{Console: e.c.Address(), Output: what, Selection: selected}, true
 	return e.save()
-}
-
-// query returns what is to be exported yet. Its times are those of the beginning.
-func (e *export) query() (inbox.Query, error) {
-	v := maps.Clone(e.filter)
-	delete(v, "since")
-	delete(v, "until")
-	q, err := inbox.ParseQuery(v, time.Now())
-	if e.state.Since != nil {
-		q.Since = *e.state.Since
-	}
-	q.Until, q.PageToken = e.state.Until, e.state.PageToken
-	q.Ascending, q.PageSize = true, inbox.MaxPageSize
-	return q, err
 }
 
 // open opens the file of --output and cuts what is after the last page that the state
@@ -252,7 +225,7 @@ func (e *export) write(ctx context.Context, out *bufio.Writer, page *inboxclient
 			if !inbox.ValidID(m.ID) {
 				return fmt.Errorf("the console answered a message whose ID is not one of an inbox: %q", m.ID)
 			}
-			if err := replaceFile(filepath.Join(e.directory, m.ID+".json"), append(slices.Clip(line), '\n'), false); err != nil {
+			if err := replaceFile(filepath.Join(e.directory, m.ID+".json"), append(slices.Clip(line), '\n')); err != nil {
 				return err
 			}
 			e.state.Messages++
@@ -288,7 +261,7 @@ func (e *export) save() error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(e.resume, append(b, '\n'), true)
+	return datadir.ReplaceDurably(e.resume, append(b, '\n'))
 }
 
 // interrupted says how to go on.
@@ -300,10 +273,9 @@ func (e *export) interrupted(err error) error {
 	return fmt.Errorf("%w\n%s were exported; %s", err, many(e.state.Messages, "message"), next)
 }
 
-// replaceFile writes a file that readers see whole or not at all. isDurable has it
-// survive a crash of the machine. In a directory that others can write to, a link of
-// theirs is not followed.
-func replaceFile(name string, content []byte, isDurable bool) error {
+// replaceFile writes a file that others may read, whole or not at all. In a directory that
+// others can write to, a link of theirs is not followed.
+func replaceFile(name string, content []byte) error {
 	part := filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+".part")
 	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -313,9 +285,6 @@ func replaceFile(name string, content []byte, isDurable bool) error {
 		return err
 	}
 	_, err = f.Write(content)
-	if err == nil && isDurable {
-		err = f.Sync()
-	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}

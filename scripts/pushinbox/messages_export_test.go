@@ -20,7 +20,7 @@ func TestReplaceFileFollowsNoLink(t *testing.T) {
 		if err := os.Symlink(theirs, filepath.Join(dir, ".export.state.part")); err != nil {
 			t.Fatal(err)
 		}
-		if err := replaceFile(name, []byte("content"), true); err != nil {
+		if err := replaceFile(name, []byte("content")); err != nil {
 			t.Fatal(err)
 		}
 		if b, err := os.ReadFile(name); string(b) != "content" {

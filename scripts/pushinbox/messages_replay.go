@@ -188,13 +188,11 @@ func (r *replay) check() error {
 
 // runSettings are what a run was started with; its record begins with them.
 type runSettings struct {
-	Run         string            `json:"run"`
-	Console     string            `json:"console"`
-	Account     string            `json:"account,omitempty"`
-	IDs         []string          `json:"ids,omitempty"`
-	Filter      string            `json:"filter,omitempty"`
-	Since       *time.Time        `json:"since,omitempty"`
-	Until       time.Time         `json:"until"`
+	Run     string   `json:"run"`
+	Console string   `json:"console"`
+	Account string   `json:"account,omitempty"`
+	IDs     []string `json:"ids,omitempty"`
+	inboxclient.Selection
 	To          string            `json:"to"`
 	Audience    string            `json:"audience,omitempty"`
 	Force       bool              `json:"force,omitempty"`
@@ -205,16 +203,16 @@ type runSettings struct {
 // goOn has the run be the one of the record. Flags that say otherwise are refused.
 func (r *replay) goOn(cmd *cobra.Command, from *server) error {
 	s := &r.record.settings
-	given := runSettings{IDs: r.ids, Filter: r.filter.Encode(), To: r.to, Audience: r.audience, Force: r.force, Set: r.set}
+	filter := r.filter.Encode()
 	for _, c := range []struct {
 		isGiven, isSame bool
 		name            string
 	}{
-		{len(given.IDs) > 0, slices.Equal(given.IDs, s.IDs), "IDs"},
-		{given.Filter != "" && !(given.Filter == "quarantined=true" && s.Quarantined), given.Filter == s.Filter, "filter"},
-		{cmd.Flags().Changed("to"), given.To == s.To, "--to"},
-		{given.Audience != "", given.Audience == s.Audience, "--audience"},
-		{len(given.Set) > 0, maps.Equal(given.Set, s.Set), "--set"},
+		{len(r.ids) > 0, slices.Equal(r.ids, s.IDs), "IDs"},
+		{filter != "" && !(filter == "quarantined=true" && s.Quarantined), filter == s.Filter, "filter"},
+		{cmd.Flags().Changed("to"), r.to == s.To, "--to"},
+		{r.audience != "", r.audience == s.Audience, "--audience"},
+		{len(r.set) > 0, maps.Equal(r.set, s.Set), "--set"},
 	} {
 		if c.isGiven && !c.isSame {
 			return usageError{fmt.Errorf("%s is of a run with other %s; to go on with it give --resume alone", r.resume, c.name)}
@@ -239,24 +237,13 @@ func (r *replay) goOn(cmd *cobra.Command, from *server) error {
 func (r *replay) begin(ctx context.Context) error {
 	b := make([]byte, 4)
 	_, _ = rand.Read(b) // never fails
-	// The first answer tells what time it is there.
-	if _, err := r.c.Page(ctx, inbox.Query{PageSize: 1}); err != nil {
+	selected, err := r.c.Select(ctx, r.filter)
+	if err != nil {
 		return explain(r.c, err)
 	}
-	now := r.c.Now().UTC().Truncate(time.Microsecond)
-	q, err := inbox.ParseQuery(r.filter, now)
-	if err != nil {
-		return usageError{err}
-	}
 	s := runSettings{
-		Run: now.Format("20060102T150405-") + hex.EncodeToString(b), Console: r.c.Address(), Account: r.from.account,
-		IDs: r.ids, Filter: r.filter.Encode(), Until: now, To: r.to, Audience: r.audience, Force: r.force, Set: r.set, Quarantined: q.Quarantined,
-	}
-	if !q.Since.IsZero() {
-		s.Since = &q.Since
-	}
-	if !q.Until.IsZero() && q.Until.Before(now) {
-		s.Until = q.Until
+		Run: r.c.Now().UTC().Format("20060102T150405-") + hex.EncodeToString(b), Console: r.c.Address(), Account: r.from.account,
+		IDs: r.ids, Selection: selected, To: r.to, Audience: r.audience, Force: r.force, Set: r.set, Quarantined: r.filter.Get("quarantined") == "true",
 	}
 	if r.dryRun {
 		r.record = &record{settings: s}
@@ -284,21 +271,6 @@ func recordName(run string) (string, error) {
 	}
 	dir = filepath.Join(dir, "pushinbox")
 	return filepath.Join(dir, "replay-"+run+".ndjson"), os.MkdirAll(dir, 0o700)
-}
-
-// query returns what the run selects, from the last page on that was done.
-func (r *replay) query() (inbox.Query, error) {
-	v := maps.Clone(r.filter)
-	delete(v, "since")
-	delete(v, "until")
-	q, err := inbox.ParseQuery(v, time.Now())
-	s := &r.record.settings
-	if s.Since != nil {
-		q.Since = *s.Since
-	}
-	q.Until, q.PageToken = s.Until, r.record.pageToken
-	q.Ascending, q.PageSize = true, inbox.MaxPageSize
-	return q, err
 }
 
 // run replays what was not replayed yet.
@@ -382,7 +354,7 @@ func (r *replay) pages(ctx context.Context) func(func(*inboxclient.Page, error) 
 			yield(page, nil)
 			return
 		}
-		q, err := r.query()
+		q, err := r.record.settings.Query(r.record.pageToken)
 		if err != nil {
 			yield(nil, err)
 			return
