@@ -2,6 +2,7 @@ package inboxclient
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -135,6 +136,41 @@ func (c *Client) Get(ctx context.Context, id string) (*Message, error) {
 		err = decode(b, m)
 	}
 	return m, err
+}
+
+// ErrNoMessage is the answer that no message has an ID.
+var ErrNoMessage = errors.New("no message in the inbox has this ID, neither as the inbox's own nor as its provider's; it has not arrived, or has expired")
+
+// Find returns the one message, of those that q selects, with an ID that is the inbox's or
+// its provider's.
+func (c *Client) Find(ctx context.Context, id string, q inbox.Query) (*Message, error) {
+	if inbox.ValidID(id) {
+		m, err := c.Get(ctx, id)
+		if err == nil || !IsNotFound(err) {
+			return m, err
+		}
+	}
+	q.MessageID = id
+	var found []*Message
+	for m, err := range c.List(ctx, q) {
+		if err != nil {
+			return nil, err
+		}
+		if found = append(found, m); len(found) == 20 {
+			break
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, fmt.Errorf("%q: %w", id, ErrNoMessage)
+	case 1:
+		return found[0], nil
+	}
+	text := fmt.Sprintf("%d messages have the ID %s; name one of them by its ID in the inbox:", len(found), id)
+	for _, m := range found {
+		text += fmt.Sprintf("\n  %s  of %s", m.ID, cmp.Or(m.Subscription, "an unknown subscription"))
+	}
+	return nil, errors.New(text)
 }
 
 // JSON returns the message with an ID of the inbox, its data whole, as an object in

@@ -40,12 +40,17 @@ const (
 	maxAnswer = 64 << 10
 )
 
-// Options say where messages go, and how.
-type Options struct {
-	// Target is the program's endpoint, an http or https URL.
+// Endpoint is where a program wants its pushes, and in which form.
+type Endpoint struct {
+	// Target is an http or https URL.
 	Target *url.URL
 	// Unwrapped sends the data alone, with the rest in headers, and Bare without.
 	Unwrapped, Bare bool
+}
+
+// Options say where messages go, and how.
+type Options struct {
+	Endpoint
 	// Tokens are the bearer tokens of the requests; nil sends none.
 	Tokens oauth2.TokenSource
 	// Concurrency is how many messages are sent at a time, until each is acknowledged; 0
@@ -255,33 +260,37 @@ func (f *Forwarder) send(ctx context.Context, m *inbox.Message, r Result) bool {
 	return r.Acked
 }
 
-func (f *Forwarder) post(ctx context.Context, m *inbox.Message) (int, error) {
+func (f *Forwarder) post(ctx context.Context, m *inbox.Message) (status int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, f.o.Timeout)
 	defer cancel()
-	header, body := pushfake.Push{
-		Message: &pubsubpb.PubsubMessage{
-			MessageId: m.MessageID, Data: m.Data, Attributes: m.Attributes, OrderingKey: m.OrderingKey, PublishTime: timestamppb.New(m.PublishTime),
-		},
-		Subscription: m.Subscription, Attempt: m.DeliveryAttempt, Unwrapped: f.o.Unwrapped || f.o.Bare, Metadata: f.o.Unwrapped,
-	}.Request()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, f.o.Target.String(), bytes.NewReader(body))
+	var token *oauth2.Token
+	if f.o.Tokens != nil {
+		if token, err = f.o.Tokens.Token(); err != nil {
+			return 0, fmt.Errorf("no token: %w", err)
+		}
+	}
+	status, err = f.o.Post(ctx, f.client, token, m)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("none within the ack deadline of %v: %w", f.o.Timeout, context.DeadlineExceeded)
+	}
+	return status, err
+}
+
+// Post posts a message once, as the push that it was, and returns the status of the
+// answer. A quarantined message's body is posted as it came. token may be nil.
+func (e *Endpoint) Post(ctx context.Context, client *http.Client, token *oauth2.Token, m *inbox.Message) (int, error) {
+	header, body := e.request(m)
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, e.Target.String(), bytes.NewReader(body))
 	if err != nil {
 		return 0, err
 	}
 	r.Header = header
-	if f.o.Tokens != nil {
-		token, err := f.o.Tokens.Token()
-		if err != nil {
-			return 0, fmt.Errorf("no token: %w", err)
-		}
+	if token != nil {
 		token.SetAuthHeader(r)
 	}
-	resp, err := f.client.Do(r)
+	resp, err := client.Do(r)
 	if failed := (*url.Error)(nil); errors.As(err, &failed) {
 		err = failed.Err // which does not repeat the address: it may hold a token
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("none within the ack deadline of %v: %w", f.o.Timeout, context.DeadlineExceeded)
 	}
 	if err != nil {
 		return 0, err
@@ -289,4 +298,17 @@ func (f *Forwarder) post(ctx context.Context, m *inbox.Message) (int, error) {
 	defer resp.Body.Close()
 	_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer)
 	return resp.StatusCode, nil
+}
+
+func (e *Endpoint) request(m *inbox.Message) (http.Header, []byte) {
+	if m.Quarantined != "" { // the data is the body, whatever it is
+		return http.Header{"Content-Type": {"application/json"}, "User-Agent": {"CloudPubSub-Google"}}, m.Data
+	}
+	message := &pubsubpb.PubsubMessage{MessageId: m.MessageID, Data: m.Data, Attributes: m.Attributes, OrderingKey: m.OrderingKey}
+	if !m.PublishTime.IsZero() {
+		message.PublishTime = timestamppb.New(m.PublishTime)
+	}
+	return pushfake.Push{
+		Message: message, Subscription: m.Subscription, Attempt: m.DeliveryAttempt, Unwrapped: e.Unwrapped || e.Bare, Metadata: e.Unwrapped,
+	}.Request()
 }

@@ -262,7 +262,7 @@ func TestNewRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := New(Options{Target: u}); err == nil {
+		if _, err := New(Options{Endpoint: Endpoint{Target: u}}); err == nil {
 			t.Errorf("%q is taken", address)
 		}
 	}

@@ -169,7 +169,7 @@ func (l *listening) run(cmd *cobra.Command) error {
 	out := newPrinter(cmd.OutOrStdout(), l.isJSON)
 	out.asked = true
 	f, err := forward.New(forward.Options{
-		Target: to, Unwrapped: l.form == "unwrapped", Bare: l.form == "bare", Tokens: tokens, Concurrency: l.concurrency, Timeout: l.timeout,
+		Endpoint: forward.Endpoint{Target: to, Unwrapped: l.form == "unwrapped", Bare: l.form == "bare"}, Tokens: tokens, Concurrency: l.concurrency, Timeout: l.timeout,
 		OnResult: func(r forward.Result) {
 			out.delivered(pushfake.Delivery{
 				Subscription: r.Message.Subscription, MessageID: r.Message.MessageID, Attempt: r.Attempt, Status: r.Status, Err: r.Err, Acked: r.Acked,

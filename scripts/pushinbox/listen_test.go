@@ -60,7 +60,7 @@ func TestListenOutlastsTheNetwork(t *testing.T) {
 			t.Fatal(err)
 		}
 		done := ""
-		f, err := forward.New(forward.Options{Target: &url.URL{Scheme: "http", Host: "127.0.0.1:1"}, OnDone: func(token string) { done = token; cancel() }})
+		f, err := forward.New(forward.Options{Endpoint: forward.Endpoint{Target: &url.URL{Scheme: "http", Host: "127.0.0.1:1"}}, OnDone: func(token string) { done = token; cancel() }})
 		if err != nil {
 			t.Fatal(err)
 		}

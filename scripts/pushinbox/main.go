@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"example.com/pushinbox/inboxclient"
 	"example.com/pushinbox/mnsclient"
 )
 
@@ -53,7 +54,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, mnsclient.ErrTopicExists), errors.Is(err, mnsclient.ErrSubscriptionExists):
 		return exitExists
-	case errors.Is(err, mnsclient.ErrTopicMissing), errors.Is(err, mnsclient.ErrSubscriptionMissing), errors.Is(err, errNoMessage):
+	case errors.Is(err, mnsclient.ErrTopicMissing), errors.Is(err, mnsclient.ErrSubscriptionMissing), errors.Is(err, inboxclient.ErrNoMessage):
 		return exitAbsent
 	}
 	return exitFailed

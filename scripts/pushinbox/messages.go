@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,9 +20,6 @@ import (
 	"example.com/pushinbox/inboxclient"
 	"example.com/pushinbox/shared/inbox"
 )
-
-// errNoMessage is the answer that no message has an ID.
-var errNoMessage = errors.New("no message in the inbox has this ID, neither as the inbox's own nor as its provider's; it has not arrived, or has expired")
 
 func newMessages() *cobra.Command {
 	cmd := &cobra.Command{
@@ -391,38 +387,6 @@ func explain(c *inboxclient.Client, err error) error {
 	return fmt.Errorf("nothing answers at %s; start it with: go run ./scripts/pushinbox local, or say which one to call with --url or %s", c.Address(), envURL)
 }
 
-// find returns the ID, in the inbox, of the message with an ID that is the inbox's or
-// its provider's.
-func find(ctx context.Context, c *inboxclient.Client, id string, q inbox.Query) (*inboxclient.Message, error) {
-	if inbox.ValidID(id) {
-		m, err := c.Get(ctx, id)
-		if err == nil || !inboxclient.IsNotFound(err) {
-			return m, explain(c, err)
-		}
-	}
-	q.MessageID = id
-	var found []*inboxclient.Message
-	for m, err := range c.List(ctx, q) {
-		if err != nil {
-			return nil, explain(c, err)
-		}
-		if found = append(found, m); len(found) == 20 {
-			break
-		}
-	}
-	switch len(found) {
-	case 0:
-		return nil, fmt.Errorf("%q: %w", id, errNoMessage)
-	case 1:
-		return found[0], nil
-	}
-	text := fmt.Sprintf("%d messages have the ID %s; name one of them by its ID in the inbox:", len(found), id)
-	for _, m := range found {
-		text += fmt.Sprintf("\n  %s  of %s", visible(m.ID), visible(cmp.Or(m.Subscription, "an unknown subscription")))
-	}
-	return nil, errors.New(text)
-}
-
 func newMessagesGet() *cobra.Command {
 	var from server
 	var show clock
@@ -446,9 +410,9 @@ characters are written out; elsewhere the bytes are as they came.`,
 			if err != nil {
 				return err
 			}
-			m, err := find(ctx, c, args[0], inbox.Query{})
+			m, err := c.Find(ctx, args[0], inbox.Query{})
 			if err != nil {
-				return err
+				return explain(c, err)
 			}
 			out := terminalOf(cmd.OutOrStdout())
 			if onlyData && !out.isTerminal {

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/pushinbox/inboxclient/replay"
 	"example.com/pushinbox/local/boltinbox"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/testkit/measure"
@@ -268,7 +269,7 @@ func TestKilledReplay(t *testing.T) {
 		}
 		t.Logf("run %d took %v", i, time.Since(began).Round(time.Millisecond))
 	}
-	var o outcome
+	var o replay.Outcome
 	if err := json.Unmarshal([]byte(out), &o); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -276,7 +277,7 @@ func TestKilledReplay(t *testing.T) {
 	for _, id := range o.Doubtful {
 		doubtful[id] = true
 	}
-	if len(o.Refused) > 0 || o.Sent+len(doubtful) != n || len(doubtful) > kills*atOnce {
+	if len(o.Refused) > 0 || o.Sent+len(doubtful) != n || len(doubtful) > kills*replay.AtOnce {
 		t.Errorf("%d sent, %d doubtful, refused %v", o.Sent, len(doubtful), o.Refused)
 	}
 	// The last ones are still on their way.

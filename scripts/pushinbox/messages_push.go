@@ -1,12 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -20,11 +19,12 @@ import (
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"example.com/pushinbox/inboxclient"
+	"example.com/pushinbox/inboxclient/replay"
+	"example.com/pushinbox/local/forward"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/local/stack"
+	"example.com/pushinbox/shared/inbox"
 )
 
 const (
@@ -33,9 +33,6 @@ const (
 	// knowTimeout bounds the question who else gets a message.
 	knowTimeout = 10 * time.Second
 )
-
-// errNotAcknowledged is an answer to a push that does not acknowledge it.
-var errNotAcknowledged = errors.New("not acknowledged")
 
 // checkPushURL refuses what nothing is pushed to.
 func checkPushURL(to string, force bool) error {
@@ -51,8 +48,8 @@ func checkPushURL(to string, force bool) error {
 
 // pusher posts messages as the pushes they were.
 type pusher struct {
+	forward.Endpoint
 	local    *client // signs
-	to       *url.URL
 	audience string
 	email    string // "" is the one of each message
 	http     *http.Client
@@ -81,7 +78,8 @@ func newPusher(ctx context.Context, from *server, to, audience string) (*pusher,
 		return nil, err
 	}
 	p := &pusher{
-		local: c.local(), to: u, audience: audience, tokens: make(map[string]oauth2.TokenSource),
+		Endpoint: forward.Endpoint{Target: u, Unwrapped: strings.HasSuffix(u.Path, "/unwrapped"), Bare: strings.HasSuffix(u.Path, "/bare")},
+		local:    c.local(), audience: audience, tokens: make(map[string]oauth2.TokenSource),
 		http: &http.Client{Timeout: pushTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}
 	isReceive := u.Host == p.local.base.Host && (u.Path == "/receive" || strings.HasPrefix(u.Path, "/receive/"))
@@ -112,64 +110,23 @@ func (p *pusher) token(ctx context.Context, email string) (*oauth2.Token, error)
 	return token, nil
 }
 
-// push posts one message. An error is errNotAcknowledged, or one that
-// inboxclient.NotSent tells.
-func (p *pusher) push(ctx context.Context, r *replay, m *inboxclient.Message) (string, error) {
-	if m.Truncated {
-		whole, err := r.c.Get(ctx, m.ID)
-		if err != nil {
-			return "", err
-		}
-		m = whole
-	}
-	header, body := p.request(r, m)
+// push posts one message, as replay.Run wants it.
+func (p *pusher) push(ctx context.Context, m *inbox.Message) error {
 	token, err := p.token(ctx, cmp.Or(p.email, m.Verified.Email, stack.PushAccount))
 	if err != nil {
-		return "", err
+		return fmt.Errorf("%w: %w", replay.ErrNotSent, err)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.to.String(), bytes.NewReader(body))
-	if err != nil {
-		return "", err
+	status, err := p.Post(ctx, p.http, token, m)
+	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" {
+		return fmt.Errorf("%w: %s cannot be reached: %v", replay.ErrNotSent, p.Target.Host, err) // it is not the console
 	}
-	request.Header = header
-	token.SetAuthHeader(request)
-	answer, err := p.http.Do(request)
-	if err != nil {
-		if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
-			err = wrapped.Err // the address follows
-		}
-		return "", fmt.Errorf("%s cannot be reached: %w", p.to.Host, err)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s cannot be reached: %w", p.Target.Host, err)
+	case !pushfake.Acknowledges(status):
+		return fmt.Errorf("%w: answered %d %s", replay.ErrRefused, status, http.StatusText(status))
 	}
-	defer answer.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, 1<<20)) // Pub/Sub does not read it either
-	switch answer.StatusCode {
-	case 102, 200, 201, 202, 204:
-		return m.MessageID, nil
-	}
-	return "", fmt.Errorf("%w: answered %d %s", errNotAcknowledged, answer.StatusCode, http.StatusText(answer.StatusCode))
-}
-
-// request returns the headers and the body of a push.
-func (p *pusher) request(r *replay, m *inboxclient.Message) (http.Header, []byte) {
-	if m.Quarantined != "" { // the data is the body, whatever it is
-		return http.Header{"Content-Type": {"application/json"}, "User-Agent": {"CloudPubSub-Google"}}, m.Data
-	}
-	attributes := r.attributes(m)
-	delete(attributes, replayRun) // nothing else was changed that was not asked for
-	for k, v := range m.Attributes {
-		if _, isSet := attributes[k]; !isSet {
-			attributes[k] = v
-		}
-	}
-	message := &pubsubpb.PubsubMessage{MessageId: m.MessageID, Data: m.Data, Attributes: attributes, OrderingKey: m.OrderingKey}
-	if !m.PublishTime.IsZero() {
-		message.PublishTime = timestamppb.New(m.PublishTime)
-	}
-	isBare := strings.HasSuffix(p.to.Path, "/bare")
-	return pushfake.Push{
-		Message: message, Subscription: m.Subscription, Attempt: m.DeliveryAttempt,
-		Unwrapped: isBare || strings.HasSuffix(p.to.Path, "/unwrapped"), Metadata: !isBare,
-	}.Request()
+	return nil
 }
 
 // others says who else gets what is published to the topic of a console.

@@ -5,6 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -157,6 +161,38 @@ func TestReplayToURL(t *testing.T) {
 	}
 	if out, errs, code := r.command(t, "", "replay", "nothing"); code != 4 || !strings.Contains(errs, "no message") {
 		t.Errorf("no such message: exit %d, %s, %s", code, out, errs)
+	}
+}
+
+// TestReplayWithoutATokenSendsNothing has the pushinbox local sign no token for the sender
+// of a message: that is not sent, and is when the replay goes on.
+func TestReplayWithoutATokenSendsNothing(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	fill(t, data, stored("1", nil))
+	r := start(t, data)
+	target, err := url.Parse(r.base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }}
+	console := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/local/token" && r.URL.Query().Get("email") == "push@prod.iam.gserviceaccount.com" {
+			http.Error(w, `{"detail":"not now"}`, http.StatusServiceUnavailable)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(console.Close)
+	address, pushes := program(t, 204)
+	record := filepath.Join(t.TempDir(), "record")
+	out, errs, code := runIn(t, nil, "", "messages", "replay", "--url", console.URL, "--since", "1h", "--to", address, "--resume", record)
+	if code != 1 || !strings.HasPrefix(out, "0 messages sent") || strings.Contains(out, "doubtful") || !strings.Contains(errs, "not now") {
+		t.Errorf("exit %d, %s, %s", code, out, errs)
+	}
+	out, errs, code = runIn(t, nil, "", "messages", "replay", "--url", r.base, "--resume", record)
+	if code != 0 || !strings.HasPrefix(out, "1 message sent") || len(pushes) != 1 {
+		t.Errorf("later: exit %d, %s, %s, %d pushes", code, out, errs, len(pushes))
 	}
 }
 

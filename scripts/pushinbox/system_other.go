@@ -10,6 +10,3 @@ func columnsOf(f *os.File) (int, bool) {
 	info, err := f.Stat()
 	return 0, err == nil && info.Mode()&os.ModeCharDevice != 0
 }
-
-// lock does nothing: only Unix has a lock that a kill takes away.
-func lock(*os.File) error { return nil }

@@ -17,6 +17,3 @@ func columnsOf(f *os.File) (int, bool) {
 	}
 	return int(size.Col), true
 }
-
-// lock locks a file until it is closed, or fails when another process has.
-func lock(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) }

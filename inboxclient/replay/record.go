@@ -1,29 +1,34 @@
-package main
+package replay
 
 import (
 	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
+
+	"example.com/pushinbox/local/datadir"
 )
 
-// record is the file that tells how far a replay is. Its first line has the settings
+// Record is the file that tells how far a run is. Its first line has the settings
 // of the run, each other one an entry. What is about to be sent is in it before it is
-// sent. A line that a kill cut is not counted.
-type record struct {
-	settings runSettings
-	name     string
+// sent. A line that a kill cut is not counted. For a preview the settings alone are
+// needed.
+type Record struct {
+	Settings Settings
+	Name     string
 	isOwn    bool // nobody named it: it goes when the run is complete
 	isDone   bool
 
 	mu        sync.Mutex
-	f         *os.File // nil for --dry-run
-	pageToken string   // all before it is done
+	f         *os.File
+	pageToken string // all before it is done
 	// fates has what became of the messages since the page token, and of all that
 	// are doubtful.
 	fates   map[string]fate
@@ -54,28 +59,69 @@ type entry struct {
 	Done      bool     `json:"done,omitempty"`
 }
 
-func newRecord(name string, s runSettings) (*record, error) {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+// Create creates the record of a new run, in the user's cache directory where no name is
+// given. That one is removed when the run is complete.
+func Create(name string, s Settings) (_ *Record, err error) {
+	isOwn := name == ""
+	if isOwn {
+		if name, err = ownName(s.Run); err != nil {
+			return nil, err
+		}
+	}
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	r := &record{settings: s, name: name, f: f, fates: make(map[string]fate)}
-	return r, errors.Join(lock(f), r.write(s))
+	_ = f.Close() // nothing was written
+	if f, err = datadir.Lock(name); err != nil {
+		return nil, err
+	}
+	r := &Record{Settings: s, Name: name, isOwn: isOwn, f: f, fates: make(map[string]fate)}
+	return r, r.write(s)
 }
+
+// ownName returns where the record of a run is that nobody named.
+func ownName(run string) (string, error) {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("there is no place for the record of the run: %w; name one with --resume FILE", err)
+	}
+	dir = filepath.Join(dir, "pushinbox")
+	return filepath.Join(dir, "replay-"+run+".ndjson"), os.MkdirAll(dir, 0o700)
+}
+
+// Open opens the record of an earlier run. It fails with fs.ErrNotExist where there is
+// none.
+func Open(name string) (*Record, error) {
+	f, err := datadir.Lock(name)
+	if errors.Is(err, datadir.ErrLocked) {
+		return nil, fmt.Errorf("%s is in use by another process, which replays: %w", name, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r := &Record{Name: name, f: f}
+	if err := r.read(); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("%s is not the record of a replay: %w", name, err)
+	}
+	return r, nil
+}
+
+// Sent returns how many messages were sent.
+func (r *Record) Sent() int { return r.sent }
+
+// IsDone reports whether the run is complete.
+func (r *Record) IsDone() bool { return r.isDone }
 
 // Close closes the file.
-func (r *record) Close() error {
-	if r.f == nil {
-		return nil
-	}
-	return r.f.Close()
-}
+func (r *Record) Close() error { return r.f.Close() }
 
 // remove removes the file.
-func (r *record) remove() error { return os.Remove(r.name) }
+func (r *Record) remove() error { return os.Remove(r.Name) }
 
 // read takes in the file, and cuts what a kill left of a line.
-func (r *record) read() error {
+func (r *Record) read() error {
 	r.fates = make(map[string]fate)
 	lines := bufio.NewReader(r.f)
 	var whole int64
@@ -92,7 +138,7 @@ func (r *record) read() error {
 		}
 		whole += int64(len(line))
 		if first {
-			if err := json.Unmarshal(line, &r.settings); err != nil || r.settings.Run == "" {
+			if err := json.Unmarshal(line, &r.Settings); err != nil || r.Settings.Run == "" {
 				return errors.Join(errors.New("it does not begin with the settings of a run"), err)
 			}
 			continue
@@ -111,7 +157,7 @@ func (r *record) read() error {
 }
 
 // add adds entries.
-func (r *record) add(entries ...entry) error {
+func (r *Record) add(entries ...entry) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	lines := make([]any, len(entries))
@@ -123,7 +169,7 @@ func (r *record) add(entries ...entry) error {
 }
 
 // write writes lines, and returns when they would survive a crash.
-func (r *record) write(lines ...any) error {
+func (r *Record) write(lines ...any) error {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
 	for _, line := range lines {
@@ -138,7 +184,7 @@ func (r *record) write(lines ...any) error {
 }
 
 // take takes an entry into account.
-func (r *record) take(e entry) {
+func (r *Record) take(e entry) {
 	for _, id := range e.Begun {
 		r.fates[id] = fateBegun
 	}
@@ -164,16 +210,16 @@ func (r *record) take(e entry) {
 }
 
 // isKnown reports whether a message is not to be sent.
-func (r *record) isKnown(id string) bool {
+func (r *Record) isKnown(id string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.fates[id] != 0
 }
 
 // isUntouched reports whether nothing was begun.
-func (r *record) isUntouched() bool { return r.pageToken == "" && len(r.fates) == 0 }
+func (r *Record) isUntouched() bool { return r.pageToken == "" && len(r.fates) == 0 }
 
-func (r *record) with(f fate) (ids []string) {
+func (r *Record) with(f fate) (ids []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for id, is := range r.fates {
@@ -186,7 +232,7 @@ func (r *record) with(f fate) (ids []string) {
 }
 
 // open returns the messages that were begun and of which nothing is known.
-func (r *record) open() []string { return r.with(fateBegun) }
+func (r *Record) open() []string { return r.with(fateBegun) }
 
 // doubtful returns the messages that may have been sent, or not.
-func (r *record) doubtful() []string { return r.with(fateDoubtful) }
+func (r *Record) doubtful() []string { return r.with(fateDoubtful) }
