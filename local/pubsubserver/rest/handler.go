@@ -12,46 +12,35 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
-	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
 	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
 // newHandler returns the handler of REST.
 func newHandler(s Services, g guard) (http.Handler, error) {
-	check, err := checkRoute()
-	if err != nil {
-		return nil, err
-	}
 	mux := runtime.NewServeMux(
-		runtime.WithMarshalerOption(runtime.MIMEWildcard, marshaler{new(runtime.JSONPb)}),
 		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
 			writeError(w, err)
 		}),
 		runtime.WithRoutingErrorHandler(writeRoutingError),
-		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithDisableHTTPMethodOverride(),
-		runtime.WithWriteContentLength(),
-		runtime.WithMiddlewares(check),
 	)
-	ctx := context.Background() // the in-process forms do not use it
-	if err := errors.Join(
-		RegisterPublisherHandlerServer(ctx, mux, s.Publisher),
-		RegisterSubscriberHandlerServer(ctx, mux, s.Subscriber),
-		RegisterSchemaServiceHandlerServer(ctx, mux, pubsubpb.UnimplementedSchemaServiceServer{}),
-		RegisterIAMPolicyHandlerServer(ctx, mux, policyServer{s.Policies}),
-	); err != nil {
-		return nil, err
+	methods := s.methods()
+	for _, r := range routes {
+		if err := mux.HandlePath(r.verb, r.pattern, r.handler(methods[r.method])); err != nil {
+			return nil, fmt.Errorf("%s: %w", r.pattern, err)
+		}
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Server", Server)
@@ -63,24 +52,130 @@ func newHandler(s Services, g guard) (http.Handler, error) {
 			_, _ = io.WriteString(w, "Ok\n")
 			return
 		}
-		for _, prepare := range []func(http.ResponseWriter, *http.Request) error{takeSystemParameters, readBody} {
-			if err := prepare(w, r); err != nil {
-				writeError(w, err)
-				return
-			}
-		}
 		mux.ServeHTTP(w, r)
 	}), nil
 }
 
-// readBody replaces the body by what was read of it, all of it: a reader that
-// is slow gets its time here, and a Pull may take longer afterwards.
-func readBody(w http.ResponseWriter, r *http.Request) error {
-	if r.ContentLength == 0 && r.Header.Get("Content-Type") == "" {
+// method is a method of a service in this process. decode reads the request into a message.
+type method func(ctx context.Context, decode func(request any) error) (answer any, err error)
+
+// methods returns the methods of all services by their full names.
+func (s Services) methods() map[string]method {
+	all := make(map[string]method)
+	for _, service := range s.all() {
+		for _, m := range service.desc.Methods {
+			all[service.desc.ServiceName+"."+m.MethodName] = func(ctx context.Context, decode func(any) error) (any, error) {
+				return m.Handler(service.server, ctx, decode, nil)
+			}
+		}
+	}
+	return all
+}
+
+// handler answers the requests of a route. No name has a colon: it is a verb that the
+// method has not.
+func (r route) handler(call method) runtime.HandlerFunc {
+	return func(w http.ResponseWriter, q *http.Request, path map[string]string) {
+		if customVerb(r.pattern) == "" && customVerb(q.URL.Path) != "" {
+			writeRoutingError(q.Context(), nil, nil, w, q, http.StatusMethodNotAllowed)
+			return
+		}
+		query, err := takeSystemParameters(q)
+		var content, encoded []byte
+		if err == nil {
+			content, err = readBody(w, q)
+		}
+		var answer any
+		if err == nil {
+			answer, err = call(q.Context(), func(request any) error {
+				return invalid(r.decode(request.(proto.Message), path, query, content))
+			})
+		}
+		if err == nil {
+			encoded, err = protojson.Marshal(answer.(proto.Message))
+		}
+		if err != nil {
+			writeError(w, err)
+			return
+		}
+		w.Header().Set("Content-Type", contentType)
+		w.Header().Set("Content-Length", strconv.Itoa(len(encoded)))
+		_, _ = w.Write(encoded) // fails when the client has gone
+	}
+}
+
+// contentType is that of every answer.
+const contentType = "application/json; charset=UTF-8"
+
+// invalid returns err, if any, as INVALID_ARGUMENT.
+func invalid(err error) error {
+	if err == nil {
 		return nil
 	}
-	if err := checkContentType(r.Header.Get("Content-Type")); err != nil {
+	return status.Error(codes.InvalidArgument, err.Error())
+}
+
+// updateMask is the field of a request that says what to change.
+const updateMask = "update_mask"
+
+// decode reads a request. It refuses query parameters that the method does not have.
+func (r route) decode(request proto.Message, path map[string]string, query url.Values, content []byte) error {
+	message := request.ProtoReflect()
+	fields := message.Descriptor().Fields()
+	if r.body != "" && len(bytes.TrimSpace(content)) > 0 {
+		into := request
+		if r.body != "*" {
+			into = message.Mutable(fields.ByName(protoreflect.Name(r.body))).Message().Interface()
+		}
+		if err := protojson.Unmarshal(content, into); err != nil {
+			return err
+		}
+	}
+	for name, values := range query {
+		isMask := name == "updateMask" || name == updateMask
+		if mask := fields.ByName(updateMask); isMask && mask != nil && r.verb == http.MethodPatch && len(values) == 1 {
+			if err := setMask(message, mask, values[0]); err != nil {
+				return err
+			}
+			delete(query, name)
+			continue
+		}
+		if _, inPath := path[name]; inPath || r.body == "*" || !hasField(message.Descriptor(), name) {
+			return fmt.Errorf("unknown query parameter %q", name)
+		}
+	}
+	for name, value := range path {
+		if err := runtime.PopulateFieldFromPath(request, name, value); err != nil {
+			return err
+		}
+	}
+	return runtime.PopulateQueryParameters(request, query, utilities.NewDoubleArray([][]string{{r.body}}))
+}
+
+// setMask sets the update mask of a request to that of the query. Terraform sends it
+// there, although the body is the whole request.
+func setMask(message protoreflect.Message, field protoreflect.FieldDescriptor, mask string) error {
+	if message.Has(field) {
+		return errors.New("the update mask is in the query and in the body; send one")
+	}
+	quoted, err := json.Marshal(mask)
+	if err != nil {
 		return err
+	}
+	if err := protojson.Unmarshal(quoted, message.Mutable(field).Message().Interface()); err != nil {
+		return fmt.Errorf("the query parameter updateMask=%q is not valid: it has names in camelCase with commas between them", mask)
+	}
+	return nil
+}
+
+// readBody reads the whole body: a sender that is slow gets its time here, and a Pull
+// may take longer afterwards.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.ContentLength == 0 && r.Header.Get("Content-Type") == "" {
+		return nil, nil
+	}
+	if err := checkContentType(r.Header.Get("Content-Type")); err != nil {
+		return nil, err
 	}
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // both are of net/http, which has it
@@ -91,22 +186,21 @@ func readBody(w http.ResponseWriter, r *http.Request) error {
 	case "gzip": // Google's Java client
 		zipped, err := gzip.NewReader(content)
 		if err != nil {
-			return status.Errorf(codes.InvalidArgument, "the body is not valid gzip: %v", err)
+			return nil, status.Errorf(codes.InvalidArgument, "the body is not valid gzip: %v", err)
 		}
 		content = zipped
 	default:
-		return httpError(http.StatusUnsupportedMediaType, codes.InvalidArgument, "the Content-Encoding %q is not supported; send gzip or none", encoding)
+		return nil, httpError(http.StatusUnsupportedMediaType, codes.InvalidArgument, "the Content-Encoding %q is not supported; send gzip or none", encoding)
 	}
 	raw, err := io.ReadAll(io.LimitReader(content, MaxSize+1))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge) || len(raw) > MaxSize:
-		return status.Errorf(codes.InvalidArgument, "the body is larger than %d bytes", MaxSize)
+		return nil, status.Errorf(codes.InvalidArgument, "the body is larger than %d bytes", MaxSize)
 	case err != nil:
-		return status.Errorf(codes.InvalidArgument, "the body cannot be read: %v", err)
+		return nil, status.Errorf(codes.InvalidArgument, "the body cannot be read: %v", err)
 	}
-	r.Body = body{Reader: bytes.NewReader(raw), raw: raw}
-	return nil
+	return raw, nil
 }
 
 // checkContentType allows JSON and, because some of Google's clients send none,
@@ -122,169 +216,35 @@ func checkContentType(value string) error {
 	return nil
 }
 
-// body is a request's body in memory.
-type body struct {
-	*bytes.Reader
-	raw []byte
-	// mask is the update mask in the query. Terraform sends it there, although the
-	// body is the whole request.
-	mask string
-}
-
-func (body) Close() error { return nil }
-
-// addMask sets the update mask of a request to that of the query.
-func (b body) addMask(request proto.Message) error {
-	message := request.ProtoReflect()
-	field := message.Descriptor().Fields().ByName(updateMask)
-	if b.mask == "" || field == nil {
-		return nil
-	}
-	if message.Has(field) {
-		return errors.New("the update mask is in the query and in the body; send one")
-	}
-	quoted, err := json.Marshal(b.mask)
-	if err != nil {
-		return err
-	}
-	if err := protojson.Unmarshal(quoted, message.Mutable(field).Message().Interface()); err != nil {
-		return fmt.Errorf("the query parameter updateMask=%q is not valid: it has names in camelCase with commas between them", b.mask)
-	}
-	return nil
-}
-
-// updateMask is the field of a request that says what to change.
-const updateMask = "update_mask"
-
-// marshaler is JSON as Google's APIs have it. Unlike JSONPb it refuses what
-// follows the first value of a body.
-type marshaler struct {
-	*runtime.JSONPb
-}
-
-func (marshaler) ContentType(any) string { return "application/json; charset=UTF-8" }
-
-func (m marshaler) NewDecoder(r io.Reader) runtime.Decoder {
-	return runtime.DecoderFunc(func(v any) error {
-		b, ok := r.(body)
-		if !ok || len(bytes.TrimSpace(b.raw)) == 0 && b.mask == "" {
-			return io.EOF // the gateway takes it as {}
-		}
-		if message, ok := v.(proto.Message); ok {
-			raw := b.raw
-			if len(bytes.TrimSpace(raw)) == 0 {
-				raw = []byte("{}")
-			}
-			if err := m.UnmarshalOptions.Unmarshal(raw, message); err != nil {
-				return err
-			}
-			return b.addMask(message)
-		}
-		return m.Unmarshal(b.raw, v)
-	})
-}
-
 // systemParameters are those of every API of Google; more begin with "$".
 var systemParameters = []string{
 	"access_token", "alt", "fields", "key", "oauth_token", "prettyPrint", "quotaUser", "uploadType", "upload_protocol", "userProject",
 }
 
-// takeSystemParameters removes Google's system parameters from a request. It
+// takeSystemParameters returns the query without Google's system parameters. It
 // refuses those that ask for another answer than JSON.
-func takeSystemParameters(_ http.ResponseWriter, r *http.Request) error {
-	if r.URL.RawQuery == "" {
-		return nil
-	}
+func takeSystemParameters(r *http.Request) (url.Values, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return status.Errorf(codes.InvalidArgument, "the query is not valid: %v", err)
+		return nil, status.Errorf(codes.InvalidArgument, "the query is not valid: %v", err)
 	}
 	for key, values := range query {
 		switch name := strings.TrimPrefix(key, "$"); {
 		case name == "callback":
-			return status.Errorf(codes.InvalidArgument, "the query parameter %q is not supported: JSONP is not there", key)
+			return nil, status.Errorf(codes.InvalidArgument, "the query parameter %q is not supported: JSONP is not there", key)
 		case name == "alt" && !slices.Equal(values, []string{"json"}):
-			return status.Errorf(codes.InvalidArgument, "the query parameter %s=%q is not supported; the only answer is json", key, values[0])
+			return nil, status.Errorf(codes.InvalidArgument, "the query parameter %s=%q is not supported; the only answer is json", key, values[0])
 		case name != key || slices.Contains(systemParameters, name):
 			query.Del(key)
 		}
 	}
-	r.URL.RawQuery = query.Encode()
-	return nil
+	return query, nil
 }
 
-// route is one HTTP route and the method that answers it. The fields of the
-// request's message come from the path and the body, which is all of it ("*"),
-// one field, or nothing; then the query has the others.
-type route struct {
-	verb, pattern, method, body string
-}
-
-// customVerbs are what may follow a name and a colon, as in topics/t:publish.
-var customVerbs = func() map[string]bool {
-	verbs := make(map[string]bool)
-	for _, r := range routes {
-		verbs[customVerb(r.pattern)] = true
-	}
-	delete(verbs, "")
-	return verbs
-}()
-
-func customVerb(path string) string {
-	_, verb, _ := strings.Cut(path[strings.LastIndex(path, "/")+1:], ":")
-	return verb
-}
-
-// checkRoute returns a middleware that refuses query parameters which the
-// method does not have: the gateway would ignore them. It also refuses names
-// with a colon, since no name has one: it is a verb that this method has not.
-func checkRoute() (runtime.Middleware, error) {
-	inputs := make(map[string]protoreflect.MessageDescriptor, len(routes))
-	masks := make(map[string]bool) // routes whose update mask may be in the query
-	for _, r := range routes {
-		found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(r.method))
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", r.method, err)
-		}
-		input := found.(protoreflect.MethodDescriptor).Input()
-		if r.body != "*" {
-			inputs[r.verb+" "+r.pattern] = input
-		} else {
-			masks[r.verb+" "+r.pattern] = r.verb == http.MethodPatch && input.Fields().ByName(updateMask) != nil
-		}
-	}
-	return func(next runtime.HandlerFunc) runtime.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
-			pattern, _ := runtime.HTTPPattern(r.Context())
-			if pattern.Verb() == "" && customVerb(r.URL.Path) != "" {
-				writeRoutingError(r.Context(), nil, nil, w, r, http.StatusMethodNotAllowed)
-				return
-			}
-			input := inputs[r.Method+" "+pattern.String()]
-			for name, values := range r.URL.Query() {
-				if masks[r.Method+" "+pattern.String()] && (name == "updateMask" || name == updateMask) && len(values) == 1 {
-					masked, _ := r.Body.(body)
-					if masked.mask = values[0]; masked.Reader == nil {
-						masked.Reader = bytes.NewReader(nil)
-					}
-					r.Body = masked
-					continue
-				}
-				if _, inPath := path[name]; inPath || !hasField(input, name) {
-					writeError(w, status.Errorf(codes.InvalidArgument, "unknown query parameter %q", name))
-					return
-				}
-			}
-			next(w, r, path)
-		}
-	}, nil
-}
-
-// hasField reports whether a message, nil being one without fields, has a field
-// of this name or path.
+// hasField reports whether a message has a field of this name or path.
 func hasField(message protoreflect.MessageDescriptor, path string) bool {
 	for name := range strings.SplitSeq(path, ".") {
-		if message == nil {
+		if message == nil { // of a field that is not a message
 			return false
 		}
 		field := message.Fields().ByJSONName(name)
@@ -351,7 +311,7 @@ func writeError(w http.ResponseWriter, err error) {
 		http.Error(w, "the error cannot be encoded", http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("Content-Type", marshaler{}.ContentType(nil))
+	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(httpStatus)
 	_, _ = w.Write(encoded) // the client has gone
 }

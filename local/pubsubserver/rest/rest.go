@@ -2,9 +2,9 @@
 //
 // A connection belongs to gRPC when it begins with the preface of HTTP/2, and
 // grpc-go then serves it with its own transport; every other one is HTTP/1.1
-// and belongs to REST. The routes of REST are generated from the descriptors
-// in pubsubpb and iampb and call the services in process, so that gRPC's
-// interceptors do not see them.
+// and belongs to REST. The routes of REST are those of the descriptors
+// in pubsubpb, and call the services in process, so that gRPC's interceptors do
+// not see them.
 //
 // A web page can reach a port on loopback too. So every request is refused
 // that names a Host other than this machine, carries an Origin, or that a
@@ -36,8 +36,6 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-//go:generate go run ./gen
-
 // Limits of what one request may cost.
 const (
 	// Server is the header Server of every answer of REST, by which a program tells
@@ -61,6 +59,21 @@ type Services struct {
 	Publisher  pubsubpb.PublisherServer
 	Subscriber pubsubpb.SubscriberServer
 	Policies   Policies
+}
+
+// service is a service of gRPC in this process.
+type service struct {
+	desc   *grpc.ServiceDesc
+	server any
+}
+
+func (s Services) all() []service {
+	return []service{
+		{&pubsubpb.Publisher_ServiceDesc, s.Publisher},
+		{&pubsubpb.Subscriber_ServiceDesc, s.Subscriber},
+		{&pubsubpb.SchemaService_ServiceDesc, pubsubpb.UnimplementedSchemaServiceServer{}},
+		{&iampb.IAMPolicy_ServiceDesc, policyServer{s.Policies}},
+	}
 }
 
 // Options are optional.
@@ -156,10 +169,9 @@ func newGRPC(s Services, g guard) *grpc.Server {
 			return handle(server, stream)
 		}),
 	)
-	pubsubpb.RegisterPublisherServer(server, s.Publisher)
-	pubsubpb.RegisterSubscriberServer(server, s.Subscriber)
-	pubsubpb.RegisterSchemaServiceServer(server, pubsubpb.UnimplementedSchemaServiceServer{})
-	iampb.RegisterIAMPolicyServer(server, policyServer{s.Policies})
+	for _, service := range s.all() {
+		server.RegisterService(service.desc, service.server)
+	}
 	return server
 }
 
