@@ -10,7 +10,6 @@
 package cloud
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,16 +43,6 @@ type Config struct {
 	LogView string
 }
 
-// Options are optional.
-type Options struct {
-	// Client is sent with credentials; nil means the application default credentials,
-	// which are looked for on first use.
-	Client *http.Client
-	// PubSub, Monitoring and Logging are the base addresses of the services; empty means
-	// Google's.
-	PubSub, Monitoring, Logging string
-}
-
 // Source tells of the delivery in Google Cloud. Its method is safe for concurrent use.
 type Source struct {
 	cfg     Config
@@ -69,11 +58,10 @@ type Source struct {
 	numbers map[string]*kept[numbers]
 }
 
-// New returns the source for c. records, if any, has the operations under way.
-func New(c Config, records delivery.Records, o *Options) (*Source, error) {
-	if o == nil {
-		o = &Options{}
-	}
+// New returns the source for c. records, if any, has the operations under way. A nil
+// client means one with the application default credentials, which are looked for on
+// first use.
+func New(c Config, records delivery.Records, client *http.Client) (*Source, error) {
 	s := &Source{cfg: c, records: records, numbers: make(map[string]*kept[numbers])}
 	for _, name := range append(append([]string{}, c.Subscriptions...), c.DeadLetters) {
 		if name == "" {
@@ -88,13 +76,8 @@ func New(c Config, records delivery.Records, o *Options) (*Source, error) {
 	if len(s.names) == 0 {
 		return nil, errors.New("cloud: no subscription is named")
 	}
-	s.rest = rest{
-		client:     func(context.Context) (*http.Client, error) { return o.Client, nil },
-		pubsub:     cmp.Or(o.PubSub, "https://pubsub.googleapis.com"),
-		monitoring: cmp.Or(o.Monitoring, "https://monitoring.googleapis.com"),
-		logging:    cmp.Or(o.Logging, "https://logging.googleapis.com"),
-	}
-	if o.Client == nil {
+	s.rest.client = func(context.Context) (*http.Client, error) { return client, nil }
+	if client == nil {
 		s.rest.client = defaultClient()
 	}
 	return s, nil

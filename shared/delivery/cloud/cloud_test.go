@@ -339,7 +339,7 @@ func busy(now time.Time) (w *world, records memory, want *delivery.Report) {
 
 func newSource(t *testing.T, h http.Handler, records delivery.Records) *Source {
 	t.Helper()
-	s, err := New(everything, records, &Options{Client: handlerClient(h)})
+	s, err := New(everything, records, handlerClient(h))
 	if err != nil {
 		t.Fatal(err)
 	}

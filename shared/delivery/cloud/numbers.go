@@ -146,7 +146,7 @@ func (s *Source) fetchSeries(ctx context.Context, project string, ids []string, 
 			// ExecutionErrors say what is not in the answer.
 			ExecutionErrors []struct{ Message string }
 		}
-		if err := s.rest.call(ctx, http.MethodGet, s.rest.monitoring+"/v3/projects/"+url.PathEscape(project)+"/timeSeries?"+v.Encode(), nil, &answer); err != nil {
+		if err := s.rest.call(ctx, http.MethodGet, "https://monitoring.googleapis.com/v3/projects/"+url.PathEscape(project)+"/timeSeries?"+v.Encode(), nil, &answer); err != nil {
 			return nil, err
 		}
 		if len(answer.ExecutionErrors) > 0 {

@@ -47,7 +47,7 @@ func (s *Source) fetchRefusals(ctx context.Context) (refusals, error) {
 			Entries       []entry
 			NextPageToken string
 		}
-		err := s.rest.call(ctx, http.MethodPost, s.rest.logging+"/v2/entries:list", map[string]any{
+		err := s.rest.call(ctx, http.MethodPost, "https://logging.googleapis.com/v2/entries:list", map[string]any{
 			"resourceNames": []string{s.cfg.LogView},
 			"filter":        `jsonPayload.refusal:* AND timestamp>="` + from.Format(time.RFC3339) + `"`,
 			"orderBy":       "timestamp desc",

@@ -19,8 +19,7 @@ const maxAnswer = 8 << 20
 
 // rest calls Google's services.
 type rest struct {
-	client                      func(ctx context.Context) (*http.Client, error)
-	pubsub, monitoring, logging string
+	client func(ctx context.Context) (*http.Client, error)
 }
 
 // call sends a request, with body as JSON if there is one, and decodes the answer. The

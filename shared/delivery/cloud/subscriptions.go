@@ -28,7 +28,7 @@ func (s *Source) fetchSubscriptions(ctx context.Context) ([]subscription, error)
 	for i, name := range s.names {
 		all.Go(func() {
 			sub := &found[i]
-			err := s.rest.call(ctx, http.MethodGet, s.rest.pubsub+"/v1/"+strings.ReplaceAll(name, "%", "%25"), nil, sub) // of all that a name may have, only this means something in a URL
+			err := s.rest.call(ctx, http.MethodGet, "https://pubsub.googleapis.com/v1/"+strings.ReplaceAll(name, "%", "%25"), nil, sub) // of all that a name may have, only this means something in a URL
 			var e *googleerror.Error
 			if errors.As(err, &e) && e.Status == http.StatusNotFound {
 				sub.isMissing = true
