@@ -10,12 +10,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"example.com/pushinbox/inboxclient"
 	"example.com/pushinbox/operations"
@@ -298,29 +298,15 @@ func (d *operated) lookUp(ctx context.Context, letters []operations.DeadLetter) 
 		}
 		d.inbox = c
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	report := d.report(ctx)
-	var once sync.Once
-	var failed error
-	var all sync.WaitGroup
-	turns := make(chan struct{}, lookups)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(lookups)
 	for i := range listed {
 		l := &listed[i]
 		l.Refusals = refusalsOf(&l.DeadLetter, report)
-		turns <- struct{}{}
-		all.Go(func() {
-			defer func() { <-turns }()
-			if ctx.Err() != nil {
-				return
-			}
-			if err := d.lookUpOne(ctx, l); err != nil {
-				once.Do(func() { failed = err; cancel() })
-			}
-		})
+		group.Go(func() error { return d.lookUpOne(ctx, l) })
 	}
-	all.Wait()
-	return listed, failed
+	return listed, group.Wait()
 }
 
 func (d *operated) lookUpOne(ctx context.Context, l *listedLetter) error {
@@ -645,7 +631,7 @@ func purge(cmd *cobra.Command, d *operated, o *operate, times *clock) error {
 	if err != nil {
 		return err
 	}
-	undo := undoCommand(cmd, p.Snapshot)
+	undo := "pushinbox dead-letters purge --undo " + shellWord(p.Snapshot) + sameFlags(cmd)
 	if wantsJSON(cmd) {
 		return show(cmd, struct {
 			Subscription string `json:"subscription"`
@@ -682,11 +668,6 @@ func (d *operated) waiting(ctx context.Context) (*operations.Backlog, error) {
 		return nil, nil
 	}
 	return d.backlog(ctx, d.deadLetters)
-}
-
-// undoCommand returns the command that undoes a purge.
-func undoCommand(cmd *cobra.Command, snapshot string) string {
-	return "pushinbox dead-letters purge --undo " + shellWord(snapshot) + sameFlags(cmd)
 }
 
 func undoPurge(cmd *cobra.Command, d *operated, o *operate, snapshot string) error {

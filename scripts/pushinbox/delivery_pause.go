@@ -78,7 +78,7 @@ func printPaused(cmd *cobra.Command, d *operated, times *clock, p *operations.Pa
 	if p.Already {
 		first = fmt.Sprintf("%s is paused already, by %s since %s; it was pushed to %s", d.subscription, r.Principal, times.exact(r.At), p.Endpoint)
 	}
-	lines := []string{first, "Its messages wait, and are lost from " + times.exact(r.LostFrom) + " on.", "Go on with: " + resumeCommand(cmd)}
+	lines := []string{first, "Its messages wait, and are lost from " + times.exact(r.LostFrom) + " on.", "Go on with: pushinbox delivery resume" + sameFlags(cmd)}
 	if d.isCloud {
 		lines = append(lines, "It takes minutes until the last push.")
 		if d.key != "" {
@@ -86,11 +86,6 @@ func printPaused(cmd *cobra.Command, d *operated, times *clock, p *operations.Pa
 		}
 	}
 	return say(cmd, lines...)
-}
-
-// resumeCommand returns the command that undoes this one.
-func resumeCommand(cmd *cobra.Command) string {
-	return "pushinbox delivery resume" + sameFlags(cmd)
 }
 
 func newResume() *cobra.Command {
