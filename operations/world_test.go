@@ -16,9 +16,6 @@ import (
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/googleapis/gax-go/v2"
-	"google.golang.org/api/option"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 
 	"example.com/pushinbox/local/pubsubserver"
@@ -73,12 +70,9 @@ type world struct {
 
 func newWorld(t *testing.T, host string) *world {
 	t.Helper()
-	conn, err := grpc.NewClient(host, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
 	w := &world{t: t, project: emulator.Project(), data: t.TempDir(), receiver: newReceiver(t)}
-	if w.client, err = pubsub.NewClient(t.Context(), w.project, option.WithGRPCConn(conn), option.WithTelemetryDisabled()); err != nil {
+	var err error
+	if w.client, err = pushfake.Dial(t.Context(), host, w.project); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = w.client.Close() })

@@ -12,9 +12,6 @@ import (
 
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	"google.golang.org/api/option"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/testkit/emulator"
@@ -121,11 +118,7 @@ func publish(b *testing.B, client *pubsub.Client, topic string, n int) {
 
 func dial(tb testing.TB, host, project string) *pubsub.Client {
 	tb.Helper()
-	conn, err := grpc.NewClient(host, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	client, err := pubsub.NewClient(tb.Context(), project, option.WithGRPCConn(conn))
+	client, err := pushfake.Dial(tb.Context(), host, project)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -2,18 +2,15 @@ package pushfake
 
 import (
 	"context"
-	"errors"
 	"strconv"
 	"sync"
 	"time"
 
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	"google.golang.org/api/option"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 )
@@ -46,9 +43,7 @@ type Emulator struct {
 // project. It does not wait for the emulator.
 func DialEmulator(ctx context.Context, host, project string) (*Emulator, error) {
 	e := &Emulator{}
-	conn, err := grpc.NewClient(host,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<31-1)),
+	client, err := Dial(ctx, host, project,
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxReconnectDelay},
 			MinConnectTimeout: 5 * time.Second,
@@ -57,9 +52,7 @@ func DialEmulator(ctx context.Context, host, project string) (*Emulator, error) 
 	if err != nil {
 		return nil, err
 	}
-	if e.Client, err = pubsub.NewClient(ctx, project, option.WithGRPCConn(conn), option.WithTelemetryDisabled()); err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
+	e.Client = client
 	return e, nil
 }
 

@@ -11,10 +11,7 @@ import (
 
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	"google.golang.org/api/option"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -155,17 +152,10 @@ func (s *Server) startPubSub(ctx context.Context, o *Options) error {
 	}()
 	s.stops = append(s.stops, func() error { stop(); return <-served })
 
-	conn, err := grpc.NewClient(s.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<31-1)))
-	if err != nil {
-		return fmt.Errorf("pushfake: connecting to Pub/Sub: %w", err)
+	if s.Client, err = Dial(ctx, s.Addr, "local"); err != nil {
+		return err
 	}
-	s.stops = append(s.stops, conn.Close)
-	s.Client, err = pubsub.NewClient(ctx, "local", option.WithGRPCConn(conn), option.WithTelemetryDisabled())
-	if err != nil {
-		return fmt.Errorf("pushfake: connecting to Pub/Sub: %w", err)
-	}
-	s.stops = append(s.stops, func() error {
+	s.stops = append(s.stops, s.Client.Close, func() error {
 		return graceful(func(ctx context.Context) error { dispatchers.Shutdown(ctx); return nil })
 	})
 	return nil

@@ -14,10 +14,8 @@ import (
 
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	"google.golang.org/api/option"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -112,13 +110,8 @@ func (s *Stack) openPubSub(ctx context.Context) error {
 	s.PubSubAddr = fmt.Sprintf("127.0.0.1:%d", listeners[0].Addr().(*net.TCPAddr).Port)
 	s.PubSub = fmt.Sprintf("at %s, kept in %s", s.PubSubAddr, path)
 
-	conn, err := grpc.NewClient(s.PubSubAddr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUnaryInterceptor(own.publish))
-	if err != nil {
+	if own.client, err = pushfake.Dial(ctx, s.PubSubAddr, o.Project, grpc.WithUnaryInterceptor(own.publish)); err != nil {
 		return err
-	}
-	own.client, err = pubsub.NewClient(ctx, o.Project, option.WithGRPCConn(conn), option.WithTelemetryDisabled())
-	if err != nil {
-		return errors.Join(err, conn.Close())
 	}
 	s.onClose("the client of Pub/Sub", own.client.Close)
 	s.onClose("the pushing", func() error {

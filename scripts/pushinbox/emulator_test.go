@@ -10,12 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	"google.golang.org/api/option"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
+	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/testkit/emulator"
 	"example.com/pushinbox/testkit/port"
@@ -44,11 +41,7 @@ func TestPubSubEmulatorRestarts(t *testing.T) {
 	r.says(t, slow, "was restarted: its topics and subscriptions are created again")
 	publish("second run")
 	// A program that knows nothing of this connection.
-	conn, err := grpc.NewClient(e.Host(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := pubsub.NewClient(t.Context(), "restarts", option.WithGRPCConn(conn))
+	client, err := pushfake.Dial(t.Context(), e.Host(), "restarts")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,12 +22,11 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/oauth2"
 	"google.golang.org/api/option"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"example.com/pushinbox/inboxclient"
+	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/local/records"
 	"example.com/pushinbox/local/stack"
 	"example.com/pushinbox/operations"
@@ -250,21 +249,16 @@ func (o *operate) openGoogle(ctx context.Context, d *operated, secret *pushToken
 }
 
 // dial connects to Pub/Sub, or to the one at host.
-func (d *operated) dial(ctx context.Context, project, host string) (*pubsub.Client, error) {
-	options := append([]option.ClientOption{option.WithTelemetryDisabled()}, googleClients.pubsub...)
+func (d *operated) dial(ctx context.Context, project, host string) (_ *pubsub.Client, err error) {
 	if host != "" {
-		conn, err := grpc.NewClient(host, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)))
-		if err != nil {
-			return nil, err
-		}
-		options = []option.ClientOption{option.WithTelemetryDisabled(), option.WithGRPCConn(conn)}
+		d.pubsub, err = pushfake.Dial(ctx, host, project)
+	} else {
+		d.pubsub, err = pubsub.NewClient(ctx, project, append([]option.ClientOption{option.WithTelemetryDisabled()}, googleClients.pubsub...)...)
 	}
-	client, err := pubsub.NewClient(ctx, project, options...)
 	if err == nil {
-		d.pubsub = client
-		d.closers = append(d.closers, client.Close)
+		d.closers = append(d.closers, d.pubsub.Close)
 	}
-	return client, err
+	return d.pubsub, err
 }
 
 func (d *operated) operator(o operations.Options, secret *pushToken, google *cloud.Cloud) (err error) {

@@ -20,9 +20,6 @@ import (
 
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	"google.golang.org/api/option"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"example.com/pushinbox/inboxclient"
@@ -227,11 +224,7 @@ func announce(t *testing.T, data, host string, m *manyDead, waiting func() int) 
 // pubSubAt returns a client of the Pub/Sub at host.
 func pubSubAt(t *testing.T, host, project string) *pubsub.Client {
 	t.Helper()
-	conn, err := grpc.NewClient(host, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := pubsub.NewClient(t.Context(), project, option.WithGRPCConn(conn), option.WithTelemetryDisabled())
+	client, err := pushfake.Dial(t.Context(), host, project)
 	if err != nil {
 		t.Fatal(err)
 	}

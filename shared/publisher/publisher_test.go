@@ -16,12 +16,10 @@ import (
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"cloud.google.com/go/pubsub/v2/pstest"
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/api/option"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/problem"
 	"example.com/pushinbox/shared/publisher"
 )
@@ -31,11 +29,7 @@ func topic(t *testing.T, opts ...pstest.ServerReactorOption) (*pstest.Server, *p
 	t.Helper()
 	server := pstest.NewServer(opts...)
 	t.Cleanup(func() { _ = server.Close() })
-	conn, err := grpc.NewClient(server.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := pubsub.NewClient(t.Context(), "p", option.WithGRPCConn(conn))
+	client, err := pushfake.Dial(t.Context(), server.Addr, "p")
 	if err != nil {
 		t.Fatal(err)
 	}
