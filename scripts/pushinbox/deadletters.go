@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"example.com/pushinbox/doctor"
 	"example.com/pushinbox/inboxclient"
 	"example.com/pushinbox/operations"
 	"example.com/pushinbox/shared/delivery"
@@ -631,7 +632,7 @@ func purge(cmd *cobra.Command, d *operated, o *operate, times *clock) error {
 	if err != nil {
 		return err
 	}
-	undo := "pushinbox dead-letters purge --undo " + shellWord(p.Snapshot) + sameFlags(cmd)
+	undo := "pushinbox dead-letters purge --undo " + doctor.Quote(p.Snapshot) + sameFlags(cmd)
 	if wantsJSON(cmd) {
 		return show(cmd, struct {
 			Subscription string `json:"subscription"`
@@ -646,7 +647,7 @@ func purge(cmd *cobra.Command, d *operated, o *operate, times *clock) error {
 	}
 	lines = append(lines, "bring them back"+until+" with:", "  "+undo)
 	if d.isCloud {
-		lines = append(lines, "or: gcloud pubsub subscriptions seek "+shellWord(d.deadLetters)+" --snapshot="+shellWord(p.Snapshot))
+		lines = append(lines, "or: gcloud pubsub subscriptions seek "+doctor.Quote(d.deadLetters)+" --snapshot="+doctor.Quote(p.Snapshot))
 	}
 	return say(cmd, lines...)
 }

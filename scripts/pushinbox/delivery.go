@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"example.com/pushinbox/doctor"
 	"example.com/pushinbox/inboxclient"
 	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/inbox"
@@ -110,7 +111,7 @@ func (s *server) where(c *inboxclient.Client) func(subscription string) string {
 		case s.terraform != "":
 			return " --terraform " + shellWord(s.terraform)
 		case s.at.data != "":
-			return " --data " + shellWord(s.at.data)
+			return " --data " + doctor.Quote(s.at.data)
 		case err == nil && here.isLocal() || len(parts) != 4:
 			return ""
 		}

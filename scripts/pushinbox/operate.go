@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +24,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"example.com/pushinbox/doctor"
 	"example.com/pushinbox/inboxclient"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/local/records"
@@ -458,23 +458,12 @@ func staticToken(token string) oauth2.TokenSource {
 	return oauth2.StaticTokenSource(&oauth2.Token{AccessToken: token})
 }
 
-// plainWord is what a shell takes as it is.
-var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:@%+=,-]+$`)
-
-// shellWord returns s as a word of a shell's command.
-func shellWord(s string) string {
-	if plainWord.MatchString(s) {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
 // sameFlags returns the flags that say what a command operates, as they were given, for
 // the command that undoes it.
 func sameFlags(cmd *cobra.Command) (line string) {
 	for _, name := range []string{"terraform", "project", "subscription", "dead-letter-subscription", "collection", "database", "data", "token-file"} {
 		if f := cmd.Flag(name); f != nil && f.Changed {
-			line += " --" + name + " " + shellWord(f.Value.String())
+			line += " --" + name + " " + doctor.Quote(f.Value.String())
 		}
 	}
 	return line
