@@ -1,7 +1,6 @@
 package console
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/hex"
 	"encoding/json"
@@ -11,7 +10,6 @@ import (
 	"strings"
 	"time"
 	"unicode"
-	"unicode/utf8"
 
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
@@ -42,7 +40,7 @@ func previewOf(m *inbox.Message) preview {
 	if m.Size == 0 {
 		return preview{"no data", true}
 	}
-	text, ok := textOf(m.Data, m.Truncated)
+	text, ok := inbox.Text(m.Data, m.Truncated)
 	if !ok {
 		start := m.Data[:min(len(m.Data), 16)]
 		return preview{fmt.Sprintf("binary: % x", start), true}
@@ -99,25 +97,6 @@ func changeText(m *inbox.Message) string {
 		text += " (" + strings.Join(c.Fields, ", ") + ")"
 	}
 	return text
-}
-
-// textOf returns data as text, and whether it is text. A character that the
-// end of cut data divides is left out.
-func textOf(data []byte, cut bool) (string, bool) {
-	if cut {
-		for i := 1; i < utf8.UTFMax && i <= len(data); i++ {
-			if last := data[len(data)-i:]; utf8.RuneStart(last[0]) {
-				if !utf8.FullRune(last) {
-					data = data[:len(data)-i]
-				}
-				break
-			}
-		}
-	}
-	if !utf8.Valid(data) || bytes.IndexByte(data, 0) >= 0 {
-		return "", false
-	}
-	return string(data), true
 }
 
 // hidden reports whether r is invisible or changes how the text around it is shown:
@@ -198,7 +177,7 @@ func (p payload) shownSize() int {
 func (p payload) text() (text string, cut, ok bool) {
 	start := p.data[:min(len(p.data), maxTextView)]
 	cut = len(start) < len(p.data)
-	text, ok = textOf(start, cut)
+	text, ok = inbox.Text(start, cut)
 	return text, cut, ok
 }
 

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -270,7 +269,7 @@ const maxPreview = 200
 
 // previewOf writes the beginning of a message's data in one line.
 func previewOf(m *inboxclient.Message) string {
-	text, ok := textOf(m.Data)
+	text, ok := inbox.Text(m.Data, true)
 	if !ok {
 		return fmt.Sprintf("(binary: % x)", m.Data[:min(len(m.Data), 16)])
 	}
@@ -282,20 +281,6 @@ func previewOf(m *inboxclient.Message) string {
 		}
 	}
 	return visible(strings.Join(strings.Fields(text), " "))
-}
-
-// textOf returns data as text, and whether it is text. A character that the end of
-// cut data divides is left out.
-func textOf(data []byte) (string, bool) {
-	for i := 1; i < utf8.UTFMax && i <= len(data); i++ {
-		if last := data[len(data)-i:]; utf8.RuneStart(last[0]) {
-			if !utf8.FullRune(last) {
-				data = data[:len(data)-i]
-			}
-			break
-		}
-	}
-	return string(data), utf8.Valid(data) && !slices.Contains(data, 0)
 }
 
 func newMessagesList() *cobra.Command {
@@ -476,7 +461,7 @@ func printMessage(out *terminal, c *clock, m *inboxclient.Message) error {
 	}
 	line("size", many(m.Size, "byte"))
 	data := m.Data[:min(len(m.Data), maxDataShown)]
-	text, ok := textOf(data)
+	text, ok := inbox.Text(data, true)
 	switch {
 	case len(data) == 0:
 	case !ok:

@@ -8,6 +8,7 @@
 package inbox
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -109,6 +110,20 @@ func (m *Message) Outcome(stored bool) string {
 		return "quarantined"
 	}
 	return "stored"
+}
+
+// Text returns data as text, and whether it is text. Where data is cut, a character that
+// its end divides is left out.
+func Text(data []byte, isCut bool) (string, bool) {
+	for i := 1; isCut && i < utf8.UTFMax && i <= len(data); i++ {
+		if last := data[len(data)-i:]; utf8.RuneStart(last[0]) {
+			if !utf8.FullRune(last) {
+				data = data[:len(data)-i]
+			}
+			break
+		}
+	}
+	return string(data), utf8.Valid(data) && bytes.IndexByte(data, 0) < 0
 }
 
 // Footprint estimates the memory that m takes, in bytes.
