@@ -15,7 +15,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unicode"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"google.golang.org/api/iterator"
@@ -35,8 +34,6 @@ const (
 	maxSubscriptions = 100
 	// maxListed is how many subscriptions are asked for of Google's emulator.
 	maxListed = 1000
-	// maxDetail is how much of a refusal's sentence is told, in characters.
-	maxDetail = 300
 )
 
 // deliveries tells how the pushes of this run go. It is the console's delivery.Source.
@@ -266,9 +263,9 @@ func refusalOf(p pushfake.Delivery, isOurs bool) delivery.Refusal {
 	default:
 		r.Reason = "no_answer"
 		if dns := (*net.DNSError)(nil); tell {
-			r.Detail = oneLine(p.Err.Error())
+			r.Detail = delivery.OneLine(p.Err.Error())
 		} else if errors.As(p.Err, &dns) { // which has the name of the host alone
-			r.Detail = oneLine(dns.Error())
+			r.Detail = delivery.OneLine(dns.Error())
 		}
 	}
 	return r
@@ -292,25 +289,13 @@ func answered(status int, body []byte) (reason, detail string) {
 		if !reasonForm.MatchString(own.Reason) {
 			own.Reason = reasonOf(status)
 		}
-		return own.Reason, oneLine(own.Detail)
+		return own.Reason, delivery.OneLine(own.Detail)
 	}
-	text := strings.TrimSpace(string(body))
+	text := strings.Join(strings.Fields(string(body)), " ")
 	if text == "" || strings.HasPrefix(text, "<") { // a page for people, or XML
 		return reasonOf(status), ""
 	}
-	return reasonOf(status), oneLine("the endpoint says: " + text)
-}
-
-// oneLine returns the beginning of a text in one line, without what is not printed.
-func oneLine(s string) string {
-	s = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(s, ""), func(r rune) bool { return !unicode.IsPrint(r) || r == ' ' }), " ")
-	n := 0
-	for i := range s {
-		if n++; n > maxDetail {
-			return s[:i] + "…"
-		}
-	}
-	return s
+	return reasonOf(status), delivery.OneLine("the endpoint says: " + text)
 }
 
 // ownPushes knows the connections over which this run pushes to itself, by the

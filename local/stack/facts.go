@@ -139,7 +139,7 @@ func errorText(err error) string {
 	if err == nil {
 		return ""
 	}
-	return oneLine(err.Error())
+	return delivery.OneLine(err.Error())
 }
 
 func (s *Stack) pushFacts(sub *pubsubpb.Subscription) PushFacts {
@@ -191,7 +191,7 @@ func (s *watchedStore) Put(ctx context.Context, m *inbox.Message) (stored bool, 
 		s.SmallestFailed, s.LargestStored = size, 0
 	}
 	s.SmallestFailed = min(s.SmallestFailed, size)
-	s.LastError, s.LastFailed = oneLine(err.Error()), time.Now().UTC()
+	s.LastError, s.LastFailed = delivery.OneLine(err.Error()), time.Now().UTC()
 	return stored, err
 }
 
@@ -223,7 +223,7 @@ func (p *publications) add(topic string, n int, err error) {
 	t.Last = time.Now().UTC()
 	if err != nil {
 		t.Refused++
-		t.Why = oneLine(plainStatus(err).Error())
+		t.Why = delivery.OneLine(plainStatus(err).Error())
 	} else {
 		t.Published += int64(n)
 	}

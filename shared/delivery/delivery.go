@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Source tells how delivery goes. It answers within the time of ctx, and what it could
@@ -183,3 +184,22 @@ func HideTokens(text string) string {
 
 // hidden is shown in place of a token.
 const hidden = "…"
+
+// OneLine returns the beginning of a text that somebody else wrote in one line, without
+// what cannot be seen.
+func OneLine(text string) string {
+	const most = 300
+	var b strings.Builder
+	n := 0
+	for _, c := range text {
+		if n++; n > most {
+			b.WriteString("…")
+			break
+		}
+		if !unicode.IsPrint(c) {
+			c = ' '
+		}
+		b.WriteRune(c)
+	}
+	return b.String()
+}

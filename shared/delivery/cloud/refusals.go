@@ -89,7 +89,7 @@ func counted(entries []entry, now time.Time) []delivery.Refusal {
 		if p.Refusal == "" || status < 0 || status > 599 {
 			continue
 		}
-		k := kind{status, printable(p.Refusal), printable(p.Subscription)}
+		k := kind{status, delivery.OneLine(p.Refusal), delivery.OneLine(p.Subscription)}
 		i, ok := at[k]
 		if !ok {
 			if len(lines) == delivery.MaxRefusals {
@@ -98,7 +98,7 @@ func counted(entries []entry, now time.Time) []delivery.Refusal {
 			i = len(lines)
 			at[k] = i
 			lines = append(lines, delivery.Refusal{
-				Last: e.Timestamp.UTC(), Status: status, Reason: k.reason, Subscription: k.subscription, Detail: printable(delivery.HideTokens(p.Error)),
+				Last: e.Timestamp.UTC(), Status: status, Reason: k.reason, Subscription: k.subscription, Detail: delivery.OneLine(delivery.HideTokens(p.Error)),
 			})
 		}
 		lines[i].Count++

@@ -8,9 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
-	"unicode"
 
+	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/googleerror"
 )
 
@@ -105,29 +104,11 @@ func asked(service, resource, permission, role string, err error) error {
 func why(err error) string {
 	var f *failure
 	if !errors.As(err, &f) {
-		return printable(err.Error())
+		return delivery.OneLine(err.Error())
 	}
 	var e *googleerror.Error
 	if errors.As(err, &e) && e.Message != "" {
-		return printable(f.words + ": " + e.Message)
+		return delivery.OneLine(f.words + ": " + e.Message)
 	}
-	return printable(f.words)
-}
-
-// printable returns the start of a text of others, without what cannot be seen.
-func printable(s string) string {
-	const most = 300
-	var b strings.Builder
-	n := 0
-	for _, c := range s {
-		if n++; n > most {
-			b.WriteString("…")
-			break
-		}
-		if !unicode.IsPrint(c) {
-			c = ' '
-		}
-		b.WriteRune(c)
-	}
-	return b.String()
+	return delivery.OneLine(f.words)
 }
