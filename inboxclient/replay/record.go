@@ -9,7 +9,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 
@@ -59,15 +58,9 @@ type entry struct {
 	Done      bool     `json:"done,omitempty"`
 }
 
-// Create creates the record of a new run, in the user's cache directory where no name is
-// given. That one is removed when the run is complete.
-func Create(name string, s Settings) (_ *Record, err error) {
-	isOwn := name == ""
-	if isOwn {
-		if name, err = ownName(s.Run); err != nil {
-			return nil, err
-		}
-	}
+// Create creates the record of a new run. One that nobody named is removed when the run is
+// complete.
+func Create(name string, isNamed bool, s Settings) (*Record, error) {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
@@ -76,18 +69,8 @@ func Create(name string, s Settings) (_ *Record, err error) {
 	if f, err = datadir.Lock(name); err != nil {
 		return nil, err
 	}
-	r := &Record{Settings: s, Name: name, isOwn: isOwn, f: f, fates: make(map[string]fate)}
+	r := &Record{Settings: s, Name: name, isOwn: !isNamed, f: f, fates: make(map[string]fate)}
 	return r, r.write(s)
-}
-
-// ownName returns where the record of a run is that nobody named.
-func ownName(run string) (string, error) {
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("there is no place for the record of the run: %w; name one with --resume FILE", err)
-	}
-	dir = filepath.Join(dir, "pushinbox")
-	return filepath.Join(dir, "replay-"+run+".ndjson"), os.MkdirAll(dir, 0o700)
 }
 
 // Open opens the record of an earlier run. It fails with fs.ErrNotExist where there is

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -488,14 +487,6 @@ func visibleLines(s string) string {
 		}
 	}
 	return b.String()
-}
-
-// oneLine is JSON that a terminal may show.
-func oneLine(t *terminal, b json.RawMessage) []byte {
-	if t.isTerminal {
-		return visibleJSON(b)
-	}
-	return b
 }
 
 // stdinIsTerminal reports whether a person types what is read.

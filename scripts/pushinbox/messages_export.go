@@ -62,7 +62,10 @@ func runExport(cmd *cobra.Command, e *export.Export, p *progress) error {
 	out := terminalOf(cmd.OutOrStdout())
 	printed := bufio.NewWriterSize(out.w, 256<<10)
 	e.Print = func(line []byte) error {
-		_, err := fmt.Fprintf(printed, "%s\n", oneLine(out, line))
+		if out.isTerminal {
+			line = visibleJSON(line)
+		}
+		_, err := fmt.Fprintf(printed, "%s\n", line)
 		return err
 	}
 	defer p.clear()

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"maps"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -223,7 +225,13 @@ func (r *replaying) begin(ctx context.Context) (err error) {
 		}
 		return r.print(preview)
 	}
-	if r.run.Record, err = replay.Create(r.resume, r.settings); err != nil {
+	name := r.resume
+	if name == "" {
+		if name, err = recordName(r.settings.Run); err != nil {
+			return err
+		}
+	}
+	if r.run.Record, err = replay.Create(name, r.resume != "", r.settings); err != nil {
 		return err
 	}
 	defer r.run.Record.Close()
@@ -231,6 +239,16 @@ func (r *replaying) begin(ctx context.Context) (err error) {
 		r.p.say("run %s; after an interruption go on with: pushinbox messages replay --resume %s", r.settings.Run, r.run.Record.Name)
 	}
 	return r.report(r.run.Do(ctx))
+}
+
+// recordName returns where the record of a run is that nobody named.
+func recordName(run string) (string, error) {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("there is no place for the record of the run: %w; name one with --resume FILE", err)
+	}
+	dir = filepath.Join(dir, "pushinbox")
+	return filepath.Join(dir, "replay-"+run+".ndjson"), os.MkdirAll(dir, 0o700)
 }
 
 // print prints what a run would send.
