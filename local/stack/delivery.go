@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	"google.golang.org/api/iterator"
 
 	"example.com/pushinbox/local/pubsubserver"
 	"example.com/pushinbox/local/pushfake"
@@ -69,19 +68,17 @@ func (s *Stack) statuses(ctx context.Context) ([]pubsubserver.Status, error) {
 		return s.own.store.Statuses(), nil
 	}
 	var all []pubsubserver.Status
-	list := s.pubsub.Client.SubscriptionAdminClient.ListSubscriptions(ctx, &pubsubpb.ListSubscriptionsRequest{Project: "projects/" + s.options.Project})
-	for len(all) < maxListed {
-		sub, err := list.Next()
-		if errors.Is(err, iterator.Done) {
-			return all, nil
-		}
+	request := &pubsubpb.ListSubscriptionsRequest{Project: "projects/" + s.options.Project}
+	for sub, err := range s.pubsub.Client.SubscriptionAdminClient.ListSubscriptions(ctx, request).All() {
 		if err != nil {
 			return nil, fmt.Errorf("Pub/Sub's emulator at %s does not tell its subscriptions: %w", s.options.PubSubEmulator, err)
 		}
 		if push := s.emulated[sub.Name]; push != nil {
 			sub.PushConfig = push
 		}
-		all = append(all, pubsubserver.Status{Subscription: sub})
+		if all = append(all, pubsubserver.Status{Subscription: sub}); len(all) == maxListed {
+			break
+		}
 	}
 	return all, nil
 }

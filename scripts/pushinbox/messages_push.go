@@ -15,7 +15,6 @@ import (
 	pubsub "cloud.google.com/go/pubsub/v2/apiv1"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"golang.org/x/oauth2"
-	"google.golang.org/api/iterator"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -147,11 +146,7 @@ func others(ctx context.Context, from *server, console string) string {
 	}
 	defer client.Close()
 	var names []string
-	for all := client.ListTopicSubscriptions(ctx, &pubsubpb.ListTopicSubscriptionsRequest{Topic: topic}); ; {
-		name, err := all.Next()
-		if errors.Is(err, iterator.Done) {
-			break
-		}
+	for name, err := range client.ListTopicSubscriptions(ctx, &pubsubpb.ListTopicSubscriptionsRequest{Topic: topic}).All() {
 		if err != nil {
 			return unknown + ": " + err.Error()
 		}

@@ -29,7 +29,6 @@ import (
 	"example.com/pushinbox/shared/calendar"
 	"example.com/pushinbox/shared/firestoredial"
 	"github.com/googleapis/gax-go/v2"
-	"google.golang.org/api/iterator"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -241,22 +240,18 @@ func (s *State) Calendars(ctx context.Context) ([]calendar.Calendar, error) {
 func read[T any](ctx context.Context, q firestore.Query, decode func(*firestore.DocumentSnapshot) (*T, error)) (all []T, err error) {
 	err = call(ctx, func(ctx context.Context) error {
 		all = nil // from an earlier attempt
-		documents := q.Documents(ctx)
-		defer documents.Stop()
-		for {
-			d, err := documents.Next()
-			if errors.Is(err, iterator.Done) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
+		documents, err := q.Documents(ctx).GetAll()
+		if err != nil {
+			return err
+		}
+		for _, d := range documents {
 			v, err := decode(d)
 			if err != nil {
 				return err
 			}
 			all = append(all, *v)
 		}
+		return nil
 	})
 	return all, err
 }
