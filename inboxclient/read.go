@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"time"
 
+	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/inbox"
 )
 
@@ -168,7 +169,7 @@ func (c *Client) Find(ctx context.Context, id string, q inbox.Query) (*Message, 
 	}
 	text := fmt.Sprintf("%d messages have the ID %s; name one of them by its ID in the inbox:", len(found), id)
 	for _, m := range found {
-		text += fmt.Sprintf("\n  %s  of %s", m.ID, cmp.Or(m.Subscription, "an unknown subscription"))
+		text += fmt.Sprintf("\n  %s  of %s", delivery.OneLine(m.ID), delivery.OneLine(cmp.Or(m.Subscription, "an unknown subscription")))
 	}
 	return nil, errors.New(text)
 }

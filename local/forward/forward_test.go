@@ -350,7 +350,7 @@ func TestPlaceOfAnotherClock(t *testing.T) {
 // can have, in each form: it does not hold up the others.
 func TestMessageIDOfAPublisher(t *testing.T) {
 	t.Parallel()
-	for name, o := range map[string]Options{"wrapped": {}, "unwrapped": {Unwrapped: true}, "bare": {Bare: true}} {
+	for name, o := range map[string]Options{"wrapped": {}, "unwrapped": {Endpoint: Endpoint{Unwrapped: true}}, "bare": {Endpoint: Endpoint{Bare: true}}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

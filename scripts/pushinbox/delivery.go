@@ -109,13 +109,13 @@ func (s *server) where(c *inboxclient.Client) func(subscription string) string {
 		parts := strings.Split(subscription, "/")
 		switch here, err := newClient("url", c.Address()); {
 		case s.terraform != "":
-			return " --terraform " + shellWord(s.terraform)
+			return " --terraform " + doctor.Quote(s.terraform)
 		case s.at.data != "":
 			return " --data " + doctor.Quote(s.at.data)
 		case err == nil && here.isLocal() || len(parts) != 4:
 			return ""
 		}
-		return " --project " + shellWord(parts[1])
+		return " --project " + doctor.Quote(parts[1])
 	}
 }
 
@@ -193,7 +193,7 @@ func (s *statusPrinter) subscription(sub delivery.Subscription) {
 // trouble says what is wrong with a subscription by its state, and the command that
 // mends it.
 func (s *statusPrinter) trouble(sub delivery.Subscription) string {
-	flags := s.where(sub.Name) + " --subscription " + shellWord(inbox.ShortName(sub.Name))
+	flags := s.where(sub.Name) + " --subscription " + doctor.Quote(inbox.ShortName(sub.Name))
 	by := ""
 	if o := sub.Operation; o != nil {
 		by = fmt.Sprintf(" since %s by %s", s.exact(o.At), o.Principal)
@@ -229,7 +229,7 @@ func (s *statusPrinter) deadLetters(sub delivery.Subscription) string {
 	if !s.several {
 		return ""
 	}
-	return " --dead-letter-subscription " + shellWord(inbox.ShortName(sub.Name))
+	return " --dead-letter-subscription " + doctor.Quote(inbox.ShortName(sub.Name))
 }
 
 // refusals writes what was not acknowledged.
