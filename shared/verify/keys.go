@@ -62,6 +62,7 @@ type keyTransport struct {
 // keySet is what is known of the keys at one address. The zero keySet was
 // never fetched. It is replaced, not changed.
 type keySet struct {
+	number     uint64 // counts the sets that were fetched
 	body       []byte // what the address answered, nil when it never did
 	keys       []key
 	freshUntil time.Time
@@ -74,7 +75,16 @@ type keySet struct {
 }
 
 func (s keySet) has(id string) bool {
-	return slices.ContainsFunc(s.keys, func(k key) bool { return k.ID == id })
+	_, ok := s.find(id)
+	return ok
+}
+
+// find returns the first key with this ID, which is the one that idtoken uses.
+func (s keySet) find(id string) (k key, ok bool) {
+	if i := slices.IndexFunc(s.keys, func(k key) bool { return k.ID == id }); i >= 0 {
+		return s.keys[i], true
+	}
+	return key{}, false
 }
 
 func (s keySet) usable(now time.Time) bool { return s.body != nil && !IsOver(now, s.staleUntil) }
@@ -212,6 +222,13 @@ func (t *keyTransport) set(url string) keySet {
 	return t.sets[url]
 }
 
+// number returns the number of the set at url.
+func (t *keyTransport) number(url string) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.sets[url].number
+}
+
 // refresh fetches the set again, unless another call has just done so and it is
 // no longer due.
 func (t *keyTransport) refresh(url string, due func(keySet, time.Time) bool) error {
@@ -231,7 +248,7 @@ func (t *keyTransport) refresh(url string, due func(keySet, time.Time) bool) err
 	if err != nil {
 		set.failure, set.retryAt = err, t.now().Add(retryPause)
 	} else {
-		fetched.lookedAt = set.lookedAt
+		fetched.lookedAt, fetched.number = set.lookedAt, set.number+1
 		set = fetched
 	}
 	t.mu.Lock()

@@ -15,7 +15,7 @@
 // A bearer token is not bound to a request: whoever holds it can send it until
 // it expires. Revoked keys are trusted until the fetched set expires (Google's
 // max-age, about six hours), and four hours longer while Google's key endpoint
-// cannot be reached.
+// cannot be reached; that a token was proven before makes it no longer.
 package verify
 
 import (
@@ -55,6 +55,9 @@ const (
 	// cacheSize is how many tokens are remembered for each route, about 1 KiB
 	// each. A push subscription has one token at a time, a reader one an hour.
 	cacheSize = 2048
+	// provenFor is how long a token stays proven by keys that are to be fetched
+	// again and cannot be, or that may not be kept.
+	provenFor = time.Minute
 	// maxTime is the end of the year 9999, the last second that RFC 3339 can
 	// write: claims are stored and shown in that form.
 	maxTime = 253402300799
@@ -125,7 +128,15 @@ type route struct {
 	// would be a good part of what this package costs on top of idtoken.
 	header atomic.Pointer[passedHeader]
 	// known are the tokens that were proven and allowed, by their SHA-256.
-	known *lru.Cache[[sha256.Size]byte, Claims]
+	known *lru.Cache[[sha256.Size]byte, proof]
+}
+
+// proof is what a proven token says, and how long that is taken for granted: as long
+// as the set of keys that proved it is the current one, and no longer than until.
+type proof struct {
+	Claims
+	set   uint64
+	until time.Time
 }
 
 // New returns a Verifier. It fetches no keys until it needs them.
@@ -161,7 +172,7 @@ func New(o *Options) (*Verifier, error) {
 	}
 	for _, rt := range []*route{&v.google, &v.iap} {
 		var err error
-		if rt.known, err = lru.New[[sha256.Size]byte, Claims](cacheSize); err != nil {
+		if rt.known, err = lru.New[[sha256.Size]byte, proof](cacheSize); err != nil {
 			return nil, fmt.Errorf("verify: cannot create the token cache: %w", err)
 		}
 	}
@@ -239,13 +250,14 @@ func (rt *route) allows(c *Claims, p *Policy) error {
 }
 
 // verify returns the claims of a token of this route that satisfies p. A token
-// that was proven before is only compared with the clock and p.
+// that was proven by the current keys is only compared with the clock and p.
 func (v *Verifier) verify(ctx context.Context, rt *route, token string, p Policy) (Claims, error) {
 	if len(token) > MaxTokenSize {
 		return Claims{}, ErrTooLarge
 	}
 	id := digest(token)
 	c, known := rt.known.Get(id)
+	known = known && c.set == v.keys.number(rt.keysURL) && v.now().Before(c.until)
 	if !known {
 		var err error
 		if c, err = v.prove(ctx, rt, token); err != nil {
@@ -255,15 +267,15 @@ func (v *Verifier) verify(ctx context.Context, rt *route, token string, p Policy
 	if !v.now().Before(c.ExpiresAt.Add(rt.leeway)) {
 		return Claims{}, ErrExpired
 	}
-	if err := rt.allows(&c, &p); err != nil {
+	if err := rt.allows(&c.Claims, &p); err != nil {
 		return Claims{}, err
 	}
-	if !known {
+	if !known && !c.until.IsZero() {
 		// Only now: anyone can have Google sign tokens for other audiences,
 		// and these must not evict the tokens that are used here.
 		rt.known.Add(id, c)
 	}
-	return c, nil
+	return c.Claims, nil
 }
 
 // digest is the token's SHA-256. Converting the whole string would allocate.
@@ -280,16 +292,17 @@ func digest(token string) (sum [sha256.Size]byte) {
 }
 
 // prove verifies a token except for whom it is from and for.
-func (v *Verifier) prove(ctx context.Context, rt *route, token string) (Claims, error) {
+func (v *Verifier) prove(ctx context.Context, rt *route, token string) (proof, error) {
 	t, err := inspect(rt, token)
 	if err != nil {
-		return Claims{}, err
+		return proof{}, err
 	}
 	if err := v.keys.wake(rt.keysURL); err != nil {
-		return Claims{}, err
+		return proof{}, err
 	}
+	before := v.keys.set(rt.keysURL)
 	if err := v.keys.lookAgain(ctx, rt.keysURL, t.keyID); err != nil {
-		return Claims{}, err
+		return proof{}, err
 	}
 	var payload *idtoken.Payload
 	if rt == &v.iap {
@@ -298,13 +311,39 @@ func (v *Verifier) prove(ctx context.Context, rt *route, token string) (Claims, 
 		payload, err = v.validateGoogle(ctx, t, token)
 	}
 	if err != nil {
-		return Claims{}, err
+		return proof{}, err
 	}
 	if passed := rt.header.Load(); passed == nil || passed.segment != t.header {
 		// A copy, or the whole token would be kept.
 		rt.header.Store(&passedHeader{strings.Clone(t.header), t.keyID})
 	}
-	return v.claims(rt, t, payload)
+	c, err := v.claims(rt, t, payload)
+	if err != nil {
+		return proof{}, err
+	}
+	p := proof{Claims: c}
+	p.set, p.until = provenBy(before, v.keys.set(rt.keysURL), t.keyID, v.now())
+	return p, nil
+}
+
+// provenBy returns the number of the set whose key has proven a token, and until when
+// that counts. before and after are the sets as they were then: where another set
+// came meanwhile that has no such key, or another one of that ID, it is not known
+// which of them it was, and until is zero.
+func provenBy(before, after keySet, keyID string, now time.Time) (set uint64, until time.Time) {
+	was, had := before.find(keyID)
+	is, has := after.find(keyID)
+	if !has || had && was != is {
+		return 0, time.Time{}
+	}
+	if now.Before(after.freshUntil) {
+		return after.number, after.freshUntil
+	}
+	until = now.Add(provenFor)
+	if until.After(after.staleUntil) {
+		until = after.staleUntil
+	}
+	return after.number, until
 }
 
 // validateGoogle proves the signature and the expiry of a Google ID token.
@@ -334,11 +373,11 @@ func (v *Verifier) validateIAP(ctx context.Context, t inspected, token string) (
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(set.keys, func(k key) bool { return k.ID == t.keyID })
-	if i < 0 {
+	k, ok := set.find(t.keyID)
+	if !ok {
 		return nil, fmt.Errorf("%w: IAP has no key with this ID", ErrKeyID)
 	}
-	public, err := set.keys[i].ecdsa()
+	public, err := k.ecdsa()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrKeyID, err)
 	}
