@@ -191,37 +191,19 @@ func bare(body []byte) *inbox.Message {
 // where the body is not data either if its content type is JSON.
 var errNoEnvelope = fmt.Errorf("%w: the body is not an envelope", ErrMalformed)
 
-// decodeEnvelope decodes a wrapped push. Almost all of a large one is the
-// base64 text of its data, over which encoding/json goes byte by byte, and
-// twice; so when the body says that it is JSON, that text is cut out and the
-// rest is parsed. Whatever is unusual about a body is left to parseEnvelope,
-// which gives the same for every body.
+// decodeEnvelope decodes a wrapped push. When the body says that it is JSON, a usual
+// one is read in one pass. Almost all of a large one is the base64 text of its data,
+// over which encoding/json goes byte by byte, and twice, so that text is cut out of
+// others and the rest is parsed. Whatever is unusual about a body is left to
+// parseEnvelope, which gives the same for every body.
 func decodeEnvelope(body []byte, isJSON bool) (*inbox.Message, error) {
 	if isJSON {
+		if m, text, ok := usual(body); ok {
+			return withData(m, text)
+		}
 		if rest, text, ok := cutData(body); ok {
-			m, isCut, err := parseEnvelope(rest)
-			if err == nil && isCut {
-				// The body must be whole if the push is refused.
-				size, err := decodedSize(text)
-				if err != nil {
-					return nil, malformed(inbox.ReasonData, err)
-				}
-				if size > inbox.MaxDataSize {
-					return nil, malformed(inbox.ReasonLimits, fmt.Errorf("the data has %d bytes, the limit is %d", size, inbox.MaxDataSize))
-				}
-				if err := storable(m); err != nil {
-					return nil, err
-				}
-				// The decoder writes three bytes for every four that it has
-				// read, so that the data can take the place of its text.
-				n, err := base64.StdEncoding.Decode(text, text)
-				if err != nil {
-					return nil, malformed(inbox.ReasonData, err)
-				}
-				if n > 0 {
-					m.Data = text[:n:n]
-				}
-				return m, nil
+			if m, isCut, err := parseEnvelope(rest); err == nil && isCut {
+				return withData(m, text)
 			}
 		}
 	}
@@ -230,6 +212,30 @@ func decodeEnvelope(body []byte, isJSON bool) (*inbox.Message, error) {
 		return nil, malformed(inbox.ReasonData, errors.New("the data is not base64"))
 	}
 	return m, err
+}
+
+// withData gives m the data that text, a part of the body, decodes to. The data takes
+// the text's place, unless the push is refused: the body is then as it was.
+func withData(m *inbox.Message, text []byte) (*inbox.Message, error) {
+	size, err := decodedSize(text)
+	if err != nil {
+		return nil, malformed(inbox.ReasonData, err)
+	}
+	if size > inbox.MaxDataSize {
+		return nil, malformed(inbox.ReasonLimits, fmt.Errorf("the data has %d bytes, the limit is %d", size, inbox.MaxDataSize))
+	}
+	if err := storable(m); err != nil {
+		return nil, err
+	}
+	// The decoder writes three bytes for every four that it has read.
+	n, err := base64.StdEncoding.Decode(text, text)
+	if err != nil {
+		return nil, malformed(inbox.ReasonData, err)
+	}
+	if n > 0 {
+		m.Data = text[:n:n]
+	}
+	return m, nil
 }
 
 // decodedSize returns how many bytes text decodes to, if it is standard, padded
