@@ -199,7 +199,7 @@ func median(of []float64) float64 {
 
 // BenchmarkWholeWay sends messages of 1 KiB the whole way: publish, topic, signed
 // push, verification, boltinbox, 204. Beside it are the pushinbox of -before, and
-// what its receive stores that 64 callers send it. All take turns, and ratios are
+// what the receive of each stores that 64 callers send it. All take turns, and ratios are
 // medians of the ratios of neighbours, since the machine may be busy with more.
 func BenchmarkWholeWay(b *testing.B) {
 	file, err := pushinbox()
@@ -233,7 +233,10 @@ func BenchmarkWholeWay(b *testing.B) {
 				rateBefore, usedBefore := run(name+"-before", then, func() float64 { return then.way(n, size, 100/size+3) })
 				add(name+"-ratio", rate/rateBefore)
 				add(name+"-µs-ratio", used/usedBefore)
-				stored, _ := run("receive-before", then, func() float64 { return then.receive(n) })
+				received, usedReceiving := run("receive", now, func() float64 { return now.receive(n) })
+				stored, usedStoring := run("receive-before", then, func() float64 { return then.receive(n) })
+				add("receive-ratio", received/stored)
+				add("receive-µs-ratio", usedReceiving/usedStoring)
 				add(name+"-of-receive", rate/stored)
 			}
 		}
