@@ -2,7 +2,6 @@ package inboxclient
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,7 +12,6 @@ import (
 	"net/url"
 	"time"
 
-	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/inbox"
 )
 
@@ -142,6 +140,17 @@ func (c *Client) Get(ctx context.Context, id string) (*Message, error) {
 // ErrNoMessage is the answer that no message has an ID.
 var ErrNoMessage = errors.New("no message in the inbox has this ID, neither as the inbox's own nor as its provider's; it has not arrived, or has expired")
 
+// SeveralError is the answer that an ID does not name one message.
+type SeveralError struct {
+	ID       string
+	Messages []*Message // some of them
+}
+
+// Error returns a sentence without what a server has said.
+func (s *SeveralError) Error() string {
+	return fmt.Sprintf("%d messages have the ID %q; name one of them by its ID in the inbox", len(s.Messages), s.ID)
+}
+
 // Find returns the one message, of those that q selects, with an ID that is the inbox's or
 // its provider's.
 func (c *Client) Find(ctx context.Context, id string, q inbox.Query) (*Message, error) {
@@ -167,11 +176,7 @@ func (c *Client) Find(ctx context.Context, id string, q inbox.Query) (*Message, 
 	case 1:
 		return found[0], nil
 	}
-	text := fmt.Sprintf("%d messages have the ID %s; name one of them by its ID in the inbox:", len(found), id)
-	for _, m := range found {
-		text += fmt.Sprintf("\n  %s  of %s", delivery.OneLine(m.ID), delivery.OneLine(cmp.Or(m.Subscription, "an unknown subscription")))
-	}
-	return nil, errors.New(text)
+	return nil, &SeveralError{id, found}
 }
 
 // JSON returns the message with an ID of the inbox, its data whole, as an object in

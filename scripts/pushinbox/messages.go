@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -363,8 +364,16 @@ func listMessages(ctx context.Context, c *inboxclient.Client, q inbox.Query, lim
 	return nil
 }
 
-// explain says what to do where a pushinbox local does not run.
+// explain says what to do where a pushinbox local does not run, or an ID names several
+// messages.
 func explain(c *inboxclient.Client, err error) error {
+	if several := (*inboxclient.SeveralError)(nil); errors.As(err, &several) {
+		text := fmt.Sprintf("%d messages have the ID %s; name one of them by its ID in the inbox:", len(several.Messages), visible(several.ID))
+		for _, m := range several.Messages {
+			text += fmt.Sprintf("\n  %s  of %s", visible(m.ID), visible(cmp.Or(m.Subscription, "an unknown subscription")))
+		}
+		return errors.New(text)
+	}
 	if notRunning(c.Address(), err) == err {
 		return err
 	}
