@@ -567,3 +567,22 @@ func TestKeys_after_sleep(t *testing.T) {
 		}
 	})
 }
+
+// TestKnownToken_after_sleep has a token be proven before the machine sleeps, and its key
+// be revoked meanwhile: by the clock that stood still the proof would count on.
+func TestKnownToken_after_sleep(t *testing.T) {
+	t.Parallel()
+	google := &endpoint{answer: goodKeys("Cache-Control", "max-age=600")}
+	var slept time.Duration
+	v := newVerifier(t, &Options{Transport: google, Now: func() time.Time { return asleep.After(slept) }})
+	d := idToken()
+	d.claims["exp"] = time.Now().Add(2 * time.Hour).Unix()
+	r := push("Bearer " + d.token())
+	if _, err := v.IDToken(r, policy); err != nil {
+		t.Fatal(err)
+	}
+	google.becomes(answers(http.StatusOK, keySetOf("rsa-2", foreignKey()), "Cache-Control", "max-age=600"))
+	slept = time.Hour
+	got, err := v.IDToken(r, policy)
+	wantRefusal(t, got, err, ErrKeyID, 401)
+}
