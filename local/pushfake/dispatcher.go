@@ -303,12 +303,18 @@ func (d *Dispatcher) Shutdown(ctx context.Context) error {
 	return d.err
 }
 
-// finish has no more requests started.
+// finish has no more requests started, and returns when that is so.
 func (d *Dispatcher) finish() {
+	stopped := make(chan struct{})
 	d.post(func() {
 		d.stopping = true
 		d.source.stop()
+		close(stopped)
 	})
+	select {
+	case <-stopped:
+	case <-d.done:
+	}
 }
 
 func (d *Dispatcher) cancelFlights() {

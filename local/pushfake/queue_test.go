@@ -212,3 +212,37 @@ func TestRequestsAtATime(t *testing.T) {
 		})
 	}
 }
+
+// TestChangeHoldsFromItsAnswer changes the endpoint again and again: what is published
+// after the answer goes to the new one alone.
+func TestChangeHoldsFromItsAnswer(t *testing.T) {
+	t.Parallel()
+	var endpoints [2]string
+	got := make(chan int, 100)
+	for i := range endpoints {
+		e := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { got <- i }))
+		defer e.Close()
+		endpoints[i] = e.URL
+	}
+	server, err := pushfake.Start(t.Context(), endpoints[1], nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	publisher := server.Client.Publisher(server.Topic)
+	publisher.PublishSettings.CountThreshold = 1
+	for i := range 300 {
+		err := server.Client.SubscriptionAdminClient.ModifyPushConfig(t.Context(), &pubsubpb.ModifyPushConfigRequest{
+			Subscription: server.Subscription, PushConfig: &pubsubpb.PushConfig{PushEndpoint: endpoints[i%2]},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := publisher.Publish(t.Context(), &pubsub.Message{Data: []byte("a")}).Get(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if to := receive(t, got); to != i%2 {
+			t.Fatalf("after change %d it is pushed to endpoint %d", i, to)
+		}
+	}
+}
