@@ -58,7 +58,7 @@ func (f *fact[T]) missing() (Finding, bool) {
 	case perimeter:
 		return Finding{What: "cannot be known: VPC Service Controls refused to answer", Because: "perimeter"}, false
 	case denied:
-		return Finding{What: "cannot be known: the permission " + f.permission + " lacks", Evidence: f.why, Permission: f.permission}, false
+		return Finding{What: "cannot be known: the permission " + f.permission + " is missing", Evidence: f.why, Permission: f.permission}, false
 	}
 	return Finding{What: "cannot be known: " + f.why, Because: f.by}, false
 }

@@ -75,7 +75,7 @@ func checkPerimeter(x *examination) {
 		x.ok(on, "no question was refused by VPC Service Controls")
 		return
 	}
-	f := Finding{On: on, What: "VPC Service Controls keep you out: this is no permission that lacks",
+	f := Finding{On: on, What: "VPC Service Controls keep you out: no permission is missing",
 		Evidence:    fmt.Sprintf("a service perimeter refused %d of the questions", x.refused),
 		Consequence: "what was refused is unknown; ask from inside of the perimeter, or have its administrators let you in by an access level",
 		Command:     x.gcloud("logging", "read", `protoPayload.metadata.@type="type.googleapis.com/google.cloud.audit.VpcServiceControlAuditMetadata"`, "--limit=5")}

@@ -1,5 +1,5 @@
 // Command pushgo is a Pub/Sub push endpoint: it prints what PUSH_SERVICE_ACCOUNT
-// pushes, signed for PUSH_AUDIENCE. Try it: pushinbox run -- go run .
+// pushes, signed for PUSH_AUDIENCE. To try it: docs/local.md, "Run your own program".
 package main
 
 import (

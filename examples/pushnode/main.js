@@ -1,5 +1,5 @@
 // A Pub/Sub push endpoint: prints what PUSH_SERVICE_ACCOUNT pushes, signed for
-// PUSH_AUDIENCE. Needs: npm install. Try it: pushinbox run -- node main.js
+// PUSH_AUDIENCE. Needs: npm install. To try it: docs/local.md, "Run your own program".
 const http = require('node:http');
 const {OAuth2Client} = require('google-auth-library');
 

@@ -1,6 +1,6 @@
 """A Pub/Sub push endpoint: prints what PUSH_SERVICE_ACCOUNT pushes, signed for PUSH_AUDIENCE.
 
-Needs: pip install google-auth requests. Try it: pushinbox run -- python3 main.py
+Needs: pip install google-auth requests. To try it: docs/local.md, "Run your own program".
 """
 import base64
 import json

@@ -39,7 +39,7 @@ func troubled() *delivery.Report {
 			{Last: at, Reason: "timeout", Count: 1},
 		},
 		RefusalsFrom: at.Add(-24 * time.Hour),
-		Unknown:      []delivery.Unknown{{What: "numbers", Why: "the permission monitoring.timeSeries.list lacks"}},
+		Unknown:      []delivery.Unknown{{What: "numbers", Why: "the permission monitoring.timeSeries.list is missing"}},
 	}
 }
 
@@ -80,7 +80,7 @@ Not acknowledged since 2026-11-25 03:00:00.000 UTC, the latest first:
   2020-11-26 03:00:00.000  403 audience, 1,200 pushes of inbox-push, 12 in the last hour
       not\x1b]0;x\a this service
   2020-11-26 03:00:00.000  no answer timeout, 1 push from an unknown sender, 0 in the last hour
-Unknown: numbers: the permission monitoring.timeSeries.list lacks.
+Unknown: numbers: the permission monitoring.timeSeries.list is missing.
 `
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Error(diff)
@@ -109,7 +109,7 @@ func TestDeliveryStatus(t *testing.T) {
 		"subscription\tprojects/p/subscriptions/dead2\tredriving\t\t0\t0\t1200\t0.9999\t3.5\t120\t2\t1200\t0.9999\t3.5\t120\t2\n" +
 		"refusal\t2026-11-26T03:00:00Z\t403\taudience\t12\t1200\tprojects/p/subscriptions/inbox-push\tnot\\x1b]0;x\\a this service\n" +
 		"refusal\t2026-11-26T03:00:00Z\t0\ttimeout\t0\t1\t\t\n" +
-		"unknown\tnumbers\tthe permission monitoring.timeSeries.list lacks\n"
+		"unknown\tnumbers\tthe permission monitoring.timeSeries.list is missing\n"
 	if diff := cmp.Diff(want, out); diff != "" || code != 0 || errs != "" {
 		t.Errorf("exit %d, %s, %s", code, errs, diff)
 	}

@@ -37,7 +37,7 @@ func TestDoctor(t *testing.T) {
 		{
 			name: "no_right", code: 3, first: "probe",
 			broken: func(w *doctortest.World) { w.Denied["monitoring.timeSeries.list"] = true },
-			want:   []string{"?     ", "the permission monitoring.timeSeries.list lacks", "0 findings"},
+			want:   []string{"?     ", "the permission monitoring.timeSeries.list is missing", "0 findings"},
 		},
 		{
 			name: "hostile_names", code: 1, first: "topic",

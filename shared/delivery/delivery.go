@@ -124,7 +124,7 @@ type Refusal struct {
 type Unknown struct {
 	// What is "subscriptions", "numbers", "refusals" or "operations".
 	What string `json:"what"`
-	// Why says why, and what would help, such as the permission that lacks.
+	// Why says why, and what would help, such as the permission that is missing.
 	Why string `json:"why"`
 }
 

@@ -150,7 +150,7 @@ func (s *Source) fetchSeries(ctx context.Context, project string, ids []string, 
 			return nil, err
 		}
 		if len(answer.ExecutionErrors) > 0 {
-			return nil, errors.New("part of the answer lacks: " + answer.ExecutionErrors[0].Message)
+			return nil, errors.New("part of the answer is missing: " + answer.ExecutionErrors[0].Message)
 		}
 		for _, t := range answer.TimeSeries {
 			one := series{subscription: t.Resource.Labels["subscription_id"], label: t.Metric.Labels["response_class"]}
