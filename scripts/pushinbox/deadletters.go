@@ -446,6 +446,7 @@ Exit codes: 0 none waits any more; 1 some are left, or it failed.`,
 		},
 	}
 	o.deadLetterFlags(cmd)
+	o.yesFlag(cmd.Flags())
 	times.flag(cmd.Flags())
 	cmd.Flags().DurationVar(&patience, "patience", 0, "end when nothing has moved for this long; by default 3m, and 15m in the cloud, whose numbers are minutes old")
 	cmd.Flags().BoolVar(&stop, "stop", false, "only end a redrive that was left running")
@@ -601,6 +602,7 @@ for 7 days, less the age of the oldest message. It takes a while until all of th
 		},
 	}
 	o.deadLetterFlags(cmd)
+	o.yesFlag(cmd.Flags())
 	times.flag(cmd.Flags())
 	cmd.Flags().StringVar(&undo, "undo", "", "bring back what an earlier purge discarded, from its `SNAPSHOT`")
 	return cmd

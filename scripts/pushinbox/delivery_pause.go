@@ -63,6 +63,7 @@ delivery, unless the variable paused names the subscription.`,
 		},
 	}
 	o.flags(cmd.Flags())
+	o.yesFlag(cmd.Flags())
 	secret.flag(cmd.Flags())
 	times.flag(cmd.Flags())
 	formatFlag(cmd)
@@ -123,6 +124,7 @@ there is no record, --terraform builds the configuration from Terraform's output
 		},
 	}
 	o.flags(cmd.Flags())
+	o.yesFlag(cmd.Flags())
 	secret.flag(cmd.Flags())
 	times.flag(cmd.Flags())
 	formatFlag(cmd)

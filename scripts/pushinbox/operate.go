@@ -70,8 +70,10 @@ func (o *operate) flags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.collection, "collection", "messages", "with --project: the `COLLECTION` of the inbox, beside which the records are")
 	flags.StringVar(&o.database, "database", "(default)", "with --project: the Firestore `DATABASE` of the inbox")
 	flags.StringVar(&o.data, "data", "", "operate the pushinbox local that has its --data in this `DIRECTORY`; with --project: keep the records there, not in Firestore")
-	flags.BoolVar(&o.yes, "yes", false, "do not ask")
 }
+
+// yesFlag adds the flag of those commands that ask.
+func (o *operate) yesFlag(flags *pflag.FlagSet) { flags.BoolVar(&o.yes, "yes", false, "do not ask") }
 
 // operated is what a command operates.
 type operated struct {
