@@ -51,9 +51,9 @@ const (
 	// commitTimeout bounds a commit. The feed of the inbox relies on it: it looks back
 	// so far for messages that became visible late.
 	commitTimeout = 10 * time.Second
-	// attempts is how often the client tries a transaction that others are in the way
-	// of, each time with more right of way and after a random pause of up to 1, 2 and 4
-	// seconds. Of more, the pauses would grow beyond an ack deadline.
+	// attempts is how often the client tries a transaction again that others were in the
+	// way of, each time with more right of way and after a random pause of up to 1, 2
+	// and 4 seconds. Of more, the pauses would grow beyond an ack deadline.
 	attempts = 4
 )
 
@@ -136,7 +136,7 @@ func New(cfg Config, push pushendpoint.Config, v pushendpoint.Verifier, s *Store
 	if cfg.Limit < 0 || cfg.Limit > limit {
 		return nil, fmt.Errorf("process: the limit of %s is %v; it must be %v at most, which PUSH_ACK_DEADLINE and Firestore's transactions leave", cfg.Name, cfg.Limit, limit)
 	}
-	return pushendpoint.New(push, v, &processing{s, f, cmp.Or(cfg.Limit, limit)}, log)
+	return pushendpoint.New(push, v, &processing{Store: s, f: f, limit: cmp.Or(cfg.Limit, limit), again: make(chan struct{}, 1)}, log)
 }
 
 // processing is a pushendpoint.Store.
@@ -144,6 +144,9 @@ type processing struct {
 	*Store
 	f     Func
 	limit time.Duration
+	// again has room for the one transaction that is tried again. Many that wait for
+	// each other's locks, and are tried again all at once, would do so for ever.
+	again chan struct{}
 }
 
 // Put runs the function and stores m in one transaction, unless m was stored before.
@@ -174,7 +177,7 @@ func (p *processing) transaction(ctx context.Context, ref *firestore.DocumentRef
 	ctx, cancel := context.WithTimeout(ctx, p.limit)
 	defer cancel()
 	ctx = context.WithValue(ctx, clientKey{}, p.client)
-	for {
+	for tries := 1; ; tries = attempts {
 		err := p.client.RunTransaction(ctx, func(ctx context.Context, tx *firestore.Transaction) error {
 			stored = false
 			if _, err := tx.Get(ref); status.Code(err) != codes.NotFound {
@@ -185,11 +188,33 @@ func (p *processing) transaction(ctx context.Context, ref *firestore.DocumentRef
 			}
 			stored = true
 			return tx.Create(ref, fields)
-		}, firestore.MaxAttempts(attempts))
-		if status.Code(err) != codes.Aborted || ctx.Err() != nil {
+		}, firestore.MaxAttempts(tries))
+		if !isInTheWay(err) || ctx.Err() != nil {
 			return stored && err == nil, p.answer(ctx, err)
 		}
+		if tries > 1 {
+			continue // it is the one
+		}
+		select {
+		case p.again <- struct{}{}:
+			defer func() { <-p.again }()
+		case <-ctx.Done():
+			return false, p.answer(ctx, err)
+		}
 	}
+}
+
+// isInTheWay reports whether a transaction failed because of others: Firestore ended it, or
+// its commit waited for their locks for too long. It may have been committed all the same,
+// which the next try sees.
+func isInTheWay(err error) bool {
+	switch status.Code(err) {
+	case codes.Aborted:
+		return true
+	case codes.DeadlineExceeded: // of the commit, not of what the function waited for
+		return !errors.As(err, new(*failure))
+	}
+	return false
 }
 
 // call runs the function. It returns when ctx ends, even where the function does not:

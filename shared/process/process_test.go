@@ -149,7 +149,7 @@ func TestSameDocument(t *testing.T) {
 			Verified:   inbox.Verified{Issuer: "i", Audience: "a", Email: "e", EmailVerified: true, Subject: "s", IssuedAt: time.Unix(5, 0).UTC(), ExpiresAt: time.Unix(6, 0).UTC()},
 		}
 	}
-	p := &processing{s.store, effect, time.Minute}
+	p := &processing{Store: s.store, f: effect, limit: time.Minute}
 	if stored, err := p.Put(t.Context(), m()); err != nil || !stored {
 		t.Fatal(stored, err)
 	}
