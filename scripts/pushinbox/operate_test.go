@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -451,6 +452,11 @@ func TestRedriveLosesItsTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	flags := []string{"--subscription", "orders", "--data", data}
+	// Where this test runs under nohup the command would ignore a hang-up, as it should:
+	// what a process handles is not ignored in those that it starts.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(hangups) })
 	for name, c := range map[string]struct {
 		end  func(t *testing.T, cmd *exec.Cmd, errs *os.File)
 		says string
