@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"example.com/pushinbox/testkit/need"
 )
 
 // TestDocumentedCommands runs the commands of README and docs for a local run, as
@@ -16,6 +18,7 @@ import (
 // own.
 func TestDocumentedCommands(t *testing.T) {
 	t.Parallel()
+	need.Program(t, "curl")
 	const root = "../.."
 	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
 	if err != nil {
