@@ -24,7 +24,7 @@ import (
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
-	"example.com/pushinbox/shared/verify"
+	"example.com/pushinbox/shared/expiry"
 )
 
 const (
@@ -272,11 +272,11 @@ func hostOf(address string) string {
 func (c *certificates) get(ctx context.Context, address string) (*certificate, error) {
 	now := c.now()
 	last, _ := c.known.Get(address)
-	if !verify.IsOver(now, last.freshUntil) {
+	if !expiry.IsOver(now, last.freshUntil) {
 		return last.certificate, nil
 	}
 	cert, err := c.refreshed(ctx, address)
-	if err != nil && !verify.IsOver(now, last.staleUntil) {
+	if err != nil && !expiry.IsOver(now, last.staleUntil) {
 		return last.certificate, nil
 	}
 	return cert, err
@@ -307,7 +307,7 @@ func (c *certificates) refreshed(ctx context.Context, address string) (*certific
 // went.
 func (c *certificates) refresh(address string, l *lane) (*certificate, error) {
 	last, _ := c.known.Get(address)
-	if !verify.IsOver(c.now(), last.freshUntil) {
+	if !expiry.IsOver(c.now(), last.freshUntil) {
 		return last.certificate, nil // another fetch ended just now
 	}
 	select {

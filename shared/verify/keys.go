@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
+
+	"example.com/pushinbox/shared/expiry"
 )
 
 const (
@@ -87,12 +89,7 @@ func (s keySet) find(id string) (k key, ok bool) {
 	return key{}, false
 }
 
-func (s keySet) usable(now time.Time) bool { return s.body != nil && !IsOver(now, s.staleUntil) }
-
-// IsOver reports whether the end of something that is kept has come, by either of the
-// system's clocks: the one that nobody sets stands still, on Linux, while the machine
-// sleeps.
-func IsOver(now, end time.Time) bool { return !now.Before(end) || !now.Round(0).Before(end.Round(0)) }
+func (s keySet) usable(now time.Time) bool { return s.body != nil && !expiry.IsOver(now, s.staleUntil) }
 
 // nextFetch is when the set should be fetched again.
 func (s keySet) nextFetch() time.Time {
@@ -102,7 +99,7 @@ func (s keySet) nextFetch() time.Time {
 	return s.freshUntil
 }
 
-func (s keySet) due(now time.Time) bool { return IsOver(now, s.nextFetch()) }
+func (s keySet) due(now time.Time) bool { return expiry.IsOver(now, s.nextFetch()) }
 
 func newKeyTransport(base http.RoundTripper, now func() time.Time, forget func() error) *keyTransport {
 	if base == nil {

@@ -36,6 +36,8 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"google.golang.org/api/idtoken"
 	"google.golang.org/api/option"
+
+	"example.com/pushinbox/shared/expiry"
 )
 
 const (
@@ -257,7 +259,7 @@ func (v *Verifier) verify(ctx context.Context, rt *route, token string, p Policy
 	}
 	id := digest(token)
 	c, known := rt.known.Get(id)
-	known = known && c.set == v.keys.number(rt.keysURL) && !IsOver(v.now(), c.until)
+	known = known && c.set == v.keys.number(rt.keysURL) && !expiry.IsOver(v.now(), c.until)
 	if !known {
 		var err error
 		if c, err = v.prove(ctx, rt, token); err != nil {
@@ -336,7 +338,7 @@ func provenBy(before, after keySet, keyID string, now time.Time) (set uint64, un
 	if !has || had && was != is {
 		return 0, time.Time{}
 	}
-	if !IsOver(now, after.freshUntil) {
+	if !expiry.IsOver(now, after.freshUntil) {
 		return after.number, after.freshUntil
 	}
 	until = now.Add(provenFor)
