@@ -127,10 +127,7 @@ func try[T any](ctx context.Context, g *google, permission, method, url string, 
 	}
 	r.Header.Set("Content-Type", "application/json")
 	sent := time.Now()
-	// A redirect would take the credential elsewhere: the client adds it to every request.
-	direct := *g.client
-	direct.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	resp, err := direct.Do(r)
+	resp, err := g.client.Do(r)
 	if err != nil {
 		f.state, f.why = failed, told(host(r)+" does not answer: "+reasonOf(err))
 		return f, ctx.Err() == nil

@@ -176,8 +176,11 @@ func collect(ctx context.Context, o Options, t *Target) *facts {
 		constraints: map[string]*fact[orgPolicy]{}, indexes: map[string]*fact[indexes]{}, fields: map[fieldName]*fact[field]{},
 		versions: map[string]*fact[secretVersion]{}, jobs: map[string]*fact[job]{}, violations: map[string]bool{},
 	}
+	// A redirect would take the credential elsewhere: the client adds it to every request.
+	client := *o.Google
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	g := &google{
-		client: o.Google, heard: func(sent, received time.Time, date string) { f.heard(o.Now, sent, received, date) },
+		client: &client, heard: func(sent, received time.Time, date string) { f.heard(o.Now, sent, received, date) },
 		understood: f.understood, keptOut: f.keptOut,
 	}
 	a := &asker{Context: ctx, google: g}

@@ -76,19 +76,20 @@ func New(c Config, records delivery.Records, client *http.Client) (*Source, erro
 	if len(s.names) == 0 {
 		return nil, errors.New("cloud: no subscription is named")
 	}
-	s.rest.client = func(context.Context) (*http.Client, error) { return client, nil }
-	if client == nil {
-		s.rest.client = defaultClient()
+	s.rest.client = defaultClient()
+	if client != nil {
+		client = direct(client)
+		s.rest.client = func() (*http.Client, error) { return client, nil }
 	}
 	return s, nil
 }
 
 // defaultClient returns a function that looks for the application default credentials
 // until it has found them.
-func defaultClient() func(ctx context.Context) (*http.Client, error) {
+func defaultClient() func() (*http.Client, error) {
 	var mu sync.Mutex
 	var client *http.Client
-	return func(context.Context) (*http.Client, error) {
+	return func() (*http.Client, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if client != nil {
@@ -98,9 +99,17 @@ func defaultClient() func(ctx context.Context) (*http.Client, error) {
 		if err != nil {
 			return nil, &failure{"there are no Google credentials", err}
 		}
-		client = found
+		client = direct(found)
 		return client, nil
 	}
+}
+
+// direct returns a client that follows no redirect: it would take the credential elsewhere,
+// which c adds to every request.
+func direct(c *http.Client) *http.Client {
+	d := *c
+	d.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &d
 }
 
 // projectOf returns the project of a full name.

@@ -18,13 +18,13 @@ const maxAnswer = 8 << 20
 
 // rest calls Google's services.
 type rest struct {
-	client func(ctx context.Context) (*http.Client, error)
+	client func() (*http.Client, error)
 }
 
 // call sends a request, with body as JSON if there is one, and decodes the answer. The
 // error of another answer than 200 is a *googleerror.Error.
 func (r *rest) call(ctx context.Context, method, url string, body, answer any) error {
-	client, err := r.client(ctx)
+	client, err := r.client()
 	if err != nil {
 		return err
 	}
@@ -43,10 +43,7 @@ func (r *rest) call(ctx context.Context, method, url string, body, answer any) e
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	// A redirect would take the credential elsewhere: the client adds it to every request.
-	direct := *client
-	direct.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	resp, err := direct.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}
