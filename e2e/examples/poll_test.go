@@ -214,10 +214,8 @@ func pollNode(t *testing.T) poller {
 func pollGo(t *testing.T) poller {
 	psql, address := postgres(t)
 	program := filepath.Join(t.TempDir(), "pollgo")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".")
-	build.Dir = filepath.Join(root, "examples", "pollgo")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Logf("go build: %v\n%s", err, out)
+	if err := build(program, filepath.Join(root, "examples", "pollgo")); err != nil {
+		t.Logf("go build: %v", err)
 		need.Missing(t, "go cannot build examples/pollgo: let it reach its module proxy for PostgreSQL's driver")
 	}
 	return poller{
@@ -301,8 +299,8 @@ func postgres(t *testing.T) (psql, address string) {
 func pollFirestore(t *testing.T) poller {
 	host, project := emulator.Firestore(t), emulator.Project()
 	program := filepath.Join(t.TempDir(), "pollfirestore")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, root+"/examples/pollfirestore").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	if err := build(program, filepath.Join(root, "examples", "pollfirestore")); err != nil {
+		t.Fatal(err)
 	}
 	client, err := firestore.NewClient(t.Context(), project, option.WithEndpoint(host), option.WithoutAuthentication(),
 		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))

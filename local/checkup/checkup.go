@@ -1,7 +1,8 @@
 // Package checkup finds what is wrong with a pushinbox local on this machine, as the
-// package doctor does with a deployed inbox, and says it in the same form: it collects facts from the run, from its
-// data directory and from this process's environment, and then compares them. The run
-// writes and deletes a file of 64 KiB in its data directory; nothing else is changed.
+// package doctor does with a deployed inbox, and says it in the same form: it collects
+// facts from the run, from its data directory and from this process's environment, and
+// then compares them. The run writes and deletes a file of 64 KiB in its data directory;
+// nothing else is changed.
 //
 // It knows what the run has seen since it began, and nothing of a program's own code.
 package checkup

@@ -51,8 +51,8 @@ func OpenCertificate(file string, hosts []string) (tls.Certificate, error) {
 }
 
 // current reports whether the certificate is for the hosts, can sign for no others, and is
-// not near its end. One
-// that cannot be read counts as such, since it is not to be replaced unasked.
+// not near its end. One that cannot be read counts as such, since it is not to be replaced
+// unasked.
 func current(b []byte, hosts []string) bool {
 	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
