@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"github.com/googleapis/gax-go/v2"
 
 	"example.com/pushinbox/shared/calendar"
 	"example.com/pushinbox/shared/httpapi"
@@ -42,6 +43,10 @@ const (
 	// syncBudget ends a sync before the platform ends its request, ten minutes
 	// by Terraform's settings.
 	syncBudget = 9*time.Minute + 30*time.Second
+	// operatorPatience is how long an operator's request waits for a sync that is
+	// under way, and operatorPause how long it waits between two looks.
+	operatorPatience = 15 * time.Second
+	operatorPause    = 200 * time.Millisecond
 )
 
 // New returns the handler of Google's notifications and of what operators do.
@@ -247,11 +252,20 @@ func (h *handler) stop(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := h.engine.Stop(r.Context(), id); err != nil {
+	err = h.engine.Stop(r.Context(), id)
+	for deadline := time.Now().Add(operatorPatience); busy(r.Context(), err, deadline); {
+		err = h.engine.Stop(r.Context(), id)
+	}
+	if err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// busy waits if err says that a sync is under way, and reports whether to try again.
+func busy(ctx context.Context, err error, deadline time.Time) bool {
+	return errors.Is(err, calendar.ErrBusy) && time.Now().Before(deadline) && gax.Sleep(ctx, operatorPause) == nil
 }
 
 func (h *handler) renew(w http.ResponseWriter, r *http.Request) error {
@@ -354,6 +368,10 @@ func (h *handler) sync(w http.ResponseWriter, r *http.Request) error {
 		return writeResults(w, "calendars", append([]calendar.Result{}, results...), err)
 	}
 	result, err := h.engine.Sync(ctx, id)
+	for deadline := time.Now().Add(operatorPatience); busy(ctx, err, deadline); {
+		// The sync is requested by now: whoever is at work may run it.
+		result, err = h.engine.CatchUp(ctx, id)
+	}
 	if err != nil {
 		return err
 	}

@@ -852,6 +852,46 @@ func TestNotificationDoesNotWaitForASync(t *testing.T) {
 	}
 }
 
+// TestOperatorsWaitForASync holds a sync up in Google's answer. A sync and a stop that
+// an operator asks for meanwhile end when it has, and are no error.
+func TestOperatorsWaitForASync(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"/sync", "/stop"} {
+		t.Run(path[1:], func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			s.watch(t, demo)
+			listing, goOn := make(chan struct{}), make(chan struct{})
+			var once sync.Once
+			s.mu.Lock()
+			s.fault = func(c calendarfake.Call) calendarfake.Fault {
+				if c.Method == "events.list" {
+					once.Do(func() { close(listing); <-goOn })
+				}
+				return calendarfake.Fault{}
+			}
+			s.mu.Unlock()
+			synced, operated := make(chan *httptest.ResponseRecorder, 1), make(chan *httptest.ResponseRecorder, 1)
+			go func() { synced <- s.operate(t, http.MethodPost, "/sync?calendar="+demo, "") }()
+			<-listing
+			go func() { operated <- s.operate(t, http.MethodPost, path+"?calendar="+demo, "") }()
+			select {
+			case w := <-operated:
+				t.Errorf("%s answered %d %s while a sync was under way", path, w.Code, w.Body)
+				operated <- w
+			case <-time.After(2 * operatorPause):
+			}
+			close(goOn)
+			if w := <-synced; w.Code != http.StatusOK {
+				t.Errorf("the sync answered %d %s", w.Code, w.Body)
+			}
+			if w := <-operated; w.Code/100 != 2 {
+				t.Errorf("%s answered %d %s", path, w.Code, w.Body)
+			}
+		})
+	}
+}
+
 func TestNewRefusesWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
