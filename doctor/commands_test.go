@@ -2,6 +2,8 @@ package doctor_test
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,15 +16,16 @@ import (
 
 	"example.com/pushinbox/doctor"
 	"example.com/pushinbox/doctor/doctortest"
+	"example.com/pushinbox/testkit/emulator"
 	"example.com/pushinbox/testkit/need"
 )
 
 // TestCommandsExist asks the real programs for the help of each command that doctor
-// prints: it must exist, with the flags that it is given.
+// prints, and gcloud for the list of its commands: it must exist, with the flags that it
+// is given.
 func TestCommandsExist(t *testing.T) {
 	t.Parallel()
-	need.Program(t, "gcloud")
-	help := &helper{dir: t.TempDir()}
+	help := &helper{dir: t.TempDir(), gcloud: gcloudCommands(t)}
 	build := exec.Command("go", "build", "-o", filepath.Join(help.dir, "pushinbox"), "../scripts/pushinbox")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -31,7 +34,6 @@ func TestCommandsExist(t *testing.T) {
 	if len(commands) < 40 {
 		t.Fatalf("only %d commands are printed", len(commands))
 	}
-	// gcloud takes a second to start: each command of it is asked for once, two at a time.
 	asked := map[string][]string{}
 	for _, c := range commands {
 		for _, one := range nested(c) {
@@ -149,14 +151,73 @@ func knows(help, flag string) bool {
 	return regexp.MustCompile(`(^|[\s\[(|,])(` + forms + `)([^\w-]|$)`).MatchString(help)
 }
 
+// gcloudCommand is a command or group of gcloud, as in the list that its completion of
+// commands in a shell has.
+type gcloudCommand struct {
+	Commands map[string]*gcloudCommand
+	// Flags have "bool", "value", "dynamic", or the list of their values.
+	Flags map[string]any
+}
+
+// gcloudCommands reads that list: one start of Python, where the help of each command
+// takes one of gcloud.
+func gcloudCommands(t *testing.T) *gcloudCommand {
+	need.Program(t, "gcloud")
+	need.Program(t, "python3")
+	root, err := emulator.SDKRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("python3", "-c", "import json, runpy, sys; print(json.dumps(runpy.run_path(sys.argv[1])['STATIC_COMPLETION_CLI_TREE']))",
+		filepath.Join(root, "data", "cli", "gcloud_completions.py")).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := &gcloudCommand{}
+	if err := json.Unmarshal(out, tree); err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
+
+// help returns the flags of the command below c with these words for a name, and those
+// of every command.
+func (c *gcloudCommand) help(words []string) (string, error) {
+	var text strings.Builder
+	flags := func(c *gcloudCommand) {
+		for name, values := range c.Flags {
+			fmt.Fprintln(&text, name)
+			if values == "bool" {
+				fmt.Fprintln(&text, "--no-"+strings.TrimPrefix(name, "--"))
+			}
+		}
+	}
+	flags(c)
+	for _, w := range words {
+		if c = c.Commands[w]; c == nil {
+			return "", fmt.Errorf("gcloud has no %s in %v", w, words)
+		}
+	}
+	if len(c.Commands) > 0 {
+		return "", fmt.Errorf("gcloud %v is a group", words)
+	}
+	flags(c)
+	return text.String(), nil
+}
+
 // helper asks programs for help.
-type helper struct{ dir string }
+type helper struct {
+	dir    string
+	gcloud *gcloudCommand
+}
 
 func (h *helper) of(ctx context.Context, name string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	words := strings.Fields(name)
 	switch words[0] {
+	case "gcloud":
+		return h.gcloud.help(words[1:])
 	case "pushinbox":
 		words[0] = filepath.Join(h.dir, "pushinbox")
 	case "scripts/deploy":
@@ -168,7 +229,7 @@ func (h *helper) of(ctx context.Context, name string) (string, error) {
 	}
 	ask := func(words ...string) (string, error) {
 		cmd := exec.CommandContext(ctx, words[0], append(words[1:], "--help")...)
-		cmd.Env = append(os.Environ(), "CLOUDSDK_CORE_DISABLE_PROMPTS=1", "PAGER=cat", "CLOUDSDK_CONFIG="+h.dir)
+		cmd.Env = append(os.Environ(), "PAGER=cat")
 		out, err := cmd.CombinedOutput()
 		return regexp.MustCompile("\x1b\\[[0-9;]*m").ReplaceAllString(string(out), ""), err
 	}

@@ -120,7 +120,7 @@ func applyOnce(settings string) (*applied, error) {
 			return nil, err
 		}
 		if _, err := run(dir, "terraform", "init", "-backend=false", "-input=false", "-no-color"); err != nil {
-			return nil, fmt.Errorf("%w\n%w", errNoProvider, err)
+			return nil, fmt.Errorf("%w, now %q\n%w", errNoProvider, os.Getenv("TF_CLI_CONFIG_FILE"), err)
 		}
 	}
 	events, err := run(dir, "terraform", "test", "-no-color", "-json", "-verbose", "-test-directory=world")

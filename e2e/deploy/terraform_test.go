@@ -68,7 +68,7 @@ var module = sync.OnceValues(func() (string, error) {
 		return dir, err
 	}
 	if err := terraform("init", "-backend=false", "-input=false", "-no-color"); err != nil {
-		return "", fmt.Errorf("%w\n%w", errNoProvider, err)
+		return "", fmt.Errorf("%w, now %q\n%w", errNoProvider, os.Getenv("TF_CLI_CONFIG_FILE"), err)
 	}
 	return dir, nil
 })

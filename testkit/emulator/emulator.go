@@ -144,7 +144,7 @@ func (k kind) start(data string) (*process, error) {
 // command returns what to run: Java on the emulator's jar, which starts about
 // two seconds sooner than gcloud, or gcloud when the jar is not where it was.
 func (k kind) command(host, data string) ([]string, error) {
-	sdk, err := sdkRoot()
+	sdk, err := SDKRoot()
 	if err != nil {
 		return nil, err
 	}
@@ -182,9 +182,9 @@ func (k kind) command(host, data string) ([]string, error) {
 	return argv, nil
 }
 
-// sdkRoot finds the gcloud SDK. Following gcloud's own link costs nothing;
+// SDKRoot returns the folder of the gcloud SDK. Following gcloud's own link costs nothing;
 // asking gcloud costs a second, so it comes last.
-var sdkRoot = sync.OnceValues(func() (string, error) {
+var SDKRoot = sync.OnceValues(func() (string, error) {
 	if root := os.Getenv("CLOUDSDK_ROOT_DIR"); root != "" {
 		return root, nil
 	}
