@@ -14,8 +14,13 @@ import (
 // ErrLocked says that the file is open already, in another process or this one.
 var ErrLocked = errors.New("the file is in use by another process")
 
-// lockWait is how long to wait for the lock of a process that is ending.
-const lockWait = 100 * time.Millisecond
+// lockWait is how long to wait for the lock of a process that is ending. A program that
+// it was starting may have the lock after it: it has the files of its parent until it
+// runs, which on a busy machine takes a while.
+const lockWait = time.Second
+
+// lockRetry is how long to wait before the lock is tried again, as in bbolt.
+const lockRetry = 50 * time.Millisecond
 
 // CheckBolt reads the bbolt file at path from start to end, calls v for what is in
 // it, and returns what is wrong with its pages. It reports a missing or empty file,

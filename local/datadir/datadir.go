@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // Create creates the directory with mode 0700 where it is missing, and refuses
@@ -258,13 +259,16 @@ func Copy(from *os.File, path string) error {
 }
 
 // Lock opens the file at path as bbolt does for writing, without reading it: it
-// fails with ErrLocked when another process has it open.
+// fails with ErrLocked when another process has it open, and waits as long as OpenBolt
+// for one that is ending.
 func Lock(path string) (file *os.File, err error) {
 	if file, err = OpenFile(path, os.O_RDWR); err != nil {
 		return nil, err
 	}
-	if err := lock(file); err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: %s", ErrLocked, path), file.Close())
+	for start := time.Now(); lock(file) != nil; time.Sleep(lockRetry) {
+		if time.Since(start) > lockWait-lockRetry {
+			return nil, errors.Join(fmt.Errorf("%w: %s", ErrLocked, path), file.Close())
+		}
 	}
 	return file, nil
 }

@@ -211,7 +211,7 @@ func TestInterruptedReplay(t *testing.T) {
 	r := start(t, data)
 	address, pushes := program(t, 204)
 	record := filepath.Join(t.TempDir(), "record")
-	cmd := exec.CommandContext(t.Context(), command, "messages", "replay", "--url", r.base, "--since", "1h", "--to", address, "--rate", "5", "--resume", record)
+	cmd := exec.CommandContext(t.Context(), command, "messages", "replay", "--url", r.base, "--since", "1h", "--to", address, "--rate", "1", "--resume", record)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
