@@ -20,6 +20,7 @@ import (
 
 	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/testkit/asleep"
 )
 
 // told is a source that tells what it is given.
@@ -124,6 +125,28 @@ func TestReports(t *testing.T) {
 				time.Sleep(2 * time.Hour) // let the source end
 			})
 		})
+	}
+}
+
+// TestReportsAfterSleep has the machine sleep for an hour after a report was collected,
+// which neither shows it as a new one nor answers with it.
+func TestReportsAfterSleep(t *testing.T) {
+	t.Parallel()
+	old := &delivery.Report{}
+	after := func(slept time.Duration) *reports {
+		k := newReports(told(func(context.Context) (*delivery.Report, error) { return &delivery.Report{}, nil }), slog.New(slog.DiscardHandler))
+		k.fresh = time.Minute
+		k.last.Store(&collected{old, asleep.After(-slept)})
+		return k
+	}
+	if after(0).peek() != old {
+		t.Error("the list does not show a new report")
+	}
+	if after(time.Hour).peek() == old {
+		t.Error("the list shows the report of before")
+	}
+	if r, err := after(time.Hour).get(t.Context()); err != nil || r == old {
+		t.Errorf("the report of before is the answer, %v", err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"example.com/pushinbox/shared/delivery"
+	"example.com/pushinbox/shared/expiry"
 	"example.com/pushinbox/shared/problem"
 )
 
@@ -38,6 +39,11 @@ type reports struct {
 type collected struct {
 	*delivery.Report
 	asked time.Time
+}
+
+// isOlder reports whether the report was asked for so long ago, or before.
+func (c *collected) isOlder(age time.Duration) bool {
+	return expiry.IsOver(time.Now(), c.asked.Add(age))
 }
 
 // newReports returns the reports of d, or nil without one.
@@ -72,7 +78,7 @@ func (k *reports) peek() *delivery.Report {
 	}
 	k.refresh()
 	last := k.last.Load()
-	if last == nil || time.Since(last.asked) > shownReport {
+	if last == nil || last.isOlder(shownReport) {
 		return nil
 	}
 	return last.Report
@@ -81,7 +87,7 @@ func (k *reports) peek() *delivery.Report {
 // refresh returns a channel that has something to receive once the last report is fresh.
 func (k *reports) refresh() <-chan singleflight.Result {
 	return k.flight.DoChan("", func() (any, error) {
-		if last := k.last.Load(); last == nil || time.Since(last.asked) >= k.fresh {
+		if last := k.last.Load(); last == nil || last.isOlder(k.fresh) {
 			asked := time.Now()
 			k.last.Store(&collected{k.collect(), asked})
 		}

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"example.com/pushinbox/shared/delivery"
+	"example.com/pushinbox/shared/expiry"
 )
 
 const (
@@ -203,7 +204,7 @@ type kept[T any] struct {
 // one who did not wait is there for the next.
 func (k *kept[T]) get(ctx context.Context, fetch func(context.Context) (T, error)) (value T, err error) {
 	done := k.flight.DoChan("", func() (any, error) {
-		if time.Now().Before(k.until) {
+		if !expiry.IsOver(time.Now(), k.until) {
 			return k.value, k.err
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/api/pubsub/v1"
 
 	"example.com/pushinbox/shared/delivery"
+	"example.com/pushinbox/testkit/asleep"
 )
 
 const (
@@ -552,6 +553,16 @@ func TestKept(t *testing.T) {
 			t.Errorf("in time for the next: %d requests, %+v", count("entries:list"), r.Unknown)
 		}
 	})
+}
+
+// TestKeptAfterSleep has the machine sleep for an hour after an answer was kept.
+func TestKeptAfterSleep(t *testing.T) {
+	t.Parallel()
+	k := kept[int]{value: 1, until: asleep.After(-time.Hour).Add(keep)}
+	got, err := k.get(t.Context(), func(context.Context) (int, error) { return 2, nil })
+	if got != 2 || err != nil {
+		t.Errorf("got %d, %v, want what is fetched now", got, err)
+	}
 }
 
 // TestManyRefusals has more than are read: they are counted as far as that goes, and
