@@ -2,18 +2,22 @@ package datadir
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 )
 
 // maxOnce is the largest file that ReadOrCreate reads, in bytes.
 const maxOnce = 64 << 10
 
-// ReadOrCreate returns the content of a small file that is written once, such as a
-// key. Where it is missing, what create returns is written to it with mode 0600, as a
-// whole. When two processes create it at the same time, both get the content of the
-// one that was first. It does not wait until the file is durable: after a power
-// failure it may be empty, which counts as missing.
+// ReadOrCreate returns the content of a private key, or of another small file that is
+// written once and secret. It refuses one that others can read or change: they may know
+// the key, as somebody does whose repository it came with. Where it is missing, what
+// create returns is written to it with mode 0600, as a whole. When two processes create
+// it at the same time, both get the content of the one that was first. It does not wait
+// until the file is durable: after a power failure it may be empty, which counts as
+// missing.
 func ReadOrCreate(path string, create func() ([]byte, error)) ([]byte, error) {
 	b, err := readOnce(path)
 	if err == nil && len(b) == 0 {
@@ -42,10 +46,18 @@ func ReadOrCreate(path string, create func() ([]byte, error)) ([]byte, error) {
 }
 
 func readOnce(path string) ([]byte, error) {
-	file, err := OpenFile(path, os.O_RDWR) // for writing, so that it becomes private
+	file, err := OpenFile(path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if hasModes && info.Size() > 0 && info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("%s can be read or changed by others (mode %o), who may know the key; delete it, and a new one is created; delete all of %s if it came with somebody else's files",
+			path, info.Mode().Perm(), filepath.Dir(path))
+	}
 	return readAtMost(file, path, maxOnce)
 }

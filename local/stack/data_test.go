@@ -2,6 +2,7 @@ package stack
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -92,6 +93,13 @@ func TestOldDataDirectory(t *testing.T) {
 	}
 }
 
+// readable prepares a file as git gives it to who checks out a repository.
+func readable(name string) func(dir string) error {
+	return func(dir string) error {
+		return errors.Join(os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600), os.Chmod(filepath.Join(dir, name), 0o644))
+	}
+}
+
 // TestRefusedDataDirectory starts on what others may have prepared.
 func TestRefusedDataDirectory(t *testing.T) {
 	t.Parallel()
@@ -100,6 +108,9 @@ func TestRefusedDataDirectory(t *testing.T) {
 		want    string
 	}{
 		"writable":      {func(dir string) error { return os.Chmod(dir, 0o777) }, "can be written to by others"},
+		"tokens_key":    {readable("tokens.key"), "delete it, and a new one is created"},
+		"iap_key":       {readable("iap.key"), "delete it, and a new one is created"},
+		"proxy_key":     {readable("proxy.key"), "delete it, and a new one is created"},
 		"mns_log":       {func(dir string) error { return os.Symlink("../victim", filepath.Join(dir, "mns.log")) }, "symbolic link"},
 		"inbox":         {func(dir string) error { return os.Symlink("../victim", filepath.Join(dir, "inbox.db")) }, "symbolic link"},
 		"calendar":      {func(dir string) error { return os.Symlink("../victim", filepath.Join(dir, "calendar.db")) }, "symbolic link"},
