@@ -16,9 +16,8 @@ locals {
   log_view   = local.log_bucket == null ? null : "${local.log_bucket}/views/_AllLogs"
 
   delivery_environment = var.console_delivery ? {
-    DELIVERY_SUBSCRIPTIONS   = join(",", values(local.push_subscriptions))
-    DEAD_LETTER_SUBSCRIPTION = local.dead_letter_subscription
-    DELIVERY_LOG_VIEW        = local.log_view
+    DELIVERY_SUBSCRIPTIONS = join(",", values(local.push_subscriptions))
+    DELIVERY_LOG_VIEW      = local.log_view
   } : {}
 
   # The functions that show it.

@@ -76,9 +76,10 @@ locals {
   } : {}
 
   console_environment = merge(local.inbox_environment, local.delivery_environment, {
-    CONSOLE_PUBLISHERS      = join(",", local.console_publishers)
-    INBOX_SEARCH_ATTRIBUTES = join(",", var.search_attributes)
-    PUBSUB_TOPIC            = local.function_topic
+    CONSOLE_PUBLISHERS       = join(",", local.console_publishers)
+    DEAD_LETTER_SUBSCRIPTION = local.dead_letter_subscription
+    INBOX_SEARCH_ATTRIBUTES  = join(",", var.search_attributes)
+    PUBSUB_TOPIC             = local.function_topic
   })
 
   # A topic of another project is known by its full name only.

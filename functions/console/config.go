@@ -43,9 +43,9 @@ type Config struct {
 	// SearchAttributes are the keys of the attributes that have an index. The list
 	// has a column for each of the first three.
 	SearchAttributes []string `env:"INBOX_SEARCH_ATTRIBUTES"`
-	// Deliveries are the full names of the push subscriptions of which /delivery tells,
-	// and DeadLetters is that of the subscription that keeps their dead letters. Without
-	// any of them /delivery says how to switch it on.
+	// Deliveries are the full names of the push subscriptions of which /delivery tells;
+	// without one it says how to switch it on. DeadLetters is that of the subscription
+	// that keeps their dead letters, by which messages are known as such.
 	Deliveries  []string `env:"DELIVERY_SUBSCRIPTIONS"`
 	DeadLetters string   `env:"DEAD_LETTER_SUBSCRIPTION"`
 	// DeliveryLogView is the full name of the log view that has receive's lines and

@@ -47,11 +47,11 @@ func init() {
 	}))
 }
 
-// openDelivery returns the source that tells of the delivery, or nil where no
+// openDelivery returns the source that tells of the delivery, or nil where no push
 // subscription is named. Nothing is asked before somebody looks.
 func openDelivery(ctx context.Context, e environment) (delivery.Source, error) {
 	c := cloud.Config{Subscriptions: e.Console.Deliveries, DeadLetters: e.Console.DeadLetters, LogView: e.Console.DeliveryLogView}
-	if len(c.Subscriptions) == 0 && c.DeadLetters == "" {
+	if len(c.Subscriptions) == 0 {
 		return nil, nil
 	}
 	records, err := firestorerecords.Open(ctx, e.Config)

@@ -16,7 +16,7 @@ func TestDeliveryIsOffByDefault(t *testing.T) {
 		"off":               {nil, false},
 		"empty":             {map[string]string{"DELIVERY_SUBSCRIPTIONS": "", "DEAD_LETTER_SUBSCRIPTION": ""}, false},
 		"on":                {map[string]string{"DELIVERY_SUBSCRIPTIONS": "projects/p/subscriptions/a,projects/p/subscriptions/b"}, true},
-		"dead_letters_only": {map[string]string{"DEAD_LETTER_SUBSCRIPTION": "projects/p/subscriptions/d"}, true},
+		"dead_letters_only": {map[string]string{"DEAD_LETTER_SUBSCRIPTION": "projects/p/subscriptions/d"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

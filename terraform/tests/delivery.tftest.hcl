@@ -160,8 +160,13 @@ run "console_delivery_off" {
     error_message = "Refusals are kept for nobody."
   }
   assert {
-    condition     = length(setintersection(keys(output.functions["console"].environment), ["DELIVERY_SUBSCRIPTIONS", "DEAD_LETTER_SUBSCRIPTION", "DELIVERY_LOG_VIEW"])) == 0
+    condition     = length(setintersection(keys(output.functions["console"].environment), ["DELIVERY_SUBSCRIPTIONS", "DELIVERY_LOG_VIEW"])) == 0
     error_message = "The console shows what it may not read."
+  }
+  # Which messages came by it the console knows without any right.
+  assert {
+    condition     = output.functions["console"].environment.DEAD_LETTER_SUBSCRIPTION == "projects/demo-project/subscriptions/inbox-dead-letter"
+    error_message = "The lists do not show which messages are dead letters."
   }
 }
 
