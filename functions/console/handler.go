@@ -468,10 +468,19 @@ func (h *handler) publishAgain(w http.ResponseWriter, r *http.Request, id string
 		attributes = map[string]string{}
 	}
 	maps.Copy(attributes, set)
-	if len(attributes) < publisher.MaxAttributes {
-		attributes[replayOf] = m.ID
+	again := []*pubsubpb.PubsubMessage{{Data: m.Data, Attributes: attributes, OrderingKey: m.OrderingKey}}
+	attributes[replayOf] = m.ID
+	if publisher.Check(again) != nil { // what Pub/Sub has delivered fits without it
+		delete(attributes, replayOf)
 	}
-	return h.send(w, r, []*pubsubpb.PubsubMessage{{Data: m.Data, Attributes: attributes, OrderingKey: m.OrderingKey}})
+	if n := publisher.RequestSize(again); n > publisher.MaxRequestSize {
+		advice := "get the data at /messages/" + m.ID + "/data"
+		if len(set) > 0 {
+			advice = "set fewer attributes"
+		}
+		return problem.New(http.StatusBadRequest, fmt.Sprintf("this message cannot be published again: with its attributes it has %d bytes, over Pub/Sub's limit of %d for a request; %s", n, publisher.MaxRequestSize, advice))
+	}
+	return h.send(w, r, again)
 }
 
 func (h *handler) send(w http.ResponseWriter, r *http.Request, messages []*pubsubpb.PubsubMessage) error {

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/googleapis/gax-go/v2"
 	"golang.org/x/time/rate"
 
@@ -378,17 +379,21 @@ func (r *Run) push(ctx context.Context, m *inboxclient.Message) error {
 	return r.Push(ctx, &pushed)
 }
 
-// attributes returns those that a message gets on its way to the topic.
+// dataOverhead is by how many bytes, at most, data makes a request larger than by itself.
+const dataOverhead = 10
+
+// attributes returns those that a message gets on its way to the topic: that of the run
+// where Pub/Sub accepts the message with it.
 func (r *Run) attributes(m *inboxclient.Message) map[string]string {
 	set := make(map[string]string)
 	maps.Copy(set, r.Record.Settings.Set)
-	n := len(set)
-	for k := range m.Attributes {
-		if _, isSet := set[k]; !isSet && k != AttributeOf && k != AttributeRun {
-			n++
-		}
-	}
-	if n < publisher.MaxAttributes {
+	all := make(map[string]string)
+	maps.Copy(all, m.Attributes)
+	maps.Copy(all, set)
+	delete(all, AttributeOf)
+	all[AttributeRun] = r.Record.Settings.Run
+	left := publisher.MaxRequestSize - dataOverhead - publisher.RequestSize([]*pubsubpb.PubsubMessage{{Attributes: all, OrderingKey: m.OrderingKey}})
+	if len(all) <= publisher.MaxAttributes && m.Size <= left {
 		set[AttributeRun] = r.Record.Settings.Run
 	}
 	return set

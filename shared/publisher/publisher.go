@@ -57,7 +57,7 @@ func Check(messages []*pubsubpb.PubsubMessage) error {
 			return limitError(nth(i), "another ordering key than message 0", "one ordering key for each request")
 		}
 	}
-	if n := proto.Size(&pubsubpb.PublishRequest{Messages: messages}); n > MaxRequestSize {
+	if n := RequestSize(messages); n > MaxRequestSize {
 		largest := 0
 		for i, m := range messages {
 			if len(m.Data) > len(messages[largest].Data) {
@@ -67,6 +67,12 @@ func Check(messages []*pubsubpb.PubsubMessage) error {
 		return limitError("the request", fmt.Sprintf("%d bytes, %d of them in message %d", n, len(messages[largest].Data), largest), MaxRequestSize)
 	}
 	return nil
+}
+
+// RequestSize returns how many bytes a request with these messages has, of which
+// Pub/Sub accepts MaxRequestSize.
+func RequestSize(messages []*pubsubpb.PubsubMessage) int {
+	return proto.Size(&pubsubpb.PublishRequest{Messages: messages})
 }
 
 func nth(i int) string { return fmt.Sprintf("message %d", i) }
