@@ -164,7 +164,7 @@ type Dispatcher struct {
 	window   window
 	ramp     ramp
 	backoff  pushBackoff
-	token    string // the Authorization header
+	common   common
 	renewAt  time.Time
 	stopping bool
 	cut      bool // requests under way have been cancelled
@@ -263,6 +263,7 @@ func newDispatcher(s *pubsubpb.Subscription, o *Options) (*Dispatcher, error) {
 	if d.clock == nil {
 		d.clock = pubsubserver.SystemClock{}
 	}
+	d.setAuthorization("")
 	if d.transport == nil {
 		dial := dialer(o.OnDial)
 		t := &http.Transport{
@@ -452,7 +453,8 @@ func (d *Dispatcher) launch(now time.Time) {
 			fault, m.fault = *m.fault, nil
 		}
 		d.backoff.started = now
-		authorization, err := d.authorization(now)
+		err := d.renewToken(now)
+		common := d.common
 		ctx, cancel := context.WithCancel(context.Background())
 		f := &flight{
 			message: m, fault: fault, stops: d.backoff.stops,
@@ -462,17 +464,24 @@ func (d *Dispatcher) launch(now time.Time) {
 		go func() {
 			var a answer
 			if err == nil {
-				a, err = d.send(ctx, f, authorization)
+				a, err = d.send(ctx, f, common)
 			}
 			d.post(func() { d.landed(f, a, err) })
 		}()
 	}
 }
 
-// authorization returns the header for a request that starts now, or "".
-func (d *Dispatcher) authorization(now time.Time) (string, error) {
+// common is what the requests of a subscription have in common while its token lasts.
+type common struct {
+	authorization string // the header, or ""
+	// wrapped is all headers of a wrapped push, as they are sent.
+	wrapped []byte
+}
+
+// renewToken provides for a request that starts now.
+func (d *Dispatcher) renewToken(now time.Time) error {
 	if d.oidc == nil || now.Before(d.renewAt) {
-		return d.token, nil
+		return nil
 	}
 	token, err := d.issuer.IDToken(map[string]any{
 		"aud":   d.audience,
@@ -481,11 +490,18 @@ func (d *Dispatcher) authorization(now time.Time) (string, error) {
 		"exp":   now.Add(time.Hour).Unix(),
 	})
 	if err != nil {
-		return "", err
+		return err
 	}
-	d.token = "Bearer " + token
 	d.renewAt = time.Unix(now.Unix(), 0).Add(time.Hour - tokenMargin)
-	return d.token, nil
+	d.setAuthorization("Bearer " + token)
+	return nil
+}
+
+func (d *Dispatcher) setAuthorization(authorization string) {
+	d.common.authorization = authorization
+	if !d.unwrapped {
+		d.common.wrapped = appendHeader(nil, d.header(nil, authorization))
+	}
 }
 
 // answer is what an endpoint answered: its status, and the beginning of the body
@@ -525,14 +541,15 @@ func dialer(onDial func(net.Conn)) func(ctx context.Context, network, address st
 
 // send makes the request and returns its answer. The transport is used without a
 // client, and so follows no redirects.
-func (d *Dispatcher) send(ctx context.Context, f *flight, authorization string) (answer, error) {
+func (d *Dispatcher) send(ctx context.Context, f *flight, common common) (answer, error) {
 	if f.fault.Status != 0 {
 		return answer{status: f.fault.Status}, nil
 	}
-	header, body := d.encode(f.PubsubMessage, f.attempt)
-	if authorization != "" {
-		header["Authorization"] = []string{authorization}
+	body := d.body(f.PubsubMessage, f.attempt)
+	if d.posts(body) && common.wrapped != nil && f.fault.Header == nil && !f.fault.Duplicate {
+		return d.postTo(ctx, common.wrapped, body)
 	}
+	header := d.header(f.PubsubMessage, common.authorization)
 	for name, values := range f.fault.Header {
 		name = http.CanonicalHeaderKey(name)
 		if values == nil {
@@ -552,13 +569,21 @@ func (d *Dispatcher) send(ctx context.Context, f *flight, authorization string) 
 	return d.roundTrip(ctx, header, body)
 }
 
+// posts reports whether the poster takes a body.
+func (d *Dispatcher) posts(body []byte) bool { return d.poster != nil && len(body) <= maxPosted }
+
+// postTo has the poster post, with the headers as they are sent.
+func (d *Dispatcher) postTo(ctx context.Context, header, body []byte) (answer, error) {
+	a, processing, err := d.poster.post(ctx, header, body)
+	if err != nil && processing {
+		return answer{status: http.StatusProcessing}, nil
+	}
+	return a, err
+}
+
 func (d *Dispatcher) roundTrip(ctx context.Context, header http.Header, body []byte) (answer, error) {
-	if d.poster != nil && len(body) <= maxPosted {
-		a, processing, err := d.poster.post(ctx, header, body)
-		if err != nil && processing {
-			return answer{status: http.StatusProcessing}, nil
-		}
-		return a, err
+	if d.posts(body) {
+		return d.postTo(ctx, appendHeader(nil, header), body)
 	}
 	var processing atomic.Bool
 	r := d.request.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"sync"
 	"time"
 
@@ -69,9 +70,10 @@ func newPoster(endpoint *url.URL, dial func(ctx context.Context, network, addres
 	}
 }
 
-// post sends one request and returns its answer. processing says that 102 came
+// post sends one request, with the headers as appendHeader gives them, and returns its
+// answer. processing says that 102 came
 // before it, or came and nothing after.
-func (p *poster) post(ctx context.Context, header http.Header, body []byte) (a answer, processing bool, err error) {
+func (p *poster) post(ctx context.Context, header, body []byte) (a answer, processing bool, err error) {
 	c, err := p.connection(ctx)
 	if err != nil {
 		return answer{}, false, err
@@ -90,14 +92,13 @@ func (p *poster) post(ctx context.Context, header http.Header, body []byte) (a a
 }
 
 // exchange sends a request and reads its answer.
-func (c *kept) exchange(p *poster, header http.Header, body []byte) (a answer, processing, reusable bool, err error) {
+func (c *kept) exchange(p *poster, header, body []byte) (a answer, processing, reusable bool, err error) {
 	c.out.Reset()
 	c.out.Write(p.head)
-	fmt.Fprintf(&c.out, "Content-Length: %d\r\n", len(body))
-	if err := header.Write(&c.out); err != nil {
-		return answer{}, false, false, err
-	}
-	c.out.WriteString("\r\n")
+	c.out.Write(header)
+	c.out.WriteString("Content-Length: ")
+	c.out.Write(strconv.AppendInt(c.out.AvailableBuffer(), int64(len(body)), 10))
+	c.out.WriteString("\r\n\r\n")
 	c.out.Write(body)
 	// An endpoint that does not read all of it may have answered all the same.
 	_, sendErr := c.Write(c.out.Bytes())
@@ -122,6 +123,13 @@ func (c *kept) exchange(p *poster, header http.Header, body []byte) (a answer, p
 		}
 		return a, processing, whole && sendErr == nil && !response.Close && c.r.Buffered() == 0, nil
 	}
+}
+
+// appendHeader appends headers as they are sent.
+func appendHeader(b []byte, header http.Header) []byte {
+	out := bytes.NewBuffer(b)
+	_ = header.Write(out) // which a buffer does not refuse
+	return out.Bytes()
 }
 
 // connection returns an idle connection that the endpoint has not closed, or a new

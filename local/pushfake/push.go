@@ -22,5 +22,5 @@ type Push struct {
 // Request returns the headers of p, but for the credential, and its body.
 func (p Push) Request() (http.Header, []byte) {
 	e := encoding{subscription: p.Subscription, userAgent: defaultAgent, unwrapped: p.Unwrapped, metadata: p.Metadata, attempts: p.Attempt > 0}
-	return e.encode(p.Message, p.Attempt)
+	return e.header(p.Message, ""), e.body(p.Message, p.Attempt)
 }

@@ -37,15 +37,19 @@ type encoding struct {
 	attempts     bool // there is a dead-letter policy
 }
 
-// encode returns the headers, but for the credential, and the body of a push.
-func (e *encoding) encode(m *pubsubpb.PubsubMessage, attempt int) (http.Header, []byte) {
-	h := make(http.Header, 8)
-	if !e.unwrapped {
-		e.own(h)
-		h["Content-Type"] = []string{"application/json"}
-		return h, e.envelope(m, attempt)
+// body returns the body of a push.
+func (e *encoding) body(m *pubsubpb.PubsubMessage, attempt int) []byte {
+	if e.unwrapped {
+		return m.Data
 	}
-	if e.metadata {
+	return e.envelope(m, attempt)
+}
+
+// header returns the headers of a push, with the credential unless that is empty. Those
+// of a wrapped one do not depend on the message.
+func (e *encoding) header(m *pubsubpb.PubsubMessage, authorization string) http.Header {
+	h := make(http.Header, 8)
+	if e.metadata && e.unwrapped {
 		for _, k := range slices.Sorted(maps.Keys(m.Attributes)) {
 			// Of attributes that differ in case alone, the first one counts.
 			if v := m.Attributes[k]; carries(k, v) && h.Get(k) == "" {
@@ -61,7 +65,13 @@ func (e *encoding) encode(m *pubsubpb.PubsubMessage, attempt int) (http.Header, 
 		}
 	}
 	e.own(h)
-	return h, m.Data
+	if !e.unwrapped {
+		h["Content-Type"] = []string{"application/json"}
+	}
+	if authorization != "" {
+		h["Authorization"] = []string{authorization}
+	}
+	return h
 }
 
 // own sets the headers that Pub/Sub's requests were seen to have.

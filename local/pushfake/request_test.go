@@ -65,7 +65,8 @@ func TestWrapped(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := encoding{subscription: "projects/p/subscriptions/s", userAgent: agent, attempts: tc.attempts}
-			h, body := e.encode(sample(tc.change), 3)
+			m := sample(tc.change)
+			h, body := e.header(m, ""), e.body(m, 3)
 			if diff := cmp.Diff(tc.want, string(body)); diff != "" {
 				t.Errorf("body (-want +got):\n%s", diff)
 			}
@@ -84,7 +85,7 @@ func TestStrings(t *testing.T) {
 			m.OrderingKey, m.Attributes, m.Data = s, map[string]string{"k" + s: s}, []byte(s)
 		})
 		e := encoding{subscription: "projects/p/subscriptions/s"}
-		_, body := e.encode(m, 1)
+		body := e.body(m, 1)
 		var got struct {
 			Message struct {
 				Data        []byte
@@ -145,7 +146,8 @@ func TestUnwrapped(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := encoding{subscription: "projects/p/subscriptions/s", userAgent: agent, unwrapped: true, metadata: tc.metadata, attempts: true}
-			h, body := e.encode(sample(tc.change), 3)
+			m := sample(tc.change)
+			h, body := e.header(m, ""), e.body(m, 3)
 			if string(body) != "Hello, World!" {
 				t.Errorf("body: %q", body)
 			}
