@@ -22,6 +22,7 @@ import (
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/publisher"
 	"example.com/pushinbox/testkit/google"
+	"example.com/pushinbox/testkit/measure"
 )
 
 // page asks for an address as a browser does.
@@ -243,6 +244,7 @@ func TestPreviewOfACalendarChange(t *testing.T) {
 // TestViewIsBounded shows ten megabytes of what grows most.
 func TestViewIsBounded(t *testing.T) {
 	t.Parallel()
+	measure.SkipRace(t, "nothing in it is concurrent, and it takes long")
 	for _, unit := range []string{"x", "é", "\u202e", "[", "[[],", "\xff", "\n", `{"a":`, "1,"} {
 		for _, kind := range []string{"", "text", "hex", "json"} {
 			for _, size := range []int{maxTextView, 4 * maxTextView, inbox.MaxDataSize} {

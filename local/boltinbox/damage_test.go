@@ -360,9 +360,7 @@ func examine(t *testing.T, path string, messages map[string]inbox.Message) (got 
 // back changed, and what is missing is told.
 func TestFlippedBits(t *testing.T) {
 	t.Parallel()
-	if measure.RaceDetector() {
-		t.Skip("nothing in it is concurrent, and it takes minutes: .ci/run runs it without the race detector")
-	}
+	measure.SkipRace(t, "nothing in it is concurrent, and it takes minutes")
 	file, messages := thousand(t)
 	// Most of the time would go to waiting for a disk.
 	dir, err := os.MkdirTemp("/dev/shm", "boltinbox")

@@ -272,6 +272,7 @@ func (s *story) told() map[string][]string {
 // its place go on: what is reported is what is reported when nobody dies.
 func TestDeath(t *testing.T) {
 	t.Parallel()
+	measure.SkipRace(t, "nothing in it is concurrent, and it takes long")
 	undisturbed := newStory(t)
 	undisturbed.tell()
 	want := undisturbed.told()

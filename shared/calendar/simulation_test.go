@@ -26,9 +26,7 @@ import (
 // after every sync. -seed N repeats what a failure printed.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
-	if measure.RaceDetector() {
-		t.Skip("nothing in it is concurrent, and it takes minutes: .ci/run runs it without the race detector")
-	}
+	measure.SkipRace(t, "nothing in it is concurrent, and it takes minutes")
 	for _, n := range measure.Seeds(20) {
 		t.Run(fmt.Sprint("seed_", n), func(t *testing.T) {
 			if !measure.Full() {

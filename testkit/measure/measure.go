@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 )
 
@@ -107,6 +108,15 @@ func CPU(pid int) (used time.Duration, err error) {
 		used += time.Duration(ns)
 	}
 	return used, nil
+}
+
+// SkipRace skips a test under the race detector, for the reason that why gives. The last
+// step of .ci/run has to name the test, so that it runs without.
+func SkipRace(tb testing.TB, why string) {
+	tb.Helper()
+	if RaceDetector() {
+		tb.Skip(why + ": .ci/run runs it without the race detector")
+	}
 }
 
 // RaceDetector is whether the race detector is on, which slows a test down and

@@ -9,6 +9,7 @@ import (
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/testkit/emulator"
 	"example.com/pushinbox/testkit/inboxtest"
+	"example.com/pushinbox/testkit/measure"
 	"google.golang.org/api/option"
 )
 
@@ -43,6 +44,7 @@ func place(open func(t *testing.T) *Inbox) inboxtest.Place {
 
 // TestEmulator runs the conformance suite on Google's emulator.
 func TestEmulator(t *testing.T) {
+	measure.SkipRace(t, "TestModel runs the same with it")
 	host := emulator.Firestore(t)
 	inboxtest.Run(t, func(t *testing.T) inboxtest.Place {
 		project := emulator.Project()
