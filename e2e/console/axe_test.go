@@ -14,6 +14,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"example.com/pushinbox/testkit/measure"
 	"example.com/pushinbox/testkit/need"
 )
 
@@ -59,6 +60,18 @@ func axe(t *testing.T) string {
 	}
 }
 
+// look is how a page is shown.
+type look struct {
+	theme string
+	size  size
+}
+
+// looks are both themes on a desk and on a phone: each with each with -full, and without
+// each once.
+func looks() []look {
+	return measure.Size([]look{{"light", desk}, {"dark", phone}}, []look{{"light", desk}, {"dark", phone}, {"light", phone}, {"dark", desk}})
+}
+
 // TestAccessible runs axe-core on every page, in both themes, on a desk and on a
 // phone.
 func TestAccessible(t *testing.T) {
@@ -74,40 +87,38 @@ func TestAccessible(t *testing.T) {
 	s.stored(t, 1)
 	s.pushBody(t, `{"message": "which cannot be decoded"`)
 	all := s.stored(t, 2)
-	for _, name := range []string{"light", "dark"} {
-		for _, size := range []size{desk, phone} {
-			w := s.open(t, size, theme(name))
-			ran := 0
-			run := func(what string) {
-				t.Helper()
-				w.axe(script, fmt.Sprintf("%s, %s, %d px", what, name, size.width))
-				ran++
-			}
-			w.live()
-			w.do(chromedp.Click("#publish summary"), chromedp.SendKeys("#attributes", "x"), chromedp.Click("#publish-form button"))
-			w.until(`document.querySelector("#publish-result.bad")?.textContent.startsWith("Refused")`)
-			run("list")
-			w.search("since:yesterday")
-			w.do(chromedp.Click("#fields summary"))
-			run("refused search")
-			for i, m := range all {
-				w.visit("/messages/" + m.ID + "?end=older")
-				w.slash()
-				w.keys("a")
-				run(fmt.Sprint("message ", i))
-			}
-			w.do(chromedp.Click("#replay"))
-			w.until(`document.querySelector("dialog").open`)
-			run("replay dialog")
-			w.visit("/messages/none")
-			run("error")
-			e := empty.open(t, size, theme(name))
-			e.live()
-			w = e
-			run("empty list")
-			if ran != 7 {
-				t.Errorf("axe ran %d times", ran)
-			}
+	for _, look := range looks() {
+		w := s.open(t, look.size, theme(look.theme))
+		ran := 0
+		run := func(what string) {
+			t.Helper()
+			w.axe(script, fmt.Sprintf("%s, %s, %d px", what, look.theme, look.size.width))
+			ran++
+		}
+		w.live()
+		w.do(chromedp.Click("#publish summary"), chromedp.SendKeys("#attributes", "x"), chromedp.Click("#publish-form button"))
+		w.until(`document.querySelector("#publish-result.bad")?.textContent.startsWith("Refused")`)
+		run("list")
+		w.search("since:yesterday")
+		w.do(chromedp.Click("#fields summary"))
+		run("refused search")
+		for i, m := range all {
+			w.visit("/messages/" + m.ID + "?end=older")
+			w.slash()
+			w.keys("a")
+			run(fmt.Sprint("message ", i))
+		}
+		w.do(chromedp.Click("#replay"))
+		w.until(`document.querySelector("dialog").open`)
+		run("replay dialog")
+		w.visit("/messages/none")
+		run("error")
+		e := empty.open(t, look.size, theme(look.theme))
+		e.live()
+		w = e
+		run("empty list")
+		if ran != 7 {
+			t.Errorf("axe ran %d times", ran)
 		}
 	}
 }

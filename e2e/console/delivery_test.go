@@ -360,23 +360,21 @@ func TestDeliveryAccessible(t *testing.T) {
 	good, _ := telling(t, console.Config{IsLocal: true}, healthy())
 	unknown, _ := telling(t, console.Config{}, &delivery.Report{Unknown: []delivery.Unknown{{What: "numbers", Why: "no permission"}}})
 	ran := 0
-	for _, name := range []string{"light", "dark"} {
-		for _, size := range []size{desk, phone} {
-			for _, base := range []string{bad, good, unknown} {
-				w := openAt(t, base, size, theme(name))
-				for _, path := range []string{"/", "/delivery", "/dead-letters"} {
-					w.visit(path)
-					if path == "/" {
-						w.live()
-						w.until(fmt.Sprintf(`document.querySelectorAll(".banner").length === %d`, map[string]int{bad: 2}[base]))
-					}
-					w.axe(script, fmt.Sprintf("%s, %s, %d px", path, name, size.width))
-					ran++
+	for _, look := range looks() {
+		for _, base := range []string{bad, good, unknown} {
+			w := openAt(t, base, look.size, theme(look.theme))
+			for _, path := range []string{"/", "/delivery", "/dead-letters"} {
+				w.visit(path)
+				if path == "/" {
+					w.live()
+					w.until(fmt.Sprintf(`document.querySelectorAll(".banner").length === %d`, map[string]int{bad: 2}[base]))
 				}
+				w.axe(script, fmt.Sprintf("%s, %s, %d px", path, look.theme, look.size.width))
+				ran++
 			}
 		}
 	}
-	if ran != 36 {
+	if ran != 9*len(looks()) {
 		t.Errorf("axe ran %d times", ran)
 	}
 }
