@@ -1,6 +1,7 @@
 # What the console shows of the delivery: the state of each subscription, numbers of
 # Cloud Monitoring, and what receive refused. Its accounts may read that and change
-# nothing. var.console_delivery switches all of it off.
+# nothing. var.console_delivery switches all of it off; the console has the name of the
+# dead-letter subscription all the same.
 locals {
   # Full names. Those of the push subscriptions have the key of local.subscriptions.
   push_subscriptions       = { for key, s in local.subscriptions : key => "projects/${var.project_id}/subscriptions/${s.name}" }

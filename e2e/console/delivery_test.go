@@ -171,7 +171,7 @@ func TestTroubleComesByItself(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 	// The pause is of two hours ago, which may be of yesterday.
-	if eval[bool](list, `!document.querySelector("#trouble time").textContent.match(/^(\w{3} \d{1,2}, )?\d\d:\d\d/)`) {
+	if eval[bool](list, `!document.querySelector("#trouble time").textContent.match(/^(\w{3} \d{1,2}, (\d{4}, )?)?\d\d:\d\d/)`) {
 		t.Error("a time is not in the reader's zone:", list.state())
 	}
 	s.tell(healthy())

@@ -253,7 +253,7 @@ func (h *handler) stop(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	err = h.engine.Stop(r.Context(), id)
-	for deadline := time.Now().Add(operatorPatience); busy(r.Context(), err, deadline); {
+	for deadline := time.Now().Add(operatorPatience); waitWhileBusy(r.Context(), err, deadline); {
 		err = h.engine.Stop(r.Context(), id)
 	}
 	if err != nil {
@@ -263,8 +263,9 @@ func (h *handler) stop(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// busy waits if err says that a sync is under way, and reports whether to try again.
-func busy(ctx context.Context, err error, deadline time.Time) bool {
+// waitWhileBusy waits if err says that a sync is under way, and reports whether to try
+// again.
+func waitWhileBusy(ctx context.Context, err error, deadline time.Time) bool {
 	return errors.Is(err, calendar.ErrBusy) && time.Now().Before(deadline) && gax.Sleep(ctx, operatorPause) == nil
 }
 
@@ -368,9 +369,8 @@ func (h *handler) sync(w http.ResponseWriter, r *http.Request) error {
 		return writeResults(w, "calendars", append([]calendar.Result{}, results...), err)
 	}
 	result, err := h.engine.Sync(ctx, id)
-	for deadline := time.Now().Add(operatorPatience); busy(ctx, err, deadline); {
-		// The sync is requested by now: whoever is at work may run it.
-		result, err = h.engine.CatchUp(ctx, id)
+	for deadline := time.Now().Add(operatorPatience); waitWhileBusy(ctx, err, deadline); {
+		result, err = h.engine.SyncRequested(ctx, id)
 	}
 	if err != nil {
 		return err

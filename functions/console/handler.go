@@ -458,15 +458,7 @@ func (h *handler) publishAgain(w http.ResponseWriter, r *http.Request, id string
 	if err != nil {
 		return err
 	}
-	// Of the attributes that begin with goog, Pub/Sub accepts those that Google's
-	// clients set. Those of a quarantined message are headers that could not be read.
-	attributes := maps.Clone(m.Attributes)
-	maps.DeleteFunc(attributes, func(k, _ string) bool {
-		return k == replayOf || strings.HasPrefix(k, "goog") && !strings.HasPrefix(k, "googclient_") || m.Quarantined != ""
-	})
-	if attributes == nil {
-		attributes = map[string]string{}
-	}
+	attributes := publisher.Repeatable(m)
 	maps.Copy(attributes, set)
 	again := []*pubsubpb.PubsubMessage{{Data: m.Data, Attributes: attributes, OrderingKey: m.OrderingKey}}
 	attributes[replayOf] = m.ID
@@ -475,7 +467,10 @@ func (h *handler) publishAgain(w http.ResponseWriter, r *http.Request, id string
 	}
 	if n := publisher.RequestSize(again); n > publisher.MaxRequestSize {
 		advice := "get the data at /messages/" + m.ID + "/data"
-		if len(set) > 0 {
+		for k := range set {
+			delete(attributes, k)
+		}
+		if publisher.RequestSize(again) <= publisher.MaxRequestSize {
 			advice = "set fewer attributes"
 		}
 		return problem.New(http.StatusBadRequest, fmt.Sprintf("this message cannot be published again: with its attributes it has %d bytes, over Pub/Sub's limit of %d for a request; %s", n, publisher.MaxRequestSize, advice))

@@ -387,8 +387,7 @@ const dataOverhead = 10
 func (r *Run) attributes(m *inboxclient.Message) map[string]string {
 	set := make(map[string]string)
 	maps.Copy(set, r.Record.Settings.Set)
-	all := make(map[string]string)
-	maps.Copy(all, m.Attributes)
+	all := publisher.Repeatable(&m.Message)
 	maps.Copy(all, set)
 	delete(all, AttributeOf)
 	all[AttributeRun] = r.Record.Settings.Run

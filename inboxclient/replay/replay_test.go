@@ -29,6 +29,7 @@ func TestAttributesFit(t *testing.T) {
 	}{
 		"small":       {inbox.Message{Size: 1, Attributes: kind}, nil, true},
 		"none":        {inbox.Message{Size: 1}, nil, true},
+		"not_sent":    {inbox.Message{Size: 1, Attributes: many, Quarantined: inbox.ReasonLimits}, nil, true},
 		"full":        {inbox.Message{Size: 1, Attributes: many}, nil, false},
 		"largest":     {inbox.Message{Size: largest, Attributes: kind, OrderingKey: "k"}, nil, false},
 		"room":        {inbox.Message{Size: largest - 50, Attributes: kind, OrderingKey: "k"}, nil, true},

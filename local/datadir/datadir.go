@@ -265,10 +265,16 @@ func Lock(path string) (file *os.File, err error) {
 	if file, err = OpenFile(path, os.O_RDWR); err != nil {
 		return nil, err
 	}
-	for start := time.Now(); lock(file) != nil; time.Sleep(lockRetry) {
-		if time.Since(start) > lockWait-lockRetry {
-			return nil, errors.Join(fmt.Errorf("%w: %s", ErrLocked, path), file.Close())
-		}
+	start := time.Now()
+	err = lock(file)
+	for ; errors.Is(err, syscall.EWOULDBLOCK) && time.Since(start) < lockWait-lockRetry; err = lock(file) {
+		time.Sleep(lockRetry)
+	}
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = ErrLocked
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: %s", err, path), file.Close())
 	}
 	return file, nil
 }

@@ -56,7 +56,7 @@ func readOnce(path string) ([]byte, error) {
 		return nil, err
 	}
 	if hasModes && info.Size() > 0 && info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s can be read or changed by others (mode %o), who may know the key; delete it, and a new one is created; delete all of %s if it came with somebody else's files",
+		return nil, fmt.Errorf("%s can be read or changed by others (mode %o), who may know the key; delete it, and a new one is created; delete all of %s if it came with somebody else's files; use another --data if every file there has such a mode",
 			path, info.Mode().Perm(), filepath.Dir(path))
 	}
 	return readAtMost(file, path, maxOnce)

@@ -500,7 +500,7 @@ func (d *Dispatcher) renewToken(now time.Time) error {
 func (d *Dispatcher) setAuthorization(authorization string) {
 	d.common.authorization = authorization
 	if !d.unwrapped {
-		d.common.wrapped = appendHeader(nil, d.header(nil, authorization))
+		d.common.wrapped = headerLines(d.header(nil, authorization))
 	}
 }
 
@@ -583,7 +583,7 @@ func (d *Dispatcher) postTo(ctx context.Context, header, body []byte) (answer, e
 
 func (d *Dispatcher) roundTrip(ctx context.Context, header http.Header, body []byte) (answer, error) {
 	if d.posts(body) {
-		return d.postTo(ctx, appendHeader(nil, header), body)
+		return d.postTo(ctx, headerLines(header), body)
 	}
 	var processing atomic.Bool
 	r := d.request.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{

@@ -70,9 +70,8 @@ func newPoster(endpoint *url.URL, dial func(ctx context.Context, network, addres
 	}
 }
 
-// post sends one request, with the headers as appendHeader gives them, and returns its
-// answer. processing says that 102 came
-// before it, or came and nothing after.
+// post sends one request, with the headers as headerLines gives them, and returns its
+// answer. processing says that 102 came before it, or came and nothing after.
 func (p *poster) post(ctx context.Context, header, body []byte) (a answer, processing bool, err error) {
 	c, err := p.connection(ctx)
 	if err != nil {
@@ -125,11 +124,11 @@ func (c *kept) exchange(p *poster, header, body []byte) (a answer, processing, r
 	}
 }
 
-// appendHeader appends headers as they are sent.
-func appendHeader(b []byte, header http.Header) []byte {
-	out := bytes.NewBuffer(b)
-	_ = header.Write(out) // which a buffer does not refuse
-	return out.Bytes()
+// headerLines returns headers as they are sent.
+func headerLines(header http.Header) []byte {
+	var lines bytes.Buffer
+	_ = header.Write(&lines) // which a buffer does not refuse
+	return lines.Bytes()
 }
 
 // connection returns an idle connection that the endpoint has not closed, or a new

@@ -401,6 +401,36 @@ func TestStart(t *testing.T) {
 			t.Errorf("Authorization %q, audience %q, e-mail %q", got, server.Audience, server.Email)
 		}
 	})
+	// Headers that a fault changes are not those that all pushes have.
+	t.Run("faults", func(t *testing.T) {
+		t.Parallel()
+		authorization := make(chan string, 10)
+		endpoint := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			authorization <- r.Header.Get("Authorization") + " " + r.Header.Get("Content-Type")
+		}))
+		defer endpoint.Close()
+		faults := map[string]pushfake.Fault{
+			"replaced": {Header: http.Header{"authorization": {"Bearer x"}}}, "removed": {Header: http.Header{"Authorization": nil}}, "twice": {Duplicate: true},
+		}
+		server, err := pushfake.Start(t.Context(), endpoint.URL, &pushfake.ServerOptions{Dispatcher: pushfake.Options{
+			Faults: func(m *pubsubpb.PubsubMessage, _ int) pushfake.Fault { return faults[string(m.Data)] },
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		for _, test := range []struct {
+			data, want string
+			times      int
+		}{{"replaced", "Bearer x application/json", 1}, {"removed", " application/json", 1}, {"twice", "Bearer ey", 2}, {"none", "Bearer ey", 1}} {
+			server.Client.Publisher(server.Topic).Publish(t.Context(), &pubsub.Message{Data: []byte(test.data)})
+			for range test.times {
+				if got := receive(t, authorization); !strings.HasPrefix(got, test.want) || !strings.HasSuffix(got, " application/json") {
+					t.Errorf("%s: %q, want %q", test.data, got, test.want)
+				}
+			}
+		}
+	})
 	t.Run("configured_audience", func(t *testing.T) {
 		t.Parallel()
 		authorization := make(chan string, 1)

@@ -52,10 +52,10 @@ of one ordering key are sent in their order.
 --to topic publishes them to the inbox's topic. Every subscription of the topic gets them,
 not only the inbox's; for the running "pushinbox local", and with --terraform, the command
 prints how many others there are. A replayed message has the attributes replay-of, the ID
-of the message it repeats, and replay-run, the ID of the run; a message to which they are
-too much, with 100 attributes already or of nearly 10 MB, gets neither. Messages that are
-received after the start, or that have this replay-run, are left out, so that a replay into
-the inbox does not repeat itself.
+of the message it repeats, and replay-run, the ID of the run. A message to which they are
+too much, with 99 attributes already or of nearly 10 MB, goes without replay-of, or without
+both. Messages that are received after the start, or that have this replay-run, are left
+out, so that a replay into the inbox does not repeat itself.
 
 --to URL posts each, once, as the push it was, signed by the running "pushinbox local":
 wrapped, or unwrapped if the URL ends in /unwrapped or /bare. The token has the sender's

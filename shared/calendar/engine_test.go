@@ -503,6 +503,27 @@ func TestSyncAllGoesOn(t *testing.T) {
 	}
 }
 
+// TestSyncRequested holds that whoever waits for a sync is told when there is none any more.
+func TestSyncRequested(t *testing.T) {
+	t.Parallel()
+	_, l, _ := watched(t)
+	if _, err := l.Sync(t.Context(), demo); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := l.SyncRequested(t.Context(), demo); err != nil || r.Runs != 0 {
+		t.Errorf("none was requested: %+v, %v", r, err)
+	}
+	if err := l.Stop(t.Context(), demo); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.SyncRequested(t.Context(), demo); !errors.Is(err, calendar.ErrNotWatched) {
+		t.Errorf("stopped meanwhile: %v", err)
+	}
+	if _, err := l.CatchUp(t.Context(), demo); err != nil {
+		t.Errorf("a notification of before: %v", err)
+	}
+}
+
 func TestStop(t *testing.T) {
 	t.Parallel()
 	w, l, notes := watched(t)

@@ -56,8 +56,18 @@ func (e *Engine) Sync(ctx context.Context, calendarID string) (Result, error) {
 // sync is still due, since whoever has the lease may die. It does nothing for a
 // calendar that is not watched, or is gone.
 func (e *Engine) CatchUp(ctx context.Context, calendarID string) (Result, error) {
+	result, err := e.SyncRequested(ctx, calendarID)
+	if errors.Is(err, ErrNotWatched) || errors.Is(err, ErrGone) {
+		err = nil
+	}
+	return result, err
+}
+
+// SyncRequested is Sync for one that was requested before, and does nothing where a run
+// has served it since. Call it after ErrBusy: each Sync would have the other run again.
+func (e *Engine) SyncRequested(ctx context.Context, calendarID string) (Result, error) {
 	result, err := e.sync(ctx, calendarID, ifRequested)
-	if errors.Is(err, ErrNotWatched) || errors.Is(err, ErrGone) || errors.Is(err, errNotRequested) {
+	if errors.Is(err, errNotRequested) {
 		err = nil
 	}
 	return result, err

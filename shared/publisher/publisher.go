@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"unicode/utf8"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/problem"
 )
 
@@ -42,6 +44,20 @@ var errForbidden = problem.New(http.StatusInternalServerError, "Pub/Sub does not
 
 // errRefused is the error of messages that passed Check and that Pub/Sub refuses.
 var errRefused = problem.New(http.StatusBadRequest, "Pub/Sub refused the messages as invalid; the log has the reason")
+
+// Repeatable returns the attributes of a stored message that Pub/Sub accepts again, in a map
+// of their own: of those that begin with goog what Google's clients set, and none of a
+// quarantined message, which are headers that could not be read.
+func Repeatable(m *inbox.Message) map[string]string {
+	attributes := make(map[string]string)
+	if m.Quarantined == "" {
+		maps.Copy(attributes, m.Attributes)
+	}
+	maps.DeleteFunc(attributes, func(k, _ string) bool {
+		return strings.HasPrefix(k, "goog") && !strings.HasPrefix(k, "googclient_")
+	})
+	return attributes
+}
 
 // Check returns an error with status 400 that names the first message that
 // Pub/Sub would refuse, the limit and what the message has instead, or nil.
