@@ -811,22 +811,29 @@ func TestPublicFiles(t *testing.T) {
 	}
 }
 
-// TestNotificationDoesNotWaitForASync holds a sync up in Google's answer. A
-// notification is answered meanwhile and leads to one more run.
-func TestNotificationDoesNotWaitForASync(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	genuine := s.watch(t, demo)
-	listing, goOn := make(chan struct{}), make(chan struct{})
+// holdListing holds up the next list that Google is asked for: listing is closed when it
+// is asked, and it answers when goOn is closed.
+func (s *site) holdListing() (listing, goOn chan struct{}) {
+	listing, goOn = make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.fault = func(c calendarfake.Call) calendarfake.Fault {
 		if c.Method == "events.list" {
 			once.Do(func() { close(listing); <-goOn })
 		}
 		return calendarfake.Fault{}
 	}
-	s.mu.Unlock()
+	return listing, goOn
+}
+
+// TestNotificationDoesNotWaitForASync holds a sync up in Google's answer. A
+// notification is answered meanwhile and leads to one more run.
+func TestNotificationDoesNotWaitForASync(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	genuine := s.watch(t, demo)
+	listing, goOn := s.holdListing()
 	synced := make(chan *httptest.ResponseRecorder)
 	go func() { synced <- s.operate(t, http.MethodPost, "/sync?calendar="+demo, "") }()
 	<-listing
@@ -861,16 +868,7 @@ func TestOperatorsWaitForASync(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)
 			s.watch(t, demo)
-			listing, goOn := make(chan struct{}), make(chan struct{})
-			var once sync.Once
-			s.mu.Lock()
-			s.fault = func(c calendarfake.Call) calendarfake.Fault {
-				if c.Method == "events.list" {
-					once.Do(func() { close(listing); <-goOn })
-				}
-				return calendarfake.Fault{}
-			}
-			s.mu.Unlock()
+			listing, goOn := s.holdListing()
 			synced, operated := make(chan *httptest.ResponseRecorder, 1), make(chan *httptest.ResponseRecorder, 1)
 			go func() { synced <- s.operate(t, http.MethodPost, "/sync?calendar="+demo, "") }()
 			<-listing

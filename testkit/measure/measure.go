@@ -110,8 +110,9 @@ func CPU(pid int) (used time.Duration, err error) {
 	return used, nil
 }
 
-// SkipRace skips a test under the race detector, for the reason that why gives. The last
-// step of .ci/run has to name the test, so that it runs without.
+// SkipRace skips a test under the race detector, for the reason that why gives. It belongs
+// in the first two lines of the test, where the last step of .ci/run looks for what to run
+// without; that step has to name the test's package.
 func SkipRace(tb testing.TB, why string) {
 	tb.Helper()
 	if RaceDetector() {
