@@ -12,15 +12,15 @@
 package emulator
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -44,6 +44,9 @@ type kind struct {
 	component string // what to install
 	jar       string // below the SDK's platform folder, a glob
 	main      string // the class to run
+	// Flags for the other ports it listens on. Left alone, it asks the system for
+	// free ones and takes them a second later, when another may have them.
+	ports []string
 }
 
 var (
@@ -53,6 +56,7 @@ var (
 		component: "cloud-firestore-emulator",
 		jar:       "cloud-firestore-emulator/cloud-firestore-emulator.jar",
 		main:      "com.google.cloud.datastore.emulator.firestore.CloudFirestore",
+		ports:     []string{"--websocket_port", "--webchannel_port"},
 	}
 	pubsub = kind{
 		name:      "pubsub",
@@ -114,15 +118,35 @@ type process struct {
 	stop func() // kills it and returns when it is gone
 }
 
-// start runs an emulator on a free port and returns when it answers. data, if
-// not empty, is an export of Firestore's to begin with.
-func (k kind) start(data string) (*process, error) {
-	number, release, err := port.Hold()
-	if err != nil {
-		return nil, err
+// start runs an emulator on free ports and returns when it answers. data, if
+// not empty, is an export of Firestore's to begin with. An emulator that exits
+// is given other ports, twice: not every system can keep a port from others
+// until the emulator listens on it.
+func (k kind) start(data string) (p *process, err error) {
+	for range 3 {
+		if p, err = k.startOnce(data); !errors.Is(err, errExited) {
+			break
+		}
 	}
-	host := fmt.Sprintf("127.0.0.1:%d", number)
-	argv, err := k.command(host, data)
+	return p, err
+}
+
+var errExited = errors.New("it exited before it answered")
+
+func (k kind) startOnce(data string) (*process, error) {
+	var ports []string
+	release := func() {}
+	for range 1 + len(k.ports) {
+		number, one, err := port.Hold()
+		if err != nil {
+			release()
+			return nil, err
+		}
+		before := release
+		release = func() { one(); before() }
+		ports = append(ports, strconv.Itoa(number))
+	}
+	argv, err := k.command(ports, data)
 	if err != nil {
 		release()
 		return nil, err
@@ -134,16 +158,20 @@ func (k kind) start(data string) (*process, error) {
 		return nil, err
 	}
 	stop := sync.OnceFunc(func() { kill(); release() })
+	host := "127.0.0.1:" + ports[0]
 	if err := ready(host, exited); err != nil {
 		stop()
-		return nil, fmt.Errorf("%w: %s", err, output.lastLine())
+		return nil, fmt.Errorf("%w: %s", err, output.said())
 	}
 	return &process{host: host, stop: stop}, nil
 }
 
 // command returns what to run: Java on the emulator's jar, which starts about
 // two seconds sooner than gcloud, or gcloud when the jar is not where it was.
-func (k kind) command(host, data string) ([]string, error) {
+//
+// ports are the one it serves on and one for each of k.ports, which gcloud does
+// not take.
+func (k kind) command(ports []string, data string) ([]string, error) {
 	sdk, err := SDKRoot()
 	if err != nil {
 		return nil, err
@@ -154,7 +182,7 @@ func (k kind) command(host, data string) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s is not below %s", k.jar, sdk)
 		}
-		argv := []string{gcloud, "beta", "emulators", k.name, "start", "--quiet", "--host-port=" + host}
+		argv := []string{gcloud, "beta", "emulators", k.name, "start", "--quiet", "--host-port=127.0.0.1:" + ports[0]}
 		if data != "" {
 			argv = append(argv, "--import-data="+data)
 		}
@@ -166,16 +194,15 @@ func (k kind) command(host, data string) ([]string, error) {
 			return nil, errors.New("java is not installed")
 		}
 	}
-	_, port, err := net.SplitHostPort(host)
-	if err != nil {
-		return nil, err
-	}
 	argv := []string{java, "-Xmx1g", "-XX:+UseSerialGC", "-Duser.language=en"}
 	if !measure.Full() {
 		// The second compiler takes two fifths of the CPU of an emulator that ends soon.
 		argv = append(argv, "-XX:TieredStopAtLevel=1")
 	}
-	argv = append(argv, "-cp", jars[len(jars)-1], k.main, "--host=127.0.0.1", "--port="+port)
+	argv = append(argv, "-cp", jars[len(jars)-1], k.main, "--host=127.0.0.1", "--port="+ports[0])
+	for i, flag := range k.ports {
+		argv = append(argv, flag+"="+ports[1+i])
+	}
 	if data != "" {
 		argv = append(argv, "--import-data="+data)
 	}
@@ -228,7 +255,7 @@ func ready(host string, exited <-chan struct{}) error {
 	})
 	select {
 	case <-exited:
-		return errors.New("it exited before it answered")
+		return errExited
 	default:
 		return err
 	}
@@ -252,9 +279,11 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (t *tail) lastLine() string {
+// said returns the last lines that are not those of a Java stack.
+func (t *tail) said() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	lines := bytes.Split(bytes.TrimSpace(t.buf), []byte("\n"))
-	return string(lines[len(lines)-1])
+	lines := strings.Split(strings.TrimSpace(string(t.buf)), "\n")
+	lines = slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, "\tat ") })
+	return strings.Join(lines[max(0, len(lines)-3):], "; ")
 }

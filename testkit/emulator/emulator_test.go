@@ -8,6 +8,9 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -150,4 +153,51 @@ func create(url string) (*http.Response, error) {
 	req.Header.Set("Authorization", "Bearer owner")
 	req.Header.Set("Content-Type", "application/json")
 	return http.DefaultClient.Do(req)
+}
+
+// TestStartsOnceMore puts a Java in front that loses its port the first time, as an
+// emulator does whose port another took.
+func TestStartsOnceMore(t *testing.T) {
+	emulator.Firestore(t) // skips here, where it is seen
+	java, err := exec.LookPath("java")
+	if home := os.Getenv("JAVA_HOME"); home != "" {
+		java, err = filepath.Join(home, "bin", "java"), nil
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	home := t.TempDir()
+	if err := os.Mkdir(filepath.Join(home, "bin"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	script := `#!/bin/sh
+echo "$*" >>` + home + `/calls
+[ -e ` + home + `/second ] && exec ` + java + ` "$@"
+touch ` + home + `/second
+printf 'java.net.BindException: Address already in use\n\tat java.lang.Thread.run\n'
+exit 1
+`
+	if err := os.WriteFile(filepath.Join(home, "bin", "java"), []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("JAVA_HOME", home)
+	instance := emulator.StartFirestore(t, "demo")
+	if status := get(t, "http://"+instance.Host()+"/"); status != http.StatusOK {
+		t.Errorf("the emulator answered %d, want 200", status)
+	}
+	calls, err := os.ReadFile(filepath.Join(home, "calls"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(calls)), "\n")
+	if len(lines) != 2 {
+		t.Errorf("Java was called %d times, want 2: %s", len(lines), calls)
+	}
+	for _, line := range lines {
+		ports := regexp.MustCompile(`port=\d+`).FindAllString(line, -1)
+		slices.Sort(ports)
+		if len(slices.Compact(ports)) != 3 {
+			t.Errorf("Java was called with %s, want three ports", line)
+		}
+	}
 }
