@@ -21,6 +21,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"example.com/pushinbox/testkit/tfmodule"
 )
 
 // World is a project. Its fields may be changed before it is asked.
@@ -78,13 +80,13 @@ func New(tb testing.TB, settings string) *World {
 	tb.Helper()
 	a := apply(tb, settings)
 	w := &World{
-		Outputs: slices.Clone(a.outputs), Objects: map[string]map[string]any{}, Policies: map[string][]Binding{},
+		Outputs: slices.Clone(a.Outputs), Objects: map[string]map[string]any{}, Policies: map[string][]Binding{},
 		Roles: maps.Clone(predefined), Denied: map[string]bool{}, Perimeter: map[string]string{},
 		Undelivered: map[string]float64{}, Oldest: map[string]float64{}, Latency: map[string]float64{}, Pushes: map[string]map[string]float64{},
 		Secrets: map[string]string{}, Documents: map[string]map[string]any{}, asked: map[string]bool{},
 	}
 	w.Objects["cloudresourcemanager/projects/"+Project] = map[string]any{"name": "projects/" + Number, "projectId": Project, "state": "ACTIVE", "parent": "organizations/1"}
-	for _, r := range a.resources {
+	for _, r := range a.Resources {
 		if r.Mode == "managed" {
 			w.add(r)
 		}
@@ -130,7 +132,7 @@ func set(m map[string]any, name string, v any) {
 }
 
 // add translates a resource of Terraform's state.
-func (w *World) add(r resource) {
+func (w *World) add(r tfmodule.Resource) {
 	v := r.Values
 	p := "projects/" + Project
 	condition := func() map[string]string {

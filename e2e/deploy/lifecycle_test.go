@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"example.com/pushinbox/testkit/tfmodule"
 )
 
 // TestGrantsNameTheirResource looks at each grant on a resource. The grant is
@@ -136,19 +139,15 @@ func TestReplacedSubscription(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range indexes {
-		files = append(files, filepath.Join(from, "..", name))
-	}
 	for _, file := range files {
-		name, err := filepath.Rel(from, file)
-		if err != nil {
-			t.Fatal(err)
-		}
 		b, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		write(t, filepath.Join(dir, name), string(b))
+		write(t, filepath.Join(dir, filepath.Base(file)), string(b))
+	}
+	if err := os.CopyFS(filepath.Join(dir, "..", "shared"), os.DirFS(filepath.Join(from, "..", "shared"))); err != nil {
+		t.Fatal(err)
 	}
 	linkProviders(t, from, dir)
 	write(t, filepath.Join(dir, "asked_override.tf"), asked)
@@ -159,40 +158,36 @@ func TestReplacedSubscription(t *testing.T) {
 		`google_pubsub_subscription_iam_member.dead_letter_subscriber["main"]`, // by replace_triggered_by
 		`google_pubsub_subscription_iam_member.console["console main"]`,        // by the subscription's ID
 	}
-	// actions returns what a plan with a setting does to a resource.
+	// actions returns what a plan with a setting does to each resource that it changes.
 	actions := func(t *testing.T, setting string) map[string]string {
 		t.Helper()
-		file := filepath.Join(t.TempDir(), "plan")
-		args := []string{
-			"terraform", "plan", "-no-color", "-input=false", "-lock=false", "-refresh=false", "-out=" + file,
+		lines, err := tfmodule.Terraform(dir, "plan", "-json", "-input=false", "-lock=false", "-refresh=false",
 			"-target=google_pubsub_subscription_iam_member.dead_letter_subscriber", "-target=google_pubsub_subscription_iam_member.console", "-var=project_id=demo-project",
-			`-var=testers=["user:you@example.com"]`, "-var=existing_topic=projects/other-project/topics/theirs", "-var=" + setting,
-		}
-		if _, err := output(t.Context(), dir, nil, args...); err != nil {
-			t.Fatal(err)
-		}
-		text, err := output(t.Context(), dir, nil, "terraform", "show", "-json", file)
+			`-var=testers=["user:you@example.com"]`, "-var=existing_topic=projects/other-project/topics/theirs", "-var="+setting)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var plan struct {
-			Changes []struct {
-				Address string `json:"address"`
-				Change  struct {
-					Actions []string `json:"actions"`
-				} `json:"change"`
-			} `json:"resource_changes"`
-		}
-		if err := json.Unmarshal([]byte(text), &plan); err != nil {
-			t.Fatal(err)
-		}
 		found := map[string]string{}
-		for _, c := range plan.Changes {
-			found[c.Address] = strings.Join(c.Change.Actions, " ")
+		for line := range bytes.Lines(lines) {
+			var event struct {
+				Type   string `json:"type"`
+				Change struct {
+					Resource struct {
+						Address string `json:"addr"`
+					} `json:"resource"`
+					Action string `json:"action"`
+				} `json:"change"`
+			}
+			if err := json.Unmarshal(line, &event); err != nil {
+				t.Fatal(err)
+			}
+			if event.Type == "planned_change" {
+				found[event.Change.Resource.Address] = event.Change.Action
+			}
 		}
 		return found
 	}
-	const replaced, updated, unchanged = "delete create", "update", "no-op"
+	const replaced, updated, unchanged = "replace", "update", ""
 	for _, test := range []struct{ name, setting, subscription, grant string }{
 		{"filter", `filter=attributes.kind = "a"`, replaced, replaced},
 		{"ordering", "enable_message_ordering=true", replaced, replaced},
