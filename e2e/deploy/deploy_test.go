@@ -350,7 +350,7 @@ func (c *cloud) environment(t *testing.T) []string {
 	for _, api := range []string{"CLOUDFUNCTIONS", "SERVICEUSAGE", "CLOUDRESOURCEMANAGER", "IAP"} {
 		env = append(env, "CLOUDSDK_API_ENDPOINT_OVERRIDES_"+api+"="+c.server.URL+"/")
 	}
-	return env
+	return append(env, oneGcloud()...)
 }
 
 // deploy runs scripts/deploy and returns what it prints, and whether it succeeds.

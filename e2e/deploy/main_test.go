@@ -30,7 +30,10 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		defer func() { _ = os.RemoveAll(scratch) }()
+		defer func() {
+			endGcloud()
+			_ = os.RemoveAll(scratch)
+		}()
 		return m.Run()
 	}())
 }
