@@ -24,12 +24,10 @@ const memoryLimit = 512 << 20
 // TestMemoryOfLargeAnswers asks a process of its own for the largest answers there
 // are, as many at once as an instance has requests: each is whole, or 503.
 func TestMemoryOfLargeAnswers(t *testing.T) {
+	measure.SkipRace(t, "the race detector takes several times the memory")
 	if measure.ChildOf() != "" {
 		serveForMemory(t)
 		return
-	}
-	if measure.RaceDetector() {
-		t.Skip("it would measure the race detector: .ci/run runs it without")
 	}
 	pid, address, words := measure.Child(t, "TestMemoryOfLargeAnswers", "console", "GOMEMLIMIT=450MiB")
 	token, id := words[0], words[1]

@@ -28,6 +28,7 @@ const memoryLimit = 64 << 20
 // TestMemoryOfTheLargestPush pushes 10 MB to a process of its own, which does
 // nothing else, and reads from the system how large it has been.
 func TestMemoryOfTheLargestPush(t *testing.T) {
+	measure.SkipRace(t, "the race detector takes several times the memory")
 	if kind := measure.ChildOf(); kind != "" {
 		serveForMemory(t, kind)
 		return
@@ -70,7 +71,7 @@ func TestMemoryOfTheLargestPush(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Logf("peak memory of the process: %d MiB", peak>>20)
-			if peak > memoryLimit && !measure.RaceDetector() {
+			if peak > memoryLimit {
 				t.Errorf("peak memory %d MiB, want at most %d", peak>>20, memoryLimit>>20)
 			}
 		})

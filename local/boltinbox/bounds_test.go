@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/testkit/measure"
 	"github.com/google/go-cmp/cmp"
 	"go.etcd.io/bbolt"
 )
@@ -117,6 +118,7 @@ func TestExpiryAfterClockAhead(t *testing.T) {
 // TestDamagedRecords damages records of an inbox in use: pages and feeds, however
 // short, go on behind them, and each is named once.
 func TestDamagedRecords(t *testing.T) {
+	measure.SkipRace(t, "nothing in it is concurrent")
 	t.Parallel()
 	var log buffer
 	in := mustOpen(t, filepath.Join(t.TempDir(), "inbox.db"), &Options{Log: log.log()})

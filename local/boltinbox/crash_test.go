@@ -171,6 +171,7 @@ func killedAfter(t *testing.T, path, task string, n int) []string {
 // TestMemoryOfLargeMessage puts one message of the largest size and reads it
 // back in a process of its own, whose memory must stay small.
 func TestMemoryOfLargeMessage(t *testing.T) {
+	measure.SkipRace(t, "the race detector takes several times the memory")
 	t.Parallel()
 	if _, err := os.Stat(procStatus); err != nil {
 		t.Skip("reading a process's peak memory needs Linux's /proc")
@@ -186,7 +187,7 @@ func TestMemoryOfLargeMessage(t *testing.T) {
 		t.Fatalf("the child said %q", out)
 	}
 	t.Logf("peak memory: %d MB with the message at hand, %d MB after Put, %d MB after Get", before>>10, put>>10, got>>10)
-	if !measure.RaceDetector() && put > 64<<10 {
+	if put > 64<<10 {
 		t.Errorf("Put of %d bytes took %d MB of memory, want at most 64", inbox.MaxDataSize, put>>10)
 	}
 }

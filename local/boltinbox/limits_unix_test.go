@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/testkit/measure"
 )
 
 func init() {
@@ -135,6 +136,7 @@ func fill(in *Inbox) {
 // TestUpgradeDiskFull has a child run into a limit during an upgrade: the old file
 // stays as it was, and what is begun is gone.
 func TestUpgradeDiskFull(t *testing.T) {
+	measure.SkipRace(t, "nothing in it is concurrent")
 	t.Parallel()
 	path, want := version1(t)
 	before := readFile(t, path)

@@ -34,6 +34,7 @@ func putMany(t testing.TB, in *Inbox, ms []*inbox.Message) {
 // TestSearch asks for random filters over random messages, those of earlier formats
 // among them, some of which were received before their order says.
 func TestSearch(t *testing.T) {
+	measure.SkipRace(t, "nothing in it is concurrent")
 	t.Parallel()
 	path, _ := version1(t)
 	var ahead atomic.Int64
@@ -288,6 +289,7 @@ func TestRowsOfAList(t *testing.T) {
 // TestScanEnds has a list that no index answers end after inbox.MaxExamined messages,
 // and go on from there.
 func TestScanEnds(t *testing.T) {
+	measure.SkipRace(t, "nothing in it is concurrent")
 	t.Parallel()
 	in := openNew(t, nil)
 	ms := make([]*inbox.Message, inbox.MaxExamined+10)

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/testkit/measure"
 	"github.com/google/go-cmp/cmp"
 	"go.etcd.io/bbolt"
 )
@@ -94,6 +95,7 @@ func (b *buffer) log() *slog.Logger { return slog.New(slog.NewTextHandler(b, nil
 // TestUpgrade opens a file of format 1: the messages, their order and all tokens
 // stay, and so does the file.
 func TestUpgrade(t *testing.T) {
+	measure.SkipRace(t, "nothing in it is concurrent")
 	t.Parallel()
 	path, want := version1(t)
 	before := readFile(t, path)
@@ -187,6 +189,7 @@ func bare(t *testing.T, token string) string {
 // TestUpgradeInterrupted ends the process before each step of an upgrade: the next
 // one does it again, and keeps one copy of the old file.
 func TestUpgradeInterrupted(t *testing.T) {
+	measure.SkipRace(t, "nothing in it is concurrent")
 	t.Parallel()
 	for _, step := range []string{"write", "copied", "keep", "rename", "sync"} {
 		t.Run(step, func(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 // file again, and lets them through: memory stays bounded, and the file is used
 // again. A process of its own does each half, so that its memory is its own.
 func TestMillion(t *testing.T) {
+	measure.SkipRace(t, "the race detector takes several times the memory")
 	n := measure.Size(100_000, 1_000_000)
 	if what := measure.ChildOf(); what != "" {
 		half, size, _ := strings.Cut(what, " ")
@@ -36,9 +37,6 @@ func TestMillion(t *testing.T) {
 		}
 		measure.Serve(t, http.NotFoundHandler(), figures...)
 		return
-	}
-	if measure.RaceDetector() {
-		t.Skip("the race detector takes several times the memory")
 	}
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "pubsub.db")

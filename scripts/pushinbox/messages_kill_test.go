@@ -202,7 +202,7 @@ func TestKilledExport(t *testing.T) {
 	if !bytes.Equal(got, want) {
 		t.Errorf("killed %d times: %d bytes, and %d at once", kills, len(got), len(want))
 	}
-	if peak := k.peak; peak > 100<<20 && !measure.RaceDetector() {
+	if peak := k.peak; peak > 100<<20 {
 		t.Errorf("the export took %d MiB", peak>>20)
 	}
 	if _, errs, code := k.run(t, -1, false, "export", "--output", output, "--resume", state); code != 0 || !strings.Contains(errs, "is complete") {

@@ -110,19 +110,13 @@ func CPU(pid int) (used time.Duration, err error) {
 	return used, nil
 }
 
-// SkipRace skips a test under the race detector, for the reason that why gives. It belongs
-// in the first two lines of the test, where the last step of .ci/run looks for what to run
-// without; that step has to name the test's package.
+// SkipRace skips a test under the race detector, which makes a test slower and takes several
+// times the memory, for the reason that why gives. It belongs in the first two lines of the
+// test, where the last step of .ci/run looks for what to run without.
 func SkipRace(tb testing.TB, why string) {
 	tb.Helper()
-	if RaceDetector() {
+	info, ok := debug.ReadBuildInfo()
+	if ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
 		tb.Skip(why + ": .ci/run runs it without the race detector")
 	}
-}
-
-// RaceDetector is whether the race detector is on, which slows a test down and
-// takes several times the memory.
-func RaceDetector() bool {
-	info, ok := debug.ReadBuildInfo()
-	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }

@@ -352,6 +352,7 @@ func TestOutage(t *testing.T) {
 // TestMemoryOfLargePut stores the largest message in a process of its own and
 // asks the system for that process's peak.
 func TestMemoryOfLargePut(t *testing.T) {
+	measure.SkipRace(t, "the race detector takes several times the memory")
 	if host := os.Getenv(childHost); host != "" {
 		in := open(t, host, os.Getenv(childProject))
 		defer in.Close()
@@ -365,9 +366,6 @@ func TestMemoryOfLargePut(t *testing.T) {
 		}
 		fmt.Println("peak", idle, put, peak(t))
 		return
-	}
-	if measure.RaceDetector() {
-		t.Skip("the race detector needs several times the memory")
 	}
 	peak(t)
 	out, err := child(t, emulator.Firestore(t), emulator.Project()).Output()

@@ -9,6 +9,7 @@ import (
 
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/testkit/emulator"
+	"example.com/pushinbox/testkit/measure"
 	"google.golang.org/protobuf/proto"
 
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
@@ -70,6 +71,7 @@ func TestDocumentSize(t *testing.T) {
 
 // TestShardsAreEven spreads IDs as Pub/Sub counts them over the shards.
 func TestShardsAreEven(t *testing.T) {
+	measure.SkipRace(t, "nothing in it is concurrent")
 	// The values that chi-square exceeds with a probability of 0.01.
 	for shards, limit := range map[int]float64{2: 6.635, 16: 30.578, 30: 49.588} {
 		const n = 100_000

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/testkit/measure"
 
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
 )
@@ -116,6 +117,7 @@ func wants(t *testing.T, q *pb.StructuredQuery) string {
 // TestIndexesAreDeclared has every query answered by exactly one declared index, and
 // every declared index answer a query.
 func TestIndexesAreDeclared(t *testing.T) {
+	measure.SkipRace(t, "nothing in it is concurrent")
 	t.Parallel()
 	in := open(t, "127.0.0.1:1", "p")
 	defer in.Close()
