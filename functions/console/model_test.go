@@ -67,7 +67,7 @@ func TestRandomFilters(t *testing.T) {
 		feed   string // the token to begin at
 	}
 	var searches []search
-	for len(searches) < measure.Size(20, 100) {
+	for len(searches) < measure.Size(40, 100) {
 		q := inboxtest.RandomQuery(r, all)
 		v := q.Values()
 		if q.IsEverything() || v.Has("attribute.") || !q.Since.IsZero() && !q.Until.IsZero() && !q.Since.Before(q.Until) {

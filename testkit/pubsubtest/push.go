@@ -254,7 +254,7 @@ var pushRows = []Row{
 					counted = e.count()
 				}
 				w.texts(topic, fmt.Sprintf("%d%s", i, yes(i%5 == 0, " of five", "")))
-				w.until(200*time.Millisecond, func() bool { return false })
+				w.pass(200 * time.Millisecond)
 			}
 			counted = e.count() - counted
 			if counted == 0 {
