@@ -66,10 +66,6 @@ func main() {
 }
 `
 
-// trimmed builds without the folder's name, so that the functions, and runs of
-// the tests, share what is built of shared/.
-var trimmed = []string{"GOFLAGS=" + os.Getenv("GOFLAGS") + " -trimpath"}
-
 // buildpack builds the source in dir as the Go buildpack does, which it changes,
 // and returns the program.
 func buildpack(ctx context.Context, dir string) (string, error) {
@@ -89,7 +85,7 @@ func buildpack(ctx context.Context, dir string) (string, error) {
 		return "", err
 	}
 	program := filepath.Join(dir, "main")
-	_, err = output(ctx, dir, trimmed, "go", "build", "-o", program, "./functions.local/app")
+	_, err = output(ctx, dir, nil, "go", "build", "-o", program, "./functions.local/app")
 	return program, err
 }
 
@@ -208,7 +204,7 @@ func TestStagedSource(t *testing.T) {
 				}
 			}
 			// All of shared/ is uploaded, so all of it must stand alone.
-			if _, err := output(t.Context(), source, trimmed, "go", "vet", "./..."); err != nil {
+			if _, err := output(t.Context(), source, nil, "go", "vet", "./..."); err != nil {
 				t.Error(err)
 			}
 		})
