@@ -200,7 +200,7 @@ func TestPermissions(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = store.Close() })
 	const audience, account = "https://orders-1.europe-west1.run.app", "inbox-push@demo-project.iam.gserviceaccount.com"
-	issuer, verifier := google.NewIssuer(t)
+	issuer, verifier := google.Issuer(t)
 	h, err := process.New(process.Config{Name: "orders"}, pushendpoint.Config{Audience: audience, ServiceAccount: account, AckDeadline: time.Minute}, verifier, store,
 		func(ctx context.Context, tx *firestore.Transaction, m *inbox.Message) error {
 			all := process.Client(ctx).Collection("orders")

@@ -40,7 +40,7 @@ func TestOrders(t *testing.T) {
 	}
 	defer client.Close()
 
-	issuer, verifier := google.NewIssuer(t)
+	issuer, verifier := google.Issuer(t)
 	const audience = "https://orders-1.europe-west1.run.app"
 	h, err := process.New(process.Config{Name: "orders"}, pushendpoint.Config{Audience: audience, ServiceAccount: pushfake.DefaultEmail},
 		verifier, store, place, slog.New(slog.DiscardHandler))

@@ -32,7 +32,7 @@ func TestRegisteredFunction(t *testing.T) {
 	reserved := port.Reserve(t)
 	function := "http://127.0.0.1:" + reserved
 
-	issuer, _ := google.NewIssuer(t)
+	issuer, _ := google.Issuer(t)
 	pubSub, err := pushfake.Start(t.Context(), function+"/sync", &pushfake.ServerOptions{
 		Subscription: &pubsubpb.Subscription{
 			Topic: "projects/" + project + "/topics/calendar-sync",

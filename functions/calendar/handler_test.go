@@ -167,7 +167,7 @@ func newSite(tb testing.TB) *site {
 		tb.Fatal(err)
 	}
 	var verifier *verify.Verifier
-	s.issuer, verifier = google.NewIssuer(tb)
+	s.issuer, verifier = google.Issuer(tb)
 	if s.Handler, err = New(config(), verifier, s.engine, s.topic, quiet); err != nil {
 		tb.Fatal(err)
 	}

@@ -70,7 +70,7 @@ func newSite(t *testing.T, cfg Config) *site {
 
 func newLoggedSite(t *testing.T, cfg Config, log *slog.Logger) *site {
 	t.Helper()
-	issuer, verifier := google.NewIssuer(t)
+	issuer, verifier := google.Issuer(t)
 	store, err := boltinbox.Open(filepath.Join(t.TempDir(), "inbox.db"), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -87,7 +87,7 @@ func TestMemoryOfLargeAnswers(t *testing.T) {
 }
 
 func serveForMemory(t *testing.T) {
-	issuer, verifier := google.NewIssuer(t)
+	issuer, verifier := google.Issuer(t)
 	store, err := boltinbox.Open(filepath.Join(t.TempDir(), "inbox.db"), nil)
 	if err != nil {
 		t.Fatal(err)

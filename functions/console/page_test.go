@@ -567,7 +567,7 @@ func BenchmarkFirstPage(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	issuer, verifier := google.NewIssuer(b)
+	issuer, verifier := google.Issuer(b)
 	h, err := New(both, verifier, store, &topic{}, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)

@@ -29,7 +29,7 @@ func TestRegisteredFunction(t *testing.T) {
 	t.Setenv("PUBSUB_TOPIC", "t")
 	t.Setenv("PUBLISH_AUDIENCE", audience)
 	t.Setenv("PUBLISH_CALLERS", caller)
-	issuer, _ := google.NewIssuer(t)
+	issuer, _ := google.Issuer(t)
 	google.Serve(t, google.Relay(issuer.Transport()))
 
 	reserved := port.Reserve(t)

@@ -61,7 +61,7 @@ func (t *topic) Publish(_ context.Context, messages []*pubsubpb.PubsubMessage) (
 
 func newHandler(t *testing.T, to Topic) (http.Handler, *pushfake.Issuer) {
 	t.Helper()
-	issuer, verifier := google.NewIssuer(t)
+	issuer, verifier := google.Issuer(t)
 	h, err := New(Config{Project: "p", Topic: "t", Audience: audience, Callers: []string{"other@p", caller}}, verifier, to, quiet)
 	if err != nil {
 		t.Fatal(err)

@@ -35,7 +35,7 @@ func TestRegisteredFunction(t *testing.T) {
 	t.Setenv("PUSH_AUDIENCE", audience)
 	t.Setenv("PUSH_SERVICE_ACCOUNT", pushAccount)
 	t.Setenv("PUBSUB_VERIFICATION_TOKEN", secret)
-	issuer, _ := google.NewIssuer(t)
+	issuer, _ := google.Issuer(t)
 	google.Serve(t, google.Relay(issuer.Transport()))
 
 	reserved := port.Reserve(t)

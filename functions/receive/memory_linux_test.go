@@ -79,7 +79,7 @@ func TestMemoryOfTheLargestPush(t *testing.T) {
 }
 
 func serveForMemory(t *testing.T, kind string) {
-	issuer, verifier := google.NewIssuer(t)
+	issuer, verifier := google.Issuer(t)
 	var store inbox.Inbox
 	var err error
 	if kind == "bolt" {

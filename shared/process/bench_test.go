@@ -51,7 +51,7 @@ func (s seenBeside) Put(ctx context.Context, m *inbox.Message) (stored bool, err
 func BenchmarkPush(b *testing.B) {
 	push := pushendpoint.Config{Audience: audience, ServiceAccount: account}
 	quiet := slog.New(slog.DiscardHandler)
-	issuer, verifier := google.NewIssuer(b)
+	issuer, verifier := google.Issuer(b)
 	token := "Bearer " + google.Token(b, issuer, audience, account)
 	type way struct {
 		name    string

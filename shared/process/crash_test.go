@@ -100,7 +100,7 @@ func serveInstance(t *testing.T, f Func) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	issuer, verifier := google.NewIssuer(t)
+	issuer, verifier := google.Issuer(t)
 	h, err := New(Config{Name: "orders", Limit: 4 * time.Second}, pushendpoint.Config{Audience: audience, ServiceAccount: account}, verifier, store, unreliable(f),
 		slog.New(slog.DiscardHandler))
 	if err != nil {

@@ -52,7 +52,7 @@ func newSite(t *testing.T, cfg Config, f Func) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	issuer, verifier := google.NewIssuer(t)
+	issuer, verifier := google.Issuer(t)
 	s := &site{store: store, issuer: issuer, log: new(strings.Builder)}
 	cfg.Name = "orders"
 	s.Handler, err = New(cfg, pushendpoint.Config{Audience: audience, ServiceAccount: account, AckDeadline: 60 * time.Second}, verifier, store, f,
@@ -344,7 +344,7 @@ func TestStrangers(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
-	_, verifier := google.NewIssuer(t)
+	_, verifier := google.Issuer(t)
 	good := pushendpoint.Config{Audience: audience, ServiceAccount: account}
 	store := new(Store)
 	quiet := slog.New(slog.DiscardHandler)

@@ -47,7 +47,7 @@ type endpoint struct {
 
 func newEndpoint(tb testing.TB, cfg Config) *endpoint {
 	tb.Helper()
-	issuer, verifier := google.NewIssuer(tb)
+	issuer, verifier := google.Issuer(tb)
 	store, err := boltinbox.Open(filepath.Join(tb.TempDir(), "inbox.db"), nil)
 	if err != nil {
 		tb.Fatal(err)
@@ -223,7 +223,7 @@ func (b blocking) Put(context.Context, *inbox.Message) (bool, error) {
 func TestLargePushesWaitForRoom(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		issuer, verifier := google.NewIssuer(t)
+		issuer, verifier := google.Issuer(t)
 		store := blocking{make(chan struct{}), make(chan struct{})}
 		h, err := New(Config{Audience: audience, ServiceAccount: pushAccount}, verifier, store, quiet)
 		if err != nil {
@@ -417,7 +417,7 @@ func TestAnswersBeforeTheAckDeadline(t *testing.T) {
 		t.Run(deadline.String(), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				issuer, verifier := google.NewIssuer(t)
+				issuer, verifier := google.Issuer(t)
 				store := new(waiting)
 				h, err := New(Config{Audience: audience, ServiceAccount: pushAccount, AckDeadline: deadline}, verifier, store, quiet)
 				if err != nil {

@@ -83,7 +83,7 @@ func (c *checking) Put(_ context.Context, m *inbox.Message) (bool, error) {
 // FuzzQuarantine pushes any body with a good token to any path: it is stored,
 // decoded or as it came, or too large.
 func FuzzQuarantine(f *testing.F) {
-	issuer, verifier := google.NewIssuer(f)
+	issuer, verifier := google.Issuer(f)
 	store := new(checking)
 	h, err := New(Config{Audience: audience, ServiceAccount: pushAccount}, verifier, store, quiet)
 	if err != nil {

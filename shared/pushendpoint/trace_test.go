@@ -29,7 +29,7 @@ import (
 func TestPublishersTrace(t *testing.T) {
 	provider := trace.NewTracerProvider(trace.WithSampler(trace.AlwaysSample()))
 	otel.SetTracerProvider(provider)
-	issuer, verifier := google.NewIssuer(t)
+	issuer, verifier := google.Issuer(t)
 	store, err := boltinbox.Open(filepath.Join(t.TempDir(), "inbox.db"), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -17,17 +17,21 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/verify"
 )
 
-// NewIssuer returns an issuer of tokens and a verifier that has its keys in
-// place of Google's.
-func NewIssuer(tb testing.TB) (*pushfake.Issuer, *verify.Verifier) {
+// issuer is one for all tests of a process: its RSA key takes longer than most of them.
+var issuer = sync.OnceValues(func() (*pushfake.Issuer, error) { return pushfake.NewIssuer(nil) })
+
+// Issuer returns an issuer of tokens, whose keys are the same in all tests of a
+// process, and a new verifier that has its keys in place of Google's.
+func Issuer(tb testing.TB) (*pushfake.Issuer, *verify.Verifier) {
 	tb.Helper()
-	issuer, err := pushfake.NewIssuer(nil)
+	issuer, err := issuer()
 	if err != nil {
 		tb.Fatal(err)
 	}
