@@ -32,15 +32,16 @@ func main() {
 }
 
 func run() error {
+	all := httpapi.Functions()
 	if target := os.Getenv("FUNCTION_TARGET"); target != "" {
-		if httpapi.Functions[target] == nil {
+		if all[target] == nil {
 			return fmt.Errorf("FUNCTION_TARGET is %q; set it to one of %s, or to nothing for all of them",
-				target, strings.Join(slices.Sorted(maps.Keys(httpapi.Functions)), ", "))
+				target, strings.Join(slices.Sorted(maps.Keys(all)), ", "))
 		}
 		select {} // the function's own package serves it
 	}
 	mux := http.NewServeMux()
-	for name, h := range httpapi.Functions {
+	for name, h := range all {
 		below := http.StripPrefix("/"+name, h)
 		mux.Handle("/"+name, below)
 		mux.Handle("/"+name+"/", below)

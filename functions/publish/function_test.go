@@ -40,7 +40,7 @@ func TestRegisteredFunction(t *testing.T) {
 		t.Fatal(err)
 	}
 	framework := "http://127.0.0.1:" + reserved + "/publish"
-	deployed := httptest.NewServer(httpapi.Functions["publish"])
+	deployed := httptest.NewServer(httpapi.Functions()["publish"])
 	t.Cleanup(deployed.Close)
 	method := deployed.URL + "/v1/projects/p/topics/t:publish"
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -44,11 +45,20 @@ func NewServer(h http.Handler) *http.Server {
 	}
 }
 
-// Functions has the handler of each Cloud Function of this process by its name.
-var Functions = map[string]http.Handler{}
+var functions = struct {
+	sync.Mutex
+	byName map[string]http.Handler
+}{byName: map[string]http.Handler{}}
+
+// Functions returns the handler of each Cloud Function of this process by its name.
+func Functions() map[string]http.Handler {
+	functions.Lock()
+	defer functions.Unlock()
+	return maps.Clone(functions.byName)
+}
 
 // Function returns the handler of the Cloud Function with this name, which open
-// creates once, and adds it to Functions.
+// creates once, and which Functions has from now on.
 //
 // When the process was started to serve exactly this function (target, the value
 // of FUNCTION_TARGET), it is created at once, and a failure ends the process, so
@@ -68,7 +78,9 @@ func Function(name, target string, log *slog.Logger, open func(context.Context) 
 		}
 		h.ServeHTTP(w, r)
 	}))
-	Functions[name] = h
+	functions.Lock()
+	functions.byName[name] = h
+	functions.Unlock()
 	if name == target {
 		_, err := once()
 		if err == nil {
