@@ -208,10 +208,9 @@ func (f *feed) serve(w http.ResponseWriter, r *http.Request) {
 func TestTailSurvivesLostConnections(t *testing.T) {
 	t.Parallel()
 	f := &feed{ends: []string{"cut", "silence", "end"}}
-	refused := true
+	var refused atomic.Bool
 	c, _ := newClient(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Last-Event-ID") == "3" && refused {
-			refused = false
+		if r.Header.Get("Last-Event-ID") == "3" && refused.CompareAndSwap(false, true) {
 			http.Error(w, "", http.StatusServiceUnavailable)
 			return
 		}

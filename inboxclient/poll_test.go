@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -17,8 +18,11 @@ import (
 // with none.
 func TestFollow(t *testing.T) {
 	t.Parallel()
+	var mu sync.Mutex // each connection has a goroutine of its own
 	var asked []string
 	c, _ := newClient(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
 		asked = append(asked, r.URL.Query().Get("after"))
 		if wait := r.URL.Query().Get("wait"); wait != pollWait.String() {
 			t.Errorf("asked to wait for %q", wait)
@@ -38,10 +42,15 @@ func TestFollow(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got = append(got, e.Token+"="+e.Message.MessageID); len(asked) == 5 {
+		mu.Lock()
+		n := len(asked)
+		mu.Unlock()
+		if got = append(got, e.Token+"="+e.Message.MessageID); n == 5 {
 			break
 		}
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	if want := "[t1=1 t2=2 t1=1]"; fmt.Sprint(got) != want || fmt.Sprint(asked) != "[t0 t1 t1 t2 behind]" {
 		t.Errorf("got %v after %v", got, asked)
 	}
