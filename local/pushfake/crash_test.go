@@ -151,7 +151,6 @@ func publishUntilKilled(t *testing.T, path string) {
 // TestEndpointDown has an endpoint be down for a week of a bubble's time, and with
 // -full for 12 minutes of the real one: every message arrives.
 func TestEndpointDown(t *testing.T) {
-	measure.SkipRace(t, "TestNothingIsLost does the like with fewer messages")
 	t.Parallel()
 	n := measure.Size(10_000, 100_000)
 	// down runs a server whose endpoint refuses everything until it is up.

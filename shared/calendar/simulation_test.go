@@ -21,7 +21,7 @@ import (
 	"example.com/pushinbox/testkit/measure"
 )
 
-// TestSimulation lives through 20 days, or with -full 30, of three calendars with everything that
+// TestSimulation lives through 30 days of three calendars with everything that
 // goes wrong in them, and compares the changes in the inbox with the truth
 // after every sync. -seed N repeats what a failure printed.
 func TestSimulation(t *testing.T) {
@@ -33,7 +33,7 @@ func TestSimulation(t *testing.T) {
 				t.Parallel()
 			}
 			s := newSimulation(t, n)
-			s.run(measure.Size(20, 30)) // days
+			s.run(30)
 			t.Logf("seed %d: %+v", n, s.counts)
 			s.enough()
 		})

@@ -53,33 +53,31 @@ func TestEmulator(t *testing.T) {
 }
 
 // TestModel runs it on a model of Firestore, where the feed is the one of
-// production, and calls and streams fail.
+// production, and calls and streams fail. Feeds are read without room for a
+// backlog too.
 func TestModel(t *testing.T) {
-	t.Parallel()
-	inboxtest.Run(t, onModel(0.02, maxBacklog))
-}
-
-// TestModelWithoutBacklog reads feeds that have hardly room for a backlog.
-func TestModelWithoutBacklog(t *testing.T) {
-	t.Parallel()
-	measure.SkipRace(t, "TestModel runs the same with it")
-	inboxtest.RunWatch(t, onModel(0, 3000))
-}
-
-// onModel returns an inbox on a model of Firestore with that part of its calls failing.
-func onModel(faults float64, backlog int) func(t *testing.T) inboxtest.Place {
-	return func(t *testing.T) inboxtest.Place {
-		rate := faults
-		if strings.HasSuffix(t.Name(), "/context_ends_during_put") {
-			rate = 0 // it wants no error but its context's
+	model := func(faults float64, backlog int) func(t *testing.T) inboxtest.Place {
+		return func(t *testing.T) inboxtest.Place {
+			rate := faults
+			if strings.HasSuffix(t.Name(), "/context_ends_during_put") {
+				rate = 0 // it wants no error but its context's
+			}
+			_, opts := newModel(t, rate)
+			return place(func(t *testing.T) *Inbox {
+				in := open(t, "", "p", opts...)
+				in.backlog = backlog
+				return in
+			})
 		}
-		_, opts := newModel(t, rate)
-		return place(func(t *testing.T) *Inbox {
-			in := open(t, "", "p", opts...)
-			in.backlog = backlog
-			return in
-		})
 	}
+	t.Run("faults", func(t *testing.T) {
+		t.Parallel()
+		inboxtest.Run(t, model(0.02, maxBacklog))
+	})
+	t.Run("no_room_for_a_backlog", func(t *testing.T) {
+		t.Parallel()
+		inboxtest.RunWatch(t, model(0, 3000))
+	})
 }
 
 // TestTTLShortened lists messages that live on behind newer ones that have expired,

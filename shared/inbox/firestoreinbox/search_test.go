@@ -87,7 +87,6 @@ func TestSearch(t *testing.T) {
 
 // TestSearchModel does so in the model, whose calls fail.
 func TestSearchModel(t *testing.T) {
-	measure.SkipRace(t, "nothing in it is concurrent")
 	t.Parallel()
 	_, opts := newModel(t, 0.02)
 	in := openSearch(t, open(t, "", "p", opts...))
