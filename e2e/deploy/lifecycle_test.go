@@ -1,7 +1,6 @@
 package deploy
 
 import (
-	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -158,36 +157,38 @@ func TestReplacedSubscription(t *testing.T) {
 		`google_pubsub_subscription_iam_member.dead_letter_subscriber["main"]`, // by replace_triggered_by
 		`google_pubsub_subscription_iam_member.console["console main"]`,        // by the subscription's ID
 	}
-	// actions returns what a plan with a setting does to each resource that it changes.
+	// actions returns what a plan with a setting does to a resource.
 	actions := func(t *testing.T, setting string) map[string]string {
 		t.Helper()
-		lines, err := tfmodule.Terraform(dir, "plan", "-json", "-input=false", "-lock=false", "-refresh=false",
+		file := filepath.Join(t.TempDir(), "plan")
+		if _, err := tfmodule.Terraform(dir, "plan", "-no-color", "-input=false", "-lock=false", "-refresh=false", "-out="+file,
 			"-target=google_pubsub_subscription_iam_member.dead_letter_subscriber", "-target=google_pubsub_subscription_iam_member.console", "-var=project_id=demo-project",
-			`-var=testers=["user:you@example.com"]`, "-var=existing_topic=projects/other-project/topics/theirs", "-var="+setting)
+			`-var=testers=["user:you@example.com"]`, "-var=existing_topic=projects/other-project/topics/theirs", "-var="+setting,
+		); err != nil {
+			t.Fatal(err)
+		}
+		text, err := tfmodule.Terraform(dir, "show", "-json", file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		found := map[string]string{}
-		for line := range bytes.Lines(lines) {
-			var event struct {
-				Type   string `json:"type"`
-				Change struct {
-					Resource struct {
-						Address string `json:"addr"`
-					} `json:"resource"`
-					Action string `json:"action"`
+		var plan struct {
+			Changes []struct {
+				Address string `json:"address"`
+				Change  struct {
+					Actions []string `json:"actions"`
 				} `json:"change"`
-			}
-			if err := json.Unmarshal(line, &event); err != nil {
-				t.Fatal(err)
-			}
-			if event.Type == "planned_change" {
-				found[event.Change.Resource.Address] = event.Change.Action
-			}
+			} `json:"resource_changes"`
+		}
+		if err := json.Unmarshal(text, &plan); err != nil {
+			t.Fatal(err)
+		}
+		found := map[string]string{}
+		for _, c := range plan.Changes {
+			found[c.Address] = strings.Join(c.Change.Actions, " ")
 		}
 		return found
 	}
-	const replaced, updated, unchanged = "replace", "update", ""
+	const replaced, updated, unchanged = "delete create", "update", "no-op"
 	for _, test := range []struct{ name, setting, subscription, grant string }{
 		{"filter", `filter=attributes.kind = "a"`, replaced, replaced},
 		{"ordering", "enable_message_ordering=true", replaced, replaced},

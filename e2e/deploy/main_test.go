@@ -11,10 +11,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+
+	"example.com/pushinbox/testkit/tfmodule"
 )
 
 // root is the root of the checkout.
@@ -75,15 +76,9 @@ func (t *transcript) Write(p []byte) (int, error) {
 // functionNames returns the folders of functions/ that are functions.
 func functionNames(tb testing.TB) []string {
 	tb.Helper()
-	entries, err := os.ReadDir(filepath.Join(root, "functions"))
+	names, err := tfmodule.Functions()
 	if err != nil {
 		tb.Fatal(err)
-	}
-	var names []string
-	for _, e := range entries {
-		if e.IsDir() && e.Name() != "cmd" {
-			names = append(names, e.Name())
-		}
 	}
 	if len(names) < 3 {
 		tb.Fatalf("functions %v, want publish, receive and console at least", names)

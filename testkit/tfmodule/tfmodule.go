@@ -1,5 +1,5 @@
-// Package tfmodule applies the project's Terraform module in tests, with a mocked
-// provider, so that nothing is created anywhere.
+// Package tfmodule lays the project's Terraform module out for tests and runs Terraform on
+// it. It applies it with a mocked provider, so that nothing is created anywhere.
 package tfmodule
 
 import (
@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -33,11 +32,27 @@ func Check(tb testing.TB, err error) {
 	}
 }
 
-// Root is the root of the checkout.
+// Root is the root of the checkout, above the folder of the test.
 var Root = func() string {
-	_, file, _, _ := runtime.Caller(0)
-	return filepath.Join(filepath.Dir(file), "..", "..")
+	dir, err := os.Getwd()
+	for ; err == nil && dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+	}
+	return ""
 }()
+
+// Functions returns the folders of functions/ that are functions.
+func Functions() (names []string, err error) {
+	entries, err := os.ReadDir(filepath.Join(Root, "functions"))
+	for _, e := range entries {
+		if e.IsDir() && e.Name() != "cmd" {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
+}
 
 // Copy copies the module and the files that it reads to a folder, without anybody's
 // state and settings, and returns where the module is, ready to be planned. A
@@ -51,6 +66,9 @@ func Copy(to string) (dir string, err error) {
 		files, err := filepath.Glob(filepath.Join(Root, pattern))
 		if err != nil {
 			return "", err
+		}
+		if len(files) == 0 && !strings.HasSuffix(pattern, ".lock.hcl") { // there only after an init
+			return "", fmt.Errorf("nothing is at %s", filepath.Join(Root, pattern))
 		}
 		for _, file := range files {
 			b, err := os.ReadFile(file)
@@ -112,12 +130,16 @@ type Resource struct {
 // Apply applies the module that Copy copied to dir with these settings (HCL). What
 // Google makes up is given the form that Google gives it.
 func Apply(dir, project, settings string) (*State, error) {
+	functions, err := Functions()
+	if err != nil {
+		return nil, err
+	}
 	// In a folder of its own, which is not among the tests of others.
 	tests, err := os.MkdirTemp(dir, "apply")
 	if err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(tests, "apply.tftest.hcl"), []byte(test(project, settings)), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(tests, "apply.tftest.hcl"), []byte(test(project, settings, functions)), 0o644); err != nil {
 		return nil, err
 	}
 	events, err := Terraform(dir, "test", "-no-color", "-json", "-verbose", "-test-directory="+filepath.Base(tests))
@@ -141,7 +163,7 @@ func Apply(dir, project, settings string) (*State, error) {
 }
 
 // test is a test of Terraform's that applies the module.
-func test(project, settings string) string {
+func test(project, settings string, functions []string) string {
 	var b strings.Builder
 	b.WriteString("mock_provider \"google\" {\n  source = \"./tests/mocks\"\n}\n")
 	override := func(target string, values map[string]string) {
@@ -157,7 +179,7 @@ func test(project, settings string) string {
 			"email": email, "member": "serviceAccount:" + email, "name": "projects/" + project + "/serviceAccounts/" + email,
 		})
 	}
-	for _, name := range []string{"publish", "receive", "console", "calendar", "mns"} {
+	for _, name := range functions {
 		account(fmt.Sprintf("function[%q]", name), name)
 	}
 	for _, name := range []string{"push", "build", "tester", "scheduler"} {
