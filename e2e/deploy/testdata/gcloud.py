@@ -2,14 +2,14 @@
 
 serve LIB SOCKET loads the gcloud below LIB and forks for each call. It prints "ready",
 and ends when its standard input does.
-call SOCKET ARGUMENT... is one call, with the environment, the folder and the files of
-this process.
+call SOCKET PROGRAM ARGUMENT... is one call, with the environment, the folder and the
+files of this process.
 """
 
 import importlib
 import json
 import os
-import selectors
+import select
 import signal
 import socket
 import sys
@@ -26,11 +26,15 @@ def call(path, argv):
     return int(code or 1)
 
 
-def run(gcloud, conn, learn):
+def run(gcloud, conn, modules):
     """Is one gcloud, in a process of its own, and does not return."""
+    os.setpgid(0, 0)
     data, fds, _, _ = socket.recv_fds(conn, 1 << 20, 3)
     while not data.endswith(b"\n"):
-        data += conn.recv(1 << 20)
+        more = conn.recv(1 << 20)
+        if not more:
+            os._exit(1)  # the caller is gone
+        data += more
     request = json.loads(data)
     for number, fd in enumerate(fds):
         os.dup2(fd, number)
@@ -39,7 +43,10 @@ def run(gcloud, conn, learn):
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv = request["argv"]
-    os.setpgid(0, 0)
+    # Some modules read settings when they are loaded, and what was read is kept.
+    from googlecloudsdk.core.configurations import named_configs
+
+    named_configs.ActivePropertiesFile.Invalidate()
 
     def end_with_caller():
         if not conn.recv(1):
@@ -57,13 +64,14 @@ def run(gcloud, conn, learn):
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    names = "\n".join(name for name in sys.modules if name not in loaded)
-    learn.send(names.encode()[: 1 << 17])
+    with open(modules, "a") as file:
+        file.write("".join(name + "\n" for name in sys.modules if name not in loaded))
     conn.sendall(b"%d\n" % code)
     os._exit(0)
 
 
 def serve(lib, path):
+    socket.send_fds, socket.recv_fds  # which Python has since 3.9
     sys.path.insert(0, lib)
     import gcloud  # which puts the libraries that come with it in front
 
@@ -71,29 +79,25 @@ def serve(lib, path):
     server = socket.socket(socket.AF_UNIX)
     server.bind(path)
     server.listen(64)
-    learned, learn = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the calls
-    events = selectors.DefaultSelector()
-    for file in (server, learned, sys.stdin):
-        events.register(file, selectors.EVENT_READ)
-    print("ready", flush=True)
-    while True:
-        for key, _ in events.select():
-            if key.fileobj is sys.stdin:
+    modules = path + ".modules"
+    with open(modules, "a+") as learned:
+        print("ready", flush=True)
+        while True:
+            ready, _, _ = select.select([server, sys.stdin], [], [])
+            if sys.stdin in ready:
                 return
-            if key.fileobj is learned:
-                # What one call needed is there for the next ones.
-                for name in learned.recv(1 << 18).decode().split("\n"):
-                    try:
-                        importlib.import_module(name)
-                    except Exception:
-                        pass  # the next call loads it itself, or says why not
-                continue
+            # What earlier calls needed is there for the next ones.
+            for name in learned.read().split():
+                try:
+                    importlib.import_module(name)
+                except BaseException:
+                    pass  # the next call loads it itself, or says why not
             conn, _ = server.accept()
             if os.fork() == 0:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 server.close()
-                run(gcloud, conn, learn)
+                run(gcloud, conn, modules)
             conn.close()
 
 
