@@ -21,8 +21,8 @@ import (
 // damaged.
 
 // What a key of the search index is of. Keys with the same begin lie together, and
-// those of a message ID that a provider counts up are near each other, so that a
-// commit of many messages changes few pages.
+// those of message IDs that a provider counts up in their order, so that a commit of
+// many messages changes few pages.
 const (
 	searchMessageID   = 'm'
 	searchOrderingKey = 'o'
@@ -33,9 +33,13 @@ const (
 	searchLate = 'l'
 )
 
-// searchPrefix returns what the search keys of these values begin with.
+// searchLayout counts up when searchPrefix changes.
+const searchLayout = 2
+
+// searchPrefix returns what the search keys of these values begin with: their first
+// bytes, which are the whole of most message IDs, and a hash of all.
 func searchPrefix(kind byte, values ...string) []byte {
-	const shown, hashed = 12, 8
+	const shown, hashed = 20, 8
 	var all []byte
 	for _, v := range values {
 		all = binary.AppendUvarint(all, uint64(len(v)))
@@ -91,9 +95,10 @@ func (t tables) deleteSearch(keys [][]byte) error {
 	return t.search.SetSequence(sum)
 }
 
-// searchState returns what the file says of an index that is whole.
+// searchState returns what the file says of an index that is whole: its layout, which
+// that of layout 1 does not begin with, and its attributes.
 func (in *Inbox) searchState() []byte {
-	var b []byte
+	b := []byte{0, searchLayout}
 	for _, name := range in.attributes {
 		b = binary.AppendUvarint(b, uint64(len(name)))
 		b = append(b, name...)

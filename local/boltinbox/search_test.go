@@ -1,6 +1,7 @@
 package boltinbox
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -170,6 +171,27 @@ func TestSearchIndex(t *testing.T) {
 		t.Errorf("after a key was lost (-want +got):\n%s", diff)
 	}
 	step("a lost key", "the search index was damaged and is built again", "tenant")
+
+	// An earlier version wrote twelve bytes of the values, and no layout.
+	change(t, path, func(tx *bbolt.Tx) error {
+		var keys [][]byte
+		b := tx.Bucket(bucketSearch)
+		_ = b.ForEach(func(k, _ []byte) error {
+			keys = append(keys, append(slices.Clone(k[:13]), k[21:]...))
+			return nil
+		})
+		if err := errors.Join(tx.DeleteBucket(bucketSearch), createBuckets(tx)); err != nil {
+			return err
+		}
+		err := tables{search: tx.Bucket(bucketSearch)}.addSearch(keys)
+		_, attributes, _ := bytes.Cut(in.searchState(), []byte{0, searchLayout})
+		return errors.Join(err, tx.Bucket(bucketFormat).Put(keySearch, seal(keySearch, attributes)))
+	})
+	in = mustOpen(t, path, options("tenant"))
+	if diff := cmp.Diff(before, search(t, in)); diff != "" {
+		t.Errorf("after an index of layout 1 (-want +got):\n%s", diff)
+	}
+	step("layout 1", "", "tenant")
 
 	// A build that was interrupted left no state.
 	change(t, path, func(tx *bbolt.Tx) error {
