@@ -17,6 +17,7 @@ import (
 
 	"example.com/pushinbox/shared/calendar/firestorestate"
 	"example.com/pushinbox/shared/delivery"
+	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 )
 
@@ -460,16 +461,16 @@ func declarations(t *Target) ([]declaredIndex, []declaredField) {
 	if json.Unmarshal(firestoreinbox.Indexes, &all) != nil || json.Unmarshal(firestorestate.Indexes, &calendars) != nil {
 		return nil, nil
 	}
-	const form = "attributes.`replay-of`"
+	form := firestoreinbox.AttributePath(inbox.AttributeReplayOf)
 	for _, d := range slices.Clone(all.Indexes) {
 		for _, name := range t.SearchAttributes {
-			if name == "replay-of" || !slices.ContainsFunc(d.Fields, func(f indexField) bool { return f.FieldPath == form }) {
+			if name == inbox.AttributeReplayOf || !slices.ContainsFunc(d.Fields, func(f indexField) bool { return f.FieldPath == form }) {
 				continue
 			}
 			one := declaredIndex{d.CollectionGroup, slices.Clone(d.Fields)}
 			for i := range one.Fields {
 				if one.Fields[i].FieldPath == form {
-					one.Fields[i].FieldPath = "attributes." + fieldPath(name)
+					one.Fields[i].FieldPath = firestoreinbox.AttributePath(name)
 				}
 			}
 			all.Indexes = append(all.Indexes, one)
@@ -490,16 +491,6 @@ func declarations(t *Target) ([]declaredIndex, []declaredField) {
 func renamed(name, from, to string) string {
 	if rest, ok := strings.CutPrefix(name, from); ok {
 		return to + rest
-	}
-	return name
-}
-
-// fieldPath returns a name as a part of a field's path.
-func fieldPath(name string) string {
-	for i, r := range name {
-		if !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || r == '_' || i > 0 && '0' <= r && r <= '9') {
-			return "`" + name + "`"
-		}
 	}
 	return name
 }

@@ -133,6 +133,16 @@ func TestHealthyInAnotherWay(t *testing.T) {
 		{"egress_with_a_way_out", "keys", func(w *doctortest.World) {
 			w.Service("receive")["template"].(map[string]any)["vpcAccess"] = map[string]any{"egress": "ALL_TRAFFIC"}
 		}},
+		{"attribute_with_a_backtick_and_a_backslash", "indexes", func(w *doctortest.World) {
+			w.Outputs = bytes.ReplaceAll(w.Outputs, []byte(`"tenant"`), []byte("\"q`\\\\\""))
+			for _, name := range w.Indexes() {
+				for _, f := range w.Objects[name]["fields"].([]any) {
+					if field := f.(map[string]any); field["fieldPath"] == "attributes.tenant" {
+						field["fieldPath"] = "attributes.`q\\`\\\\`" // as firestoreinbox asks for it
+					}
+				}
+			}
+		}},
 		{"old_channel_beside_a_new_one", "channels", func(w *doctortest.World) {
 			w.Documents["calendars-channels/c0"] = map[string]any{
 				"calendarId": map[string]any{"stringValue": "team@example.com"}, "expiration": map[string]any{"timestampValue": time.Now().Add(-time.Hour).Format(time.RFC3339)},

@@ -59,7 +59,7 @@ func (in *Inbox) choose(q *inbox.Query, names []string) (use condition, isExact 
 	text(fieldOrderingKey, q.OrderingKey)
 	for _, name := range in.attributes {
 		if value, ok := q.Attributes[name]; ok {
-			consider(attributePath(name), value, stringValue(value))
+			consider(AttributePath(name), value, stringValue(value))
 		}
 	}
 	for name, value := range q.Attributes {
@@ -83,8 +83,8 @@ func (in *Inbox) choose(q *inbox.Query, names []string) (use condition, isExact 
 	return use, isExact
 }
 
-// attributePath returns the path of an attribute's field.
-func attributePath(name string) string {
+// AttributePath returns the path of an attribute's field, as queries and indexes have it.
+func AttributePath(name string) string {
 	for i, c := range []byte(name) {
 		isLetter := c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 		if !isLetter && (i == 0 || c < '0' || c > '9') {
