@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"example.com/pushinbox/shared/delivery"
+	"example.com/pushinbox/shared/shell"
 )
 
 // apply is the command that makes everything as Terraform wants it.
@@ -109,7 +110,7 @@ func (x *examination) endpointArgument(endpoint string) string {
 	values, _ := url.ParseQuery(query)
 	e, ok := x.service.value.env(tokenVariable)
 	if !ok && !values.Has("token") {
-		return Quote(endpoint)
+		return shell.Quote(endpoint)
 	}
 	values.Del("token")
 	if rest := values.Encode(); rest != "" {
@@ -118,10 +119,10 @@ func (x *examination) endpointArgument(endpoint string) string {
 		base += "?token="
 	}
 	if !ok || e.ValueSource == nil {
-		return Quote(base + "TOKEN")
+		return shell.Quote(base + "TOKEN")
 	}
 	ref := e.ValueSource.SecretKeyRef
-	return Quote(base) + `"$(` + x.gcloud("secrets", "versions", "access", ref.Version, "--secret="+short(ref.Secret)) + `)"`
+	return shell.Quote(base) + `"$(` + x.gcloud("secrets", "versions", "access", ref.Version, "--secret="+short(ref.Secret)) + `)"`
 }
 
 // shown is an address without the shared token.

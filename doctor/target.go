@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"example.com/pushinbox/shared/shell"
 )
 
 // Target is the inbox to be examined: what there should be, as far as it is known.
@@ -191,20 +193,7 @@ func (t *Target) schedulerRegion() string { return cmp.Or(t.SchedulerRegion, t.R
 func command(args ...string) string {
 	quoted := make([]string, len(args))
 	for i, a := range args {
-		quoted[i] = Quote(a)
+		quoted[i] = shell.Quote(a)
 	}
 	return strings.Join(quoted, " ")
-}
-
-// Quote returns an argument as a shell wants it.
-func Quote(arg string) string {
-	if arg != "" && !strings.ContainsFunc(arg, func(r rune) bool {
-		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-_./:=@,+%", r))
-	}) {
-		return arg
-	}
-	if name, value, ok := strings.Cut(arg, "="); ok && strings.HasPrefix(name, "--") && Quote(name) == name {
-		return name + "=" + Quote(value)
-	}
-	return "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
 }

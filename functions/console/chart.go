@@ -59,14 +59,14 @@ func chartOf(points []delivery.Point, window, usual time.Duration) chart {
 		}
 	}
 	c := chart{Width: width, Height: chartHeight, Ago: stepText(window)}
-	c.Words = fmt.Sprintf("%s acknowledged, %s not", count(acked), count(refused))
+	c.Words = fmt.Sprintf("%s acknowledged, %s not", delivery.Count(acked), delivery.Count(refused))
 	c.Scale = "no pushes"
 	if most > 0 {
 		c.Scale = fmt.Sprintf("at most %s in %s", plural(most, "push", "pushes"), stepText(step))
 	}
 	switch {
 	case waited > 0:
-		c.Scale += ", at most " + count(waited) + " waiting"
+		c.Scale += ", at most " + delivery.Count(waited) + " waiting"
 	case hasBacklog:
 		c.Scale += ", none waiting"
 	}

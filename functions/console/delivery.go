@@ -2,7 +2,6 @@ package console
 
 import (
 	"fmt"
-	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/problem"
+	"example.com/pushinbox/shared/shell"
 )
 
 // errNoDelivery is the answer where no source tells how delivery goes.
@@ -99,7 +99,7 @@ func (h *handler) deliveryData(r *http.Request, report *delivery.Report) deliver
 		p.Cards = append(p.Cards, h.card(report.Subscriptions[i], i))
 	}
 	for _, f := range report.Refusals {
-		row := refusalRow{Refusal: f, Status: strconv.Itoa(f.Status), Advice: advice[f.Reason], Hour: count(f.LastHour), Day: count(f.Count)}
+		row := refusalRow{Refusal: f, Status: strconv.Itoa(f.Status), Advice: advice[f.Reason], Hour: delivery.Count(f.LastHour), Day: delivery.Count(f.Count)}
 		if f.Status == 0 {
 			row.Status = "none"
 		}
@@ -155,7 +155,7 @@ func (h *handler) card(s delivery.Subscription, n int) card {
 	}
 	c := card{Subscription: s, ID: "s" + strconv.Itoa(n), Label: label[0], Kind: label[1], Explanation: label[2], Commands: h.commands(&s)}
 	if s.Backlog != nil {
-		c.Waiting = count(*s.Backlog)
+		c.Waiting = delivery.Count(*s.Backlog)
 	}
 	if s.OldestSeconds != nil && (s.Backlog == nil || *s.Backlog > 0) {
 		c.Oldest = ageText(*s.OldestSeconds)
@@ -169,16 +169,16 @@ func (h *handler) card(s delivery.Subscription, n int) card {
 func windowOf(title string, w *delivery.Window, length, step time.Duration) windowCard {
 	c := windowCard{Title: title, Chart: chartOf(w.Points, length, step)}
 	if w.Pushes != nil {
-		c.Pushes = count(*w.Pushes)
+		c.Pushes = delivery.Count(*w.Pushes)
 	}
 	if w.AckedShare != nil {
-		c.Share, c.IsBad = percent(*w.AckedShare), *w.AckedShare < 1
+		c.Share, c.IsBad = delivery.Percent(*w.AckedShare), *w.AckedShare < 1
 	}
 	if w.P50Millis != nil && w.P99Millis != nil {
 		c.Latency = millisText(*w.P50Millis) + " / " + millisText(*w.P99Millis)
 	}
 	if w.DeadLettered != nil {
-		c.Deaths = count(*w.DeadLettered)
+		c.Deaths = delivery.Count(*w.DeadLettered)
 	}
 	return c
 }
@@ -188,7 +188,7 @@ func windowOf(title string, w *delivery.Window, length, step time.Duration) wind
 func (h *handler) where() string {
 	switch {
 	case h.isLocal && h.localData != "":
-		return " --data " + shellWord(h.localData)
+		return " --data " + shell.Quote(visible(h.localData))
 	case h.isLocal:
 		return ""
 	}
@@ -205,12 +205,12 @@ func (h *handler) doctor() command {
 
 // commands are what an operator can do with a subscription.
 func (h *handler) commands(s *delivery.Subscription) []command {
-	at := h.where() + " --subscription " + shellWord(inbox.ShortName(s.Name))
+	at := h.where() + " --subscription " + shell.Quote(visible(inbox.ShortName(s.Name)))
 	switch {
 	case s.DeadLetters && s.Name == h.dead || s.DeadLetters && !h.isLocal:
 		return nil // the page of the dead letters has them
 	case s.DeadLetters:
-		at = h.where() + " --dead-letter-subscription " + shellWord(inbox.ShortName(s.Name))
+		at = h.where() + " --dead-letter-subscription " + shell.Quote(visible(inbox.ShortName(s.Name)))
 		if s.State == delivery.Redriving {
 			return []command{{"pushinbox dead-letters redrive --stop" + at, "ends the redrive; what was not pushed waits on"}}
 		}
@@ -224,23 +224,6 @@ func (h *handler) commands(s *delivery.Subscription) []command {
 		return []command{{"pushinbox delivery pause" + at, "stops it; messages wait until it is resumed"}}
 	}
 	return nil
-}
-
-// shellWord returns a name as a word of a shell.
-func shellWord(name string) string {
-	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~+%:/") == "" && name != "" {
-		return name
-	}
-	return "'" + strings.ReplaceAll(visible(name), "'", `'\''`) + "'"
-}
-
-// percent is a share for people. What is not all is never written as 100.
-func percent(share float64) string {
-	p := math.Floor(share*1000) / 10
-	if share > 0 && p == 0 {
-		return "under 0.1 %"
-	}
-	return strconv.FormatFloat(p, 'f', -1, 64) + " %"
 }
 
 func millisText(ms float64) string {

@@ -451,9 +451,10 @@ func TestChart(t *testing.T) {
 
 func TestWordsOfDelivery(t *testing.T) {
 	t.Parallel()
-	for share, want := range map[float64]string{0: "0 %", 0.0001: "under 0.1 %", 0.5: "50 %", 0.88: "88 %", 0.99996: "99.9 %", 1: "100 %"} {
-		if got := percent(share); got != want {
-			t.Errorf("percent(%v) = %q, want %q", share, got, want)
+	for share, want := range map[float64]string{0: "0 %", 0.0004: "under 0.1 %", 0.1236: "12.4 %", 0.99996: "99.9 %", 1: "100 %"} {
+		w := windowOf("", &delivery.Window{AckedShare: &share}, time.Hour, time.Minute)
+		if w.Share != want || w.IsBad != (share < 1) {
+			t.Errorf("a share of %v is %q, bad: %t, want %q", share, w.Share, w.IsBad, want)
 		}
 	}
 	for seconds, want := range map[float64]string{-1: "0 s", 59.9: "59 s", 61: "1 min 1 s", 3900: "1 h 5 min", 90_000: "1 d 1 h", math.Inf(1): "11574 d 1 h"} {
@@ -466,9 +467,10 @@ func TestWordsOfDelivery(t *testing.T) {
 			t.Errorf("millisText(%v) = %q, want %q", ms, got, want)
 		}
 	}
-	for name, want := range map[string]string{"inbox-push": "inbox-push", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "$(x)": "'$(x)'"} {
-		if got := shellWord(name); got != want {
-			t.Errorf("shellWord(%q) = %q, want %q", name, got, want)
+	for data, want := range map[string]string{"data": "data", "a b": "'a b'", "it's": `'it'\''s'`, "$(x)": "'$(x)'", "~": "'~'", "a\x1b": `'a\u{1B}'`} {
+		h := &handler{isLocal: true, localData: data}
+		if got := h.where(); got != " --data "+want {
+			t.Errorf("the flag of the directory %q is %q, want %s", data, got, want)
 		}
 	}
 }

@@ -14,10 +14,10 @@ import (
 	"net/url"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
+	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/problem"
@@ -405,7 +405,7 @@ func (h *handler) listPage(w http.ResponseWriter, r *http.Request, status int, v
 		p.Next = f.at("/", "pageToken", page.NextPageToken)
 	}
 	if page.Examined > 0 && !page.ExaminedUntil.IsZero() {
-		p.Scan = &scan{Examined: count(page.Examined), Until: page.ExaminedUntil}
+		p.Scan = &scan{Examined: delivery.Count(page.Examined), Until: page.ExaminedUntil}
 	}
 	if id := q.MessageID; id != "" {
 		p.AsText = f.at("/", "messageId", "", "text", id)
@@ -459,15 +459,6 @@ func (h *handler) around(ctx context.Context, q inbox.Query, id string) (*inbox.
 // tokenAt returns a page token that fits every query, from m on.
 func tokenAt(m *inbox.Message) string {
 	return inbox.Position{ReceivedAt: m.ReceivedAt, Commit: m.ReceivedAt, ID: m.ID}.Token()
-}
-
-// count is a number for people.
-func count[N int | int64](n N) string {
-	s := strconv.FormatInt(int64(n), 10)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
 }
 
 // event is an event of the feed that the list's script follows: a row in the

@@ -59,7 +59,7 @@ func (h *handler) troubleOf(r *delivery.Report) trouble {
 		case delivery.Paused:
 			p := pausedSubscription{Name: s.Name, Operation: s.Operation}
 			if s.Backlog != nil {
-				p.Waiting = count(*s.Backlog)
+				p.Waiting = delivery.Count(*s.Backlog)
 			}
 			t.Paused = append(t.Paused, p)
 		case delivery.Redriving:
@@ -136,7 +136,7 @@ func reasonsOf(refusals []delivery.Refusal) (total int64, words string) {
 	const named = 3
 	var parts []string
 	for _, name := range names[:min(named, len(names))] {
-		parts = append(parts, visible(name)+" "+count(byReason[name]))
+		parts = append(parts, visible(name)+" "+delivery.Count(byReason[name]))
 	}
 	if more := len(names) - named; more > 0 {
 		parts = append(parts, plural(more, "other reason", "other reasons"))
@@ -158,7 +158,7 @@ func plural[N int | int64](n N, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}
-	return count(n) + " " + many
+	return delivery.Count(n) + " " + many
 }
 
 // troubleEvents returns a function whose result is an event of the page's feed, what is

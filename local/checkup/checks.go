@@ -10,6 +10,7 @@ import (
 	"example.com/pushinbox/doctor"
 	"example.com/pushinbox/local/stack"
 	"example.com/pushinbox/shared/delivery"
+	"example.com/pushinbox/shared/shell"
 )
 
 const (
@@ -50,7 +51,7 @@ func (x *examination) data() string {
 	if x.Data == "" {
 		return ""
 	}
-	return " --data " + doctor.Quote(x.run.Data)
+	return " --data " + shell.Quote(x.run.Data)
 }
 
 // status is the command that tells how a subscription's pushes go.
@@ -76,9 +77,9 @@ func (x *examination) checkData() {
 	consequence := "messages cannot be stored: receive answers 503, and they are pushed again until they are dead letters"
 	switch free := x.facts.FreeBytes; {
 	case x.facts.WriteError != "":
-		x.bad(doctor.Finding{Check: "data_directory", On: x.run.Data, What: "nothing can be written there", Evidence: x.facts.WriteError, Consequence: consequence, Command: "df -h " + doctor.Quote(x.run.Data) + "; ls -ld " + doctor.Quote(x.run.Data)})
+		x.bad(doctor.Finding{Check: "data_directory", On: x.run.Data, What: "nothing can be written there", Evidence: x.facts.WriteError, Consequence: consequence, Command: "df -h " + shell.Quote(x.run.Data) + "; ls -ld " + shell.Quote(x.run.Data)})
 	case free != nil && *free < littleRoom:
-		x.bad(doctor.Finding{Check: "disk", On: x.run.Data, What: "the disk is nearly full", Evidence: fmt.Sprintf("%d MiB are free", *free>>20), Consequence: "large messages fail first: " + consequence, Command: "df -h " + doctor.Quote(x.run.Data)})
+		x.bad(doctor.Finding{Check: "disk", On: x.run.Data, What: "the disk is nearly full", Evidence: fmt.Sprintf("%d MiB are free", *free>>20), Consequence: "large messages fail first: " + consequence, Command: "df -h " + shell.Quote(x.run.Data)})
 	default:
 		x.ok("data_directory", x.run.Data, "it can be written to")
 	}
@@ -114,7 +115,7 @@ func (x *examination) checkEmulators() {
 		if e.Error != "" {
 			x.bad(doctor.Finding{
 				Check: "emulator", On: e.Variable, What: "the emulator at " + e.Host + " does not answer", Evidence: e.Error,
-				Consequence: "nothing can be stored or pushed that needs it", Command: "start it at " + e.Host + " again, or: env -u " + e.Variable + " pushinbox local --data " + doctor.Quote(x.run.Data),
+				Consequence: "nothing can be stored or pushed that needs it", Command: "start it at " + e.Host + " again, or: env -u " + e.Variable + " pushinbox local --data " + shell.Quote(x.run.Data),
 			})
 		} else {
 			x.ok("emulator", e.Variable, "it answers at "+e.Host)
@@ -157,7 +158,7 @@ func (x *examination) checkInbox() {
 	}
 	f := doctor.Finding{
 		Check: "inbox", What: many(in.Failed, "push", "was") + " not stored", Evidence: fmt.Sprintf("at %s: %s", in.LastFailed.Format(time.TimeOnly), in.LastError),
-		Consequence: "they are pushed again until they are stored, or dead letters", Command: "df -h " + doctor.Quote(x.run.Data) + "; ls -l " + doctor.Quote(x.run.Data),
+		Consequence: "they are pushed again until they are stored, or dead letters", Command: "df -h " + shell.Quote(x.run.Data) + "; ls -l " + shell.Quote(x.run.Data),
 	}
 	if in.LargestStored > 0 && in.LargestStored < in.SmallestFailed {
 		f.What += fmt.Sprintf(", and only large ones: the smallest of them has %d bytes, and the largest that was stored since %d", in.SmallestFailed, in.LargestStored)
@@ -467,7 +468,7 @@ func (x *examination) explainToken(f *doctor.Finding, reason string, push *stack
 	default:
 		return
 	}
-	endpoint = strings.ReplaceAll(doctor.Quote(endpoint), "token=…", `token='"$PUBSUB_VERIFICATION_TOKEN"'`)
+	endpoint = strings.ReplaceAll(shell.Quote(endpoint), "token=…", `token='"$PUBSUB_VERIFICATION_TOKEN"'`)
 	f.Command = x.gcloud("update", push.Name, fmt.Sprintf(" --push-endpoint=%s --push-auth-service-account=%s --push-auth-token-audience=%s", endpoint, x.facts.Account, x.facts.Audience))
 	if push.Name == x.run.Subscription {
 		f.Command = x.restart("") // which sets it anew

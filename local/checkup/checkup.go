@@ -31,6 +31,7 @@ import (
 	"example.com/pushinbox/local/pubsubserver/rest"
 	"example.com/pushinbox/local/stack"
 	"example.com/pushinbox/shared/delivery"
+	"example.com/pushinbox/shared/shell"
 
 	"golang.org/x/oauth2"
 )
@@ -131,7 +132,7 @@ func (x *examination) find(ctx context.Context) bool {
 	}
 	start := "pushinbox local"
 	if x.Data != "" {
-		start += " --data " + doctor.Quote(x.Data)
+		start += " --data " + shell.Quote(x.Data)
 	}
 	data := cmp.Or(x.Data, stack.DefaultData)
 	switch {
@@ -187,9 +188,9 @@ func ports(run *stack.Run, defaultURL string) (flags string) {
 // mendData is the command that gives a data directory back to its owner alone.
 func mendData(data string, err error) string {
 	if errors.Is(err, fs.ErrPermission) {
-		return "ls -ld " + doctor.Quote(data)
+		return "ls -ld " + shell.Quote(data)
 	}
-	return "chmod go-w " + doctor.Quote(data)
+	return "chmod go-w " + shell.Quote(data)
 }
 
 // checkLock says whether a process without a local.json has the inbox open.
@@ -202,7 +203,7 @@ func (x *examination) checkLock(data string) {
 	if errors.Is(err, datadir.ErrLocked) {
 		x.bad(doctor.Finding{
 			Check: "data_directory", On: data, What: "another process has the inbox open", Evidence: path + " is locked",
-			Consequence: "pushinbox local does not start with it", Command: "fuser " + doctor.Quote(path) + "   # says which process it is; end it",
+			Consequence: "pushinbox local does not start with it", Command: "fuser " + shell.Quote(path) + "   # says which process it is; end it",
 		})
 		return
 	}

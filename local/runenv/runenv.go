@@ -16,6 +16,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpproxy"
+
+	"example.com/pushinbox/shared/shell"
 )
 
 // Settings are what programs are led to.
@@ -189,7 +191,7 @@ func notes(goos, dir string) []string {
 	leaf := leafFile(dir)
 	switch goos {
 	case "darwin", "ios":
-		add = "security add-trusted-cert -p ssl -k ~/Library/Keychains/login.keychain-db " + quote(leaf)
+		add = "security add-trusted-cert -p ssl -k ~/Library/Keychains/login.keychain-db " + shell.Quote(leaf)
 	case "windows":
 		add = `certutil -user -addstore Root "` + leaf + `"`
 	default:
@@ -199,14 +201,11 @@ func notes(goos, dir string) []string {
 		"Run them on Linux, in a container or a virtual machine, or trust the certificate, which is good for Google's key hosts alone: " + add}
 }
 
-// quote returns s as one word of a shell.
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
-
 // Exports returns the variables as lines for a shell.
 func (e *Environment) Exports() string {
 	var b strings.Builder
 	for _, v := range e.Variables {
-		fmt.Fprintf(&b, "export %s=%s\n", v.Name, quote(v.Value))
+		fmt.Fprintf(&b, "export %s=%s\n", v.Name, shell.Quote(v.Value))
 	}
 	return b.String()
 }

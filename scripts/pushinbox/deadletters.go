@@ -17,11 +17,11 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"example.com/pushinbox/doctor"
 	"example.com/pushinbox/inboxclient"
 	"example.com/pushinbox/operations"
 	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/shell"
 )
 
 const (
@@ -377,7 +377,7 @@ func timesOf(n int64) string {
 	if n == 1 {
 		return "once"
 	}
-	return count(int(n)) + " times"
+	return delivery.Count(n) + " times"
 }
 
 // redriveAnswer is what redrive prints as JSON.
@@ -499,7 +499,7 @@ func bar(p operations.Progress) string {
 	}
 	done := *p.Began - *p.Waiting
 	full := int(done * barWidth / *p.Began)
-	text := fmt.Sprintf("redriving [%s%s] %s of %s", strings.Repeat("#", full), strings.Repeat(".", barWidth-full), count(int(done)), count(int(*p.Began)))
+	text := fmt.Sprintf("redriving [%s%s] %s of %s", strings.Repeat("#", full), strings.Repeat(".", barWidth-full), delivery.Count(done), delivery.Count(*p.Began))
 	if p.Still >= 5*time.Second {
 		text += fmt.Sprintf(", nothing moved for %v", p.Still.Round(time.Second))
 	}
@@ -634,7 +634,7 @@ func purge(cmd *cobra.Command, d *operated, o *operate, times *clock) error {
 	if err != nil {
 		return err
 	}
-	undo := "pushinbox dead-letters purge --undo " + doctor.Quote(p.Snapshot) + sameFlags(cmd)
+	undo := "pushinbox dead-letters purge --undo " + shell.Quote(p.Snapshot) + sameFlags(cmd)
 	if wantsJSON(cmd) {
 		return show(cmd, struct {
 			Subscription string `json:"subscription"`
@@ -649,7 +649,7 @@ func purge(cmd *cobra.Command, d *operated, o *operate, times *clock) error {
 	}
 	lines = append(lines, "bring them back"+until+" with:", "  "+undo)
 	if d.isCloud {
-		lines = append(lines, "or: gcloud pubsub subscriptions seek "+doctor.Quote(d.deadLetters)+" --snapshot="+doctor.Quote(p.Snapshot))
+		lines = append(lines, "or: gcloud pubsub subscriptions seek "+shell.Quote(d.deadLetters)+" --snapshot="+shell.Quote(p.Snapshot))
 	}
 	return say(cmd, lines...)
 }

@@ -11,10 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"example.com/pushinbox/doctor"
 	"example.com/pushinbox/inboxclient"
 	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/shell"
 )
 
 func newDelivery() *cobra.Command {
@@ -109,13 +109,13 @@ func (s *server) where(c *inboxclient.Client) func(subscription string) string {
 		parts := strings.Split(subscription, "/")
 		switch here, err := newClient("url", c.Address()); {
 		case s.terraform != "":
-			return " --terraform " + doctor.Quote(s.terraform)
+			return " --terraform " + shell.Quote(s.terraform)
 		case s.at.data != "":
-			return " --data " + doctor.Quote(s.at.data)
+			return " --data " + shell.Quote(s.at.data)
 		case err == nil && here.isLocal() || len(parts) != 4:
 			return ""
 		}
-		return " --project " + doctor.Quote(parts[1])
+		return " --project " + shell.Quote(parts[1])
 	}
 }
 
@@ -193,7 +193,7 @@ func (s *statusPrinter) subscription(sub delivery.Subscription) {
 // trouble says what is wrong with a subscription by its state, and the command that
 // mends it.
 func (s *statusPrinter) trouble(sub delivery.Subscription) string {
-	flags := s.where(sub.Name) + " --subscription " + doctor.Quote(inbox.ShortName(sub.Name))
+	flags := s.where(sub.Name) + " --subscription " + shell.Quote(inbox.ShortName(sub.Name))
 	by := ""
 	if o := sub.Operation; o != nil {
 		by = fmt.Sprintf(" since %s by %s", s.exact(o.At), o.Principal)
@@ -229,7 +229,7 @@ func (s *statusPrinter) deadLetters(sub delivery.Subscription) string {
 	if !s.several {
 		return ""
 	}
-	return " --dead-letter-subscription " + doctor.Quote(inbox.ShortName(sub.Name))
+	return " --dead-letter-subscription " + shell.Quote(inbox.ShortName(sub.Name))
 }
 
 // refusals writes what was not acknowledged.
@@ -255,7 +255,7 @@ func (s *statusPrinter) refusals(r *delivery.Report) {
 		if refusal.Subscription != "" {
 			of = "of " + inbox.ShortName(refusal.Subscription)
 		}
-		s.line("", "  %s  %s %s, %s %s, %s in the last hour", s.short(refusal.Last), answer, refusal.Reason, pushes(refusal.Count), of, count(int(refusal.LastHour)))
+		s.line("", "  %s  %s %s, %s %s, %s in the last hour", s.short(refusal.Last), answer, refusal.Reason, pushes(refusal.Count), of, delivery.Count(refusal.LastHour))
 		if refusal.Detail != "" {
 			s.line(dim, "      %s", refusal.Detail)
 		}
@@ -269,7 +269,7 @@ func windowOf(w delivery.Window) string {
 	}
 	parts := []string{pushes(*w.Pushes)}
 	if w.AckedShare != nil {
-		parts = append(parts, percent(*w.AckedShare)+" acknowledged")
+		parts = append(parts, delivery.Percent(*w.AckedShare)+" acknowledged")
 	}
 	if w.P50Millis != nil && w.P99Millis != nil {
 		parts = append(parts, fmt.Sprintf("p50 %s ms, p99 %s ms", number(w.P50Millis), number(w.P99Millis)))
@@ -285,19 +285,7 @@ func pushes(n int64) string {
 	if n == 1 {
 		return "1 push"
 	}
-	return count(int(n)) + " pushes"
-}
-
-// percent writes a share so that 100 % is all and 0 % nothing.
-func percent(share float64) string {
-	p := share * 100
-	switch {
-	case p > 99.9 && p < 100:
-		p = 99.9
-	case p > 0 && p < 0.1:
-		p = 0.1
-	}
-	return strconv.FormatFloat(float64(int(p*10+0.5))/10, 'f', -1, 64) + " %"
+	return delivery.Count(n) + " pushes"
 }
 
 // number writes a number, or nothing where it is not known.

@@ -143,3 +143,14 @@ func TestCommandsOfHostileNames(t *testing.T) {
 		}
 	}
 }
+
+// TestShares: the page of the delivery writes them alike.
+func TestShares(t *testing.T) {
+	t.Parallel()
+	n := int64(1234)
+	for share, want := range map[float64]string{0: "0 %", 0.0004: "under 0.1 %", 0.1236: "12.4 %", 0.99996: "99.9 %", 1: "100 %"} {
+		if got, want := windowOf(delivery.Window{Pushes: &n, AckedShare: &share}), "1,234 pushes, "+want+" acknowledged"; got != want {
+			t.Errorf("a share of %v is %q, want %q", share, got, want)
+		}
+	}
+}

@@ -19,6 +19,7 @@ import (
 	"example.com/pushinbox/doctor"
 	"example.com/pushinbox/local/checkup"
 	"example.com/pushinbox/local/stack"
+	"example.com/pushinbox/shared/delivery"
 )
 
 // exitUnknown is doctor's exit code where nothing is bad and something is unknown.
@@ -196,7 +197,7 @@ func tellText(w io.Writer, r *doctor.Report) error {
 	if len(fine) > 0 {
 		fmt.Fprintf(&b, "%s %s\n", pad("ok", 5), visible(strings.Join(fine, ", ")))
 	}
-	fmt.Fprintf(&b, "\n%s: %s, %s, %s\n", visible(r.Project), many(r.Count(doctor.Bad), "finding"), count(r.Count(doctor.Unknown))+" unknown", count(r.Count(doctor.OK))+" ok")
+	fmt.Fprintf(&b, "\n%s: %s, %s, %s\n", visible(r.Project), many(r.Count(doctor.Bad), "finding"), delivery.Count(r.Count(doctor.Unknown))+" unknown", delivery.Count(r.Count(doctor.OK))+" ok")
 	_, err := io.WriteString(w, b.String())
 	return err
 }

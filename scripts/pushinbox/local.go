@@ -167,7 +167,7 @@ With --format json the first line has every address, and each later line is a de
 // writes the rest of it.
 func logFrom(level slog.Level) (log *slog.Logger, end func()) {
 	h := newHandOver(os.Stderr, func(n int) string {
-		return fmt.Sprintf("... lines that are not printed, since nobody read what was: %s\n", count(n))
+		return fmt.Sprintf("... lines that are not printed, since nobody read what was: %s\n", delivery.Count(n))
 	})
 	h.begin("")
 	return slog.New(slog.NewTextHandler(h, &slog.HandlerOptions{Level: level, ReplaceAttr: shorten})), h.close
@@ -328,7 +328,7 @@ func newPrinter(out io.Writer, json bool) *printer {
 		if json {
 			return fmt.Sprintf("{\"leftOut\":%d}\n", n)
 		}
-		return fmt.Sprintf("... deliveries that are not printed, since nobody read what was: %s\n", count(n))
+		return fmt.Sprintf("... deliveries that are not printed, since nobody read what was: %s\n", delivery.Count(n))
 	})}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.com/pushinbox/inboxclient/replay"
+	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/inbox"
 )
 
@@ -290,7 +291,7 @@ func (r *replaying) report(o *replay.Outcome, failed error) error {
 	named := func(what string, ids []string) {
 		for i, id := range ids {
 			if i == shownFirst {
-				fmt.Fprintf(&b, "%s: %s more, see %s\n", what, count(len(ids)-i), o.Record)
+				fmt.Fprintf(&b, "%s: %s more, see %s\n", what, delivery.Count(len(ids)-i), o.Record)
 				break
 			}
 			fmt.Fprintf(&b, "%s: %s\n", what, visible(id))

@@ -24,7 +24,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"example.com/pushinbox/doctor"
 	"example.com/pushinbox/inboxclient"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/local/records"
@@ -34,6 +33,7 @@ import (
 	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/delivery/firestorerecords"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
+	"example.com/pushinbox/shared/shell"
 )
 
 const (
@@ -465,7 +465,7 @@ func staticToken(token string) oauth2.TokenSource {
 func sameFlags(cmd *cobra.Command) (line string) {
 	for _, name := range []string{"terraform", "project", "subscription", "dead-letter-subscription", "collection", "database", "data", "token-file"} {
 		if f := cmd.Flag(name); f != nil && f.Changed {
-			line += " --" + name + " " + doctor.Quote(f.Value.String())
+			line += " --" + name + " " + shell.Quote(f.Value.String())
 		}
 	}
 	return line

@@ -11,6 +11,8 @@ import (
 	"unicode"
 
 	"golang.org/x/text/width"
+
+	"example.com/pushinbox/shared/delivery"
 )
 
 // terminal is where a command prints, and what may be printed there.
@@ -154,19 +156,10 @@ func (p *progress) wipe() {
 	}
 }
 
-// count writes a number with commas.
-func count(n int) string {
-	s := strconv.Itoa(n)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
-
 // many writes a number of things.
 func many(n int, thing string) string {
 	if n != 1 {
 		thing += "s"
 	}
-	return count(n) + " " + thing
+	return delivery.Count(n) + " " + thing
 }
