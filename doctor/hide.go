@@ -13,31 +13,31 @@ var ofPush = []string{"endpoint", "cloudfunctions", "form", "token", "audience",
 // one's finding is there. What is hidden is unknown because of that one. A finding of
 // one subscription hides nothing of another.
 var hides = map[string][]string{
-	"subscription":     concat(symptoms, ofPush),
+	"subscription":     slices.Concat(symptoms, ofPush),
 	"topic":            symptoms,
-	"detached":         concat(symptoms, []string{"topic"}),
-	"paused":           concat(symptoms, ofPush),
+	"detached":         slices.Concat(symptoms, []string{"topic"}),
+	"paused":           slices.Concat(symptoms, ofPush),
 	"endpoint":         symptoms,
 	"cloudfunctions":   symptoms,
 	"form":             symptoms,
 	"token":            symptoms,
 	"audience":         symptoms,
-	"oidc":             concat(symptoms, []string{"audience", "account", "account-project"}),
-	"account-project":  concat(symptoms, []string{"account"}),
+	"oidc":             slices.Concat(symptoms, []string{"audience", "account", "account-project"}),
+	"account-project":  slices.Concat(symptoms, []string{"account"}),
 	"account":          symptoms,
 	"account-disabled": symptoms,
 	"token-creator":    symptoms,
-	"secret":           concat(symptoms, []string{"token"}),
-	"service":          concat(symptoms, []string{"ready", "probe"}),
-	"ready":            concat(symptoms, []string{"probe"}),
-	"traffic":          concat(symptoms, []string{"environment"}),
+	"secret":           slices.Concat(symptoms, []string{"token"}),
+	"service":          slices.Concat(symptoms, []string{"ready", "probe"}),
+	"ready":            slices.Concat(symptoms, []string{"probe"}),
+	"traffic":          slices.Concat(symptoms, []string{"environment"}),
 	"environment":      symptoms,
-	"invoker":          concat(symptoms, []string{"probe"}),
-	"ingress":          concat(symptoms, []string{"probe"}),
+	"invoker":          slices.Concat(symptoms, []string{"probe"}),
+	"ingress":          slices.Concat(symptoms, []string{"probe"}),
 	"probe":            symptoms,
 	"keys":             symptoms,
-	"database":         concat(symptoms, []string{"database-mode", "indexes", "exemptions", "ttl"}),
-	"database-mode":    concat(symptoms, []string{"indexes", "exemptions", "ttl"}),
+	"database":         slices.Concat(symptoms, []string{"database-mode", "indexes", "exemptions", "ttl"}),
+	"database-mode":    slices.Concat(symptoms, []string{"indexes", "exemptions", "ttl"}),
 	"writer":           symptoms,
 	"dead-letter-topic": {
 		"dead-letter-publisher", "dead-letter-subscription", "redrive",
@@ -48,8 +48,6 @@ var hides = map[string][]string{
 	"acknowledged":             {"backlog"},
 	"latency":                  {"backlog"},
 }
-
-func concat(lists ...[]string) []string { return slices.Concat(lists...) }
 
 // hide has the findings that others explain say so.
 func hide(findings []Finding) []Finding {

@@ -38,9 +38,6 @@ type TailOptions struct {
 	// when there is one again. Nothing is missed in between.
 	OnLost func(error)
 	OnBack func()
-	// OnStart is called when the tail has begun: what is stored from then on is
-	// yielded.
-	OnStart func()
 }
 
 // Tail yields the messages that q selects as they are stored: from now on, or after
@@ -150,12 +147,7 @@ func (t *tail) event(id, data string, watchdog *time.Timer, yield func(Event, er
 	if id == "" {
 		return nil // a comment
 	}
-	if t.token = id; !t.began {
-		t.began = true
-		if t.o.OnStart != nil {
-			t.o.OnStart()
-		}
-	}
+	t.token, t.began = id, true
 	if t.lost {
 		t.lost = false
 		if t.o.OnBack != nil {

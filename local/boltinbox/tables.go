@@ -59,7 +59,7 @@ const (
 
 // tables are the buckets within one transaction.
 type tables struct {
-	ids, messages, chunks, index, search, format *bbolt.Bucket
+	ids, messages, chunks, index, search *bbolt.Bucket
 
 	attributes []string // of the search index
 }
@@ -72,7 +72,6 @@ func (in *Inbox) tables(tx *bbolt.Tx) tables {
 		chunks:   tx.Bucket(bucketChunks),
 		index:    tx.Bucket(bucketIndex),
 		search:   tx.Bucket(bucketSearch),
-		format:   tx.Bucket(bucketFormat),
 
 		attributes: in.attributes,
 	}

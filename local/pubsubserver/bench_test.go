@@ -22,7 +22,10 @@ import (
 // dial serves s and returns a connection to it.
 func dial(tb testing.TB, s *Server) *grpc.ClientConn {
 	tb.Helper()
-	return dialTo(tb, s.Register)
+	return dialTo(tb, func(r grpc.ServiceRegistrar) {
+		pubsubpb.RegisterPublisherServer(r, s)
+		pubsubpb.RegisterSubscriberServer(r, s)
+	})
 }
 
 // dialTo serves what register registers and returns a connection to it.

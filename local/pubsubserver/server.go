@@ -31,7 +31,6 @@ import (
 	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/shared/inbox/groupcommit"
 	"go.etcd.io/bbolt"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -199,12 +198,6 @@ func Open(o Options) (*Server, error) {
 	}
 	s.settings.Unlock()
 	return s, nil
-}
-
-// Register registers the server's services.
-func (s *Server) Register(r grpc.ServiceRegistrar) {
-	pubsubpb.RegisterPublisherServer(r, s)
-	pubsubpb.RegisterSubscriberServer(r, s)
 }
 
 // Close ends pulls and pushes, finishes what is being written, and closes the

@@ -197,7 +197,8 @@ func BenchmarkLatency(b *testing.B) {
 		b.Fatal(err)
 	}
 	serving := grpc.NewServer()
-	server.Register(serving)
+	pubsubpb.RegisterPublisherServer(serving, server)
+	pubsubpb.RegisterSubscriberServer(serving, server)
 	go func() { _ = serving.Serve(listener) }()
 	b.Cleanup(serving.Stop)
 	client := dial(b, listener.Addr().String(), "p").TopicAdminClient

@@ -64,10 +64,6 @@ func NewVerifier(o *VerifierOptions) (*Verifier, error) {
 type Signer struct {
 	// CertificateURL is the address of the certificate, always https.
 	CertificateURL string
-	// Fingerprint is the SHA-256 of the certificate as DER, in hex.
-	Fingerprint string
-	// KeyBits is the size of the certificate's RSA key, in bits.
-	KeyBits int
 	// Date is the time of the signature.
 	Date time.Time
 	// RequestID is MNS's ID of this push, or empty.
@@ -101,8 +97,6 @@ func (v *Verifier) Verify(r *http.Request) (Signer, error) {
 	}
 	return Signer{
 		CertificateURL: p.certificateURL,
-		Fingerprint:    certificate.fingerprint,
-		KeyBits:        certificate.n.BitLen(),
 		Date:           p.date,
 		RequestID:      r.Header.Get(headerRequestID),
 	}, nil

@@ -291,6 +291,16 @@ func simplified(now time.Time) draft {
 	}
 }
 
+// signatureBits returns the size of the key that signed r.
+func signatureBits(t *testing.T, r *http.Request) int {
+	t.Helper()
+	signature, err := base64.StdEncoding.DecodeString(r.Header.Get("Authorization"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(signature) * 8
+}
+
 func TestVerifyEveryKeySize(t *testing.T) {
 	t.Parallel()
 	for _, bits := range []int{512, 1024, 2048, 3072, 4096} {
@@ -298,21 +308,23 @@ func TestVerifyEveryKeySize(t *testing.T) {
 			t.Parallel()
 			origin := newOrigin(t, bits)
 			now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-			v, err := mns.NewVerifier(&mns.VerifierOptions{Transport: origin, Now: func() time.Time { return now }})
+			block, _ := pem.Decode(origin.Key.Certificate)
+			sum := sha256.Sum256(block.Bytes)
+			v, err := mns.NewVerifier(&mns.VerifierOptions{Transport: origin, Now: func() time.Time { return now }, Pins: []string{hex.EncodeToString(sum[:])}})
 			if err != nil {
 				t.Fatal(err)
 			}
 			d := simplified(now)
-			got, err := prove(v, d.request(origin.Key.Sign), []byte(d.body))
+			r := d.request(origin.Key.Sign)
+			if got := signatureBits(t, r); got != bits {
+				t.Errorf("signed with %d bits", got)
+			}
+			got, err := prove(v, r, []byte(d.body))
 			if err != nil {
 				t.Fatal(err)
 			}
-			block, _ := pem.Decode(origin.Key.Certificate)
-			sum := sha256.Sum256(block.Bytes)
 			want := mns.Signer{
 				CertificateURL: mnsattack.GoodURL,
-				Fingerprint:    hex.EncodeToString(sum[:]),
-				KeyBits:        bits,
 				Date:           now,
 				RequestID:      "573AE020B2B71CFC6801A6EF",
 			}
@@ -846,7 +858,7 @@ func TestVerifyStandIn(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if s, err := prove(v, got, body); err != nil || s.KeyBits != bits {
+			if s, err := prove(v, got, body); err != nil || signatureBits(t, got) != bits {
 				t.Errorf("%d bits: %+v, %v", bits, s, err)
 			}
 			if !slices.Equal(got.Header["X-Mns-Message-Id"], r.Header["X-Mns-Message-Id"]) {
