@@ -43,10 +43,6 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// ErrLocked is returned by Open when another process, or this one, has the
-// inbox open already.
-var ErrLocked = errors.New("boltinbox: the inbox is in use by another process")
-
 // Options holds Open's optional settings.
 type Options struct {
 	// TTL is how long messages are stored. Zero stores them for ever.
@@ -107,7 +103,7 @@ const (
 )
 
 // Open opens the inbox in the file at path, and creates a missing file. The
-// directory must exist. Open fails with ErrLocked when another process has the
+// directory must exist. Open fails with datadir.ErrLocked when another process has the
 // inbox open, and with an error that names the path when the file cannot be read
 // and written, is not an inbox, is of a later version, or is damaged so that lists
 // could be wrong. It reads the whole file, which has a gigabyte in about a second.
@@ -162,9 +158,7 @@ func newInbox(path string, o *Options) (*Inbox, error) {
 // openError returns err as Open says it.
 func openError(path string, err error) error {
 	switch {
-	case errors.Is(err, datadir.ErrLocked):
-		return fmt.Errorf("%w: %s", ErrLocked, path)
-	case strings.Contains(err.Error(), path+":"), strings.Contains(err.Error(), path+" "):
+	case errors.Is(err, datadir.ErrLocked), strings.Contains(err.Error(), path+":"), strings.Contains(err.Error(), path+" "):
 		return fmt.Errorf("boltinbox: %w", err)
 	}
 	return fmt.Errorf("boltinbox: %s %w", path, err)

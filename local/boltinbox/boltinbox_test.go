@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/testkit/inboxtest"
 	"github.com/google/go-cmp/cmp"
@@ -415,7 +416,7 @@ func TestOpenLocked(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "inbox.db")
 	in := mustOpen(t, path, nil)
 	put(t, in, message("m", 1))
-	if second, err := Open(path, nil); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), path) {
+	if second, err := Open(path, nil); !errors.Is(err, datadir.ErrLocked) || !strings.Contains(err.Error(), path) {
 		t.Errorf("Open of an open inbox = %v, %v, want ErrLocked with the path", second, err)
 	}
 	put(t, in, message("n", 1))

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/testkit/measure"
 	"github.com/google/go-cmp/cmp"
@@ -109,7 +110,7 @@ func TestTruncatedFile(t *testing.T) {
 			t.Errorf("a file of which %d of %d bytes are left was opened and used without an error", size, len(file))
 		}
 		// It must not be kept locked either: the user moves it away.
-		if _, err := Open(path, nil); errors.Is(err, ErrLocked) {
+		if _, err := Open(path, nil); errors.Is(err, datadir.ErrLocked) {
 			t.Errorf("after a failure with %d of %d bytes: %v", size, len(file), err)
 		}
 	}

@@ -42,7 +42,7 @@ func (in *Inbox) upgrade(found *content) error {
 
 // Repair writes a new file at path with every message that can be read in the
 // damaged one there, which is kept under the returned name. Indexes are built
-// again. The options' log gets what is missing. It fails with ErrLocked when the
+// again. The options' log gets what is missing. It fails with datadir.ErrLocked when the
 // inbox is open.
 func Repair(path string, o *Options) (kept string, messages int, err error) {
 	in, err := newInbox(path, o)

@@ -23,10 +23,6 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-// ErrLocked is returned by Open when the file is open already, in another
-// process or this one.
-var ErrLocked = errors.New("boltstate: the file is in use by another process")
-
 var (
 	calendars = []byte("calendars") // ID: calendar.Calendar
 	channels  = []byte("channels")  // ID: channel
@@ -45,40 +41,22 @@ type State struct {
 var _ calendar.State = (*State)(nil)
 
 // Open opens the state in the file at path, and creates a missing file. The
-// directory must exist. It reads the whole file, and fails with ErrLocked when it
+// directory must exist. It reads the whole file, and fails with datadir.ErrLocked when it
 // is open already, and with an error that names the path when it is damaged or
 // something else.
 func Open(path string) (*State, error) {
 	s, err := open(path)
-	switch {
-	case errors.Is(err, datadir.ErrLocked):
-		return nil, fmt.Errorf("%w: %s", ErrLocked, path)
-	case err != nil:
-		return nil, fmt.Errorf("boltstate: open %s: %w", path, err)
+	if err != nil {
+		return nil, fmt.Errorf("boltstate: %w", err)
 	}
 	return s, nil
 }
 
 func open(path string) (*State, error) {
-	var damaged error
-	_, damage, err := datadir.CheckBolt(path, datadir.Visitor{Entry: func(path []string, key, value []byte) {
-		if _, err := unseal(key, value); err != nil {
-			damaged = err
-		}
-	}})
-	if err != nil {
-		return nil, err
-	}
-	for _, d := range damage {
-		if !errors.Is(d, datadir.ErrHead) { // the other head has all but the last change
-			damaged = d
-			break
-		}
-	}
-	if damaged != nil {
-		return nil, fmt.Errorf("it is damaged or something else: %w; move it away, then the calendars can be watched again", damaged)
-	}
-	db, file, err := datadir.OpenBolt(path, 0)
+	db, file, err := datadir.OpenChecked(path, 0, func(key, value []byte) error {
+		_, err := unseal(key, value)
+		return err
+	}, "move it away, then the calendars can be watched again")
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/shared/calendar"
 	"example.com/pushinbox/testkit/statetest"
 	"github.com/google/go-cmp/cmp"
@@ -35,7 +36,7 @@ func TestOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(path); !errors.Is(err, ErrLocked) {
+	if _, err := Open(path); !errors.Is(err, datadir.ErrLocked) {
 		t.Errorf("opened twice: %v", err)
 	}
 	if err := s.Close(); err != nil {

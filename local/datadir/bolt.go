@@ -1,10 +1,12 @@
 package datadir
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -74,6 +76,26 @@ func OpenBolt(path string, firstMap int) (db *bbolt.DB, file *os.File, err error
 		return nil, nil, errors.Join(err, db.Close())
 	}
 	return db, file, nil
+}
+
+// OpenChecked opens the bbolt file at path as OpenBolt does, once CheckBolt has found it,
+// and sound, if there is one, each entry, to be whole. Of two heads one is enough: it has
+// all but the last change. The error of a damaged file ends with hint.
+func OpenChecked(path string, firstMap int, sound func(key, value []byte) error, hint string) (*bbolt.DB, *os.File, error) {
+	var entry error
+	v := Visitor{}
+	if sound != nil {
+		v.Entry = func(_ []string, key, value []byte) { entry = cmp.Or(entry, sound(key, value)) }
+	}
+	_, damage, err := CheckBolt(path, v)
+	if err != nil {
+		return nil, nil, err
+	}
+	damage = slices.DeleteFunc(damage, func(err error) bool { return errors.Is(err, ErrHead) })
+	if err := cmp.Or(append(damage, entry)...); err != nil {
+		return nil, nil, fmt.Errorf("%s is damaged or something else: %w; %s", path, err, hint)
+	}
+	return OpenBolt(path, firstMap)
 }
 
 func openBolt(path string, o *bbolt.Options, file **os.File) (*bbolt.DB, error) {

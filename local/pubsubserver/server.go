@@ -35,10 +35,6 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// ErrLocked is returned by Open when another process, or this one, has the file
-// open.
-var ErrLocked = errors.New("pubsubserver: the file is in use by another process")
-
 // Clock is the time of a Server.
 type Clock interface {
 	Now() time.Time
@@ -127,7 +123,7 @@ const (
 	houseworkEvery = time.Minute
 )
 
-// Open opens the file and starts pushing. It fails with ErrLocked when another
+// Open opens the file and starts pushing. It fails with datadir.ErrLocked when another
 // process has the file open.
 func Open(o Options) (*Server, error) {
 	s := &Server{
@@ -160,26 +156,8 @@ func Open(o Options) (*Server, error) {
 		f.Close()
 		s.path, s.temporary, o.NoSync = f.Name(), f.Name(), true
 	}
-	// bbolt panics on damaged pages.
-	_, damage, err := datadir.CheckBolt(s.path, datadir.Visitor{})
-	if err == nil {
-		damage = slices.DeleteFunc(damage, func(err error) bool { return errors.Is(err, datadir.ErrHead) }) // the other head has all but the last change
-		err = errors.Join(damage...)
-		if err != nil {
-			return nil, fmt.Errorf("pubsubserver: %s is damaged: %w; move it away to start with an empty one: what was not delivered is lost", s.path, err)
-		}
-	}
-	if errors.Is(err, datadir.ErrLocked) {
-		return nil, fmt.Errorf("%w: %s", ErrLocked, s.path)
-	}
+	s.db, s.file, err = datadir.OpenChecked(s.path, firstMap, nil, "move it away to start with an empty one: what was not delivered is lost")
 	if err != nil {
-		return nil, fmt.Errorf("pubsubserver: %w", err)
-	}
-	s.db, s.file, err = datadir.OpenBolt(s.path, firstMap)
-	switch {
-	case errors.Is(err, datadir.ErrLocked):
-		return nil, fmt.Errorf("%w: %s", ErrLocked, s.path)
-	case err != nil:
 		return nil, fmt.Errorf("pubsubserver: %w", err)
 	}
 	s.db.NoSync = o.NoSync

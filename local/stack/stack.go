@@ -31,10 +31,8 @@ import (
 	mnsfunction "example.com/pushinbox/functions/mns"
 	"example.com/pushinbox/functions/publish"
 	"example.com/pushinbox/local/boltinbox"
-	"example.com/pushinbox/local/boltstate"
 	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/local/mnsfake"
-	"example.com/pushinbox/local/pubsubserver"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
@@ -409,7 +407,7 @@ func (s *Stack) repair() error {
 
 // dataError returns err, of a file in the data directory, as people can act on it.
 func dataError(dir string, err error) error {
-	if errors.Is(err, boltinbox.ErrLocked) || errors.Is(err, boltstate.ErrLocked) || errors.Is(err, pubsubserver.ErrLocked) {
+	if errors.Is(err, datadir.ErrLocked) {
 		return fmt.Errorf("another pushinbox local uses %s; stop it, or choose another directory with --data", dir)
 	}
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EROFS) {
