@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -421,5 +422,35 @@ func TestSettingsTakeEffect(t *testing.T) {
 		w.expect(subS)
 		time.Sleep(time.Nanosecond)
 		w.expect(subS, "m")
+	})
+}
+
+// TestStartPushing: what has an endpoint by then is pushed from then on, to the endpoint
+// that it has then.
+func TestStartPushing(t *testing.T) {
+	inWorld(t, func(w *world) {
+		pushed := map[string]string{}
+		to := func(endpoint string) *pubsubpb.PushConfig { return &pubsubpb.PushConfig{PushEndpoint: endpoint} }
+		w.createSub(&pubsubpb.Subscription{PushConfig: to("http://127.0.0.1:1/earlier")})
+		w.createSub(&pubsubpb.Subscription{Name: subOther})
+		w.createSub(&pubsubpb.Subscription{Name: subDead, PushConfig: to("http://127.0.0.1:1/deleted")})
+		_, err := w.ModifyPushConfig(w.Context(), &pubsubpb.ModifyPushConfigRequest{Subscription: subS, PushConfig: to("http://127.0.0.1:1/now")})
+		w.must(err)
+		_, err = w.DeleteSubscription(w.Context(), &pubsubpb.DeleteSubscriptionRequest{Subscription: subDead})
+		w.must(err)
+		w.StartPushing(func(settings *pubsubpb.Subscription, _ *Queue) func() {
+			pushed[settings.Name] = settings.PushConfig.PushEndpoint
+			return func() { delete(pushed, settings.Name) }
+		})
+		if diff := cmp.Diff(map[string]string{subS: "http://127.0.0.1:1/now"}, pushed); diff != "" {
+			w.Error(diff)
+		}
+		_, err = w.ModifyPushConfig(w.Context(), &pubsubpb.ModifyPushConfigRequest{Subscription: subOther, PushConfig: to("http://127.0.0.1:1/later")})
+		w.must(err)
+		_, err = w.DeleteSubscription(w.Context(), &pubsubpb.DeleteSubscriptionRequest{Subscription: subS})
+		w.must(err)
+		if diff := cmp.Diff(map[string]string{subOther: "http://127.0.0.1:1/later"}, pushed); diff != "" {
+			w.Error(diff)
+		}
 	})
 }

@@ -130,7 +130,6 @@ func Open(o Options) (*Server, error) {
 		path:          o.Path,
 		clock:         o.Clock,
 		log:           o.Logger,
-		push:          o.Push,
 		closing:       make(chan struct{}),
 		topics:        make(map[string]*topic),
 		topicIDs:      make(map[uint32]*topic),
@@ -170,12 +169,19 @@ func Open(o Options) (*Server, error) {
 	s.mu.Lock()
 	s.scheduleHousework()
 	s.mu.Unlock()
+	s.StartPushing(o.Push)
+	return s, nil
+}
+
+// StartPushing has push deliver the messages of every subscription that has a push
+// endpoint, as Options.Push does from Open on.
+func (s *Server) StartPushing(push func(settings *pubsubpb.Subscription, q *Queue) (stop func())) {
 	s.settings.Lock()
+	defer s.settings.Unlock()
+	s.push = push
 	for _, sub := range s.subscriptions {
 		s.restartPush(sub)
 	}
-	s.settings.Unlock()
-	return s, nil
 }
 
 // Close ends pulls and pushes, finishes what is being written, and closes the

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -49,7 +48,7 @@ func (s Settings) Subscription() string {
 type ownPubSub struct {
 	store   *pubsubserver.Server
 	client  *pubsub.Client
-	pushes  *gate
+	push    func(*pubsubpb.Subscription, *pubsubserver.Queue) (stop func()) // from startPushing on
 	records delivery.Records
 	warn    func(message string)
 	// published counts what is published.
@@ -77,12 +76,12 @@ func (s *Stack) openPubSub(ctx context.Context) error {
 		OnError:    func(err error) { s.log("pubsub").Error(err.Error()) },
 	})
 	own := &ownPubSub{
-		pushes:  &gate{start: dispatchers.Start, waiting: make(map[string]*waitingPush)},
+		push:    dispatchers.Start,
 		records: s.deliveries.records, warn: func(message string) { s.log("pubsub").Warn(message) },
 		published: publications{topics: make(map[string]*TopicFacts)},
 	}
 	path := filepath.Join(o.Data, pubSubFile)
-	own.store, err = pubsubserver.Open(pubsubserver.Options{Path: path, Logger: s.log("pubsub"), Push: own.pushes.push})
+	own.store, err = pubsubserver.Open(pubsubserver.Options{Path: path, Logger: s.log("pubsub")})
 	if err != nil {
 		return errors.Join(dataError(o.Data, err), closeAll())
 	}
@@ -186,10 +185,11 @@ func notOurOwn(ctx context.Context, host string, limit time.Duration) error {
 	return nil
 }
 
-// startPushing starts the pushing to every endpoint.
+// startPushing starts the pushing to every endpoint, once the subscriptions of this run
+// have its addresses in place of those of the run before.
 func (s *Stack) startPushing(context.Context) error {
 	if s.own != nil {
-		s.own.pushes.open()
+		s.own.store.StartPushing(s.own.push)
 	}
 	return nil
 }
@@ -276,49 +276,4 @@ func (p *ownPubSub) deleteUnused(ctx context.Context, there, wanted *pubsubpb.Su
 	}
 	return fmt.Errorf("the subscription %s in --data has %d messages and --ordering=%t; it cannot be changed before they are delivered: run with that once more, or choose another --data",
 		there.Name, messages, there.EnableMessageOrdering)
-}
-
-// gate holds the pushing back until the subscriptions of this run have its
-// addresses in place of those of the run before.
-type gate struct {
-	start   func(*pubsubpb.Subscription, *pubsubserver.Queue) (stop func())
-	mu      sync.Mutex
-	opened  bool
-	waiting map[string]*waitingPush
-}
-
-type waitingPush struct {
-	settings *pubsubpb.Subscription
-	queue    *pubsubserver.Queue
-	stop     func() // once it was started
-}
-
-// push is start, once the gate is open.
-func (g *gate) push(settings *pubsubpb.Subscription, q *pubsubserver.Queue) (stop func()) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.opened {
-		return g.start(settings, q)
-	}
-	w := &waitingPush{settings: settings, queue: q}
-	g.waiting[settings.Name] = w
-	return func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		if w.stop != nil {
-			w.stop()
-		} else if g.waiting[settings.Name] == w {
-			delete(g.waiting, settings.Name)
-		}
-	}
-}
-
-func (g *gate) open() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.opened = true
-	for _, w := range g.waiting {
-		w.stop = g.start(w.settings, w.queue)
-	}
-	g.waiting = nil
 }
