@@ -23,11 +23,37 @@ type pauseAnswer struct {
 	Differs      bool      `json:"differs,omitempty"`
 }
 
-func newPause() *cobra.Command {
+// changingDelivery completes a command, pause or resume, by what it does and what it prints.
+func changingDelivery[T any](cmd *cobra.Command, print func(*cobra.Command, *operated, *clock, T) error, change func(context.Context, *operated) (T, error)) *cobra.Command {
 	var o operate
 	var secret pushToken
 	var times clock
-	cmd := &cobra.Command{
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		d, err := o.open(cmd.Context(), &secret)
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		var outcome T
+		err = d.audited(cmd, &o, "delivery."+cmd.Name(), d.subscription, func(ctx context.Context) (string, error) {
+			outcome, err = change(ctx, d)
+			return "", err
+		})
+		if err != nil {
+			return err
+		}
+		return print(cmd, d, &times, outcome)
+	}
+	o.flags(cmd.Flags())
+	o.yesFlag(cmd.Flags())
+	secret.flag(cmd.Flags())
+	times.flag(cmd.Flags())
+	formatFlag(cmd)
+	return cmd
+}
+
+func newPause() *cobra.Command {
+	return changingDelivery(&cobra.Command{
 		Use:   "pause",
 		Short: "Stop the pushes of a subscription; its messages wait",
 		Long: `Stop the pushes of a subscription. Its messages wait until it is resumed; what waits for
@@ -45,29 +71,9 @@ delivery, unless the variable paused names the subscription.`,
 		Example: `  pushinbox delivery pause
   pushinbox delivery pause --terraform terraform
   pushinbox delivery pause --project my-project --subscription inbox-push --format json`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			d, err := o.open(cmd.Context(), &secret)
-			if err != nil {
-				return err
-			}
-			defer d.Close()
-			var p *operations.Paused
-			err = d.audited(cmd, &o, "delivery.pause", d.subscription, func(ctx context.Context) (string, error) {
-				p, err = d.Pause(ctx, d.subscription)
-				return "", err
-			})
-			if err != nil {
-				return err
-			}
-			return printPaused(cmd, d, &times, p)
-		},
-	}
-	o.flags(cmd.Flags())
-	o.yesFlag(cmd.Flags())
-	secret.flag(cmd.Flags())
-	times.flag(cmd.Flags())
-	formatFlag(cmd)
-	return cmd
+	}, printPaused, func(ctx context.Context, d *operated) (*operations.Paused, error) {
+		return d.Pause(ctx, d.subscription)
+	})
 }
 
 func printPaused(cmd *cobra.Command, d *operated, times *clock, p *operations.Paused) error {
@@ -90,10 +96,7 @@ func printPaused(cmd *cobra.Command, d *operated, times *clock, p *operations.Pa
 }
 
 func newResume() *cobra.Command {
-	var o operate
-	var secret pushToken
-	var times clock
-	cmd := &cobra.Command{
+	return changingDelivery(&cobra.Command{
 		Use:   "resume",
 		Short: "Push a paused subscription again, as it was",
 		Long: `Push a paused subscription again, exactly as it was.
@@ -106,29 +109,9 @@ there is no record, --terraform builds the configuration from Terraform's output
 		Example: `  pushinbox delivery resume
   pushinbox delivery resume --terraform terraform
   pushinbox delivery resume --project my-project --subscription inbox-push --token-file token.txt`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			d, err := o.open(cmd.Context(), &secret)
-			if err != nil {
-				return err
-			}
-			defer d.Close()
-			var r *operations.Resumed
-			err = d.audited(cmd, &o, "delivery.resume", d.subscription, func(ctx context.Context) (string, error) {
-				r, err = d.Resume(ctx, d.subscription, d.rebuild)
-				return "", err
-			})
-			if err != nil {
-				return err
-			}
-			return printResumed(cmd, d, &times, r)
-		},
-	}
-	o.flags(cmd.Flags())
-	o.yesFlag(cmd.Flags())
-	secret.flag(cmd.Flags())
-	times.flag(cmd.Flags())
-	formatFlag(cmd)
-	return cmd
+	}, printResumed, func(ctx context.Context, d *operated) (*operations.Resumed, error) {
+		return d.Resume(ctx, d.subscription, d.rebuild)
+	})
 }
 
 func printResumed(cmd *cobra.Command, d *operated, times *clock, r *operations.Resumed) error {
