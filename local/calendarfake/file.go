@@ -4,9 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 
 	"example.com/pushinbox/local/datadir"
 )
@@ -17,6 +15,9 @@ type contents struct {
 	Channels  map[string]*channel
 }
 
+// maxFile is the size of the largest file that is read, in bytes.
+const maxFile = 1 << 30
+
 // Open returns a Server that stores its calendars and channels in a file and starts
 // with those that the file has. Every change rewrites the file, so it is not for
 // calendars with many events. Notifications that wait to be sent are not stored, and a
@@ -24,14 +25,9 @@ type contents struct {
 func Open(file string, o *Options) (*Server, error) {
 	s := New(o)
 	s.file = file
-	f, err := datadir.OpenFile(file, os.O_RDONLY)
+	b, err := datadir.ReadFile(file, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
-	}
-	var b []byte
-	if err == nil {
-		b, err = io.ReadAll(f)
-		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("calendarfake: %w", err)
@@ -52,15 +48,7 @@ func (s *Server) save() error {
 	if err != nil {
 		return fmt.Errorf("calendarfake: %w", err)
 	}
-	f, err := datadir.OpenFile(s.file+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC)
-	if err == nil {
-		_, err = f.Write(b)
-		err = errors.Join(err, f.Close())
-	}
-	if err != nil {
-		return fmt.Errorf("calendarfake: %w", err)
-	}
-	if err := os.Rename(s.file+".new", s.file); err != nil {
+	if err := datadir.Replace(s.file, b); err != nil {
 		return fmt.Errorf("calendarfake: %w", err)
 	}
 	return nil

@@ -43,17 +43,10 @@ func OpenPlace(dir string, what ...string) (*Place, error) {
 	}
 	sum := sha256.Sum256([]byte(strings.Join(what, "\x00")))
 	p := &Place{path: filepath.Join(dir, hex.EncodeToString(sum[:16])+".json")}
-	info, err := os.Stat(p.path)
+	b, err := datadir.ReadFile(p.path, maxPlace)
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxPlace {
-		return nil, fmt.Errorf("%s is not a file that this command wrote; delete it", p.path)
-	}
-	b, err := os.ReadFile(p.path)
 	if err != nil {
 		return nil, err
 	}
