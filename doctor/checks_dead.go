@@ -8,8 +8,8 @@ import (
 )
 
 func checkDeadLetterPolicy(x *examination) {
-	x.each(func(name string, s *subscription, want *Wanted) {
-		on, p := short(name), s.DeadLetterPolicy
+	x.each(func(name, on string, s *subscription, want *Wanted) {
+		p := s.DeadLetterPolicy
 		switch {
 		case p == nil && want == nil:
 			x.ok(on, "it has none: what is refused for ever is tried until it is lost by its age")
@@ -72,13 +72,13 @@ func checkDeadLetterTopic(x *examination) {
 }
 
 func checkDeadLetterPublisher(x *examination) {
-	x.eachDead(func(name, agent string, s *subscription) {
+	x.eachDead(func(name, on, agent string, s *subscription) {
 		dead := s.DeadLetterPolicy.DeadLetterTopic
 		if x.topics[dead].policy.state == absent {
-			x.because(short(name), "dead-letter-topic", "the dead-letter topic does not exist")
+			x.because(on, "dead-letter-topic", "the dead-letter topic does not exist")
 			return
 		}
-		x.agentMay(short(name), name, publishing(agent, dead), Finding{
+		x.agentMay(on, name, publishing(agent, dead), Finding{
 			What:        "Pub/Sub may not publish dead letters",
 			Consequence: "a message that has used up its attempts goes nowhere, and is tried until it is lost by its age",
 			Command: command("gcloud", "pubsub", "topics", "add-iam-policy-binding", short(dead), "--project="+projectOf(dead),
@@ -88,11 +88,11 @@ func checkDeadLetterPublisher(x *examination) {
 }
 
 func checkDeadLetterSubscriber(x *examination) {
-	x.eachDead(func(name, agent string, s *subscription) {
-		x.agentMay(short(name), name, taking(agent, name), Finding{
+	x.eachDead(func(name, on, agent string, s *subscription) {
+		x.agentMay(on, name, taking(agent, name), Finding{
 			What:        "Pub/Sub may not take dead letters off the subscription",
 			Consequence: "a message that has used up its attempts goes nowhere, and is tried until it is lost by its age",
-			Command: command("gcloud", "pubsub", "subscriptions", "add-iam-policy-binding", short(name), "--project="+projectOf(name),
+			Command: command("gcloud", "pubsub", "subscriptions", "add-iam-policy-binding", on, "--project="+projectOf(name),
 				"--member=serviceAccount:"+agent, "--role=roles/pubsub.subscriber"),
 		})
 	})
@@ -100,9 +100,8 @@ func checkDeadLetterSubscriber(x *examination) {
 
 // eachDead is each for subscriptions with a dead-letter policy, with Pub/Sub's agent of
 // their project.
-func (x *examination) eachDead(check func(name, agent string, s *subscription)) {
-	x.each(func(name string, s *subscription, want *Wanted) {
-		on := short(name)
+func (x *examination) eachDead(check func(name, on, agent string, s *subscription)) {
+	x.each(func(name, on string, s *subscription, want *Wanted) {
 		if s.DeadLetterPolicy == nil && want != nil {
 			x.because(on, "dead-letter-policy", "cannot be known: the subscription has no dead-letter policy")
 			return
@@ -112,7 +111,7 @@ func (x *examination) eachDead(check func(name, agent string, s *subscription)) 
 			return
 		}
 		if of := &x.subs[name].project; x.have(on, of) {
-			check(name, agentOf(of.value.number()), s)
+			check(name, on, agentOf(of.value.number()), s)
 		}
 	})
 }

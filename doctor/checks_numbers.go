@@ -15,8 +15,7 @@ const (
 )
 
 func checkAcknowledged(x *examination) {
-	x.each(func(name string, _ *subscription, _ *Wanted) {
-		id := short(name)
+	x.each(func(name, id string, _ *subscription, _ *Wanted) {
 		if !x.have(id, &x.pushes) {
 			return
 		}
@@ -72,8 +71,7 @@ func (x *examination) reasons() string {
 }
 
 func checkLatency(x *examination) {
-	x.each(func(name string, s *subscription, _ *Wanted) {
-		id := short(name)
+	x.each(func(name, id string, s *subscription, _ *Wanted) {
 		if !x.have(id, &x.latency) {
 			return
 		}
@@ -98,8 +96,7 @@ func checkLatency(x *examination) {
 }
 
 func checkBacklog(x *examination) {
-	x.each(func(name string, _ *subscription, _ *Wanted) {
-		id := short(name)
+	x.each(func(name, id string, _ *subscription, _ *Wanted) {
 		if !x.have(id, &x.oldest) || !x.have(id, &x.backlog) {
 			return
 		}

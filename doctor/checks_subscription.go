@@ -11,12 +11,13 @@ import (
 	"example.com/pushinbox/shared/delivery"
 )
 
-// each runs a check of every subscription that is known.
-func (x *examination) each(check func(name string, s *subscription, want *Wanted)) {
+// each runs a check of every subscription that is known, by its full name and by the short
+// one, which findings are on.
+func (x *examination) each(check func(name, on string, s *subscription, want *Wanted)) {
 	for _, one := range x.target.Subscriptions {
 		from := len(x.findings)
 		if f := &x.subs[one.Name].sub; x.have(short(one.Name), f) {
-			check(one.Name, &f.value, one.Wanted)
+			check(one.Name, short(one.Name), &f.value, one.Wanted)
 		}
 		for i := from; i < len(x.findings); i++ {
 			x.findings[i].scope = one.Name
@@ -25,13 +26,13 @@ func (x *examination) each(check func(name string, s *subscription, want *Wanted
 }
 
 // eachPushed is each for subscriptions that have an endpoint.
-func (x *examination) eachPushed(check func(name string, s *subscription, want *Wanted)) {
-	x.each(func(name string, s *subscription, want *Wanted) {
+func (x *examination) eachPushed(check func(name, on string, s *subscription, want *Wanted)) {
+	x.each(func(name, on string, s *subscription, want *Wanted) {
 		if s.PushConfig.PushEndpoint == "" {
-			x.because(short(name), "paused", "cannot be known: the subscription has no push endpoint")
+			x.because(on, "paused", "cannot be known: the subscription has no push endpoint")
 			return
 		}
-		check(name, s, want)
+		check(name, on, s, want)
 	})
 }
 
@@ -53,8 +54,8 @@ func checkSubscription(x *examination) {
 }
 
 func checkTopic(x *examination) {
-	x.each(func(name string, s *subscription, want *Wanted) {
-		switch on := short(name); {
+	x.each(func(name, on string, s *subscription, want *Wanted) {
+		switch {
 		case s.Topic == delivery.DeletedTopic:
 			x.bad(Finding{On: on, What: "the topic of the subscription was deleted",
 				Evidence:    "its topic is " + delivery.DeletedTopic + "; a new topic of the same name does not feed it",
@@ -71,8 +72,7 @@ func checkTopic(x *examination) {
 }
 
 func checkDetached(x *examination) {
-	x.each(func(name string, s *subscription, _ *Wanted) {
-		on := short(name)
+	x.each(func(name, on string, s *subscription, _ *Wanted) {
 		if !s.Detached {
 			x.ok(on, "it is attached to its topic")
 			return
@@ -90,8 +90,7 @@ func checkDetached(x *examination) {
 }
 
 func checkPaused(x *examination) {
-	x.each(func(name string, s *subscription, want *Wanted) {
-		on := short(name)
+	x.each(func(name, on string, s *subscription, want *Wanted) {
 		if s.PushConfig.PushEndpoint != "" {
 			x.ok(on, "it pushes")
 			return
@@ -120,8 +119,8 @@ func began(d document) string {
 }
 
 func checkFilter(x *examination) {
-	x.each(func(name string, s *subscription, want *Wanted) {
-		switch on := short(name); {
+	x.each(func(name, on string, s *subscription, want *Wanted) {
+		switch {
 		case want != nil && want.Filter != s.Filter:
 			x.bad(Finding{On: on, What: "the filter is not the one that Terraform wants",
 				Evidence:    fmt.Sprintf("it is %q, Terraform wants %q", told(s.Filter), told(want.Filter)),
@@ -136,8 +135,7 @@ func checkFilter(x *examination) {
 }
 
 func checkTransforms(x *examination) {
-	x.each(func(name string, s *subscription, _ *Wanted) {
-		on := short(name)
+	x.each(func(name, on string, s *subscription, _ *Wanted) {
 		n := 0
 		for _, t := range s.MessageTransforms {
 			if !t.Disabled {
@@ -155,8 +153,7 @@ func checkTransforms(x *examination) {
 }
 
 func checkExpiry(x *examination) {
-	x.each(func(name string, s *subscription, _ *Wanted) {
-		on := short(name)
+	x.each(func(name, on string, s *subscription, _ *Wanted) {
 		if s.ExpirationPolicy != nil && s.ExpirationPolicy.TTL == "" {
 			x.ok(on, "it never expires")
 			return
@@ -171,8 +168,7 @@ func checkExpiry(x *examination) {
 }
 
 func checkExactlyOnce(x *examination) {
-	x.each(func(name string, s *subscription, _ *Wanted) {
-		on := short(name)
+	x.each(func(name, on string, s *subscription, _ *Wanted) {
 		if !s.ExactlyOnce {
 			x.ok(on, "it is off, as it must be for pushes")
 			return
@@ -183,8 +179,8 @@ func checkExactlyOnce(x *examination) {
 }
 
 func checkAckDeadline(x *examination) {
-	x.each(func(name string, s *subscription, want *Wanted) {
-		on, deadline := short(name), s.AckDeadlineSeconds
+	x.each(func(name, on string, s *subscription, want *Wanted) {
+		deadline := s.AckDeadlineSeconds
 		mended := "60"
 		if want != nil {
 			mended = fmt.Sprint(want.AckDeadlineSeconds)
@@ -217,8 +213,7 @@ func checkAckDeadline(x *examination) {
 }
 
 func checkRetry(x *examination) {
-	x.each(func(name string, s *subscription, want *Wanted) {
-		on := short(name)
+	x.each(func(name, on string, s *subscription, want *Wanted) {
 		if s.RetryPolicy == nil {
 			x.bad(Finding{On: on, What: "the subscription has no retry policy", Evidence: "a push that fails is tried again at once",
 				Consequence: "a failure of a minute uses up the delivery attempts of a message, which then becomes a dead letter", Command: x.update(name, "--min-retry-delay=10s", "--max-retry-delay=600s")})
@@ -236,8 +231,7 @@ func checkRetry(x *examination) {
 }
 
 func checkEndpoint(x *examination) {
-	x.eachPushed(func(name string, s *subscription, want *Wanted) {
-		on := short(name)
+	x.eachPushed(func(name, on string, s *subscription, want *Wanted) {
 		endpoint := s.PushConfig.PushEndpoint
 		base, _, _ := strings.Cut(endpoint, "?")
 		u, err := url.Parse(endpoint)
@@ -288,8 +282,7 @@ func isCloudFunctions(u *url.URL) bool {
 }
 
 func checkCloudFunctions(x *examination) {
-	x.eachPushed(func(name string, s *subscription, want *Wanted) {
-		on := short(name)
+	x.eachPushed(func(name, on string, s *subscription, want *Wanted) {
 		if u, err := url.Parse(s.PushConfig.PushEndpoint); err != nil || !isCloudFunctions(u) {
 			x.ok(on, "the endpoint is not of cloudfunctions.net")
 			return
@@ -302,8 +295,8 @@ func checkCloudFunctions(x *examination) {
 }
 
 func checkForm(x *examination) {
-	x.eachPushed(func(name string, s *subscription, want *Wanted) {
-		on, is := short(name), s.form()
+	x.eachPushed(func(name, on string, s *subscription, want *Wanted) {
+		is := s.form()
 		meant := ""
 		if want != nil {
 			meant = want.Form
@@ -331,8 +324,7 @@ func checkForm(x *examination) {
 }
 
 func checkToken(x *examination) {
-	x.eachPushed(func(name string, s *subscription, _ *Wanted) {
-		on := short(name)
+	x.eachPushed(func(name, on string, s *subscription, _ *Wanted) {
 		if !x.have(on, &x.service) {
 			return
 		}
@@ -365,8 +357,7 @@ func checkToken(x *examination) {
 }
 
 func checkOIDC(x *examination) {
-	x.eachPushed(func(name string, s *subscription, _ *Wanted) {
-		on := short(name)
+	x.eachPushed(func(name, on string, s *subscription, _ *Wanted) {
 		if s.PushConfig.OIDCToken != nil && s.PushConfig.OIDCToken.ServiceAccountEmail != "" {
 			x.ok(on, "its pushes are signed")
 			return
@@ -377,13 +368,13 @@ func checkOIDC(x *examination) {
 }
 
 // eachSigned is eachPushed for subscriptions whose pushes are signed.
-func (x *examination) eachSigned(check func(name string, s *subscription, want *Wanted)) {
-	x.eachPushed(func(name string, s *subscription, want *Wanted) {
+func (x *examination) eachSigned(check func(name, on string, s *subscription, want *Wanted)) {
+	x.eachPushed(func(name, on string, s *subscription, want *Wanted) {
 		if s.PushConfig.OIDCToken == nil || s.PushConfig.OIDCToken.ServiceAccountEmail == "" {
-			x.because(short(name), "oidc", "cannot be known: the pushes are not signed")
+			x.because(on, "oidc", "cannot be known: the pushes are not signed")
 			return
 		}
-		check(name, s, want)
+		check(name, on, s, want)
 	})
 }
 
@@ -402,8 +393,8 @@ func isForeign(account, project string) bool {
 }
 
 func checkAccountProject(x *examination) {
-	x.eachSigned(func(name string, s *subscription, _ *Wanted) {
-		on, account := short(name), s.PushConfig.OIDCToken.ServiceAccountEmail
+	x.eachSigned(func(name, on string, s *subscription, _ *Wanted) {
+		account := s.PushConfig.OIDCToken.ServiceAccountEmail
 		if !isForeign(account, projectOf(name)) {
 			x.ok(on, "its account is of its project")
 			return
@@ -415,8 +406,8 @@ func checkAccountProject(x *examination) {
 }
 
 func checkAccount(x *examination) {
-	x.eachSigned(func(name string, s *subscription, _ *Wanted) {
-		on, account := short(name), s.PushConfig.OIDCToken.ServiceAccountEmail
+	x.eachSigned(func(name, on string, s *subscription, _ *Wanted) {
+		account := s.PushConfig.OIDCToken.ServiceAccountEmail
 		if isForeign(account, projectOf(name)) && account != x.target.PushAccount {
 			x.because(on, "account-project", "the account is of another project")
 			return
@@ -451,8 +442,7 @@ func (x *examination) wantedAudience(name string) string {
 }
 
 func checkAudience(x *examination) {
-	x.eachSigned(func(name string, s *subscription, want *Wanted) {
-		on := short(name)
+	x.eachSigned(func(name, on string, s *subscription, want *Wanted) {
 		if want == nil && !x.have(on, &x.service) {
 			return
 		}
