@@ -32,9 +32,6 @@ const (
 	undoTimeout = 30 * time.Second
 )
 
-// sourceAttributes begins the names of the attributes that say what a dead letter was.
-const sourceAttributes = "CloudPubSubDeadLetterSource"
-
 // DeadLetter is a message that was given up, as far as its attributes say.
 type DeadLetter struct {
 	// MessageID is its own, not that of the message it was.
@@ -64,7 +61,7 @@ func deadLetter(m *pubsubpb.PubsubMessage, subscription string) DeadLetter {
 	was := inbox.DeadLetterOf(&inbox.Message{Source: inbox.SourcePubSub, Subscription: subscription, Attributes: m.Attributes}, subscription)
 	if was != nil {
 		l.Subscription, l.Attempts, l.PublishTime = was.Subscription, was.Attempts, was.PublishTime
-		maps.DeleteFunc(l.Attributes, func(name, _ string) bool { return strings.HasPrefix(name, sourceAttributes) })
+		maps.DeleteFunc(l.Attributes, func(name, _ string) bool { return strings.HasPrefix(name, inbox.DeadLetterSource) })
 	}
 	return l
 }

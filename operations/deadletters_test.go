@@ -18,6 +18,7 @@ import (
 
 	"example.com/pushinbox/local/records"
 	"example.com/pushinbox/shared/delivery"
+	"example.com/pushinbox/shared/inbox"
 )
 
 // deadAttributes are those that Pub/Sub gives a dead letter.
@@ -81,7 +82,7 @@ func TestListLeavesWhatWaits(t *testing.T) {
 func TestHostileDeadLetter(t *testing.T) {
 	t.Parallel()
 	l := deadLetter(&pubsubpb.PubsubMessage{MessageId: "1", Data: make([]byte, 9000), Attributes: map[string]string{
-		sourceAttributes + "DeliveryCount": "many", sourceAttributes + "Subscription": "y", sourceAttributes + "SubscriptionProject": "x", sourceAttributes + "TopicPublishTime": "yesterday",
+		inbox.DeadLetterSource + "DeliveryCount": "many", inbox.DeadLetterSource + "Subscription": "y", inbox.DeadLetterSource + "SubscriptionProject": "x", inbox.DeadLetterSource + "TopicPublishTime": "yesterday",
 	}}, "projects/p/subscriptions/dead")
 	if l.Attempts != 0 || !l.PublishTime.IsZero() || l.Subscription != "projects/x/subscriptions/y" || len(l.Data) != 4096 || l.Size != 9000 {
 		t.Errorf("it is read as %+v", l)

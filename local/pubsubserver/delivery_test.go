@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // TestLease is what becomes of one message after it was pulled.
@@ -453,4 +455,29 @@ func TestStartPushing(t *testing.T) {
 			w.Error(diff)
 		}
 	})
+}
+
+func TestRetryDelay(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		policy   *pubsubpb.RetryPolicy
+		attempts int
+		want     time.Duration
+	}{
+		"no_policy":         {nil, 9, 0},
+		"default_minimum":   {&pubsubpb.RetryPolicy{}, 1, 10 * time.Second},
+		"default_maximum":   {&pubsubpb.RetryPolicy{}, 7, 10 * time.Minute},
+		"many_attempts":     {&pubsubpb.RetryPolicy{}, 1 << 30, 10 * time.Minute},
+		"minimum_of_0":      {&pubsubpb.RetryPolicy{MinimumBackoff: durationpb.New(0)}, 9, 0},
+		"minimum_only":      {&pubsubpb.RetryPolicy{MinimumBackoff: durationpb.New(time.Second)}, 3, 4 * time.Second},
+		"maximum_only":      {&pubsubpb.RetryPolicy{MaximumBackoff: durationpb.New(15 * time.Second)}, 2, 15 * time.Second},
+		"negative_is_no_go": {&pubsubpb.RetryPolicy{MinimumBackoff: durationpb.New(-time.Second)}, 2, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := RetryDelay(tc.policy, tc.attempts); got != tc.want {
+				t.Errorf("delay after attempt %d: %s, want %s", tc.attempts, got, tc.want)
+			}
+		})
+	}
 }

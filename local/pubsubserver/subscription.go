@@ -15,7 +15,8 @@ import (
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
+
+	"example.com/pushinbox/shared/inbox"
 )
 
 // subscription is a subscription with its unacknowledged messages. Each of them
@@ -494,7 +495,7 @@ func (sub *subscription) nack(d *delivery, now time.Time) {
 		sub.bury(d, policy.DeadLetterTopic)
 		return
 	}
-	if delay := retryDelay(sub.pb.RetryPolicy, d.attempts); delay > 0 {
+	if delay := RetryDelay(sub.pb.RetryPolicy, int(d.attempts)); delay > 0 {
 		sub.put(d, stateWaiting, now.Add(delay).UnixNano())
 	} else {
 		sub.put(d, stateReady, now.UnixNano())
@@ -506,16 +507,22 @@ func (sub *subscription) nack(d *delivery, now time.Time) {
 	}
 }
 
-// retryDelay is how long a message rests after this many attempts.
-func retryDelay(p *pubsubpb.RetryPolicy, attempts int32) time.Duration {
+// RetryDelay is how long a message rests after this many attempts.
+func RetryDelay(p *pubsubpb.RetryPolicy, attempts int) time.Duration {
 	if p == nil {
 		return 0
 	}
-	delay, most := p.MinimumBackoff.AsDuration(), p.MaximumBackoff.AsDuration()
+	delay, most := defaultMinBackoff, maxRetryBackoff
+	if p.MinimumBackoff != nil {
+		delay = p.MinimumBackoff.AsDuration()
+	}
+	if p.MaximumBackoff != nil {
+		most = p.MaximumBackoff.AsDuration()
+	}
 	for ; attempts > 1 && delay > 0 && delay < most; attempts-- {
 		delay *= 2
 	}
-	return min(delay, most)
+	return max(0, min(delay, most))
 }
 
 // save has the attempts and the time of the next one written.
@@ -563,7 +570,7 @@ func (sub *subscription) bury(d *delivery, name string) {
 			if err != nil {
 				return err
 			}
-			burial, err := newPublishing([]*pubsubpb.PubsubMessage{sub.deadLetter(m, d.attempts)})
+			burial, err := newPublishing([]*pubsubpb.PubsubMessage{DeadLetter(m, sub.pb.Name, int(d.attempts))})
 			if err != nil {
 				return err
 			}
@@ -583,7 +590,7 @@ func (sub *subscription) bury(d *delivery, name string) {
 				if p != nil {
 					sub.topic.find(d.seq).refs++
 				}
-				sub.put(d, stateWaiting, now.Add(max(retryDelay(sub.pb.RetryPolicy, d.attempts), burialRetry)).UnixNano())
+				sub.put(d, stateWaiting, now.Add(max(RetryDelay(sub.pb.RetryPolicy, int(d.attempts)), burialRetry)).UnixNano())
 				sub.arm()
 				return
 			}
@@ -600,17 +607,19 @@ func (sub *subscription) bury(d *delivery, name string) {
 // the dead-letter topic.
 const burialRetry = 10 * time.Second
 
-func (sub *subscription) deadLetter(m *pubsubpb.PubsubMessage, attempts int32) *pubsubpb.PubsubMessage {
-	m = proto.CloneOf(m)
-	if m.Attributes == nil {
-		m.Attributes = make(map[string]string)
+// DeadLetter returns what m becomes on the dead-letter topic of the subscription with this
+// full name, after this many attempts.
+func DeadLetter(m *pubsubpb.PubsubMessage, subscription string, attempts int) *pubsubpb.PubsubMessage {
+	attributes := maps.Clone(m.Attributes)
+	if attributes == nil {
+		attributes = make(map[string]string)
 	}
-	name := strings.Split(sub.pb.Name, "/")
-	m.Attributes["CloudPubSubDeadLetterSourceDeliveryCount"] = strconv.Itoa(int(attempts))
-	m.Attributes["CloudPubSubDeadLetterSourceSubscription"] = name[3]
-	m.Attributes["CloudPubSubDeadLetterSourceSubscriptionProject"] = name[1]
-	m.Attributes["CloudPubSubDeadLetterSourceTopicPublishTime"] = m.PublishTime.AsTime().Format("2006-01-02T15:04:05.000+00:00")
-	return m
+	name := strings.Split(subscription, "/")
+	attributes[inbox.DeadLetterSource+"DeliveryCount"] = strconv.Itoa(attempts)
+	attributes[inbox.DeadLetterSource+"Subscription"] = name[3]
+	attributes[inbox.DeadLetterSource+"SubscriptionProject"] = name[1]
+	attributes[inbox.DeadLetterSource+"TopicPublishTime"] = m.PublishTime.AsTime().Format("2006-01-02T15:04:05.000+00:00")
+	return &pubsubpb.PubsubMessage{Data: m.Data, Attributes: attributes, OrderingKey: m.OrderingKey}
 }
 
 // arm has tick called when the next lease or wait ends.

@@ -109,12 +109,15 @@ func checkDuration(field string, d *durationpb.Duration, least, most time.Durati
 }
 
 const (
-	day             = 24 * time.Hour
-	minRetention    = 10 * time.Minute
-	maxRetention    = 31 * day
-	minAckDeadline  = 10
-	maxAckDeadline  = 600
-	maxRetryBackoff = 600 * time.Second
+	day            = 24 * time.Hour
+	minRetention   = 10 * time.Minute
+	maxRetention   = 31 * day
+	minAckDeadline = 10
+	maxAckDeadline = 600
+	// defaultMinBackoff is that of a retry policy without one, whose default maximum is
+	// maxRetryBackoff.
+	defaultMinBackoff = 10 * time.Second
+	maxRetryBackoff   = 600 * time.Second
 )
 
 // checkTopic checks a topic's settings and fills in what is left out.
@@ -191,7 +194,7 @@ func checkSubscription(sub *pubsubpb.Subscription) error {
 	}
 	if p := sub.RetryPolicy; p != nil {
 		if p.MinimumBackoff == nil {
-			p.MinimumBackoff = durationpb.New(10 * time.Second)
+			p.MinimumBackoff = durationpb.New(defaultMinBackoff)
 		}
 		if p.MaximumBackoff == nil {
 			p.MaximumBackoff = durationpb.New(maxRetryBackoff)

@@ -6,10 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"cloud.google.com/go/pubsub/v2"
@@ -17,6 +14,8 @@ import (
 	"github.com/googleapis/gax-go/v2"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"example.com/pushinbox/local/pubsubserver"
 )
 
 const (
@@ -32,10 +31,7 @@ const (
 
 	pullTimeout = time.Minute
 	callTimeout = 10 * time.Second
-	// Retry delays of a retry policy that leaves one out, and the attempts of
-	// a dead-letter policy that does.
-	defaultMinRetry    = 10 * time.Second
-	defaultMaxRetry    = 10 * time.Minute
+	// defaultMaxAttempts are those of a dead-letter policy that leaves them out.
 	defaultMaxAttempts = 5
 
 	minCallRetry = 100 * time.Millisecond
@@ -154,7 +150,7 @@ func (b *backend) refused(m *message, now time.Time) (deadLettered bool, again t
 		b.dead = append(b.dead, m)
 		return true, time.Time{}
 	}
-	m.at = now.Add(b.retryDelay(m.attempt))
+	m.at = now.Add(pubsubserver.RetryDelay(b.retry, m.attempt))
 	m.attempt++
 	if m.at.After(now) {
 		heap.Push(&b.waiting, m)
@@ -262,23 +258,11 @@ func (b *backend) extend(ids []string, d time.Duration) error {
 
 // forward publishes a message to the dead-letter topic.
 func (b *backend) forward(m *pubsubpb.PubsubMessage, attempts int) error {
-	project, subscription := "", b.name
-	if parts := strings.Split(b.name, "/"); len(parts) == 4 {
-		project, subscription = parts[1], parts[3]
-	}
-	attributes := maps.Clone(m.Attributes)
-	if attributes == nil {
-		attributes = make(map[string]string)
-	}
-	attributes["CloudPubSubDeadLetterSourceDeliveryCount"] = strconv.Itoa(attempts)
-	attributes["CloudPubSubDeadLetterSourceSubscription"] = subscription
-	attributes["CloudPubSubDeadLetterSourceSubscriptionProject"] = project
-	attributes["CloudPubSubDeadLetterSourceTopicPublishTime"] = m.PublishTime.AsTime().Format("2006-01-02T15:04:05.000+00:00")
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	_, err := b.client.TopicAdminClient.Publish(ctx, &pubsubpb.PublishRequest{
 		Topic:    b.deadLetterTopic,
-		Messages: []*pubsubpb.PubsubMessage{{Data: m.Data, Attributes: attributes, OrderingKey: m.OrderingKey}},
+		Messages: []*pubsubpb.PubsubMessage{pubsubserver.DeadLetter(m, b.name, attempts)},
 	}, once)
 	if err != nil {
 		return fmt.Errorf("pushfake: publishing to the dead-letter topic: %w", err)
@@ -503,24 +487,6 @@ func byPublishing(a, b *pubsubpb.PubsubMessage) int {
 		cmp.Compare(len(a.MessageId), len(b.MessageId)),
 		cmp.Compare(a.MessageId, b.MessageId),
 	)
-}
-
-// retryDelay is how long a message rests after this many attempts.
-func (b *backend) retryDelay(attempts int) time.Duration {
-	if b.retry == nil {
-		return 0
-	}
-	least, most := defaultMinRetry, defaultMaxRetry
-	if b.retry.MinimumBackoff != nil {
-		least = b.retry.MinimumBackoff.AsDuration()
-	}
-	if b.retry.MaximumBackoff != nil {
-		most = b.retry.MaximumBackoff.AsDuration()
-	}
-	if least <= 0 {
-		return 0
-	}
-	return doubled(least, attempts-1, most)
 }
 
 // acked has a message acknowledged to the backend and lets the next one of its

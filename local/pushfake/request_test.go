@@ -10,7 +10,6 @@ import (
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -153,32 +152,6 @@ func TestUnwrapped(t *testing.T) {
 			}
 			if diff := cmp.Diff(tc.want, h); diff != "" {
 				t.Errorf("header (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
-func TestRetryDelay(t *testing.T) {
-	t.Parallel()
-	for name, tc := range map[string]struct {
-		policy   *pubsubpb.RetryPolicy
-		attempts int
-		want     time.Duration
-	}{
-		"no_policy":         {nil, 9, 0},
-		"default_minimum":   {&pubsubpb.RetryPolicy{}, 1, 10 * time.Second},
-		"default_maximum":   {&pubsubpb.RetryPolicy{}, 7, 10 * time.Minute},
-		"many_attempts":     {&pubsubpb.RetryPolicy{}, 1 << 30, 10 * time.Minute},
-		"minimum_of_0":      {&pubsubpb.RetryPolicy{MinimumBackoff: durationpb.New(0)}, 9, 0},
-		"minimum_only":      {&pubsubpb.RetryPolicy{MinimumBackoff: durationpb.New(time.Second)}, 3, 4 * time.Second},
-		"maximum_only":      {&pubsubpb.RetryPolicy{MaximumBackoff: durationpb.New(15 * time.Second)}, 2, 15 * time.Second},
-		"negative_is_no_go": {&pubsubpb.RetryPolicy{MinimumBackoff: durationpb.New(-time.Second)}, 2, 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			b := &backend{retry: tc.policy}
-			if got := b.retryDelay(tc.attempts); got != tc.want {
-				t.Errorf("delay after attempt %d: %s, want %s", tc.attempts, got, tc.want)
 			}
 		})
 	}

@@ -16,25 +16,25 @@ type DeadLetter struct {
 	PublishTime time.Time `json:"publishTime,omitzero"`
 }
 
-// deadLetterSource begins the names of the attributes that Pub/Sub adds to a message
+// DeadLetterSource begins the names of the attributes that Pub/Sub adds to a message
 // when it moves it to a dead-letter topic.
-const deadLetterSource = "CloudPubSubDeadLetterSource"
+const DeadLetterSource = "CloudPubSubDeadLetterSource"
 
 // DeadLetterOf returns what m was before it died, or nil if m is no dead letter.
 // subscription is the full name of the subscription that has the dead letters, and only
 // what came by it is believed: everybody who may publish can set these attributes.
 func DeadLetterOf(m *Message, subscription string) *DeadLetter {
 	a := m.Attributes
-	project, id := a[deadLetterSource+"SubscriptionProject"], a[deadLetterSource+"Subscription"]
+	project, id := a[DeadLetterSource+"SubscriptionProject"], a[DeadLetterSource+"Subscription"]
 	if subscription == "" || m.Source != SourcePubSub || m.Subscription != subscription || !isName(project) || !isName(id) {
 		return nil
 	}
 	d := DeadLetter{Subscription: "projects/" + project + "/subscriptions/" + id}
-	if n, err := strconv.ParseInt(a[deadLetterSource+"DeliveryCount"], 10, 32); err == nil && n > 0 {
+	if n, err := strconv.ParseInt(a[DeadLetterSource+"DeliveryCount"], 10, 32); err == nil && n > 0 {
 		d.Attempts = int(n)
 	}
 	// Observed: 2026-11-26T02:10:00.123+00:00.
-	if t, err := time.Parse(time.RFC3339Nano, a[deadLetterSource+"TopicPublishTime"]); err == nil && t.UTC().Year() >= 1 && t.UTC().Year() <= 9999 {
+	if t, err := time.Parse(time.RFC3339Nano, a[DeadLetterSource+"TopicPublishTime"]); err == nil && t.UTC().Year() >= 1 && t.UTC().Year() <= 9999 {
 		d.PublishTime = t.UTC()
 	}
 	return &d

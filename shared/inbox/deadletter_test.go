@@ -25,20 +25,20 @@ func TestDeadLetterOf(t *testing.T) {
 		"none_is_known":        {func(m *Message) { m.Subscription = "" }, "", nil},
 		"from_elsewhere":       {func(m *Message) { m.Source = SourceMNS }, dead, nil},
 		"no_attributes":        {func(m *Message) { m.Attributes = nil }, dead, nil},
-		"no_subscription":      {func(m *Message) { delete(m.Attributes, deadLetterSource+"Subscription") }, dead, nil},
-		"not_a_name":           {func(m *Message) { m.Attributes[deadLetterSource+"Subscription"] = "x\u202e" }, dead, nil},
-		"another_path":         {func(m *Message) { m.Attributes[deadLetterSource+"Subscription"] = "a/b" }, dead, nil},
-		"a_long_name":          {func(m *Message) { m.Attributes[deadLetterSource+"Subscription"] = strings.Repeat("x", 256) }, dead, nil},
-		"attempts_not_counted": {func(m *Message) { m.Attributes[deadLetterSource+"DeliveryCount"] = "-5" }, dead, &DeadLetter{whole.Subscription, 0, published}},
-		"attempts_too_many":    {func(m *Message) { m.Attributes[deadLetterSource+"DeliveryCount"] = "99999999999" }, dead, &DeadLetter{whole.Subscription, 0, published}},
-		"time_unknown":         {func(m *Message) { m.Attributes[deadLetterSource+"TopicPublishTime"] = "yesterday" }, dead, &DeadLetter{whole.Subscription, 5, time.Time{}}},
-		"time_without_a_form":  {func(m *Message) { m.Attributes[deadLetterSource+"TopicPublishTime"] = "9999-12-31T23:59:59-12:00" }, dead, &DeadLetter{whole.Subscription, 5, time.Time{}}},
+		"no_subscription":      {func(m *Message) { delete(m.Attributes, DeadLetterSource+"Subscription") }, dead, nil},
+		"not_a_name":           {func(m *Message) { m.Attributes[DeadLetterSource+"Subscription"] = "x\u202e" }, dead, nil},
+		"another_path":         {func(m *Message) { m.Attributes[DeadLetterSource+"Subscription"] = "a/b" }, dead, nil},
+		"a_long_name":          {func(m *Message) { m.Attributes[DeadLetterSource+"Subscription"] = strings.Repeat("x", 256) }, dead, nil},
+		"attempts_not_counted": {func(m *Message) { m.Attributes[DeadLetterSource+"DeliveryCount"] = "-5" }, dead, &DeadLetter{whole.Subscription, 0, published}},
+		"attempts_too_many":    {func(m *Message) { m.Attributes[DeadLetterSource+"DeliveryCount"] = "99999999999" }, dead, &DeadLetter{whole.Subscription, 0, published}},
+		"time_unknown":         {func(m *Message) { m.Attributes[DeadLetterSource+"TopicPublishTime"] = "yesterday" }, dead, &DeadLetter{whole.Subscription, 5, time.Time{}}},
+		"time_without_a_form":  {func(m *Message) { m.Attributes[DeadLetterSource+"TopicPublishTime"] = "9999-12-31T23:59:59-12:00" }, dead, &DeadLetter{whole.Subscription, 5, time.Time{}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			m := Message{Source: SourcePubSub, Subscription: dead, Attributes: map[string]string{
-				deadLetterSource + "DeliveryCount": "5", deadLetterSource + "Subscription": "inbox-push",
-				deadLetterSource + "SubscriptionProject": "other", deadLetterSource + "TopicPublishTime": "2026-11-26T02:10:00.123+00:00",
+				DeadLetterSource + "DeliveryCount": "5", DeadLetterSource + "Subscription": "inbox-push",
+				DeadLetterSource + "SubscriptionProject": "other", DeadLetterSource + "TopicPublishTime": "2026-11-26T02:10:00.123+00:00",
 			}}
 			test.change(&m)
 			m.DeadLetter = DeadLetterOf(&m, test.by)
