@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -77,38 +76,6 @@ type Wanted struct {
 	Paused              bool    `json:"paused"`
 }
 
-// outputs is what FromTerraform reads of `terraform output -json`.
-type outputs struct {
-	Delivery struct {
-		Value *struct {
-			Project       string `json:"project"`
-			ProjectNumber string `json:"project_number"`
-			Region        string `json:"region"`
-			PushAccount   string `json:"push_account"`
-			Subscriptions map[string]struct {
-				Name     string `json:"name"`
-				Function string `json:"function"`
-				Wanted
-			} `json:"subscriptions"`
-			DeadLetterTopic        string   `json:"dead_letter_topic"`
-			DeadLetterSubscription string   `json:"dead_letter_subscription"`
-			Database               string   `json:"database"`
-			Collection             string   `json:"collection"`
-			SearchAttributes       []string `json:"search_attributes"`
-			LogView                string   `json:"log_view"`
-			SchedulerRegion        string   `json:"scheduler_region"`
-		} `json:"value"`
-	} `json:"delivery"`
-	Functions struct {
-		Value map[string]struct {
-			ServiceAccount string            `json:"service_account"`
-			Environment    map[string]string `json:"environment"`
-			Secrets        map[string]string `json:"secrets"`
-			Ingress        string            `json:"ingress"`
-		} `json:"value"`
-	} `json:"functions"`
-}
-
 // baseAPIs are those that the way of a message takes.
 var baseAPIs = []string{
 	"cloudfunctions.googleapis.com", "firestore.googleapis.com", "iam.googleapis.com", "logging.googleapis.com",
@@ -118,9 +85,9 @@ var baseAPIs = []string{
 // FromTerraform returns the target that the outputs of the module in a folder tell, as
 // `terraform output -json` prints them.
 func FromTerraform(dir string, output []byte) (*Target, error) {
-	var o outputs
-	if err := json.Unmarshal(output, &o); err != nil {
-		return nil, fmt.Errorf("what Terraform printed is not the output of `terraform output -json`: %w", err)
+	o, err := ReadOutputs(output)
+	if err != nil {
+		return nil, err
 	}
 	d := o.Delivery.Value
 	receive, ok := o.Functions.Value["receive"]

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"example.com/pushinbox/doctor"
 	"example.com/pushinbox/inboxclient"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/local/records"
@@ -185,7 +186,7 @@ func (o *operate) openTerraform(ctx context.Context, d *operated, secret *pushTo
 	if t == nil {
 		return fmt.Errorf("the outputs of Terraform in %s have no delivery: apply this version of the module first", o.terraform)
 	}
-	described, key, err := t.find(o.subscription)
+	described, key, err := describedSubscription(t, o.subscription)
 	if err != nil {
 		return err
 	}
@@ -199,9 +200,9 @@ func (o *operate) openTerraform(ctx context.Context, d *operated, secret *pushTo
 				return nil, err
 			}
 		}
-		return described.pushConfig(t.PushAccount, token)
+		return pushConfig(&described.Wanted, t.PushAccount, token)
 	}
-	if url := outputs.address(); url != "" {
+	if url := outputs.Address(); url != "" {
 		from := server{at: target{url: url}, account: outputs.TesterAccount.Value}
 		d.findInbox = func(ctx context.Context) (*inboxclient.Client, error) {
 			return from.client(ctx, inboxclient.Options{Patience: time.Second})
@@ -393,32 +394,11 @@ func localUser() string {
 	return name + "@localhost"
 }
 
-// delivered is the output delivery of Terraform, as far as operations need it.
-type delivered struct {
-	Project                string                           `json:"project"`
-	PushAccount            string                           `json:"push_account"`
-	Subscriptions          map[string]describedSubscription `json:"subscriptions"`
-	DeadLetterSubscription string                           `json:"dead_letter_subscription"`
-	TokenSecret            string                           `json:"token_secret"`
-	Database               string                           `json:"database"`
-	Collection             string                           `json:"collection"`
-	OperationsLog          string                           `json:"operations_log"`
-}
-
-// describedSubscription is a subscription as Terraform wants it.
-type describedSubscription struct {
-	Name     string `json:"name"`
-	Function string `json:"function"` // that it pushes to; the token is receive's
-	Endpoint string `json:"endpoint"` // without the shared token
-	Audience string `json:"audience"`
-	Form     string `json:"form"`
-}
-
 // mainSubscription is the key of the subscription that every project has.
 const mainSubscription = "main"
 
-// find returns the subscription with a name or a key.
-func (d *delivered) find(name string) (describedSubscription, string, error) {
+// describedSubscription returns the subscription with a name or a key.
+func describedSubscription(d *doctor.DeliveryOutput, name string) (doctor.SubscriptionOutput, string, error) {
 	name = cmp.Or(name, mainSubscription)
 	var keys []string
 	for key, s := range d.Subscriptions {
@@ -428,11 +408,11 @@ func (d *delivered) find(name string) (describedSubscription, string, error) {
 		keys = append(keys, key)
 	}
 	slices.Sort(keys)
-	return describedSubscription{}, "", usageError{fmt.Errorf("there is no subscription %q in the outputs of Terraform; there are %s", name, strings.Join(keys, ", "))}
+	return doctor.SubscriptionOutput{}, "", usageError{fmt.Errorf("there is no subscription %q in the outputs of Terraform; there are %s", name, strings.Join(keys, ", "))}
 }
 
-// pushConfig returns what terraform/pubsub.tf gives the subscription.
-func (s *describedSubscription) pushConfig(account, token string) (*pubsubpb.PushConfig, error) {
+// pushConfig returns what terraform/pubsub.tf gives a subscription.
+func pushConfig(s *doctor.Wanted, account, token string) (*pubsubpb.PushConfig, error) {
 	c := &pubsubpb.PushConfig{PushEndpoint: s.Endpoint, AuthenticationMethod: &pubsubpb.PushConfig_OidcToken_{
 		OidcToken: &pubsubpb.PushConfig_OidcToken{ServiceAccountEmail: account, Audience: s.Audience},
 	}}

@@ -28,6 +28,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"example.com/pushinbox/doctor"
 	"example.com/pushinbox/doctor/doctortest"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/local/records"
@@ -707,8 +708,8 @@ func TestRebuiltAsApplied(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			world := doctortest.New(t, c.settings)
-			o := new(outputs)
-			if err := json.Unmarshal(world.Outputs, o); err != nil || o.Delivery.Value == nil {
+			o, err := doctor.ReadOutputs(world.Outputs)
+			if err != nil || o.Delivery.Value == nil {
 				t.Fatal(err, string(world.Outputs))
 			}
 			d := o.Delivery.Value
@@ -728,7 +729,7 @@ func TestRebuiltAsApplied(t *testing.T) {
 				if applied.Attributes["x-goog-version"] == "v1" {
 					applied.Attributes = nil
 				}
-				rebuilt, err := s.pushConfig(d.PushAccount, c.token)
+				rebuilt, err := pushConfig(&s.Wanted, d.PushAccount, c.token)
 				if err != nil || !proto.Equal(rebuilt, applied) {
 					t.Errorf("%s is rebuilt as %v, applied as %v, %v", key, rebuilt, applied, err)
 				}

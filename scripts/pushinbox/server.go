@@ -18,6 +18,7 @@ import (
 	"golang.org/x/oauth2"
 	"google.golang.org/api/impersonate"
 
+	"example.com/pushinbox/doctor"
 	"example.com/pushinbox/inboxclient"
 	"example.com/pushinbox/shared/problem"
 )
@@ -76,7 +77,7 @@ func (s *server) find(ctx context.Context) (*place, error) {
 			return nil, err
 		}
 		if at.url == "" {
-			if at.url = o.address(); at.url == "" {
+			if at.url = o.Address(); at.url == "" {
 				return nil, fmt.Errorf("the outputs of Terraform in %s have no api_url and no console_url; apply it first", s.terraform)
 			}
 		}
@@ -187,46 +188,13 @@ func (g googleTokens) Token() (*oauth2.Token, error) {
 	return nil, problem.New(http.StatusBadGateway, fmt.Sprintf("Google creates no token for %s: %s; %s", g.account, said, next))
 }
 
-// outputs are those of Terraform that say where the inbox is, and what its topic is.
-type outputs struct {
-	APIURL        output `json:"api_url"`
-	ConsoleURL    output `json:"console_url"`
-	TesterAccount output `json:"tester_account"`
-	Delivery      struct {
-		Value *delivered `json:"value"`
-	} `json:"delivery"`
-	Deployment struct {
-		Value struct {
-			Project string `json:"project"`
-		} `json:"value"`
-	} `json:"deployment"`
-	Functions struct {
-		Value map[string]struct {
-			Environment map[string]string `json:"environment"`
-		} `json:"value"`
-	} `json:"functions"`
-}
-
-// output is an output of Terraform that is a string or null.
-type output struct {
-	Value string `json:"value"`
-}
-
-// address returns where programs call the console. People's address lets no program
-// in where Identity-Aware Proxy stands before it, and api_url is then another one.
-func (o *outputs) address() string { return cmp.Or(o.APIURL.Value, o.ConsoleURL.Value) }
-
 // readOutputs has terraform print its outputs.
-func readOutputs(ctx context.Context, dir string) (*outputs, error) {
+func readOutputs(ctx context.Context, dir string) (*doctor.Outputs, error) {
 	printed, err := terraformOutput(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
-	o := new(outputs)
-	if err := json.Unmarshal(printed, o); err != nil {
-		return nil, fmt.Errorf("the outputs of Terraform in %s cannot be read: %w", dir, err)
-	}
-	return o, nil
+	return doctor.ReadOutputs(printed)
 }
 
 // terraformOutput returns what `terraform output -json` prints in a folder.
