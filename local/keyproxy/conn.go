@@ -2,7 +2,6 @@ package keyproxy
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
@@ -16,38 +15,9 @@ import (
 	"time"
 
 	"golang.org/x/net/proxy"
+
+	"example.com/pushinbox/local/handover"
 )
-
-// aheadConn is a connection of which some bytes were read already.
-type aheadConn struct {
-	net.Conn
-	ahead *bytes.Reader
-}
-
-func withAhead(c net.Conn, ahead []byte) net.Conn {
-	if len(ahead) == 0 {
-		return c
-	}
-	return &aheadConn{c, bytes.NewReader(bytes.Clone(ahead))}
-}
-
-// Read reads the bytes that were read already first.
-func (c *aheadConn) Read(b []byte) (int, error) {
-	if c.ahead.Len() > 0 {
-		return c.ahead.Read(b)
-	}
-	return c.Conn.Read(b)
-}
-
-// CloseWrite says that nothing more is sent.
-func (c *aheadConn) CloseWrite() error { return closeWrite(c.Conn) }
-
-func closeWrite(c net.Conn) error {
-	if half, ok := c.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return c.Close()
-}
 
 // join copies between two connections until both have ended, either is broken,
 // neither says anything for idleTime, or ctx ends. It closes both.
@@ -79,7 +49,7 @@ func forward(to, from net.Conn, alive, broken func()) {
 		}
 		switch {
 		case err == io.EOF:
-			if closeWrite(to) != nil {
+			if handover.CloseWrite(to) != nil {
 				broken()
 			}
 			return
@@ -150,7 +120,7 @@ func connect(conn net.Conn, via *url.URL, address string) (net.Conn, error) {
 		}
 		if err == nil {
 			ahead, _ := answers.Peek(answers.Buffered())
-			return withAhead(conn, ahead), nil
+			return handover.WithAhead(conn, ahead), nil
 		}
 	}
 	_ = conn.Close()
@@ -169,31 +139,3 @@ func (c *keyConn) Close() error {
 	defer c.release()
 	return c.Conn.Close()
 }
-
-// handedOver is a listener whose connections are handed to it.
-type handedOver struct {
-	conns chan net.Conn
-	done  <-chan struct{}
-}
-
-func (l *handedOver) hand(c net.Conn) {
-	select {
-	case l.conns <- c:
-	case <-l.done:
-		_ = c.Close()
-	}
-}
-
-// Accept, Close and Addr make it a net.Listener.
-func (l *handedOver) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *handedOver) Close() error { return nil }
-
-func (l *handedOver) Addr() net.Addr { return &net.TCPAddr{} }

@@ -30,6 +30,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"example.com/pushinbox/local/handover"
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/problem"
 )
@@ -97,7 +98,7 @@ type Proxy struct {
 	outer    *http.Server
 	inner    *http.Server
 	tls      *tls.Config
-	accepted *handedOver
+	accepted *handover.Listener
 	tunnels  chan struct{} // has an item for each
 	warning  rate.Sometimes
 
@@ -136,7 +137,7 @@ func New(o Options) (*Proxy, error) {
 			return context.WithValue(ctx, hostKey{}, c.(*keyConn).host)
 		},
 	}
-	p.accepted = &handedOver{conns: make(chan net.Conn), done: p.running.Done()}
+	p.accepted = handover.Listen(p.running.Done(), &net.TCPAddr{}, func() {})
 	return p, nil
 }
 
@@ -255,7 +256,7 @@ func (p *Proxy) intercept(w http.ResponseWriter, host string, release func()) {
 		}
 		return
 	}
-	p.accepted.hand(conn)
+	p.accepted.Hand(conn)
 }
 
 // established answers to a CONNECT that the connection is there, and returns it.
@@ -269,5 +270,5 @@ func established(w http.ResponseWriter) (net.Conn, error) {
 		return nil, errors.Join(err, conn.Close())
 	}
 	ahead, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
-	return withAhead(conn, ahead), nil
+	return handover.WithAhead(conn, ahead), nil
 }

@@ -26,6 +26,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+
+	"example.com/pushinbox/local/handover"
 )
 
 // start serves s until the test ends and returns host:port.
@@ -635,7 +637,7 @@ func TestSplit(t *testing.T) {
 				go s.run()
 				defer s.close()
 				got := make(chan string, 1)
-				for name, b := range map[string]branch{"grpc": s.grpc, "http": s.http} {
+				for name, b := range map[string]*handover.Listener{"grpc": s.grpc, "http": s.http} {
 					go func() {
 						conn, err := b.Accept()
 						if err != nil {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/googleapis/gax-go/v2"
+
+	"example.com/pushinbox/local/handover"
 )
 
 const (
@@ -24,7 +26,7 @@ const (
 // splitter hands each connection of a listener to gRPC or to REST by its first
 // bytes. A connection that sends none does not hold up the others.
 type splitter struct {
-	grpc, http branch
+	grpc, http *handover.Listener
 
 	listener  net.Listener
 	undecided chan struct{} // a token for each connection that waits for its first bytes
@@ -35,8 +37,8 @@ type splitter struct {
 func newSplitter(l net.Listener) *splitter {
 	s := &splitter{listener: l, undecided: make(chan struct{}, maxUndecided)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.grpc = branch{s, make(chan net.Conn)}
-	s.http = branch{s, make(chan net.Conn)}
+	s.grpc = handover.Listen(s.ctx.Done(), l.Addr(), s.close)
+	s.http = handover.Listen(s.ctx.Done(), l.Addr(), s.close)
 	return s
 }
 
@@ -85,10 +87,7 @@ func (s *splitter) decide(conn net.Conn) {
 	if string(first) == preface {
 		to = s.grpc
 	}
-	select {
-	case to.conns <- &begun{conn, first}:
-	case <-s.ctx.Done(): // conn is closed
-	}
+	to.Hand(handover.WithAhead(conn, first))
 }
 
 // readFirst reads until the bytes are the preface or cannot become it.
@@ -102,41 +101,4 @@ func readFirst(conn net.Conn) ([]byte, error) {
 		first = first[:len(first)+n]
 	}
 	return first, nil
-}
-
-// branch is the listener of one of the protocols.
-type branch struct {
-	*splitter
-	conns chan net.Conn
-}
-
-func (b branch) Accept() (net.Conn, error) {
-	select {
-	case conn := <-b.conns:
-		return conn, nil
-	case <-b.ctx.Done():
-		return nil, net.ErrClosed
-	}
-}
-
-func (b branch) Close() error {
-	b.close()
-	return nil
-}
-
-func (b branch) Addr() net.Addr { return b.listener.Addr() }
-
-// begun is a connection whose first bytes have been read.
-type begun struct {
-	net.Conn
-	first []byte
-}
-
-func (c *begun) Read(p []byte) (int, error) {
-	if len(c.first) == 0 {
-		return c.Conn.Read(p)
-	}
-	n := copy(p, c.first)
-	c.first = c.first[n:]
-	return n, nil
 }
