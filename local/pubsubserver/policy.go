@@ -1,7 +1,9 @@
 package pubsubserver
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"strings"
 
 	"cloud.google.com/go/iam/apiv1/iampb"
@@ -15,9 +17,100 @@ import (
 // enforces them. A file of an earlier version lacks it until one is set.
 var bucketPolicies = []byte("policies")
 
-// Policy returns the IAM policy of a topic, subscription or snapshot, or nil when
-// none was set.
-func (s *Server) Policy(_ context.Context, resource string) (policy *iampb.Policy, err error) {
+// GetIamPolicy returns the policy.
+func (s *Server) GetIamPolicy(_ context.Context, r *iampb.GetIamPolicyRequest) (*iampb.Policy, error) {
+	switch v := r.GetOptions().GetRequestedPolicyVersion(); v {
+	case 0, 1, 3:
+	default:
+		return nil, status.Errorf(codes.InvalidArgument, "the policy version %d is not valid; it is 0, 1 or 3", v)
+	}
+	return s.policy(r.Resource)
+}
+
+// SetIamPolicy replaces the policy. It fails with ABORTED when the request's
+// etag is there and not the present one.
+func (s *Server) SetIamPolicy(_ context.Context, r *iampb.SetIamPolicyRequest) (*iampb.Policy, error) {
+	if err := checkPolicy(r.GetPolicy()); err != nil {
+		return nil, err
+	}
+	for _, path := range r.GetUpdateMask().GetPaths() {
+		if path != "bindings" && path != "etag" && path != "version" {
+			return nil, status.Errorf(codes.InvalidArgument, "the update mask has %q; a policy has bindings, etag and version", path)
+		}
+	}
+	next := &iampb.Policy{Version: r.Policy.Version, Bindings: r.Policy.Bindings, Etag: []byte(rand.Text())}
+	err := s.change(&write{apply: func(tx *transaction) error {
+		if err := s.checkResource(r.Resource); err != nil {
+			return err
+		}
+		present, err := readPolicy(tx.Tx, r.Resource)
+		if err != nil {
+			return err
+		}
+		if etag := r.Policy.Etag; len(etag) > 0 && !bytes.Equal(etag, present.Etag) {
+			return status.Error(codes.Aborted, "the policy was changed by somebody else; read it, change it and set it again")
+		}
+		value, err := proto.Marshal(next)
+		if err != nil {
+			return err
+		}
+		policies, err := tx.CreateBucketIfNotExists(bucketPolicies)
+		if err != nil {
+			return err
+		}
+		return policies.Put([]byte(r.Resource), value)
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return next, nil
+}
+
+// TestIamPermissions returns all that was asked for, since nothing is enforced,
+// and as in production nothing for a resource that does not exist.
+func (s *Server) TestIamPermissions(_ context.Context, r *iampb.TestIamPermissionsRequest) (*iampb.TestIamPermissionsResponse, error) {
+	for _, permission := range r.Permissions {
+		if !strings.HasPrefix(permission, "pubsub.") || strings.Contains(permission, "*") {
+			return nil, status.Errorf(codes.InvalidArgument, "%q is not a valid permission of Pub/Sub", permission)
+		}
+	}
+	switch _, err := s.policy(r.Resource); status.Code(err) {
+	case codes.OK:
+		return &iampb.TestIamPermissionsResponse{Permissions: r.Permissions}, nil
+	case codes.NotFound:
+		return &iampb.TestIamPermissionsResponse{}, nil
+	default:
+		return nil, err
+	}
+}
+
+func checkPolicy(policy *iampb.Policy) error {
+	switch {
+	case policy == nil:
+		return status.Error(codes.InvalidArgument, "a policy is required")
+	case policy.Version != 0 && policy.Version != 1 && policy.Version != 3:
+		return status.Errorf(codes.InvalidArgument, "the policy version %d is not valid; it is 0, 1 or 3", policy.Version)
+	case len(policy.AuditConfigs) > 0:
+		return status.Error(codes.InvalidArgument, "Pub/Sub has no audit configurations of single resources")
+	}
+	for i, binding := range policy.Bindings {
+		if !strings.Contains(binding.Role, "roles/") {
+			return status.Errorf(codes.InvalidArgument, "binding %d: %q is not a valid role", i, binding.Role)
+		}
+		if binding.Condition != nil && policy.Version != 3 {
+			return status.Errorf(codes.InvalidArgument, "binding %d has a condition, which only a policy of version 3 may have", i)
+		}
+		for _, member := range binding.Members {
+			if member != "allUsers" && member != "allAuthenticatedUsers" && !strings.Contains(member, ":") {
+				return status.Errorf(codes.InvalidArgument, "binding %d: %q is not a valid member", i, member)
+			}
+		}
+	}
+	return nil
+}
+
+// policy returns the IAM policy of a topic, subscription or snapshot.
+func (s *Server) policy(resource string) (policy *iampb.Policy, err error) {
 	s.mu.Lock()
 	err = s.checkResource(resource)
 	s.mu.Unlock()
@@ -34,41 +127,15 @@ func (s *Server) Policy(_ context.Context, resource string) (policy *iampb.Polic
 	return policy, nil
 }
 
-// UpdatePolicy replaces a resource's policy, nil when none was set, by what replace
-// makes of it, in one transaction. An error of replace is returned and changes
-// nothing.
-func (s *Server) UpdatePolicy(_ context.Context, resource string, replace func(*iampb.Policy) (*iampb.Policy, error)) error {
-	return s.change(&write{apply: func(tx *transaction) error {
-		if err := s.checkResource(resource); err != nil {
-			return err
-		}
-		policy, err := readPolicy(tx.Tx, resource)
-		if err != nil {
-			return err
-		}
-		if policy, err = replace(policy); err != nil {
-			return err
-		}
-		value, err := proto.Marshal(policy)
-		if err != nil {
-			return err
-		}
-		policies, err := tx.CreateBucketIfNotExists(bucketPolicies)
-		if err != nil {
-			return err
-		}
-		return policies.Put([]byte(resource), value)
-	}})
-}
-
+// readPolicy returns the policy of a resource. One for which none was set has the etag that
+// it has in production.
 func readPolicy(tx *bbolt.Tx, resource string) (*iampb.Policy, error) {
-	policies := tx.Bucket(bucketPolicies)
-	if policies == nil {
-		return nil, nil
+	var value []byte
+	if policies := tx.Bucket(bucketPolicies); policies != nil {
+		value = policies.Get([]byte(resource))
 	}
-	value := policies.Get([]byte(resource))
 	if value == nil {
-		return nil, nil
+		return &iampb.Policy{Etag: []byte{0x00, 0x20, 0x01}}, nil
 	}
 	policy := new(iampb.Policy)
 	return policy, proto.Unmarshal(value, policy)

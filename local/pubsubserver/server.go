@@ -1,7 +1,7 @@
 // Package pubsubserver is a Pub/Sub for one machine: topics, subscriptions,
 // snapshots and their messages in one file. A Server implements Pub/Sub's gRPC
-// services PublisherServer and SubscriberServer, and keeps IAM policies for the
-// package rest.
+// services PublisherServer and SubscriberServer, and IAM's IAMPolicyServer, whose
+// policies nothing enforces.
 //
 // What Publish and Acknowledge answered is durable, and so are seeks. The
 // acknowledgements of pushes and streams are so after 20 ms or with the next

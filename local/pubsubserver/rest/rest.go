@@ -58,7 +58,7 @@ const (
 type Services struct {
 	Publisher  pubsubpb.PublisherServer
 	Subscriber pubsubpb.SubscriberServer
-	Policies   Policies
+	Policies   iampb.IAMPolicyServer
 }
 
 // service is a service of gRPC in this process.
@@ -72,7 +72,7 @@ func (s Services) all() []service {
 		{&pubsubpb.Publisher_ServiceDesc, s.Publisher},
 		{&pubsubpb.Subscriber_ServiceDesc, s.Subscriber},
 		{&pubsubpb.SchemaService_ServiceDesc, pubsubpb.UnimplementedSchemaServiceServer{}},
-		{&iampb.IAMPolicy_ServiceDesc, policyServer{s.Policies}},
+		{&iampb.IAMPolicy_ServiceDesc, s.Policies},
 	}
 }
 

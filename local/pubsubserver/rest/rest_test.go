@@ -13,21 +13,19 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"cloud.google.com/go/iam/apiv1/iampb"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	"cloud.google.com/go/pubsub/v2/pstest"
-	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"example.com/pushinbox/local/handover"
+	"example.com/pushinbox/local/pubsubserver"
 )
 
 // start serves s until the test ends and returns host:port.
@@ -49,13 +47,15 @@ func start(t *testing.T, s Services, o *Options) string {
 	return l.Addr().String()
 }
 
-// fake returns the services of pstest.
-func fake(t *testing.T) Services {
-	server := pstest.NewServer()
+// real returns the services of a pubsubserver.
+func real(t *testing.T) Services {
+	t.Helper()
+	server, err := pubsubserver.Open(pubsubserver.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { server.Close() })
-	s := Services{Publisher: &server.GServer, Subscriber: &server.GServer}
-	s.Policies = newMemoryPolicies(s)
-	return s
+	return Services{server, server, server}
 }
 
 // do sends a request and returns the status and the body.
@@ -144,20 +144,25 @@ func TestRoutes(t *testing.T) {
 }
 
 // noPolicies has no resource.
-type noPolicies struct{}
-
-func (noPolicies) Policy(_ context.Context, resource string) (*iampb.Policy, error) {
-	return nil, status.Errorf(codes.NotFound, "resource %s", resource)
+type noPolicies struct {
+	iampb.UnimplementedIAMPolicyServer
 }
 
-func (p noPolicies) UpdatePolicy(ctx context.Context, resource string, _ func(*iampb.Policy) (*iampb.Policy, error)) error {
-	_, err := p.Policy(ctx, resource)
-	return err
+func (noPolicies) GetIamPolicy(_ context.Context, r *iampb.GetIamPolicyRequest) (*iampb.Policy, error) {
+	return nil, status.Errorf(codes.NotFound, "resource %s", r.Resource)
+}
+
+func (noPolicies) SetIamPolicy(_ context.Context, r *iampb.SetIamPolicyRequest) (*iampb.Policy, error) {
+	return nil, status.Errorf(codes.NotFound, "resource %s", r.Resource)
+}
+
+func (noPolicies) TestIamPermissions(context.Context, *iampb.TestIamPermissionsRequest) (*iampb.TestIamPermissionsResponse, error) {
+	return &iampb.TestIamPermissionsResponse{}, nil
 }
 
 func TestErrors(t *testing.T) {
 	t.Parallel()
-	host := start(t, fake(t), &Options{Hosts: []string{"pubsub.test"}})
+	host := start(t, real(t), &Options{Hosts: []string{"pubsub.test"}})
 	topic := "/v1/projects/p/topics/there"
 	if gotStatus, got := do(t, http.MethodPut, "http://"+host+topic, `{"labels":{"a":"b"}}`, "Content-Type", "application/json; charset=utf-8"); gotStatus != http.StatusOK {
 		t.Fatalf("creating a topic: %d %s", gotStatus, got)
@@ -248,7 +253,7 @@ func TestErrors(t *testing.T) {
 // TestDoor sends what net/http's client does not.
 func TestDoor(t *testing.T) {
 	t.Parallel()
-	host := start(t, fake(t), nil)
+	host := start(t, real(t), nil)
 	ask := func(request string) string {
 		t.Helper()
 		conn, err := net.Dial("tcp", host)
@@ -312,24 +317,24 @@ func zip(s string) string {
 // TestOnePort creates by one protocol what the other reads.
 func TestOnePort(t *testing.T) {
 	t.Parallel()
-	host := start(t, fake(t), nil)
+	host := start(t, real(t), nil)
 	conn := dial(t, host)
 	ctx := t.Context()
 	publisher, subscriber := pubsubpb.NewPublisherClient(conn), pubsubpb.NewSubscriberClient(conn)
-	if _, err := publisher.CreateTopic(ctx, &pubsubpb.Topic{Name: "projects/p/topics/t"}); err != nil {
+	if _, err := publisher.CreateTopic(ctx, &pubsubpb.Topic{Name: "projects/p/topics/there"}); err != nil {
 		t.Fatal(err)
 	}
-	if gotStatus, got := do(t, http.MethodPut, "http://"+host+"/v1/projects/p/subscriptions/s", `{"topic":"projects/p/topics/t","ackDeadlineSeconds":20}`); gotStatus != http.StatusOK {
+	if gotStatus, got := do(t, http.MethodPut, "http://"+host+"/v1/projects/p/subscriptions/sub", `{"topic":"projects/p/topics/there","ackDeadlineSeconds":20}`); gotStatus != http.StatusOK {
 		t.Fatalf("creating a subscription: %d %s", gotStatus, got)
 	}
 	stream, err := subscriber.StreamingPull(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := stream.Send(&pubsubpb.StreamingPullRequest{Subscription: "projects/p/subscriptions/s", StreamAckDeadlineSeconds: 10}); err != nil {
+	if err := stream.Send(&pubsubpb.StreamingPullRequest{Subscription: "projects/p/subscriptions/sub", StreamAckDeadlineSeconds: 10}); err != nil {
 		t.Fatal(err)
 	}
-	if gotStatus, got := do(t, http.MethodPost, "http://"+host+"/v1/projects/p/topics/t:publish", `{"messages":[{"data":"aGk=","attributes":{"k":"v"}}]}`); gotStatus != http.StatusOK || !strings.Contains(got, `"messageIds":["`) {
+	if gotStatus, got := do(t, http.MethodPost, "http://"+host+"/v1/projects/p/topics/there:publish", `{"messages":[{"data":"aGk=","attributes":{"k":"v"}}]}`); gotStatus != http.StatusOK || !strings.Contains(got, `"messageIds":["`) {
 		t.Fatalf("publishing: %d %s", gotStatus, got)
 	}
 	answer, err := stream.Recv()
@@ -344,11 +349,11 @@ func TestOnePort(t *testing.T) {
 		t.Errorf("GetSchema: %v, want UNIMPLEMENTED by name", err)
 	}
 	large := []*pubsubpb.PubsubMessage{{Data: make([]byte, 9_000_000)}}
-	if _, err := publisher.Publish(ctx, &pubsubpb.PublishRequest{Topic: "projects/p/topics/t", Messages: large}); err != nil {
+	if _, err := publisher.Publish(ctx, &pubsubpb.PublishRequest{Topic: "projects/p/topics/there", Messages: large}); err != nil {
 		t.Errorf("publishing 9 MB: %v", err)
 	}
 	foreign := dial(t, host, grpc.WithAuthority("evil.test"))
-	_, err = pubsubpb.NewPublisherClient(foreign).GetTopic(ctx, &pubsubpb.GetTopicRequest{Topic: "projects/p/topics/t"})
+	_, err = pubsubpb.NewPublisherClient(foreign).GetTopic(ctx, &pubsubpb.GetTopicRequest{Topic: "projects/p/topics/there"})
 	if status.Code(err) != codes.PermissionDenied {
 		t.Errorf("a unary call for evil.test: %v, want PERMISSION_DENIED", err)
 	}
@@ -369,134 +374,6 @@ func dial(t *testing.T, host string, o ...grpc.DialOption) *grpc.ClientConn {
 	}
 	t.Cleanup(func() { conn.Close() })
 	return conn
-}
-
-func TestPolicies(t *testing.T) {
-	t.Parallel()
-	services := fake(t)
-	policies := iampb.NewIAMPolicyClient(dial(t, start(t, services, nil)))
-	ctx := t.Context()
-	const topic = "projects/p/topics/t"
-	if _, err := services.Publisher.CreateTopic(ctx, &pubsubpb.Topic{Name: topic}); err != nil {
-		t.Fatal(err)
-	}
-	set := func(p *iampb.Policy) (*iampb.Policy, error) {
-		return policies.SetIamPolicy(ctx, &iampb.SetIamPolicyRequest{Resource: topic, Policy: p})
-	}
-	bindings := []*iampb.Binding{{Role: "roles/pubsub.publisher", Members: []string{"user:a@example.com", "allUsers"}}}
-
-	first, err := policies.GetIamPolicy(ctx, &iampb.GetIamPolicyRequest{Resource: topic})
-	if err != nil || len(first.Bindings) != 0 || len(first.Etag) == 0 {
-		t.Fatalf("a new topic has the policy %v, %v; want one with an etag alone", first, err)
-	}
-	second, err := set(&iampb.Policy{Bindings: bindings, Etag: first.Etag})
-	if err != nil || bytes.Equal(second.Etag, first.Etag) {
-		t.Fatalf("set: %v, %v; want another etag", second, err)
-	}
-	if _, err := set(&iampb.Policy{Etag: first.Etag}); status.Code(err) != codes.Aborted {
-		t.Errorf("set with an old etag: %v, want ABORTED", err)
-	}
-	got, err := policies.GetIamPolicy(ctx, &iampb.GetIamPolicyRequest{Resource: topic})
-	if err != nil || got.Bindings[0].Role != bindings[0].Role || !bytes.Equal(got.Etag, second.Etag) {
-		t.Errorf("get: %v, %v; want what was set", got, err)
-	}
-	if _, err := set(&iampb.Policy{}); err != nil {
-		t.Errorf("set without an etag: %v", err)
-	}
-	for name, test := range map[string]struct {
-		call func() error
-		want codes.Code
-	}{
-		"no_policy": {func() error { _, err := set(nil); return err }, codes.InvalidArgument},
-		"bad_role": {func() error {
-			_, err := set(&iampb.Policy{Bindings: []*iampb.Binding{{Role: "publisher"}}})
-			return err
-		}, codes.InvalidArgument},
-		"bad_member": {func() error {
-			_, err := set(&iampb.Policy{Bindings: []*iampb.Binding{{Role: "roles/x", Members: []string{"a"}}}})
-			return err
-		}, codes.InvalidArgument},
-		"get_of_nothing": {func() error {
-			_, err := policies.GetIamPolicy(ctx, &iampb.GetIamPolicyRequest{Resource: topic + "2"})
-			return err
-		}, codes.NotFound},
-		"set_on_nothing": {func() error {
-			_, err := policies.SetIamPolicy(ctx, &iampb.SetIamPolicyRequest{Resource: "projects/p/subscriptions/s", Policy: &iampb.Policy{}})
-			return err
-		}, codes.NotFound},
-		"bad_resource": {func() error {
-			_, err := policies.GetIamPolicy(ctx, &iampb.GetIamPolicyRequest{Resource: "t"})
-			return err
-		}, codes.InvalidArgument},
-		"bad_permission": {func() error {
-			_, err := policies.TestIamPermissions(ctx, &iampb.TestIamPermissionsRequest{Resource: topic, Permissions: []string{"pubsub.*"}})
-			return err
-		}, codes.InvalidArgument},
-	} {
-		if err := test.call(); status.Code(err) != test.want {
-			t.Errorf("%s: %v, want %v", name, err, test.want)
-		}
-	}
-	for resource, want := range map[string][]string{topic: {"pubsub.topics.publish"}, topic + "2": nil} {
-		got, err := policies.TestIamPermissions(ctx, &iampb.TestIamPermissionsRequest{Resource: resource, Permissions: []string{"pubsub.topics.publish"}})
-		if err != nil || !cmp.Equal(got.Permissions, want) {
-			t.Errorf("permissions on %s: %v, %v; want %v", resource, got, err, want)
-		}
-	}
-}
-
-// memoryPolicies keeps policies of what pstest has.
-type memoryPolicies struct {
-	services Services
-
-	mu       sync.Mutex
-	policies map[string]*iampb.Policy
-}
-
-func newMemoryPolicies(s Services) *memoryPolicies {
-	return &memoryPolicies{services: s, policies: make(map[string]*iampb.Policy)}
-}
-
-func (p *memoryPolicies) Policy(ctx context.Context, resource string) (*iampb.Policy, error) {
-	if err := p.exists(ctx, resource); err != nil {
-		return nil, err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.policies[resource], nil
-}
-
-func (p *memoryPolicies) UpdatePolicy(ctx context.Context, resource string, replace func(*iampb.Policy) (*iampb.Policy, error)) error {
-	if err := p.exists(ctx, resource); err != nil {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	next, err := replace(p.policies[resource])
-	if err == nil {
-		p.policies[resource] = next
-	}
-	return err
-}
-
-// exists asks the services for a resource.
-func (p *memoryPolicies) exists(ctx context.Context, resource string) error {
-	parts := strings.Split(resource, "/")
-	if len(parts) != 4 || parts[0] != "projects" {
-		return status.Errorf(codes.InvalidArgument, "%q is not a valid name of a topic, subscription or snapshot", resource)
-	}
-	var err error
-	switch parts[2] {
-	case "topics":
-		_, err = p.services.Publisher.GetTopic(ctx, &pubsubpb.GetTopicRequest{Topic: resource})
-	case "subscriptions":
-		_, err = p.services.Subscriber.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: resource})
-	case "snapshots":
-		_, err = p.services.Subscriber.GetSnapshot(ctx, &pubsubpb.GetSnapshotRequest{Snapshot: resource})
-	default:
-		err = status.Errorf(codes.InvalidArgument, "%q is not a valid name of a topic, subscription or snapshot", resource)
-	}
-	return err
 }
 
 // slow is a subscriber that waits for the contexts of its calls.
@@ -527,7 +404,7 @@ func TestServeEndsWithCallsInFlight(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- Serve(ctx, l, Services{Publisher: pubsubpb.UnimplementedPublisherServer{}, Subscriber: s, Policies: &memoryPolicies{}}, nil)
+		done <- Serve(ctx, l, Services{Publisher: pubsubpb.UnimplementedPublisherServer{}, Subscriber: s, Policies: noPolicies{}}, nil)
 	}()
 	host := l.Addr().String()
 	client := pubsubpb.NewSubscriberClient(dial(t, host))
@@ -573,7 +450,7 @@ func TestServeFails(t *testing.T) {
 	}
 	broken := errors.New("broken")
 	l := &pipes{err: broken}
-	err := Serve(t.Context(), l, Services{Publisher: pubsubpb.UnimplementedPublisherServer{}, Subscriber: pubsubpb.UnimplementedSubscriberServer{}, Policies: &memoryPolicies{}}, nil)
+	err := Serve(t.Context(), l, Services{Publisher: pubsubpb.UnimplementedPublisherServer{}, Subscriber: pubsubpb.UnimplementedSubscriberServer{}, Policies: noPolicies{}}, nil)
 	if !errors.Is(err, broken) {
 		t.Errorf("Serve on a broken listener: %v, want its error", err)
 	}
@@ -730,7 +607,7 @@ func need(t *testing.T, program string) {
 func TestGcloud(t *testing.T) {
 	t.Parallel()
 	need(t, "gcloud")
-	services := fake(t)
+	services := real(t)
 	host := start(t, services, nil)
 	run := func(args ...string) (string, error) {
 		cmd := exec.CommandContext(t.Context(), "gcloud", append([]string{"pubsub", "--format=json", "--quiet"}, args...)...)
@@ -745,12 +622,12 @@ func TestGcloud(t *testing.T) {
 		want string // in the output
 		fail bool
 	}{
-		{args: "topics create t", want: "projects/p/topics/t"},
-		{args: "subscriptions create s --topic=t --ack-deadline=20", want: "ackDeadlineSeconds"},
-		{args: "topics publish t --message=hi --attribute=k=v", want: "messageIds"},
-		{args: "subscriptions pull s --auto-ack", want: `"data": "aGk="`},
-		{args: "topics add-iam-policy-binding t --member=user:a@example.com --role=roles/pubsub.publisher", want: "user:a@example.com"},
-		{args: "topics get-iam-policy t", want: "roles/pubsub.publisher"},
+		{args: "topics create there", want: "projects/p/topics/there"},
+		{args: "subscriptions create sub --topic=there --ack-deadline=20", want: "ackDeadlineSeconds"},
+		{args: "topics publish there --message=hi --attribute=k=v", want: "messageIds"},
+		{args: "subscriptions pull sub --auto-ack", want: `"data": "aGk="`},
+		{args: "topics add-iam-policy-binding there --member=user:a@example.com --role=roles/pubsub.publisher", want: "user:a@example.com"},
+		{args: "topics get-iam-policy there", want: "roles/pubsub.publisher"},
 		{args: "topics describe nothing", want: "NOT_FOUND", fail: true},
 		{args: "schemas list", want: "ListSchemas not implemented", fail: true},
 	} {
@@ -779,7 +656,7 @@ func TestNode(t *testing.T) {
 	if out, err := npm.CombinedOutput(); err != nil {
 		t.Skipf("npm cannot bring Google's libraries: %v\n%s", err, out)
 	}
-	host := start(t, fake(t), nil)
+	host := start(t, real(t), nil)
 	for name, script := range map[string]string{
 		"googleapis": `
 const assert = require('node:assert');
