@@ -89,6 +89,12 @@ func (op *Operator) DeadLetterTopic(ctx context.Context, subscription string) (s
 	return topic, nil
 }
 
+// Topic returns the topic of a subscription.
+func (op *Operator) Topic(ctx context.Context, subscription string) (string, error) {
+	sub, err := op.get(ctx, subscription)
+	return sub.GetTopic(), err
+}
+
 // Keeps returns an error unless a subscription is on the topic that the dead letters of
 // source go to.
 func (op *Operator) Keeps(ctx context.Context, subscription, topic, source string) error {

@@ -69,6 +69,7 @@ type card struct {
 	Waiting, Oldest string
 	Windows         []windowCard
 	Commands        []command
+	HasPage         bool
 }
 
 // command is one to copy, and what it does.
@@ -141,7 +142,7 @@ var labels = map[delivery.State][3]string{
 	delivery.Delivering: {"delivering", "ok", ""},
 	delivery.Paused:     {"paused", "warn", "It has no push endpoint: nothing of it arrives, and messages wait."},
 	delivery.Waiting:    {"waiting", "", "It keeps the messages that the others gave up, until somebody redrives or deletes them."},
-	delivery.Redriving:  {"redriving", "warn", "Its messages are pushed to the inbox. If no redrive runs any more, start it again: it goes on, and takes the endpoint away at its end."},
+	delivery.Redriving:  {"redriving", "warn", "Its messages are being pushed. If no redrive runs any more, start it again: it goes on, and takes the endpoint away at its end."},
 	delivery.Detached:   {"detached", "bad", "Its topic does not feed it any more, and what it had is gone. Create it again."},
 	delivery.TopicGone:  {"topic deleted", "bad", "Its topic was deleted. A topic of the same name does not feed it: create topic and subscription again."},
 	delivery.Missing:    {"missing", "bad", "It does not exist: it was deleted, or expired because nothing was delivered for long."},
@@ -153,7 +154,7 @@ func (h *handler) card(s delivery.Subscription, n int) card {
 	if !ok {
 		label = labels[delivery.NotKnown]
 	}
-	c := card{Subscription: s, ID: "s" + strconv.Itoa(n), Label: label[0], Kind: label[1], Explanation: label[2], Commands: h.commands(&s)}
+	c := card{Subscription: s, ID: "s" + strconv.Itoa(n), Label: label[0], Kind: label[1], Explanation: label[2], Commands: h.commands(&s), HasPage: h.hasPage(&s)}
 	if s.Backlog != nil {
 		c.Waiting = delivery.Count(*s.Backlog)
 	}
@@ -203,18 +204,27 @@ func (h *handler) doctor() command {
 	return command{"pushinbox doctor" + at, "looks for the cause, and changes nothing"}
 }
 
+// hasPage reports whether the page of the dead letters is about those of s.
+func (h *handler) hasPage(s *delivery.Subscription) bool {
+	return s.DeadLetters && (s.Name == h.dead || !h.isLocal)
+}
+
 // commands are what an operator can do with a subscription.
 func (h *handler) commands(s *delivery.Subscription) []command {
 	at := h.where() + " --subscription " + shell.Quote(visible(inbox.ShortName(s.Name)))
 	switch {
-	case s.DeadLetters && s.Name == h.dead || s.DeadLetters && !h.isLocal:
-		return nil // the page of the dead letters has them
+	case h.hasPage(s):
+		return nil // which has them
 	case s.DeadLetters:
 		at = h.where() + " --dead-letter-subscription " + shell.Quote(visible(inbox.ShortName(s.Name)))
 		if s.State == delivery.Redriving {
 			return []command{{"pushinbox dead-letters redrive --stop" + at, "ends the redrive; what was not pushed waits on"}}
 		}
-		return []command{{"pushinbox dead-letters list" + at, "shows which messages wait, and leaves them there"}}
+		return []command{
+			{"pushinbox dead-letters list" + at, "shows which messages wait, and leaves them there"},
+			{"pushinbox dead-letters redrive" + at, "has Pub/Sub push them again until none is left, to the endpoint of the subscription that gave them up"},
+			{"pushinbox dead-letters purge" + at, "deletes them, after a question and a snapshot"},
+		}
 	case s.State == delivery.Paused:
 		return []command{{"pushinbox delivery resume" + at, "has it pushed again, as it was"}}
 	case s.State == delivery.Delivering:

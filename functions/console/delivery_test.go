@@ -549,9 +549,16 @@ func TestLocalCommands(t *testing.T) {
 		"pushinbox dead-letters list --dead-letter-subscription b":    {Name: "projects/p/subscriptions/b", State: delivery.Waiting, DeadLetters: true},
 		"pushinbox delivery pause --subscription a --token-file FILE": {Name: "projects/p/subscriptions/a", State: delivery.Delivering, Endpoint: "http://a/?token=…"},
 	} {
-		if got := h.commands(&s); len(got) != 1 || got[0].Text != want {
+		if got := h.commands(&s); len(got) == 0 || got[0].Text != want {
 			t.Errorf("%+v, want %s", got, want)
 		}
+		// Only the inbox's own dead letters have a page, and those of others all commands.
+		if c := h.card(s, 0); c.HasPage || s.DeadLetters && len(c.Commands) != 3 {
+			t.Errorf("the card of %s: %+v", s.Name, c)
+		}
+	}
+	if c := h.card(delivery.Subscription{Name: h.dead, State: delivery.Waiting, DeadLetters: true}, 0); !c.HasPage || len(c.Commands) != 0 {
+		t.Errorf("the card of the inbox's dead letters: %+v", c)
 	}
 	if c := h.deadLetterCommands(&delivery.Subscription{State: delivery.Redriving}); c[0].Text != "pushinbox dead-letters redrive --stop" {
 		t.Errorf("while one is attached: %+v", c)

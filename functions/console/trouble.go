@@ -55,6 +55,10 @@ func (h *handler) troubleOf(r *delivery.Report) trouble {
 	for i := range r.Subscriptions {
 		s := &r.Subscriptions[i]
 		short := shortName(s.Name)
+		dead := "/dead-letters"
+		if s.DeadLetters && !h.hasPage(s) || h.isLocal && !s.DeadLetters && !slices.Contains(h.deliveries, s.Name) { // of another program
+			dead = "/delivery"
+		}
 		switch s.State {
 		case delivery.Paused:
 			p := pausedSubscription{Name: s.Name, Operation: s.Operation}
@@ -67,15 +71,15 @@ func (h *handler) troubleOf(r *delivery.Report) trouble {
 			if s.Operation != nil {
 				who = " by " + visible(s.Operation.Principal)
 			}
-			say("/dead-letters", "dead letters are being redriven%s", who)
+			say(dead, "dead letters are being redriven%s", who)
 		case delivery.Detached, delivery.TopicGone, delivery.Missing:
 			say("/delivery", "%s delivers nothing: %s", short, labels[s.State][0])
 		}
 		switch lost := notAcked(&s.LastHour); {
-		case h.isLocal && s.DeadLetters && s.Name != h.dead && s.Backlog != nil && *s.Backlog > 0: // of another program
-			say("/delivery", "%s in %s", plural(*s.Backlog, "dead letter waits", "dead letters wait"), short)
+		case s.DeadLetters && !h.hasPage(s) && s.Backlog != nil && *s.Backlog > 0:
+			say(dead, "%s in %s", plural(*s.Backlog, "dead letter waits", "dead letters wait"), short)
 		case s.DeadLetters && s.Backlog != nil && *s.Backlog > 0:
-			say("/dead-letters", "%s", plural(*s.Backlog, "dead letter waits", "dead letters wait"))
+			say(dead, "%s", plural(*s.Backlog, "dead letter waits", "dead letters wait"))
 		case s.DeadLetters:
 		case lost > 0 && len(refused) == 0:
 			say("/delivery", "%s of %s not acknowledged in the last hour", plural(lost, "push", "pushes"), short)
@@ -83,7 +87,7 @@ func (h *handler) troubleOf(r *delivery.Report) trouble {
 			say("/delivery", "the oldest message of %s waits for %s", short, ageText(*s.OldestSeconds))
 		}
 		if n := s.LastHour.DeadLettered; n != nil && *n > 0 && !s.DeadLetters {
-			say("/dead-letters", "%s of %s given up in the last hour", plural(*n, "message", "messages"), short)
+			say(dead, "%s of %s given up in the last hour", plural(*n, "message", "messages"), short)
 		}
 	}
 	return t

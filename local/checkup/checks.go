@@ -239,7 +239,7 @@ func (x *examination) checkSubscription(s *delivery.Subscription) {
 func (x *examination) checkRedrive(s *delivery.Subscription, evidence string) {
 	stop := "pushinbox dead-letters redrive --stop" + x.deadLetters(s)
 	f := doctor.Finding{
-		Check: "redrive", On: short(s.Name), What: "its dead letters are pushed to the inbox", Evidence: evidence,
+		Check: "redrive", On: short(s.Name), What: "its dead letters are being pushed", Evidence: evidence,
 		Consequence: "what fails comes again and again, until this ends", Command: stop,
 	}
 	copied := x.pushOf(s.Name)

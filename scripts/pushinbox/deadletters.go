@@ -15,6 +15,7 @@ import (
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 
 	"example.com/pushinbox/inboxclient"
@@ -62,8 +63,13 @@ attempts. They wait in a subscription of their own for 31 days.
 // deadLetterFlags adds the flags that say which dead letters are meant.
 func (o *operate) deadLetterFlags(cmd *cobra.Command) {
 	o.flags(cmd.Flags())
-	cmd.Flags().StringVar(&o.deadLetters, "dead-letter-subscription", "", "the subscription that keeps the dead letters, by its full or its short `NAME`; by default that of the dead-letter topic")
+	cmd.Flags().StringVar(&o.deadLetters, "dead-letter-subscription", "", "the subscription that keeps the dead letters, by its full or its short `NAME`; by default that of the dead-letter topic of --subscription")
 	formatFlag(cmd)
+}
+
+// allFlag adds the flag of those commands that change what others gave up only when told.
+func (o *operate) allFlag(flags *pflag.FlagSet) {
+	flags.BoolVar(&o.all, "all", false, "with --subscription: also what other subscriptions gave up")
 }
 
 // openDeadLetters is open for a command about dead letters. They are those of d's
@@ -73,11 +79,69 @@ func (o *operate) openDeadLetters(ctx context.Context) (*operated, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.deadLetters, err = d.findDeadLetters(ctx); err != nil {
+	if d.deadLetters, err = d.findDeadLetters(ctx); errors.Is(err, operations.ErrRefused) && o.deadLetters != "" && (o.subscription == "" || o.all) {
+		err = o.findSource(ctx, d, err)
+	}
+	if err != nil {
 		d.Close()
 		return nil, interrupted(err)
 	}
 	return d, nil
+}
+
+// findSource accepts a subscription that keeps dead letters of others than d's, since it
+// was named. d's is then the one whose they are, or none where that is not one alone; with
+// --subscription and --all it stays as it is. refusal says why d's are not there.
+func (o *operate) findSource(ctx context.Context, d *operated, refusal error) (err error) {
+	if d.deadLetterTopic, err = d.Topic(ctx, d.deadLetters); err != nil {
+		return err
+	}
+	if d.sources, err = d.feeding(ctx); err != nil {
+		return fmt.Errorf("%w; whose dead letters it keeps instead cannot be seen: %w", refusal, err)
+	}
+	if len(d.sources) == 0 {
+		letters, _, err := d.List(ctx, d.deadLetters, maxListed/10)
+		if err != nil {
+			return err
+		}
+		if len(letters) == 0 || slices.ContainsFunc(letters, func(l operations.DeadLetter) bool { return l.Subscription == "" }) {
+			return fmt.Errorf("%w; no subscription has %s as its dead-letter topic, and nothing waits there that says it is a dead letter", refusal, d.deadLetterTopic)
+		}
+	}
+	if o.subscription == "" {
+		if d.subscription = ""; len(d.sources) == 1 {
+			d.subscription = d.sources[0]
+		}
+	}
+	return nil
+}
+
+// feeding returns the subscriptions of the project whose dead letters go to d's topic.
+func (d *operated) feeding(ctx context.Context) (names []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, listingTimeout)
+	defer cancel()
+	project, _, _ := strings.Cut(d.deadLetters, "/subscriptions/")
+	for sub, err := range d.pubsub.SubscriptionAdminClient.ListSubscriptions(ctx, &pubsubpb.ListSubscriptionsRequest{Project: project}).All() {
+		if err != nil {
+			return nil, err
+		}
+		if sub.GetDeadLetterPolicy().GetDeadLetterTopic() == d.deadLetterTopic {
+			names = append(names, sub.Name)
+		}
+	}
+	return names, nil
+}
+
+// hasSource returns an error unless it is known to whose endpoint dead letters are pushed.
+func (d *operated) hasSource() error {
+	whose := "no subscription has " + d.deadLetterTopic + " as its dead-letter topic any more"
+	switch {
+	case d.subscription != "":
+		return nil
+	case len(d.sources) > 0:
+		whose = d.deadLetters + " keeps the dead letters of " + strings.Join(d.sources[:min(len(d.sources), maxNamed)], ", ")
+	}
+	return usageError{errors.New(whose + ": name the one to whose endpoint all of them are to be pushed with --subscription, and give --all")}
 }
 
 // findDeadLetters returns the subscription that keeps the dead letters of d's. One that
@@ -85,7 +149,7 @@ func (o *operate) openDeadLetters(ctx context.Context) (*operated, error) {
 func (d *operated) findDeadLetters(ctx context.Context) (string, error) {
 	topic, err := d.DeadLetterTopic(ctx, d.subscription)
 	if err != nil {
-		return "", err
+		return d.deadLetters, err
 	}
 	d.deadLetterTopic = topic
 	if d.deadLetters != "" {
@@ -116,14 +180,17 @@ func (d *operated) findDeadLetters(ctx context.Context) (string, error) {
 // be known: other subscriptions may have the same dead-letter topic. Where --subscription
 // names none, it is the dead letters of all that are meant.
 func (o *operate) apart(ctx context.Context, d *operated) error {
-	if o.subscription == "" || d.alone(ctx) {
+	if o.subscription == "" || o.all {
 		return nil
+	}
+	if sources, err := d.feeding(ctx); err == nil && len(sources) == 1 {
+		return nil // it is alone
 	}
 	letters, more, err := d.List(ctx, d.deadLetters, maxListed/10)
 	if err != nil {
 		return interrupted(err)
 	}
-	const instead = "without --subscription it is done with all of them, whoever gave them up"
+	const instead = "with --all it is done with all of them, whoever gave them up"
 	for _, l := range letters {
 		if l.Subscription != "" && l.Subscription != d.subscription {
 			return fmt.Errorf("%s keeps dead letters of %s too, not of %s alone; nothing was changed; %s", d.deadLetters, l.Subscription, d.subscription, instead)
@@ -133,20 +200,6 @@ func (o *operate) apart(ctx context.Context, d *operated) error {
 		return fmt.Errorf("%s may keep dead letters of others than %s, and has too many to see; nothing was changed; pubsub.subscriptions.list shows who has the same dead-letter topic; %s", d.deadLetters, d.subscription, instead)
 	}
 	return nil
-}
-
-// alone reports whether no other subscription of the project has the dead-letter topic
-// of d's.
-func (d *operated) alone(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, listingTimeout)
-	defer cancel()
-	project, _, _ := strings.Cut(d.subscription, "/subscriptions/")
-	for sub, err := range d.pubsub.SubscriptionAdminClient.ListSubscriptions(ctx, &pubsubpb.ListSubscriptionsRequest{Project: project}).All() {
-		if err != nil || sub.Name != d.subscription && sub.GetDeadLetterPolicy().GetDeadLetterTopic() == d.deadLetterTopic {
-			return false
-		}
-	}
-	return true
 }
 
 // its returns those of letters that d's subscription gave up, where it was named, and
@@ -398,12 +451,14 @@ func newDeadLettersRedrive() *cobra.Command {
 	var stop bool
 	cmd := &cobra.Command{
 		Use:   "redrive",
-		Short: "Have Pub/Sub push the dead letters to the inbox, until none waits",
-		Long: `Have Pub/Sub push the dead letters to the inbox until none waits, or until nothing moves
-any more. Then the pushing ends, and what failed again is named.
+		Short: "Have Pub/Sub push the dead letters again, until none waits",
+		Long: `Have Pub/Sub push the dead letters again until none waits, or until nothing moves any
+more. Then the pushing ends, and what failed again is named.
 
 No message is copied: for this time, the dead-letter subscription gets the push
-configuration of the inbox's subscription. Other subscriptions of the topic get nothing.
+configuration of --subscription, by default the inbox's. Other subscriptions of the topic
+get nothing. Dead letters of another subscription would be pushed to the wrong endpoint, so
+nothing is done where some wait, unless --all is given.
 Message IDs stay the same, so each dead letter is stored once, however often it is pushed.
 But a dead letter has another ID than the original message, and a program that processed
 the original processes it again: give effects a key of your own, such as the order number.
@@ -417,7 +472,9 @@ again, or redrive --stop. "terraform apply" ends the pushing, too.
 Exit codes: 0 none waits any more; 1 some are left, or it failed.`,
 		Example: `  pushinbox dead-letters redrive
   pushinbox dead-letters redrive --terraform terraform
-  pushinbox dead-letters redrive --stop`,
+  pushinbox dead-letters redrive --stop
+  pushinbox dead-letters redrive --dead-letter-subscription orders-dead-letter
+  pushinbox dead-letters redrive --subscription orders --all`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("patience") && patience <= 0 {
 				return usageError{errors.New("--patience must be more than 0")}
@@ -429,6 +486,9 @@ Exit codes: 0 none waits any more; 1 some are left, or it failed.`,
 			defer d.Close()
 			if stop {
 				return stopRedrive(cmd, d, &o, &times)
+			}
+			if err := d.hasSource(); err != nil {
+				return err
 			}
 			if err := o.apart(cmd.Context(), d); err != nil {
 				return err
@@ -449,6 +509,7 @@ Exit codes: 0 none waits any more; 1 some are left, or it failed.`,
 	o.yesFlag(cmd.Flags())
 	times.flag(cmd.Flags())
 	cmd.Flags().DurationVar(&patience, "patience", 0, "end when nothing has moved for this long; by default 3m, and 15m in the cloud, whose numbers are minutes old")
+	o.allFlag(cmd.Flags())
 	cmd.Flags().BoolVar(&stop, "stop", false, "only end a redrive that was left running")
 	return cmd
 }
@@ -587,7 +648,11 @@ for 7 days, less the age of the oldest message. It takes a while until all of th
   pushinbox dead-letters purge --terraform terraform --yes
   pushinbox dead-letters purge --undo projects/my-project/snapshots/inbox-dead-letter-purge-20261126t030405`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			d, err := o.openDeadLetters(cmd.Context())
+			open := o.openDeadLetters
+			if undo != "" && o.deadLetters != "" { // nothing that waits there can show whose it is
+				open = func(ctx context.Context) (*operated, error) { return o.open(ctx, new(pushToken)) }
+			}
+			d, err := open(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -604,6 +669,7 @@ for 7 days, less the age of the oldest message. It takes a while until all of th
 	o.deadLetterFlags(cmd)
 	o.yesFlag(cmd.Flags())
 	times.flag(cmd.Flags())
+	o.allFlag(cmd.Flags())
 	cmd.Flags().StringVar(&undo, "undo", "", "bring back what an earlier purge discarded, from its `SNAPSHOT`")
 	return cmd
 }

@@ -209,7 +209,7 @@ func (s *statusPrinter) trouble(sub delivery.Subscription) string {
 		if sub.Operation == nil {
 			by = ", and nothing says by whom"
 		}
-		return fmt.Sprintf("Its dead letters are pushed to the inbox%s; what fails comes again and again. End it with: pushinbox dead-letters redrive --stop%s", by, s.where(sub.Name)+s.deadLetters(sub))
+		return fmt.Sprintf("Its dead letters are pushed%s; what fails comes again and again. End it with: pushinbox dead-letters redrive --stop%s", by, s.where(sub.Name)+s.deadLetters(sub))
 	case delivery.Waiting:
 		if sub.Backlog != nil && *sub.Backlog > 0 {
 			return fmt.Sprintf("Its messages were given up after the last attempt. Look at them with: pushinbox dead-letters list%s", s.where(sub.Name)+s.deadLetters(sub))

@@ -71,7 +71,7 @@ dead: waiting
   Its messages were given up after the last attempt. Look at them with: pushinbox dead-letters list --terraform tf --dead-letter-subscription dead
   waiting    3 messages, the oldest for 30s
 dead2: redriving
-  Its dead letters are pushed to the inbox, and nothing says by whom; what fails comes again and again. End it with: pushinbox dead-letters redrive --stop --terraform tf --dead-letter-subscription dead2
+  Its dead letters are pushed, and nothing says by whom; what fails comes again and again. End it with: pushinbox dead-letters redrive --stop --terraform tf --dead-letter-subscription dead2
   waiting    0 messages
   last hour  1,200 pushes, 99.9 % acknowledged, p50 3.5 ms, p99 120 ms, 2 dead letters
   last day   1,200 pushes, 99.9 % acknowledged, p50 3.5 ms, p99 120 ms, 2 dead letters

@@ -54,7 +54,7 @@ const (
 type operate struct {
 	terraform, project, subscription, deadLetters string
 	collection, database, data                    string
-	yes                                           bool
+	yes, all                                      bool
 }
 
 // operateHelp is the part of a command's help that explains the flags.
@@ -83,7 +83,8 @@ type operated struct {
 	log                       operations.Log
 	principal                 string
 	subscription, deadLetters string              // full names
-	deadLetterTopic           string              // where those of subscription go, see openDeadLetters
+	deadLetterTopic           string              // what deadLetters is of, see openDeadLetters
+	sources                   []string            // whose dead letters they are, see findSource
 	isCloud, isLocal          bool                // neither: an emulator
 	inbox                     *inboxclient.Client // nil: none is known
 	// findInbox finds it where that takes a token of Google; nil: there is none.
@@ -447,6 +448,9 @@ func sameFlags(cmd *cobra.Command) (line string) {
 		if f := cmd.Flag(name); f != nil && f.Changed {
 			line += " --" + name + " " + shell.Quote(f.Value.String())
 		}
+	}
+	if f := cmd.Flag("all"); f != nil && f.Changed {
+		line += " --all"
 	}
 	return line
 }

@@ -434,6 +434,67 @@ func TestDeadLettersShared(t *testing.T) {
 	if n := got.Load(); n != 0 {
 		t.Errorf("%d were pushed", n)
 	}
+
+	// Named alone, the subscription that keeps them is asked for all, whosoever they are.
+	all := &said{nil, []string{"--data", data, "--dead-letter-subscription", "dead"}}
+	if listed := all.must(t, "dead-letters", "list"); len(listed) != 2 {
+		t.Errorf("of both: %v", listed)
+	}
+	if out, errs, code := all.run(t, "dead-letters", "redrive"); code != exitUsage || !strings.Contains(errs, subs+"bills, "+subs+"orders") || !strings.Contains(errs, "--all") {
+		t.Errorf("to the endpoint of either: exit %d, %s%s", code, out, errs)
+	}
+	s.must(t, "dead-letters", "redrive", "--all")
+	if n := got.Load(); n != 2 {
+		t.Errorf("with --all %d were pushed, want 2", n)
+	}
+	remove := func(name string) {
+		t.Helper()
+		if err := client.SubscriptionAdminClient.DeleteSubscription(t.Context(), &pubsubpb.DeleteSubscriptionRequest{Subscription: subs + name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove("orders")
+	publish("orders")
+	all.must(t, "dead-letters", "redrive")
+	if n := got.Load(); n != 3 {
+		t.Errorf("to the endpoint of the one that is left %d were pushed, want 1", n-2)
+	}
+
+	// Nobody gives up messages to their topic any more.
+	remove("bills")
+	publish("orders")
+	publish("bills")
+	if listed := all.must(t, "dead-letters", "list"); len(listed) != 2 {
+		t.Errorf("of subscriptions that are no more: %v", listed)
+	}
+	if out, errs, code := all.run(t, "dead-letters", "redrive"); code != exitUsage || !strings.Contains(errs, "no subscription has") || !strings.Contains(errs, "--subscription, and give --all") {
+		t.Errorf("to the endpoint of nobody: exit %d, %s%s", code, out, errs)
+	}
+	if redriven := all.must(t, "dead-letters", "redrive", "--subscription", "inbox-push", "--all")[0]; !strings.Contains(redriven["endpoint"].(string), "/receive") || len(redriven["left"].([]any)) != 0 {
+		t.Errorf("to the inbox: %v", redriven)
+	}
+	publish("bills")
+	undo := all.must(t, "dead-letters", "purge", "--yes")[0]["undo"].(string)
+	if out, errs, code := all.run(t, "dead-letters", "list"); code != exitFailed || !strings.Contains(errs, "nothing waits there that says") {
+		t.Errorf("after a purge: exit %d, %s%s", code, out, errs)
+	}
+	if out, errs, code := runIn(t, nil, "", strings.Fields(undo)[1:]...); code != 0 || len(all.must(t, "dead-letters", "list")) != 1 {
+		t.Errorf("%s: exit %d, %s%s", undo, code, out, errs)
+	}
+
+	// What keeps no dead letters is let alone.
+	m.create(t, topics+"plain", subs+"plain", nil, "")
+	other := &said{nil, []string{"--data", data, "--dead-letter-subscription", "plain"}}
+	for _, n := range []string{"empty", "with a message"} {
+		for _, do := range []string{"list", "redrive", "purge --yes", "redrive --subscription inbox-push --all"} {
+			if out, errs, code := other.run(t, append([]string{"dead-letters"}, strings.Fields(do)...)...); code != exitFailed || !strings.Contains(errs, "no subscription has "+topics+"plain as its dead-letter topic") {
+				t.Errorf("%s of one that is %s: exit %d, %s%s", do, n, code, out, errs)
+			}
+		}
+		if _, err := client.TopicAdminClient.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: topics + "plain", Messages: []*pubsubpb.PubsubMessage{{Data: []byte("x")}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestRedriveLosesItsTerminal ends redrives in which nothing moves as a closed terminal,

@@ -46,7 +46,7 @@ const (
 	Delivering State = "delivering" // it is pushed to its endpoint
 	Paused     State = "paused"     // it has no push endpoint
 	Waiting    State = "waiting"    // it keeps dead letters until somebody reads them
-	Redriving  State = "redriving"  // its dead letters are pushed to the inbox
+	Redriving  State = "redriving"  // its dead letters are being pushed
 	Detached   State = "detached"   // its topic does not feed it any more
 	TopicGone  State = "topicDeleted"
 	Missing    State = "missing"
