@@ -227,10 +227,16 @@ func (x *examination) checkSubscription(s *delivery.Subscription) {
 	case delivery.Detached, delivery.TopicGone:
 		x.bad(doctor.Finding{
 			Check: "subscription", On: name, What: "it gets nothing from its topic any more (" + string(s.State) + ")", Consequence: "what is published does not reach it",
-			Command: x.gcloud("delete", s.Name, "") + "   # and create it anew",
+			Command: x.gcloud("subscriptions delete", s.Name, "") + "   # and create it anew",
 		})
 	case delivery.Delivering:
 		x.checkEndpoint(s)
+		if push := x.pushOf(s.Name); push != nil && push.NoDeadLetterTopic {
+			x.bad(doctor.Finding{
+				Check: "dead_letters", On: name, What: "its dead-letter topic does not exist: " + push.DeadLetterTopic, Consequence: "what fails is pushed again after its last attempt, too, without end",
+				Command: x.gcloud("topics create", push.DeadLetterTopic, "") + "   # with a subscription that keeps what is published to it",
+			})
+		}
 	}
 }
 
@@ -314,11 +320,11 @@ func (x *examination) deadLetters(s *delivery.Subscription) string {
 	return " --dead-letter-subscription " + short(s.Name) + x.data()
 }
 
-// gcloud returns a call of gcloud's that changes a subscription of this run's Pub/Sub.
-func (x *examination) gcloud(verb, subscription, flags string) string {
-	project := strings.Split(subscription, "/")
-	return fmt.Sprintf("CLOUDSDK_AUTH_DISABLE_CREDENTIALS=true CLOUDSDK_API_ENDPOINT_OVERRIDES_PUBSUB=http://%s/ gcloud pubsub subscriptions %s %s --project=%s%s",
-		x.run.PubSubEmulatorHost, verb, short(subscription), project[min(1, len(project)-1)], flags)
+// gcloud returns a call of gcloud's that changes something of this run's Pub/Sub.
+func (x *examination) gcloud(do, name, flags string) string {
+	project := strings.Split(name, "/")
+	return fmt.Sprintf("CLOUDSDK_AUTH_DISABLE_CREDENTIALS=true CLOUDSDK_API_ENDPOINT_OVERRIDES_PUBSUB=http://%s/ gcloud pubsub %s %s --project=%s%s",
+		x.run.PubSubEmulatorHost, do, short(name), project[min(1, len(project)-1)], flags)
 }
 
 // checkEndpoint looks at what the endpoint of a subscription answers.
@@ -469,7 +475,7 @@ func (x *examination) explainToken(f *doctor.Finding, reason string, push *stack
 		return
 	}
 	endpoint = strings.ReplaceAll(shell.Quote(endpoint), "token=…", `token='"$PUBSUB_VERIFICATION_TOKEN"'`)
-	f.Command = x.gcloud("update", push.Name, fmt.Sprintf(" --push-endpoint=%s --push-auth-service-account=%s --push-auth-token-audience=%s", endpoint, x.facts.Account, x.facts.Audience))
+	f.Command = x.gcloud("subscriptions update", push.Name, fmt.Sprintf(" --push-endpoint=%s --push-auth-service-account=%s --push-auth-token-audience=%s", endpoint, x.facts.Account, x.facts.Audience))
 	if push.Name == x.run.Subscription {
 		f.Command = x.restart("") // which sets it anew
 	}

@@ -190,6 +190,13 @@ func TestEachTrouble(t *testing.T) {
 			breaks: func(p *patient) { p.publish("orders-dead-letter") },
 			want:   "dead_letters orders-dead-letter", run: "dead-letters list --dead-letter-subscription orders-dead-letter",
 		},
+		"no_dead_letter_topic": {
+			breaks: func(p *patient) {
+				p.call("DELETE", "projects/local/subscriptions/inbox-dead-letter", "")
+				p.call("DELETE", "projects/local/topics/inbox-dead-letter", "")
+			},
+			want: "dead_letters inbox-push", says: "", run: "gcloud pubsub topics create inbox-dead-letter --project=local",
+		},
 		"detached": {
 			breaks: func(p *patient) { p.call("POST", "projects/local/subscriptions/inbox-push:detach", "") },
 			want:   "subscription inbox-push", says: "", run: "subscriptions delete inbox-push",

@@ -174,8 +174,14 @@ func TestDeadLetterTopicIsMissing(t *testing.T) {
 		w.publish("m")
 		_, err := w.DeleteTopic(w.Context(), &pubsubpb.DeleteTopicRequest{Topic: topicDead})
 		w.must(err)
-		for range 5 {
+		for range 4 {
 			w.nack(subS, w.expect(subS, "m"))
+		}
+		queue := &Queue{w.subscriptions[subS]}
+		leases, _, err := queue.Lease(1)
+		w.must(err)
+		if n := queue.Nack(leases[0]); n.DeadLettered || !n.RetryAt.Equal(time.Now().Add(burialRetry)) {
+			w.Errorf("after the last attempt it is %+v", n)
 		}
 		time.Sleep(burialRetry)
 		got := w.expect(subS, "m")

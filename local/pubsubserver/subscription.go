@@ -490,12 +490,16 @@ func (sub *subscription) nack(d *delivery, now time.Time) {
 	sub.disown(d)
 	d.attempts++
 	policy := sub.pb.DeadLetterPolicy
+	delay := RetryDelay(sub.pb.RetryPolicy, int(d.attempts))
 	if policy != nil && d.attempts >= policy.MaxDeliveryAttempts {
-		sub.put(d, stateDead, 0)
-		sub.bury(d, policy.DeadLetterTopic)
-		return
+		if sub.s.topics[policy.DeadLetterTopic] != nil {
+			sub.put(d, stateDead, 0)
+			sub.bury(d, policy.DeadLetterTopic)
+			return
+		}
+		delay = max(delay, burialRetry) // it is delivered further
 	}
-	if delay := RetryDelay(sub.pb.RetryPolicy, int(d.attempts)); delay > 0 {
+	if delay > 0 {
 		sub.put(d, stateWaiting, now.Add(delay).UnixNano())
 	} else {
 		sub.put(d, stateReady, now.UnixNano())
@@ -551,7 +555,7 @@ func (sub *subscription) save(d *delivery) {
 	}}, 0)
 }
 
-// bury moves a message to the dead-letter topic. While that does not exist, the
+// bury moves a message to the dead-letter topic. If that is deleted meanwhile, the
 // message is delivered further.
 func (sub *subscription) bury(d *delivery, name string) {
 	s := sub.s

@@ -55,6 +55,7 @@ func New(began time.Time) *Log {
 type series struct {
 	began   time.Time
 	last    int64 // the last minute with something
+	pushed  bool
 	acked   time.Time
 	minutes [day]minute
 }
@@ -111,6 +112,7 @@ func (l *Log) Add(at time.Time, p Push) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.of(at, p.Subscription)
+	s.pushed = true
 	m := s.at(numberOf(at))
 	if p.Acked {
 		m.acked++
@@ -227,11 +229,12 @@ func (s *series) at(number int64) *minute {
 	return m
 }
 
-// Knows reports whether anything is remembered of a subscription.
-func (l *Log) Knows(subscription string) bool {
+// WasPushed reports whether a push of a subscription is remembered.
+func (l *Log) WasPushed(subscription string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.series[subscription] != nil
+	s := l.series[subscription]
+	return s != nil && s.pushed
 }
 
 // LastAcked returns when the last push of a subscription was acknowledged; zero if none

@@ -135,7 +135,7 @@ func (d *deliveries) shown(ctx context.Context, all []pubsubserver.Status) (show
 	}
 	for _, s := range all {
 		show := s.Subscription.PushConfig.GetPushEndpoint() != "" || s.Subscription.Labels["pushinbox"] == endpointLabels["pushinbox"]
-		show = show || rank(s) < 2 || d.keepsDeadLetters(s.Subscription, all) || d.log.Knows(s.Subscription.Name)
+		show = show || rank(s) < 2 || d.keepsDeadLetters(s.Subscription, all) || d.log.WasPushed(s.Subscription.Name)
 		if !show {
 			operation, err := d.records.Get(ctx, s.Subscription.Name)
 			show = operation != nil || err != nil

@@ -343,6 +343,21 @@ func TestStates(t *testing.T) {
 	if op := find(r, pause.Subscription).Operation; op == nil || op.Principal != pause.Principal {
 		t.Errorf("the operation: %+v", op)
 	}
+
+	// One that only ever was pulled from is told of as long as it keeps dead letters.
+	const keeper = "projects/p/subscriptions/keeper"
+	create("dead", "keeper", pulled)
+	create("aaa", "source", func(s *pubsubpb.Subscription) {
+		s.DeadLetterPolicy = &pubsubpb.DeadLetterPolicy{DeadLetterTopic: "projects/p/topics/dead", MaxDeliveryAttempts: 5}
+	})
+	r = w.until(time.Now(), func(r *delivery.Report) bool { return find(r, keeper) != nil })
+	if sub := find(r, keeper); sub.State != delivery.Waiting || !sub.DeadLetters {
+		t.Errorf("%+v", sub)
+	}
+	if _, err := w.own.store.DeleteSubscription(ctx, &pubsubpb.DeleteSubscriptionRequest{Subscription: "projects/p/subscriptions/source"}); err != nil {
+		t.Fatal(err)
+	}
+	w.until(time.Now(), func(r *delivery.Report) bool { return find(r, keeper) == nil })
 }
 
 // TestTokenIsToldNowhere: a marker is the shared token of every endpoint, one of which

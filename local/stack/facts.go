@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/httpapi"
@@ -71,6 +73,8 @@ type PushFacts struct {
 	Account  string `json:"account,omitempty"` // empty: it is not signed
 	// DeadLetterTopic is the full name of the topic of what it gives up.
 	DeadLetterTopic string `json:"deadLetterTopic,omitempty"`
+	// NoDeadLetterTopic says that this topic does not exist.
+	NoDeadLetterTopic bool `json:"noDeadLetterTopic,omitempty"`
 	// LastAcked is when the last push was acknowledged that the run knows of.
 	LastAcked          time.Time `json:"lastAcked,omitzero"`
 	IsOurs             bool      `json:"isOurs"` // it pushes to a function of the run
@@ -118,7 +122,7 @@ func (s *Stack) facts(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		for _, status := range all {
 			if sub := status.Subscription; sub.PushConfig.GetPushEndpoint() != "" && len(f.Pushes) < maxSubscriptions {
-				f.Pushes = append(f.Pushes, s.pushFacts(sub))
+				f.Pushes = append(f.Pushes, s.pushFacts(r.Context(), sub))
 			}
 		}
 	}
@@ -142,11 +146,15 @@ func errorText(err error) string {
 	return delivery.OneLine(err.Error())
 }
 
-func (s *Stack) pushFacts(sub *pubsubpb.Subscription) PushFacts {
+func (s *Stack) pushFacts(ctx context.Context, sub *pubsubpb.Subscription) PushFacts {
 	p := PushFacts{
 		Name: sub.Name, Endpoint: delivery.HideToken(sub.PushConfig.PushEndpoint), IsOurs: s.deliveries.isOurs(sub.PushConfig.PushEndpoint),
 		AckDeadlineSeconds: sub.AckDeadlineSeconds, MaxAttempts: sub.DeadLetterPolicy.GetMaxDeliveryAttempts(),
 		DeadLetterTopic: sub.DeadLetterPolicy.GetDeadLetterTopic(), LastAcked: s.deliveries.log.LastAcked(sub.Name).UTC(),
+	}
+	if p.DeadLetterTopic != "" && s.own != nil {
+		_, err := s.own.store.GetTopic(ctx, &pubsubpb.GetTopicRequest{Topic: p.DeadLetterTopic})
+		p.NoDeadLetterTopic = status.Code(err) == codes.NotFound
 	}
 	if oidc := sub.PushConfig.GetOidcToken(); oidc != nil {
 		p.Account, p.Audience = oidc.ServiceAccountEmail, oidc.Audience
