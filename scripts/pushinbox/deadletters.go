@@ -287,6 +287,9 @@ func printLetters(cmd *cobra.Command, d *operated, times *clock, letters []opera
 		}
 		return nil
 	}
+	if len(listed) == 0 {
+		d.sayWhereOthersWait(cmd)
+	}
 	t := terminalOf(cmd.OutOrStdout())
 	if len(listed) == 0 && t.isTerminal {
 		return say(cmd, "no dead letters wait in "+d.deadLetters)
@@ -305,7 +308,7 @@ func printLetters(cmd *cobra.Command, d *operated, times *clock, letters []opera
 		rows = append(rows, row)
 	}
 	if t.isTerminal {
-		if err := table(cmd, "MESSAGE ID\tGIVEN UP\tATTEMPTS\tBY\tBYTES\tIN THE INBOX\tMAY BE\tREFUSED", rows); err != nil {
+		if err := table(cmd, "MESSAGE ID\tGIVEN UP\tATTEMPTS\tBY\tBYTES\tIN THE INBOX\tMAY BE\tITS SUBSCRIPTION WAS REFUSED", rows); err != nil {
 			return err
 		}
 	}
@@ -313,6 +316,22 @@ func printLetters(cmd *cobra.Command, d *operated, times *clock, letters []opera
 		fmt.Fprintln(cmd.ErrOrStderr(), "there are more; see --limit")
 	}
 	return nil
+}
+
+// sayWhereOthersWait names the subscriptions of a local run that keep other dead letters.
+func (d *operated) sayWhereOthersWait(cmd *cobra.Command) {
+	if !d.isLocal {
+		return
+	}
+	report := d.report(cmd.Context())
+	if report == nil {
+		return
+	}
+	for _, s := range report.Subscriptions {
+		if s.DeadLetters && s.Name != d.deadLetters && s.Backlog != nil && *s.Backlog > 0 {
+			fmt.Fprintln(cmd.ErrOrStderr(), visible(fmt.Sprintf("%s in %s; see --dead-letter-subscription", many(int(*s.Backlog), "dead letter"), inbox.ShortName(s.Name))))
+		}
+	}
 }
 
 // row returns the cells of a dead letter.

@@ -419,6 +419,9 @@ func TestDeadLettersShared(t *testing.T) {
 		m.create(t, topics+name, subs+name, &pubsubpb.PushConfig{PushEndpoint: receiver.URL}, topics+"dead")
 		publish(name)
 	}
+	if _, errs, code := runIn(t, nil, "", "dead-letters", "list", "--data", data); code != 0 || !strings.Contains(errs, "2 dead letters in dead; see --dead-letter-subscription") {
+		t.Errorf("of the inbox, which has none: exit %d, %s", code, errs)
+	}
 	s := &said{nil, []string{"--data", data, "--subscription", "orders"}}
 	for _, do := range []string{"redrive", "purge --yes"} {
 		if out, errs, code := s.run(t, append([]string{"dead-letters"}, strings.Fields(do)...)...); code != exitFailed || !strings.Contains(errs, subs+"bills too") {
