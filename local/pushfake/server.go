@@ -145,12 +145,7 @@ func (s *Server) startPubSub(ctx context.Context, o *Options) error {
 		return fmt.Errorf("pushfake: listening for Pub/Sub: %w", err)
 	}
 	s.Addr = listener.Addr().String()
-	serving, stop := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() {
-		served <- rest.Serve(serving, listener, rest.Services{Publisher: store, Subscriber: store, Policies: store}, nil)
-	}()
-	s.stops = append(s.stops, func() error { stop(); return <-served })
+	s.stops = append(s.stops, rest.Start([]net.Listener{listener}, rest.Services{Publisher: store, Subscriber: store, Policies: store}, nil, nil))
 
 	if s.Client, err = Dial(ctx, s.Addr, "local"); err != nil {
 		return err

@@ -86,26 +86,9 @@ func (s *Stack) openPubSub(ctx context.Context) error {
 		return errors.Join(dataError(o.Data, err), closeAll())
 	}
 	s.onClose(pubSubFile, own.store.Close)
-	serving, stop := context.WithCancel(context.Background())
-	served := make(chan error, len(listeners))
 	services := rest.Services{Publisher: countedPublisher{own.store, &own.published}, Subscriber: own.store, Policies: own.store}
-	for _, l := range listeners {
-		go func() {
-			err := rest.Serve(serving, l, services, &rest.Options{Hosts: o.HostNames, OwnAddress: s.door.OwnAddress})
-			if serving.Err() == nil {
-				s.failed <- err
-			}
-			served <- err
-		}()
-	}
-	s.onClose("--pubsub-port", func() error {
-		stop()
-		var errs []error
-		for range listeners {
-			errs = append(errs, <-served)
-		}
-		return errors.Join(errs...)
-	})
+	options := &rest.Options{Hosts: o.HostNames, OwnAddress: s.door.OwnAddress}
+	s.onClose("--pubsub-port", rest.Start(listeners, services, options, func(err error) { s.failed <- err }))
 	s.PubSubAddr = fmt.Sprintf("127.0.0.1:%d", listeners[0].Addr().(*net.TCPAddr).Port)
 	s.PubSub = fmt.Sprintf("at %s, kept in %s", s.PubSubAddr, path)
 

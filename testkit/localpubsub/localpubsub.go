@@ -4,6 +4,7 @@ package localpubsub
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
 	"testing"
@@ -29,22 +30,15 @@ func Serve(tb testing.TB, o pubsubserver.Options, dispatchers *pushfake.Dispatch
 	if err != nil {
 		tb.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() {
-		done <- rest.Serve(ctx, l, rest.Services{Publisher: server, Subscriber: server, Policies: server}, nil)
-	}()
+	end := rest.Start([]net.Listener{l}, rest.Services{Publisher: server, Subscriber: server, Policies: server}, nil, nil)
 	stop = sync.OnceFunc(func() {
-		cancel()
+		served := end()
 		if dispatchers != nil {
 			cut, cutNow := context.WithCancel(context.Background())
 			cutNow()
 			dispatchers.Shutdown(cut)
 		}
-		if err := <-done; err != nil {
-			tb.Error(err)
-		}
-		if err := server.Close(); err != nil {
+		if err := errors.Join(served, server.Close()); err != nil {
 			tb.Error(err)
 		}
 	})

@@ -152,6 +152,29 @@ func Serve(ctx context.Context, l net.Listener, s Services, o *Options) error {
 	return nil
 }
 
+// Start does for each listener what Serve does, until stop is called, which returns the
+// errors. It calls failed, where that is not nil, with an error that comes before.
+func Start(listeners []net.Listener, s Services, o *Options, failed func(error)) (stop func() error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() {
+			err := Serve(ctx, l, s, o)
+			if ctx.Err() == nil && failed != nil {
+				failed(err)
+			}
+			served <- err
+		}()
+	}
+	return func() (err error) {
+		cancel()
+		for range listeners {
+			err = errors.Join(err, <-served)
+		}
+		return err
+	}
+}
+
 func newGRPC(s Services, g guard) *grpc.Server {
 	server := grpc.NewServer(
 		grpc.MaxRecvMsgSize(MaxSize),
