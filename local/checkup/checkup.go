@@ -214,7 +214,9 @@ func (x *examination) checkLock(data string) {
 
 // checkPort says whether another program has a port that a run would take.
 func (x *examination) checkPort(ctx context.Context, check, address, command string) {
-	response, err := get(ctx, address+"/", nil)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	response, err := stack.Get(ctx, address+"/", "")
 	if err != nil {
 		x.ok(check, "", "nothing listens at "+address)
 		return
@@ -224,19 +226,6 @@ func (x *examination) checkPort(ctx context.Context, check, address, command str
 		Check: check, What: "another program listens at " + address,
 		Evidence: fmt.Sprintf("it answers %d, Server %q", response.StatusCode, response.Header.Get("Server")), Consequence: "pushinbox local does not start with that port", Command: command,
 	})
-}
-
-// get asks once, and follows no redirect.
-func get(ctx context.Context, address string, header http.Header) (*http.Response, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return nil, err
-	}
-	if header != nil {
-		r.Header = header
-	}
-	client := &http.Client{Timeout: patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	return client.Do(r)
 }
 
 // collect asks the run, all at once.
@@ -264,7 +253,7 @@ func (x *examination) collect(ctx context.Context) {
 		x.reportErr = err
 	})
 	all.Go(func() {
-		response, err := get(ctx, "http://"+x.run.PubSubEmulatorHost+"/", nil)
+		response, err := stack.Get(ctx, "http://"+x.run.PubSubEmulatorHost+"/", "")
 		if err != nil {
 			x.pubsub = err
 			return
@@ -279,11 +268,7 @@ func (x *examination) collect(ctx context.Context) {
 
 // askFacts returns what the run tells of itself.
 func askFacts(ctx context.Context, address, key string) (*stack.Facts, error) {
-	header := make(http.Header)
-	if key != "" {
-		header.Set("Authorization", "Bearer "+key)
-	}
-	response, err := get(ctx, address+stack.FactsPath, header)
+	response, err := stack.Get(ctx, address+stack.FactsPath, key)
 	if err != nil {
 		return nil, err
 	}

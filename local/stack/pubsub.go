@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -153,11 +152,7 @@ func (s *Stack) listenPubSub(ctx context.Context) ([]net.Listener, error) {
 func notOurOwn(ctx context.Context, host string, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+"/", nil)
-	if err != nil {
-		return err
-	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := Get(ctx, "http://"+host+"/", "")
 	if err != nil {
 		return nil // connectPubSub tells
 	}

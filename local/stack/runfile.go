@@ -187,12 +187,7 @@ func (r *Run) ask(ctx context.Context) error {
 func ask(ctx context.Context, address string) (*Run, error) {
 	ctx, cancel := context.WithTimeout(ctx, findTimeout)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address+runPath, nil)
-	if err != nil {
-		return nil, err
-	}
-	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	response, err := client.Do(request)
+	response, err := Get(ctx, address+runPath, "")
 	if failed := (*url.Error)(nil); errors.As(err, &failed) {
 		return nil, failed.Err // which does not repeat the address
 	}
@@ -206,6 +201,20 @@ func ask(ctx context.Context, address string) (*Run, error) {
 		return nil, errors.New("another program answers there")
 	}
 	return there, nil
+}
+
+// Get asks a local run, or what may be one, once, with its key where that is not empty. It
+// follows no redirect.
+func Get(ctx context.Context, address, key string) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, err
+	}
+	if key != "" {
+		r.Header.Set("Authorization", "Bearer "+key)
+	}
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return client.Do(r)
 }
 
 // IsRun reports whether a local run answers at an address, http://HOST:PORT.
