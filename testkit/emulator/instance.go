@@ -14,18 +14,18 @@ import (
 	"example.com/pushinbox/testkit/relay"
 )
 
-// Instance is a Firestore emulator of one test's own, behind a relay that the
-// test can cut. Create one with StartFirestore. Its methods fail the test on
-// trouble and must be called from the test's goroutine.
+// Instance is an emulator of one test's own, behind a relay that the test can cut.
+// Its methods fail the test on trouble and must be called from the test's goroutine.
 //
-// What it can show, and what it cannot: the emulator keeps its data in memory,
-// so Stop first cuts every connection, then exports, then kills. A write whose
-// acknowledgement reached its client is therefore always in the export; a
-// write that was under way may be in it or not, as with a real outage. The
-// import gives every document a new create and update time.
+// One of StartFirestore keeps its data. What it can show, and what it cannot: the
+// emulator keeps its data in memory, so Stop first cuts every connection, then exports,
+// then kills. A write whose acknowledgement reached its client is therefore always in
+// the export; a write that was under way may be in it or not, as with a real outage.
+// The import gives every document a new create and update time.
 type Instance struct {
 	tb      testing.TB
-	project string
+	kind    kind
+	project string // whose data is kept; empty: none
 	data    string // folder of exports
 	relay   *relay.Relay
 
@@ -39,13 +39,35 @@ type Instance struct {
 // FIRESTORE_EMULATOR_HOST.
 func StartFirestore(tb testing.TB, project string) *Instance {
 	tb.Helper()
-	p, err := firestore.start("")
+	data := tb.TempDir() // which is deleted after the emulator has ended
+	i := ForgetfulFirestore(tb)
+	i.project, i.data = project, data
+	return i
+}
+
+// ForgetfulPubSub starts an emulator of Pub/Sub, and ForgetfulFirestore one of
+// Firestore, that loses everything when it is stopped, as Google's do. They end with the
+// test. They skip or fail the test as PubSub and Firestore do, and do not look at the
+// environment.
+func ForgetfulPubSub(tb testing.TB) *Instance {
+	tb.Helper()
+	return forgetful(tb, pubsub)
+}
+
+// ForgetfulFirestore is described with ForgetfulPubSub.
+func ForgetfulFirestore(tb testing.TB) *Instance {
+	tb.Helper()
+	return forgetful(tb, firestore)
+}
+
+func forgetful(tb testing.TB, k kind) *Instance {
+	tb.Helper()
+	p, err := k.start("")
 	if err != nil {
-		missing(tb, firestore, err)
+		missing(tb, k, err)
 	}
-	i := &Instance{tb: tb, project: project, data: tb.TempDir(), process: p}
+	i := &Instance{tb: tb, kind: k, process: p, relay: relay.New(tb, p.host)}
 	tb.Cleanup(func() { i.process.stop() })
-	i.relay = relay.New(tb, p.host)
 	return i
 }
 
@@ -64,21 +86,23 @@ func (i *Instance) Restore() {
 // Drop closes every connection once; new ones are welcome.
 func (i *Instance) Drop() { i.relay.Drop() }
 
-// Stop cuts every connection, exports the data and kills the emulator.
+// Stop cuts every connection, exports the data that is kept, and kills the emulator.
 func (i *Instance) Stop() {
 	i.tb.Helper()
 	i.relay.Cut()
-	i.exports++
-	if err := i.export(); err != nil {
-		i.tb.Fatal(err)
+	if i.project != "" {
+		i.exports++
+		if err := i.export(); err != nil {
+			i.tb.Fatal(err)
+		}
 	}
 	i.process.stop()
 }
 
-// Start starts a stopped emulator with its data, on the same host and port.
+// Start starts a stopped emulator with the data that is kept, on the same host and port.
 func (i *Instance) Start() {
 	i.tb.Helper()
-	p, err := firestore.start(i.exported())
+	p, err := i.kind.start(i.exported())
 	if err != nil {
 		i.tb.Fatal(err)
 	}
@@ -88,7 +112,11 @@ func (i *Instance) Start() {
 
 func (i *Instance) exportName() string { return fmt.Sprintf("export-%d", i.exports) }
 
+// exported returns the file with the data that is kept, or nothing.
 func (i *Instance) exported() string {
+	if i.project == "" {
+		return ""
+	}
 	return filepath.Join(i.data, i.exportName(), i.exportName()+".overall_export_metadata")
 }
 
