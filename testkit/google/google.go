@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"os"
 	"path/filepath"
 	"sync"
@@ -84,23 +85,9 @@ func Keys(tb testing.TB, issuer *pushfake.Issuer) []byte {
 
 // Relay answers each request as transport does, to which it goes as https.
 func Relay(transport http.RoundTripper) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		out := r.Clone(r.Context())
-		out.RequestURI, out.URL.Scheme, out.URL.Host = "", "https", r.Host
-		resp, err := transport.RoundTrip(out)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadGateway)
-			return
-		}
-		defer func() { _ = resp.Body.Close() }()
-		for _, name := range []string{"Cache-Control", "Content-Type"} {
-			if v := resp.Header.Get(name); v != "" {
-				w.Header().Set(name, v)
-			}
-		}
-		w.WriteHeader(resp.StatusCode)
-		_, _ = io.Copy(w, resp.Body) // the client sees what is missing
-	})
+	return &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) {
+		r.Out.URL.Scheme, r.Out.URL.Host = "https", r.In.Host
+	}}
 }
 
 // Serve leads every https connection of [http.DefaultTransport], and of a clone
