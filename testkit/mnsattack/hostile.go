@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"example.com/pushinbox/local/mnskey"
+	"example.com/pushinbox/testkit/pushattack"
 )
 
 // Target is the endpoint to attack.
@@ -214,7 +215,7 @@ func (d *draft) request() *http.Request {
 	}
 	r.Header = d.header
 	if d.size > 0 {
-		r.Body = io.NopCloser(io.MultiReader(strings.NewReader(d.body), io.LimitReader(spaces{}, d.size-int64(len(d.body)))))
+		r.Body = io.NopCloser(io.MultiReader(strings.NewReader(d.body), io.LimitReader(pushattack.Spaces{}, d.size-int64(len(d.body)))))
 		r.ContentLength, r.GetBody = d.size, nil
 		// Without it, a client may see the connection end before the answer.
 		r.Header.Set("Expect", "100-continue")
@@ -222,26 +223,11 @@ func (d *draft) request() *http.Request {
 	return r
 }
 
-type spaces struct{}
-
-func (spaces) Read(p []byte) (int, error) { return copy(p, bytes.Repeat([]byte(" "), len(p))), nil }
-
 func encode(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
 func upperMD5(s string) string {
 	sum := md5.Sum([]byte(s))
 	return strings.ToUpper(hex.EncodeToString(sum[:]))
-}
-
-// flip changes one character in the middle of base64, where every bit matters.
-func flip(s string) string {
-	b := []byte(s)
-	if b[len(b)/2] == 'A' {
-		b[len(b)/2] = 'B'
-	} else {
-		b[len(b)/2] = 'A'
-	}
-	return string(b)
 }
 
 // signatures are pushes without a valid signature of this push at this time.
@@ -273,7 +259,7 @@ func signatures(t Target) []Case {
 		"signature_a_byte_long":    {encode("\x00" + string(raw))},
 		"signature_of_one_byte":    {encode("\x01")},
 		"signature_of_10_kb":       {encode(strings.Repeat("\x01", 10<<10))},
-		"signature_altered":        {flip(good)},
+		"signature_altered":        {pushattack.Flip(good)},
 		"signature_cut":            {encode(string(raw[:len(raw)/2]))},
 	} {
 		forbid(name, t.draft().sign().set("Authorization", values...))

@@ -27,6 +27,7 @@ import (
 	"github.com/googleapis/gax-go/v2"
 
 	"example.com/pushinbox/local/mnskey"
+	"example.com/pushinbox/testkit/pushattack"
 )
 
 // GoodURL is the address of an Origin's good certificate.
@@ -218,7 +219,7 @@ func (a *attack) hosts() error {
 		a.add(name, http.StatusServiceUnavailable, p, sign)
 	}
 	a.add("endless", http.StatusForbidden, func(r *http.Request) (*http.Response, error) {
-		return response(r, http.StatusOK, spaces{}), nil
+		return response(r, http.StatusOK, pushattack.Spaces{}), nil
 	}, sign)
 	return nil
 }

@@ -121,7 +121,7 @@ func credentials(target, token string, key *rsa.PublicKey) ([]Case, error) {
 	add("empty_segments", "Bearer ..")
 	add("no_signature", bearer(header, payload, ""))
 	add("signature_removed", bearer(header, payload, "SIGNATURE_REMOVED_BY_GOOGLE"))
-	add("signature_altered", bearer(header, payload, flip(signature)))
+	add("signature_altered", bearer(header, payload, Flip(signature)))
 	add("signature_cut", bearer(header, payload, signature[:len(signature)/2]))
 	add("payload_null", bearer(header, encode("null"), signature))
 	add("payload_array", bearer(header, encode("[]"), signature))
@@ -329,7 +329,7 @@ func Undecodable(t Target) ([]Case, error) {
 // requests are requests of the right sender that are too large, or not a POST.
 func requests(target, token string) []Case {
 	var cases []Case
-	large := request(target, []string{"Bearer " + token}, io.MultiReader(strings.NewReader(Body), io.LimitReader(spaces{}, 40_000_000)))
+	large := request(target, []string{"Bearer " + token}, io.MultiReader(strings.NewReader(Body), io.LimitReader(Spaces{}, 40_000_000)))
 	large.ContentLength = int64(len(Body)) + 40_000_000
 	// Without this a client may see the connection end before the answer.
 	large.Header.Set("Expect", "100-continue")
@@ -339,9 +339,11 @@ func requests(target, token string) []Case {
 	return append(cases, Case{"method_get", http.StatusMethodNotAllowed, get})
 }
 
-type spaces struct{}
+// Spaces is a body without an end.
+type Spaces struct{}
 
-func (spaces) Read(p []byte) (int, error) {
+// Read reads spaces.
+func (Spaces) Read(p []byte) (int, error) {
 	return copy(p, bytes.Repeat([]byte(" "), len(p))), nil
 }
 
@@ -352,8 +354,8 @@ func split(token string) (header, payload, signature string) {
 
 func encode(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
 
-// flip changes one character in the middle, where all of its bits count.
-func flip(s string) string {
+// Flip changes one character in the middle, where all of its bits count.
+func Flip(s string) string {
 	b := []byte(s)
 	if b[len(b)/2] == 'A' {
 		b[len(b)/2] = 'B'
