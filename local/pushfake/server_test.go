@@ -180,7 +180,7 @@ func TestEndToEnd(t *testing.T) {
 // TestManualClock has an hour pass, and a backoff of ten minutes, in no time.
 func TestManualClock(t *testing.T) {
 	t.Parallel()
-	clock := pushfake.NewManualClock(time.Now())
+	clock := newManualClock(time.Now())
 	deliveries := make(chan pushfake.Delivery, 10)
 	var tokens []string
 	var status atomic.Int64
@@ -289,7 +289,7 @@ func TestAnswers(t *testing.T) {
 			deliveries := make(chan pushfake.Delivery, 1)
 			server, err := pushfake.Start(t.Context(), "http://"+listener.Addr().String(), &pushfake.ServerOptions{Dispatcher: pushfake.Options{
 				// The clock stands still, so that there is no second attempt.
-				Clock:      pushfake.NewManualClock(time.Now()),
+				Clock:      newManualClock(time.Now()),
 				OnDelivery: func(d pushfake.Delivery) { deliveries <- d },
 			}})
 			if err != nil {
