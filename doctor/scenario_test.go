@@ -14,6 +14,7 @@ import (
 
 	"example.com/pushinbox/doctor"
 	"example.com/pushinbox/doctor/doctortest"
+	"example.com/pushinbox/testkit/roundtrip"
 )
 
 // find returns what a check says.
@@ -69,7 +70,7 @@ func TestProbeUnreachable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gone := &http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) { return nil, errors.New("no such host") })}
+	gone := &http.Client{Transport: roundtrip.Func(func(*http.Request) (*http.Response, error) { return nil, errors.New("no such host") })}
 	r, err := doctor.Examine(t.Context(), doctor.Options{Google: w.Client(), Probe: gone, Now: time.Now}, target)
 	if err != nil {
 		t.Fatal(err)
@@ -78,10 +79,6 @@ func TestProbeUnreachable(t *testing.T) {
 		t.Errorf("got %+v", f)
 	}
 }
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // TestHealthyInAnotherWay has what is not as Terraform makes it and works all the same.
 func TestHealthyInAnotherWay(t *testing.T) {
@@ -321,7 +318,7 @@ func TestPerimeterOfWhatIsAskedLast(t *testing.T) {
 func TestTime(t *testing.T) {
 	t.Parallel()
 	outputs := doctortest.New(t, everything).Outputs
-	for name, answer := range map[string]roundTripper{
+	for name, answer := range map[string]roundtrip.Func{
 		"no_answer": func(r *http.Request) (*http.Response, error) {
 			<-r.Context().Done()
 			return nil, r.Context().Err()

@@ -19,6 +19,7 @@ import (
 	"example.com/pushinbox/local/mnsfake"
 	"example.com/pushinbox/mnsclient"
 	"example.com/pushinbox/shared/mns"
+	"example.com/pushinbox/testkit/roundtrip"
 )
 
 // service answers one call and remembers it.
@@ -39,15 +40,6 @@ func (s *service) RoundTrip(r *http.Request) (*http.Response, error) {
 		s.sent = string(b)
 	}
 	return &http.Response{StatusCode: s.status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(s.body))}, nil
-}
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
-func hangs(r *http.Request) (*http.Response, error) {
-	<-r.Context().Done()
-	return nil, r.Context().Err()
 }
 
 func want(t *testing.T, what string, got, want error) {
@@ -263,7 +255,7 @@ func TestClientEndsEveryCall(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				start := time.Now()
-				c := newClient(t, roundTripper(hangs), "")
+				c := newClient(t, roundtrip.Hangs, "")
 				if err := call.run(t.Context(), c); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 30*time.Second {
 					t.Errorf("%v after %v", err, time.Since(start))
 				}
@@ -279,7 +271,7 @@ func TestClientEndsEveryCall(t *testing.T) {
 
 func TestClientRefusesNames(t *testing.T) {
 	t.Parallel()
-	c := newClient(t, roundTripper(func(*http.Request) (*http.Response, error) {
+	c := newClient(t, roundtrip.Func(func(*http.Request) (*http.Response, error) {
 		t.Error("a call was sent")
 		return nil, io.EOF
 	}), "")

@@ -31,6 +31,7 @@ import (
 	"example.com/pushinbox/shared/mns"
 	"example.com/pushinbox/shared/settings"
 	"example.com/pushinbox/testkit/failingstore"
+	"example.com/pushinbox/testkit/roundtrip"
 )
 
 const secret = "0123456789abcdef-secret"
@@ -326,7 +327,7 @@ func TestSecret(t *testing.T) {
 			var log bytes.Buffer
 			e := newEndpoint(t, Config{Secret: secret}, httpapi.NewLogger(&log))
 			dialled := false
-			h, err := New(Config{Secret: secret, Owners: []string{mnsfake.Owner}}, newVerifier(t, transport(func(r *http.Request) (*http.Response, error) {
+			h, err := New(Config{Secret: secret, Owners: []string{mnsfake.Owner}}, newVerifier(t, roundtrip.Func(func(r *http.Request) (*http.Response, error) {
 				dialled = true
 				return e.signer.Transport().RoundTrip(r)
 			})), e.store, httpapi.NewLogger(&log))
@@ -371,10 +372,6 @@ func TestNamelessWithSecret(t *testing.T) {
 	}
 }
 
-type transport func(*http.Request) (*http.Response, error)
-
-func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
 func TestStoreFailureIsNeverSuccess(t *testing.T) {
 	t.Parallel()
 	for name, test := range failingstore.Cases {
@@ -411,15 +408,11 @@ func (hanging) Put(ctx context.Context, _ *inbox.Message) (bool, error) {
 func TestAnswersWithinFiveSeconds(t *testing.T) {
 	t.Parallel()
 	signer := newSigner(t, 512)
-	hangs := transport(func(r *http.Request) (*http.Response, error) {
-		<-r.Context().Done()
-		return nil, r.Context().Err()
-	})
-	deaf := transport(func(r *http.Request) (*http.Response, error) {
+	deaf := roundtrip.Func(func(r *http.Request) (*http.Response, error) {
 		time.Sleep(time.Minute) // heeds no deadline
 		return nil, errors.New("at last")
 	})
-	drips := transport(func(r *http.Request) (*http.Response, error) {
+	drips := roundtrip.Func(func(r *http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: 200, Body: io.NopCloser(dripping{r.Context()})}, nil
 	})
 	for name, c := range map[string]struct {
@@ -428,13 +421,13 @@ func TestAnswersWithinFiveSeconds(t *testing.T) {
 		slow         bool
 		status       int
 	}{
-		"certificate_host_hangs":           {hangs, hanging{}, false, 503},
+		"certificate_host_hangs":           {roundtrip.Hangs, hanging{}, false, 503},
 		"certificate_host_is_deaf":         {deaf, hanging{}, false, 503},
 		"certificate_host_drips":           {drips, hanging{}, false, 503},
 		"store_hangs":                      {signer.Transport(), hanging{}, false, 503},
 		"certificate_is_slow_store_hangs":  {slowly{signer.Transport(), 1900 * time.Millisecond}, hanging{}, false, 503},
 		"body_drips":                       {signer.Transport(), hanging{}, true, 400},
-		"body_drips_and_certificate_hangs": {hangs, hanging{}, true, 503},
+		"body_drips_and_certificate_hangs": {roundtrip.Hangs, hanging{}, true, 503},
 		"body_of_a_refused_push_drips":     {signer.Transport(), hanging{}, true, 403},
 	} {
 		t.Run(name, func(t *testing.T) {

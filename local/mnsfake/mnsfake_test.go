@@ -33,6 +33,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/pushinbox/local/mnsfake"
+	"example.com/pushinbox/testkit/roundtrip"
 )
 
 // start is what the clock of a test stands at.
@@ -684,7 +685,7 @@ func TestRun(t *testing.T) {
 		}
 		pushes := make(chan mnsfake.Push, 10)
 		server, err := mnsfake.New(signer, &mnsfake.Options{
-			Transport: transport(func(r *http.Request) (*http.Response, error) {
+			Transport: roundtrip.Func(func(r *http.Request) (*http.Response, error) {
 				if r.URL.Host == "hangs.example" {
 					<-r.Context().Done()
 					return nil, r.Context().Err()
@@ -719,10 +720,6 @@ func TestRun(t *testing.T) {
 		<-ended
 	})
 }
-
-type transport func(*http.Request) (*http.Response, error)
-
-func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func TestSigner(t *testing.T) {
 	t.Parallel()

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"example.com/pushinbox/local/pushfake"
+	"example.com/pushinbox/testkit/roundtrip"
 )
 
 const (
@@ -109,7 +110,7 @@ func (w *world) dispatch(s *pubsubpb.Subscription, handler http.HandlerFunc, o p
 // resume is dispatch for a subscription that is there.
 func (w *world) resume(handler http.HandlerFunc, o pushfake.Options) *pushfake.Dispatcher {
 	w.Helper()
-	o.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+	o.Transport = roundtrip.Func(func(r *http.Request) (*http.Response, error) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			return nil, err
@@ -208,10 +209,6 @@ func (w *world) gaps(n int) []time.Duration {
 	}
 	return gaps
 }
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // reactor makes a pstest reactor of a function.
 func reactor(name string, f func(any) (bool, any, error)) pstest.ServerReactorOption {

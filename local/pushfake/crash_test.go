@@ -17,6 +17,7 @@ import (
 	"example.com/pushinbox/local/pubsubserver"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/testkit/measure"
+	"example.com/pushinbox/testkit/roundtrip"
 )
 
 // TestKill kills a Pub/Sub that publishes to two push subscriptions, again and
@@ -158,7 +159,7 @@ func TestEndpointDown(t *testing.T) {
 		var mu sync.Mutex
 		up, arrived := false, 0
 		dispatchers := pushfake.NewDispatchers(&pushfake.Options{
-			Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+			Transport: roundtrip.Func(func(*http.Request) (*http.Response, error) {
 				mu.Lock()
 				defer mu.Unlock()
 				if !up {

@@ -19,6 +19,7 @@ import (
 
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/verify"
+	"example.com/pushinbox/testkit/roundtrip"
 )
 
 const (
@@ -233,7 +234,7 @@ func TestKeysAreKept(t *testing.T) {
 	t.Parallel()
 	issuer := newIssuer(t, nil)
 	var fetches atomic.Int32
-	validator := newValidator(t, roundTripper(func(r *http.Request) (*http.Response, error) {
+	validator := newValidator(t, roundtrip.Func(func(r *http.Request) (*http.Response, error) {
 		if fetches.Add(1) > 1 {
 			return nil, errors.New("fetched again")
 		}

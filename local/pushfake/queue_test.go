@@ -21,6 +21,7 @@ import (
 
 	"example.com/pushinbox/local/pubsubserver"
 	"example.com/pushinbox/local/pushfake"
+	"example.com/pushinbox/testkit/roundtrip"
 )
 
 // TestUnknownCertificate has an endpoint whose certificate nobody vouches for get
@@ -61,7 +62,7 @@ func TestRestartBetweenAttempts(t *testing.T) {
 		}
 		var attempts []attempt
 		o := pushfake.Options{
-			Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+			Transport: roundtrip.Func(func(*http.Request) (*http.Response, error) {
 				return &http.Response{StatusCode: 500, Body: http.NoBody}, nil
 			}),
 			OnDelivery: func(d pushfake.Delivery) {
@@ -127,7 +128,7 @@ func TestRestartCountsOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var attempts []int
 		o := pushfake.Options{
-			Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+			Transport: roundtrip.Func(func(*http.Request) (*http.Response, error) {
 				return &http.Response{StatusCode: 500, Body: http.NoBody}, nil
 			}),
 			OnDelivery: func(d pushfake.Delivery) { attempts = append(attempts, d.Attempt) },
@@ -178,7 +179,7 @@ func TestRequestsAtATime(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var underWay, most atomic.Int64
 				turn := make(chan struct{}, 1)
-				dispatchers := pushfake.NewDispatchers(&pushfake.Options{Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+				dispatchers := pushfake.NewDispatchers(&pushfake.Options{Transport: roundtrip.Func(func(*http.Request) (*http.Response, error) {
 					most.Store(max(most.Load(), underWay.Add(1)))
 					tc.answer(turn)
 					underWay.Add(-1)

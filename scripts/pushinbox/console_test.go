@@ -18,6 +18,7 @@ import (
 
 	"example.com/pushinbox/local/stack"
 	"example.com/pushinbox/testkit/google"
+	"example.com/pushinbox/testkit/roundtrip"
 )
 
 // googleFor returns the variables by which a program finds a Google that creates ID
@@ -28,10 +29,10 @@ func googleFor(t *testing.T, l *running) []string {
 		return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body))}
 	}
 	internet := google.NewInternet(t, map[string]http.RoundTripper{
-		"oauth2.googleapis.com": roundTrip(func(*http.Request) (*http.Response, error) {
+		"oauth2.googleapis.com": roundtrip.Func(func(*http.Request) (*http.Response, error) {
 			return answer(200, `{"access_token":"mine","token_type":"Bearer","expires_in":3600}`), nil
 		}),
-		"iamcredentials.googleapis.com": roundTrip(func(r *http.Request) (*http.Response, error) {
+		"iamcredentials.googleapis.com": roundtrip.Func(func(r *http.Request) (*http.Response, error) {
 			var asked struct {
 				Audience     string
 				IncludeEmail bool
@@ -53,10 +54,6 @@ func googleFor(t *testing.T, l *running) []string {
 	}
 	return append(internet.Environment, "GOOGLE_APPLICATION_CREDENTIALS="+credentials)
 }
-
-type roundTrip func(*http.Request) (*http.Response, error)
-
-func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // TestDeployedConsoleInABrowser puts pushinbox console in front of a console
 // that wants an ID token of Google's.

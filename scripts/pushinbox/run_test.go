@@ -16,6 +16,7 @@ import (
 
 	"example.com/pushinbox/testkit/google"
 	"example.com/pushinbox/testkit/need"
+	"example.com/pushinbox/testkit/roundtrip"
 )
 
 // ran is what a program did that pushinbox run ran.
@@ -65,7 +66,7 @@ func TestRunReadsTheKeys(t *testing.T) {
 	need.Program(t, "curl")
 	var mu sync.Mutex
 	var asked []string
-	origin := roundTripper(func(r *http.Request) (*http.Response, error) {
+	origin := roundtrip.Func(func(r *http.Request) (*http.Response, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		asked = append(asked, r.Method+" "+r.URL.String()+" "+r.Header.Get("Authorization"))
@@ -112,10 +113,6 @@ func TestRunReadsTheKeys(t *testing.T) {
 	default:
 	}
 }
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // TestRunIsTheProgram compares exit codes, signals and input with the program's own,
 // with a pushinbox local that runs and with one that run starts.

@@ -34,6 +34,7 @@ import (
 	"example.com/pushinbox/shared/problem"
 	"example.com/pushinbox/testkit/asleep"
 	"example.com/pushinbox/testkit/mnsattack"
+	"example.com/pushinbox/testkit/roundtrip"
 )
 
 const owner = "1000000000000000"
@@ -443,11 +444,6 @@ func (h *host) count() int {
 	return h.asked
 }
 
-func hangs(r *http.Request) (*http.Response, error) {
-	<-r.Context().Done()
-	return nil, r.Context().Err()
-}
-
 func refuses(*http.Request) (*http.Response, error) { return nil, errors.New("connection refused") }
 
 func answers(code int, body []byte) func(*http.Request) (*http.Response, error) {
@@ -562,7 +558,7 @@ func TestCertificateHostFails(t *testing.T) {
 		want  error
 		pause time.Duration
 	}{
-		"hangs":       {hangs, mns.ErrUnavailable, 5 * time.Second},
+		"hangs":       {roundtrip.Hangs, mns.ErrUnavailable, 5 * time.Second},
 		"is_down":     {refuses, mns.ErrUnavailable, 5 * time.Second},
 		"status_500":  {answers(500, nil), mns.ErrUnavailable, 5 * time.Second},
 		"status_429":  {answers(429, nil), mns.ErrUnavailable, 5 * time.Second},
@@ -616,7 +612,7 @@ func TestVerifyEndsWithItsRequest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		key := newKey(t)
-		v := newVerifier(t, &host{round: hangs})
+		v := newVerifier(t, &host{round: roundtrip.Hangs})
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
 		d := simplified(time.Now())
@@ -660,7 +656,7 @@ func TestMadeUpRegions(t *testing.T) {
 			}
 			most.Store(max(most.Load(), underWay.Add(1)))
 			defer underWay.Add(-1)
-			return hangs(r)
+			return roundtrip.Hangs(r)
 		})
 		v := newVerifier(t, h)
 		want(t, "a region", verify(t, v, key, knownRegion), nil)
@@ -761,7 +757,7 @@ func TestMadeUpRegionsDoNotKeepACertificateOld(t *testing.T) {
 		v := newVerifier(t, h)
 		want(t, "a region", verify(t, v, before, knownRegion), nil)
 		time.Sleep(6 * time.Hour)
-		h.becomes(hangs)
+		h.becomes(roundtrip.Hangs)
 		wg := flood(t, v, before, 10)
 		h.becomes(answers(200, after.Certificate))
 		want(t, "the same region with a new certificate", verify(t, v, after, knownRegion), nil)

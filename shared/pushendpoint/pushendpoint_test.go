@@ -28,6 +28,7 @@ import (
 	"example.com/pushinbox/testkit/failingstore"
 	"example.com/pushinbox/testkit/google"
 	"example.com/pushinbox/testkit/pushattack"
+	"example.com/pushinbox/testkit/roundtrip"
 )
 
 const (
@@ -188,7 +189,7 @@ func TestStoreFailureIsNeverAnAck(t *testing.T) {
 func TestKeysDownIs503(t *testing.T) {
 	t.Parallel()
 	e := newEndpoint(t, Config{})
-	down := roundTripper(func(*http.Request) (*http.Response, error) { return nil, errors.New("no route") })
+	down := roundtrip.Func(func(*http.Request) (*http.Response, error) { return nil, errors.New("no route") })
 	verifier := google.Verifier(t, down)
 	h, err := New(Config{Audience: audience, ServiceAccount: pushAccount}, verifier, e.store, quiet)
 	if err != nil {
@@ -204,10 +205,6 @@ func TestKeysDownIs503(t *testing.T) {
 		t.Errorf("answered %d %s", w.Code, w.Body)
 	}
 }
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // blocking is a store that keeps its callers until it is told.
 type blocking struct{ in, out chan struct{} }

@@ -7,12 +7,14 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"example.com/pushinbox/testkit/roundtrip"
 )
 
 func TestKnownToken_is_proven_once(t *testing.T) {
 	t.Parallel()
 	var fetches atomic.Int32
-	v := newVerifier(t, &Options{Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+	v := newVerifier(t, &Options{Transport: roundtrip.Func(func(*http.Request) (*http.Response, error) {
 		fetches.Add(1)
 		// Nothing keeps these keys, so that every proof fetches them.
 		return answer(http.StatusOK, http.Header{"Cache-Control": {"no-store"}}, keySetOf(rsaKeyID, googleKey()))
@@ -194,7 +196,7 @@ func TestKnownToken_of_a_replaced_key(t *testing.T) {
 // What is known outlasts an outage of Google's key address as long as its keys do.
 func TestKnownToken_in_an_outage(t *testing.T) {
 	t.Parallel()
-	for name, failure := range map[string]roundTripper{"refuses": broken, "hangs": hangs} {
+	for name, failure := range map[string]roundtrip.Func{"refuses": broken, "hangs": roundtrip.Hangs} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {

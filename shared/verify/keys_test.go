@@ -15,6 +15,7 @@ import (
 
 	"example.com/pushinbox/testkit/asleep"
 	"example.com/pushinbox/testkit/measure"
+	"example.com/pushinbox/testkit/roundtrip"
 )
 
 // Everything here runs in a synctest bubble: time stands still until all wait,
@@ -24,7 +25,7 @@ import (
 type endpoint struct {
 	mu      sync.Mutex
 	fetches int
-	answer  roundTripper
+	answer  roundtrip.Func
 }
 
 func (e *endpoint) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -35,7 +36,7 @@ func (e *endpoint) RoundTrip(r *http.Request) (*http.Response, error) {
 	return f(r)
 }
 
-func (e *endpoint) becomes(f roundTripper) {
+func (e *endpoint) becomes(f roundtrip.Func) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.answer = f
@@ -48,7 +49,7 @@ func (e *endpoint) count() int {
 }
 
 // answers always says the same.
-func answers(status int, body string, headers ...string) roundTripper {
+func answers(status int, body string, headers ...string) roundtrip.Func {
 	return func(*http.Request) (*http.Response, error) {
 		header := http.Header{}
 		for i := 0; i < len(headers); i += 2 {
@@ -58,17 +59,11 @@ func answers(status int, body string, headers ...string) roundTripper {
 	}
 }
 
-func goodKeys(headers ...string) roundTripper {
+func goodKeys(headers ...string) roundtrip.Func {
 	return answers(http.StatusOK, keySetOf(rsaKeyID, googleKey()), headers...)
 }
 
 func broken(*http.Request) (*http.Response, error) { return nil, errors.New("connection refused") }
-
-// hangs answers only when the fetch is given up.
-func hangs(r *http.Request) (*http.Response, error) {
-	<-r.Context().Done()
-	return nil, r.Context().Err()
-}
 
 // arrive verifies a push with a token that was never seen before.
 func arrive(ctx context.Context, v *Verifier) error {
@@ -98,9 +93,9 @@ func wantUnavailable(t *testing.T, err error) {
 var ctx = context.Background()
 
 // failures is every way in which a fetch fails.
-var failures = map[string]roundTripper{
+var failures = map[string]roundtrip.Func{
 	"connection_refused": broken,
-	"never_answers":      hangs,
+	"never_answers":      roundtrip.Hangs,
 	"status_500":         answers(500, `{"error":"x"}`),
 	"status_404_but_keys": func(r *http.Request) (*http.Response, error) {
 		return answer(404, nil, keySetOf(rsaKeyID, googleKey()))
@@ -201,7 +196,7 @@ func TestKeys_failed_fetch_falls_back_on_the_last_good_set(t *testing.T) {
 
 func TestKeys_outage_is_no_fetch_storm(t *testing.T) {
 	t.Parallel()
-	for name, before := range map[string]roundTripper{
+	for name, before := range map[string]roundtrip.Func{
 		"nothing_to_fall_back_on": broken,
 		"last_good_set":           goodKeys("Cache-Control", "max-age=1"),
 		"last_good_set_unkept":    goodKeys("Cache-Control", "no-store"),
@@ -338,7 +333,7 @@ func TestKeys_used_early(t *testing.T) {
 		strings.TrimPrefix(keySetOf("rsa-2", foreignKey()), `{"keys":[`), "Cache-Control", "max-age=21600")
 	fails := failures["never_answers"]
 	for name, tt := range map[string]struct {
-		before, after roundTripper
+		before, after roundtrip.Func
 		pause         time.Duration
 		want          error
 		fetches       int
@@ -393,10 +388,10 @@ func TestKeys_used_early(t *testing.T) {
 // after another, and no valid token is refused meanwhile.
 func TestKeys_made_up_ids_are_no_fetch_storm(t *testing.T) {
 	t.Parallel()
-	for name, answer := range map[string]roundTripper{
+	for name, answer := range map[string]roundtrip.Func{
 		"answered": goodKeys("Cache-Control", "max-age=21600"),
 		"failing":  broken,
-		"hanging":  hangs,
+		"hanging":  roundtrip.Hangs,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -447,7 +442,7 @@ func TestKeys_made_up_ids_are_no_fetch_storm(t *testing.T) {
 func TestKeys_outage_of_one_address(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		v := newVerifier(t, &Options{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+		v := newVerifier(t, &Options{Transport: roundtrip.Func(func(r *http.Request) (*http.Response, error) {
 			if r.URL.Host == "www.gstatic.com" {
 				return broken(r)
 			}

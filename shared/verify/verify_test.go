@@ -30,6 +30,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/pushinbox/shared/problem"
+	"example.com/pushinbox/testkit/roundtrip"
 )
 
 const (
@@ -65,11 +66,6 @@ func newRSAKey(bits int) *rsa.PrivateKey {
 	return key
 }
 
-// roundTripper is what the Verifier under test fetches its keys through.
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
 func answer(status int, header http.Header, body string) (*http.Response, error) {
 	if header == nil {
 		header = http.Header{}
@@ -78,7 +74,7 @@ func answer(status int, header http.Header, body string) (*http.Response, error)
 }
 
 // serveKeys answers as Google's two addresses do.
-var serveKeys = roundTripper(func(r *http.Request) (*http.Response, error) {
+var serveKeys = roundtrip.Func(func(r *http.Request) (*http.Response, error) {
 	fresh := http.Header{"Cache-Control": {"public, max-age=21600, must-revalidate, no-transform"}}
 	switch r.URL.String() {
 	case "https://www.googleapis.com/oauth2/v3/certs":
@@ -298,7 +294,7 @@ func TestIDToken_accepts_larger_keys(t *testing.T) {
 	t.Parallel()
 	for _, bits := range []int{3072, 4096} {
 		key := newRSAKey(bits)
-		v := newVerifier(t, &Options{Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+		v := newVerifier(t, &Options{Transport: roundtrip.Func(func(*http.Request) (*http.Response, error) {
 			return answer(http.StatusOK, nil, keySetOf(rsaKeyID, key))
 		})})
 		d := idToken()
@@ -608,7 +604,7 @@ func TestIDToken_refuses_the_header(t *testing.T) {
 func TestIDToken_fetches_nothing_for_hopeless_tokens(t *testing.T) {
 	t.Parallel()
 	var fetches atomic.Int32
-	v := newVerifier(t, &Options{Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+	v := newVerifier(t, &Options{Transport: roundtrip.Func(func(*http.Request) (*http.Response, error) {
 		fetches.Add(1)
 		return nil, errors.New("no")
 	})})
