@@ -350,7 +350,7 @@ func checkReceiveClock(x *examination) {
 		x.ok(on, "it refused no token for being issued in the future")
 		return
 	}
-	x.bad(Finding{On: on, What: "receive takes tokens to be issued in the future",
+	x.bad(Finding{On: on, What: "receive gets tokens whose issue time is in the future",
 		Evidence: fmt.Sprintf("it refused %d requests of the last hour for that", n), Consequence: "either its instances' clocks are behind, or somebody makes tokens by a wrong clock",
 		Command: x.readLog()})
 }

@@ -18,8 +18,8 @@ type Selection struct {
 	Until time.Time `json:"until"`
 }
 
-// Select returns what parameters of the API select now, by the console's clock. What is
-// received later is left out.
+// Select returns the Selection that the API parameters describe at the console's current
+// time. What is received later is left out.
 func (c *Client) Select(ctx context.Context, filter url.Values) (Selection, error) {
 	// The first answer tells what time it is there.
 	if _, err := c.Page(ctx, inbox.Query{PageSize: 1}); err != nil {

@@ -16,7 +16,7 @@ import (
 
 // errNoDelivery is the answer where no source tells how delivery goes.
 var errNoDelivery = problem.Named("delivery_off", http.StatusNotFound,
-	"delivery is not told here: set DELIVERY_SUBSCRIPTIONS (console_delivery = true in Terraform) and deploy the console again")
+	"this console has no delivery report: set DELIVERY_SUBSCRIPTIONS (console_delivery = true in Terraform) and deploy the console again")
 
 // delivery tells how the pushes to this inbox go.
 func (h *handler) delivery(w http.ResponseWriter, r *http.Request) error {

@@ -398,7 +398,7 @@ func TestRules(t *testing.T) {
 		"clock": {func(x *examination) { x.facts.StartedAt = now.Add(time.Hour) }, "clock", "set back"},
 		"not_yet": {func(x *examination) {
 			x.report.Refusals = []delivery.Refusal{{Last: now, Reason: "not_yet_valid", LastHour: 1, Subscription: "projects/local/subscriptions/gone"}}
-		}, "clock", "their time has not come"},
+		}, "clock", "tokens are refused because they are not valid yet"},
 		"slow": {func(x *examination) { x.report.Subscriptions[0].LastHour.P99Millis = new(31_000.0) }, "pace", "takes long"},
 		"no_answer": {func(x *examination) {
 			x.report.Refusals = []delivery.Refusal{{Last: now, Reason: "timeout", LastHour: 1, Subscription: x.run.Subscription}}

@@ -97,7 +97,7 @@ func deliveryOf(ctx context.Context, c *inboxclient.Client, subscription string)
 	report.Subscriptions = slices.DeleteFunc(report.Subscriptions, func(s delivery.Subscription) bool { return !is(s.Name) })
 	report.Refusals = slices.DeleteFunc(report.Refusals, func(r delivery.Refusal) bool { return !is(r.Subscription) })
 	if len(report.Subscriptions) == 0 {
-		return nil, fmt.Errorf("%s tells of no subscription %q; without --subscription it is told which there are", c.Address(), subscription)
+		return nil, fmt.Errorf("%s has no subscription %q; run the command without --subscription to list all", c.Address(), subscription)
 	}
 	return report, nil
 }

@@ -50,9 +50,9 @@ banner says. Every subscription with a push endpoint is pushed to, with a signed
 it has an oidc_token.
 
 --push TOPIC=URL pushes the messages of a topic to any program, with tokens for the URL or
-for audience=A. The n-th --push of a topic has the subscription TOPIC-push-n, which follows
-the --push of the next start. If that has no such --push, the subscription is deleted,
-unless it has messages: then it keeps them until there is one again.
+for audience=A. The n-th --push of a topic uses the subscription TOPIC-push-n; the next
+start updates it. Without that --push it is deleted, or, if messages wait in it, it stays
+and is not pushed until the --push is given again.
 
 Pushes are retried, ordered and become dead letters as Terraform's defaults have it;
 --max-attempts, --retry-backoff, --ack-deadline and --ordering change that for all of them.

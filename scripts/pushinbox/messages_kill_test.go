@@ -308,7 +308,7 @@ func TestKilledReplay(t *testing.T) {
 	if _, errs, code := k.run(t, -1, false, "replay", "--resume", record); code == exitUsage || !strings.Contains(errs, "is complete") {
 		t.Errorf("once more: exit %d, %s", code, errs)
 	}
-	if _, errs, code := k.run(t, -1, false, "replay", "--resume", record, "--set", "again=no"); code != exitUsage || !strings.Contains(errs, "other --set") {
+	if _, errs, code := k.run(t, -1, false, "replay", "--resume", record, "--set", "again=no"); code != exitUsage || !strings.Contains(errs, "different --set") {
 		t.Errorf("with another --set: exit %d, %s", code, errs)
 	}
 }

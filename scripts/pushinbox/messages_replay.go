@@ -116,7 +116,7 @@ func (r *replaying) check() error {
 	case len(s.IDs) > 0 && len(r.filter) > 0 && !(len(r.filter) == 1 && q.Quarantined):
 		return usageError{errors.New("give either IDs or a filter")}
 	case r.dryRun && r.resume != "":
-		return usageError{errors.New("--dry-run sends nothing, and has no --resume")}
+		return usageError{errors.New("--dry-run and --resume cannot be combined")}
 	}
 	for _, key := range []string{replay.AttributeOf, replay.AttributeRun} {
 		if _, ok := s.Set[key]; ok {
@@ -147,7 +147,7 @@ func (r *replaying) goOn() (err error) {
 		{len(given.Set) > 0, maps.Equal(given.Set, s.Set), "--set"},
 	} {
 		if c.isGiven && !c.isSame {
-			return usageError{fmt.Errorf("%s is of a run with other %s; to go on with it give --resume alone", r.resume, c.name)}
+			return usageError{fmt.Errorf("%s belongs to a run with different %s; to continue that run, give --resume alone", r.resume, c.name)}
 		}
 	}
 	if r.filter, err = url.ParseQuery(s.Filter); err != nil {

@@ -27,7 +27,7 @@ type Error struct {
 	Service, Consumer string
 	// Violation is the unique ID of what VPC Service Controls refused.
 	Violation string
-	// Permission is one that lacks.
+	// Permission is the missing permission.
 	Permission string
 }
 

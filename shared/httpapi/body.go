@@ -128,7 +128,7 @@ func Reserve(ctx context.Context, size, weight int64) error {
 	}
 	release, err := b.reserve(ctx, size, weight)
 	if err != nil {
-		return &problem.Error{Status: http.StatusServiceUnavailable, Reason: "memory", Detail: "too much is under way at once; try again", Cause: err}
+		return &problem.Error{Status: http.StatusServiceUnavailable, Reason: "memory", Detail: "the service handles too many requests at the moment; try again", Cause: err}
 	}
 	l.reserved = append(l.reserved, release)
 	return nil

@@ -106,7 +106,7 @@ func ParseREST(h http.Header, rawQuery string, body []byte) ([]*pubsubpb.PubsubM
 func mediaTypeOf(h http.Header) (string, error) {
 	for _, encoding := range h["Content-Encoding"] {
 		if encoding != "" && !strings.EqualFold(encoding, "identity") {
-			return "", problem.New(http.StatusUnsupportedMediaType, "the body has a Content-Encoding, and none is read here; send it uncompressed")
+			return "", problem.New(http.StatusUnsupportedMediaType, "the body is compressed (Content-Encoding), which is not supported; send it uncompressed")
 		}
 	}
 	values := h["Content-Type"]
