@@ -11,17 +11,24 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/net/http/httpproxy"
 
+	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/local/keyproxy"
 	"example.com/pushinbox/local/mnsfake"
 	"example.com/pushinbox/local/pushfake"
 )
 
-// proxyKey is the file in the data directory with the proxy's certificate and key.
-const proxyKey = "proxy.key"
+// The files of the proxy in the data directory: its certificate and key, its port, and
+// its password. Programs that were started before a restart have all of them.
+const (
+	proxyKey      = "proxy.key"
+	proxyPort     = "proxy.port"
+	proxyPassword = "proxy.password"
+)
 
 // Program is what a program needs, besides Addresses, to verify this run's tokens as
 // Google's.
@@ -40,7 +47,7 @@ func (s *Stack) Program() Program { return s.program }
 
 // startProxy starts the proxy in front of programs that verify the issuer's tokens.
 func (s *Stack) startProxy(context.Context) error {
-	listeners, err := s.listen("proxy-port", s.options.ProxyPort)
+	listeners, err := s.listenProxy()
 	if err != nil {
 		return err
 	}
@@ -48,7 +55,11 @@ func (s *Stack) startProxy(context.Context) error {
 	s.ProxyURL = fmt.Sprintf("http://127.0.0.1:%d", port)
 	o := keyproxy.Options{Answers: make(map[string]http.Handler), Log: s.log("proxy")}
 	if s.Key != nil {
-		o.Password = random(16)
+		password, err := datadir.ReadOrCreate(filepath.Join(s.options.Data, proxyPassword), func() ([]byte, error) { return []byte(random(16)), nil })
+		if err != nil {
+			return dataError(s.options.Data, err)
+		}
+		o.Password = string(password)
 	}
 	for _, address := range pushfake.KeyAddresses() {
 		o.Answers[strings.TrimPrefix(address, "https://")] = answerOf(s.issuer.Transport(), address)
@@ -73,6 +84,31 @@ func (s *Stack) startProxy(context.Context) error {
 		}()
 	}
 	return nil
+}
+
+// listenProxy listens on the port that was chosen, or else on that of the run before
+// where it is free, since the programs of that run have it in their environment.
+func (s *Stack) listenProxy() ([]net.Listener, error) {
+	path := filepath.Join(s.options.Data, proxyPort)
+	b, _ := datadir.ReadFile(path, 16)
+	former, _ := strconv.ParseUint(string(b), 10, 16) // 0 where there is none
+	if s.options.ProxyPort == 0 && former != 0 {
+		if listeners, err := s.listen("proxy-port", int(former)); err == nil {
+			return listeners, nil
+		}
+	}
+	listeners, err := s.listen("proxy-port", s.options.ProxyPort)
+	if err != nil {
+		return nil, err
+	}
+	port := listeners[0].Addr().(*net.TCPAddr).Port
+	if former != 0 && port != int(former) {
+		s.log("proxy").Warn(fmt.Sprintf("the proxy is on port %d, and was on port %d: programs that pushinbox run started before refuse every push; start them again", port, former))
+	}
+	if err := datadir.Replace(path, []byte(strconv.Itoa(port))); err != nil {
+		return nil, dataError(s.options.Data, err)
+	}
+	return listeners, nil
 }
 
 // formerProxy returns what chooses the proxy that the environment names for a URL,

@@ -86,8 +86,8 @@ type Options struct {
 	// is chosen in its place, unless PubSubPortOnly is set.
 	PubSubPort     int
 	PubSubPortOnly bool
-	// ProxyPort is the port of the proxy for programs that verify tokens; 0 chooses a
-	// free one.
+	// ProxyPort is the port of the proxy for programs that verify tokens; 0 chooses the
+	// one of the run before in Data, or a free one where there is none or it is taken.
 	ProxyPort int
 	// MNSPort and CalendarPort are the ports at whose root the stand-ins for Alibaba
 	// MNS and Google Calendar are; 0 chooses a free one.

@@ -146,7 +146,7 @@ With --format json the first line has every address, and each later line is a de
 		}
 		return nil
 	})
-	portFlag(cmd.Flags(), "proxy-port", &o.ProxyPort, "the port of the proxy for pushinbox run; 0 takes a free one")
+	portFlag(cmd.Flags(), "proxy-port", &o.ProxyPort, "the port of the proxy for pushinbox run; 0 takes the one that it had before, else a free one")
 	hostFlags(cmd.Flags(), &o)
 	checked(cmd.Flags(), "data", o.Data, "DIRECTORY", "the directory that stores the messages", func(s string) error {
 		if o.Data = s; s == "" {
