@@ -399,6 +399,9 @@ func TestRules(t *testing.T) {
 		"not_yet": {func(x *examination) {
 			x.report.Refusals = []delivery.Refusal{{Last: now, Reason: "not_yet_valid", LastHour: 1, Subscription: "projects/local/subscriptions/gone"}}
 		}, "clock", "tokens are refused because they are not valid yet"},
+		"not_yet_of_a_stranger": {func(x *examination) {
+			x.report.Refusals = []delivery.Refusal{{Last: now, Reason: "not_yet_valid", LastHour: 1, Status: 401}}
+		}, "sender", "that no subscription of this run pushed"},
 		"slow": {func(x *examination) { x.report.Subscriptions[0].LastHour.P99Millis = new(31_000.0) }, "pace", "takes long"},
 		"no_answer": {func(x *examination) {
 			x.report.Refusals = []delivery.Refusal{{Last: now, Reason: "timeout", LastHour: 1, Subscription: x.run.Subscription}}
