@@ -18,6 +18,8 @@ const (
 	littleRoom = 256 << 20
 	// recent is how long ago a refusal is still what happens now, where nothing waits.
 	recent = 5 * time.Minute
+	// lately is how long ago a publisher was refused that may be there still.
+	lately = time.Hour
 	// stuck is how long the oldest message may wait that nobody refuses.
 	stuck = 5 * time.Minute
 )
@@ -506,11 +508,14 @@ func (x *examination) checkTopics() {
 	arrived, astray := false, false
 	for _, t := range x.facts.Topics {
 		arrived = arrived || t.Name == x.run.Topic && t.Published > 0
+		refused := t.Refused > 0 && x.now.Sub(t.LastRefused) < lately
+		what := many(t.Refused, "request", "was") + " refused that would publish to it"
+		why := "the last at " + t.LastRefused.Local().Format(time.TimeOnly) + ": " + t.Why
 		switch {
-		case t.Refused > 0 && !strings.Contains(t.Why, "not found"): // it is the right place
+		case refused && !strings.Contains(t.Why, "not found"): // it is the right place
 			astray = true
 			f := doctor.Finding{
-				Check: "topic", On: t.Name, What: many(t.Refused, "request", "was") + " refused that would publish to it", Evidence: t.Why,
+				Check: "topic", On: t.Name, What: what, Evidence: why,
 				Consequence: "their messages are not published, unless the program tries again", Command: "# the evidence says what is wrong with them; mend the program that publishes",
 			}
 			for _, cause := range []string{"data_directory", "disk", "inbox"} {
@@ -523,17 +528,17 @@ func (x *examination) checkTopics() {
 			} else {
 				x.bad(f)
 			}
-		case t.Refused > 0:
+		case refused && t.IsMissing:
 			astray = true
 			x.bad(doctor.Finding{
-				Check: "topic", On: t.Name, What: many(t.Refused, "request", "was") + " refused that would publish to it", Evidence: t.Why,
+				Check: "topic", On: t.Name, What: what, Evidence: why,
 				Consequence: "their messages are not published; the inbox's topic is " + x.run.Topic, Command: export,
 			})
 		case t.Name == x.run.Topic && x.isBad("subscription"): // which explains it
-		case t.Published > 0 && t.Subscriptions == 0:
+		case t.ToNobody > 0 && t.Subscriptions == 0:
 			astray = true
 			x.bad(doctor.Finding{
-				Check: "topic", On: t.Name, What: many(t.Published, "message", "was") + " published to it, and it has no subscription", Evidence: "the last at " + t.Last.Local().Format(time.TimeOnly),
+				Check: "topic", On: t.Name, What: many(t.ToNobody, "message", "was") + " published to it, and it has no subscription", Evidence: "the last at " + t.Last.Local().Format(time.TimeOnly),
 				Consequence: "they reach nobody; the inbox's topic is " + x.run.Topic, Command: export,
 			})
 		}

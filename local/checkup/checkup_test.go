@@ -73,6 +73,14 @@ func (p *patient) publish(topic string) {
 	p.call("POST", "projects/local/topics/"+topic+":publish", `{"messages":[{"data":"aGk="}]}`)
 }
 
+// use publishes to a new topic that has a subscription, and deletes the subscription.
+func (p *patient) use(topic string) {
+	p.call("PUT", "projects/local/topics/"+topic, "")
+	p.call("PUT", "projects/local/subscriptions/"+topic, `{"topic":"projects/local/topics/`+topic+`"}`)
+	p.publish(topic)
+	p.call("DELETE", "projects/local/subscriptions/"+topic, "")
+}
+
 // pushes has the inbox's subscription push otherwise.
 func (p *patient) pushes(config string) {
 	p.call("POST", "projects/local/subscriptions/inbox-push:modifyPushConfig", `{"pushConfig":`+config+`}`)
@@ -225,6 +233,17 @@ func TestEachTrouble(t *testing.T) {
 			breaks: func(p *patient) { p.call("PUT", "projects/local/topics/outbox", ""); p.publish("outbox") },
 			want:   "topic projects/local/topics/outbox", says: "the last at", run: "the topic inbox",
 		},
+		"topic_used_and_deleted": {breaks: func(p *patient) {
+			p.use("orders")
+			p.publish("orders") // to nobody
+			p.call("DELETE", "projects/local/topics/orders", "")
+			p.call("PUT", "projects/local/topics/orders", "")
+		}},
+		"topic_used": {breaks: func(p *patient) { p.use("orders") }},
+		"topic_created_later": {breaks: func(p *patient) {
+			p.publish("orders")
+			p.call("PUT", "projects/local/topics/orders", "")
+		}},
 		"other_port": {
 			breaks: func(p *patient) { p.env["PUBSUB_EMULATOR_HOST"] = "localhost:1" },
 			want:   "shell PUBSUB_EMULATOR_HOST", says: `"localhost:1" here`, run: "export PUBSUB_EMULATOR_HOST=127.0.0.1:",
@@ -386,8 +405,14 @@ func TestRules(t *testing.T) {
 		"full":    {func(x *examination) { x.facts.WriteError = "no space left on device" }, "data_directory", "nothing can be written"},
 		"full_for_publishers": {func(x *examination) {
 			x.facts.WriteError = "no space left on device"
-			x.facts.Topics[0].Refused, x.facts.Topics[0].Why = 3, "no space left on device"
+			x.facts.Topics[0].Refused, x.facts.Topics[0].LastRefused, x.facts.Topics[0].Why = 3, now, "no space left on device"
 		}, "data_directory", "nothing can be written"},
+		"publisher": {func(x *examination) {
+			x.facts.Topics[0].Refused, x.facts.Topics[0].LastRefused, x.facts.Topics[0].Why = 3, now.Add(-time.Minute), "too large"
+		}, "topic", "3 requests were refused"},
+		"publisher_long_ago": {func(x *examination) {
+			x.facts.Topics[0].Refused, x.facts.Topics[0].LastRefused, x.facts.Topics[0].Why = 3, now.Add(-2*time.Hour), "too large"
+		}, "", ""},
 		"little": {func(x *examination) { x.facts.FreeBytes = new(uint64(1 << 20)) }, "disk", "nearly full"},
 		"large_ones": {func(x *examination) {
 			x.facts.Inbox = stack.InboxFacts{Stored: 9, LargestStored: 100, Failed: 2, SmallestFailed: 1_000_000, LastError: "no space left", LastFailed: now, LastStored: now}

@@ -13,6 +13,7 @@ import (
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/httpapi"
@@ -58,11 +59,17 @@ type TopicFacts struct {
 	Name      string    `json:"name"` // full
 	Published int64     `json:"published"`
 	Last      time.Time `json:"last"`
-	// Refused is how many publish requests were refused, and Why the last one was.
-	Refused int64  `json:"refused"`
-	Why     string `json:"why,omitempty"`
-	// Subscriptions is how many subscriptions the topic has.
-	Subscriptions int `json:"subscriptions"`
+	// ToNobody is how many of those messages were published while the topic had no
+	// subscription.
+	ToNobody int64 `json:"toNobody"`
+	// Refused is how many publish requests were refused, LastRefused when the last one
+	// was, and Why.
+	Refused     int64     `json:"refused"`
+	LastRefused time.Time `json:"lastRefused,omitzero"`
+	Why         string    `json:"why,omitempty"`
+	// IsMissing says that there is no such topic, and Subscriptions how many it has.
+	IsMissing     bool `json:"isMissing"`
+	Subscriptions int  `json:"subscriptions"`
 }
 
 // PushFacts are how a subscription pushes, without the value of a shared token.
@@ -129,6 +136,8 @@ func (s *Stack) facts(w http.ResponseWriter, r *http.Request) {
 	if s.own != nil {
 		f.Topics = s.own.published.facts()
 		for i, t := range f.Topics {
+			_, err := s.own.store.GetTopic(r.Context(), &pubsubpb.GetTopicRequest{Topic: t.Name})
+			f.Topics[i].IsMissing = err != nil
 			for _, status := range all {
 				if status.Subscription.Topic == t.Name {
 					f.Topics[i].Subscriptions++
@@ -215,8 +224,8 @@ type publications struct {
 	topics map[string]*TopicFacts
 }
 
-// add counts a request to publish n messages.
-func (p *publications) add(topic string, n int, err error) {
+// add counts a request to publish n messages, to a topic without a subscription or not.
+func (p *publications) add(topic string, n int, toNobody bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t := p.topics[topic]
@@ -231,10 +240,20 @@ func (p *publications) add(topic string, n int, err error) {
 	t.Last = time.Now().UTC()
 	if err != nil {
 		t.Refused++
-		t.Why = delivery.OneLine(plainStatus(err).Error())
-	} else {
-		t.Published += int64(n)
+		t.LastRefused, t.Why = t.Last, delivery.OneLine(plainStatus(err).Error())
+		return
 	}
+	t.Published += int64(n)
+	if toNobody {
+		t.ToNobody += int64(n)
+	}
+}
+
+// forget forgets a topic that was deleted.
+func (p *publications) forget(topic string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.topics, topic)
 }
 
 // makeRoom forgets the topic that was quiet longest, if there are too many.
@@ -270,7 +289,19 @@ type countedPublisher struct {
 
 // Publish implements pubsubpb.PublisherServer.
 func (c countedPublisher) Publish(ctx context.Context, r *pubsubpb.PublishRequest) (*pubsubpb.PublishResponse, error) {
+	// Who gets the message may delete the subscription before Publish returns.
+	there, err := c.ListTopicSubscriptions(ctx, &pubsubpb.ListTopicSubscriptionsRequest{Topic: r.GetTopic(), PageSize: 1})
+	toNobody := err == nil && len(there.Subscriptions) == 0
 	published, err := c.PublisherServer.Publish(ctx, r)
-	c.published.add(r.GetTopic(), len(r.GetMessages()), err)
+	c.published.add(r.GetTopic(), len(r.GetMessages()), toNobody, err)
 	return published, err
+}
+
+// DeleteTopic implements pubsubpb.PublisherServer.
+func (c countedPublisher) DeleteTopic(ctx context.Context, r *pubsubpb.DeleteTopicRequest) (*emptypb.Empty, error) {
+	deleted, err := c.PublisherServer.DeleteTopic(ctx, r)
+	if err == nil {
+		c.published.forget(r.GetTopic())
+	}
+	return deleted, err
 }
