@@ -278,3 +278,14 @@ func FuzzMessage(f *testing.F) {
 		}
 	})
 }
+
+// TestFindNothing has an inbox with one message: an empty ID does not name it.
+func TestFindNothing(t *testing.T) {
+	t.Parallel()
+	c, _ := newClient(t, func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"messages":[%s]}`, message(1, nil))
+	}, nil)
+	if m, err := c.Find(t.Context(), "", inbox.Query{}); !errors.Is(err, ErrNoMessage) {
+		t.Errorf("%v, %v", m, err)
+	}
+}

@@ -152,8 +152,11 @@ func (s *SeveralError) Error() string {
 }
 
 // Find returns the one message, of those that q selects, with an ID that is the inbox's or
-// its provider's.
+// its provider's. No message has an empty one.
 func (c *Client) Find(ctx context.Context, id string, q inbox.Query) (*Message, error) {
+	if id == "" { // a query without a message ID selects all
+		return nil, fmt.Errorf("%q: %w", id, ErrNoMessage)
+	}
 	if inbox.ValidID(id) {
 		m, err := c.Get(ctx, id)
 		if err == nil || !IsNotFound(err) {

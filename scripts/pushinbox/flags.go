@@ -24,9 +24,14 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 // positional refuses other arguments than cmd.Use names, and says which is
-// missing: "use TOPIC [NAME]" needs one or two, "use FILE..." any number from one.
+// missing: "use TOPIC [NAME]" needs one or two, "use FILE..." any number from one. An
+// empty one, and an empty value of a flag, are refused: they are of a script whose
+// variable is not set, which meant something else than nothing at all.
 func positional(cmd *cobra.Command, args []string) error {
 	names := strings.Fields(cmd.Use)[1:]
+	if err := noneEmpty(cmd, names, args); err != nil {
+		return err
+	}
 	required := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return strings.HasPrefix(name, "[") })
 	for i, name := range required {
 		if i >= len(args) {
@@ -44,6 +49,25 @@ func positional(cmd *cobra.Command, args []string) error {
 		return usageError{fmt.Errorf("there is no command %q; %ssee %s --help", args[0], meant, cmd.CommandPath())}
 	}
 	return usageError{fmt.Errorf("%q is one argument too many; see %s --help", args[len(names)], cmd.CommandPath())}
+}
+
+// noneEmpty refuses empty arguments, but for those of a program that is run, and empty
+// values of flags.
+func noneEmpty(cmd *cobra.Command, names, args []string) (err error) {
+	cmd.Flags().Visit(func(flag *pflag.Flag) {
+		if err == nil && flag.Value.String() == "" {
+			err = usageError{fmt.Errorf("--%s is empty; give it a value or leave it out; see %s --help", flag.Name, cmd.CommandPath())}
+		}
+	})
+	for i, arg := range args {
+		if err != nil || arg != "" || len(names) == 0 {
+			continue
+		}
+		if name := names[min(i, len(names)-1)]; name != "[ARG]..." {
+			err = usageError{fmt.Errorf("%s is empty; see %s --help", strings.Trim(name, "[.]"), cmd.CommandPath())}
+		}
+	}
+	return err
 }
 
 // tokenFlags adds --token-file, and --token only to refuse it.
