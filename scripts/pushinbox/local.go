@@ -98,14 +98,11 @@ With --format json the first line has every address, and each later line is a de
 			}
 			p := newPrinter(cmd.OutOrStdout(), wantsJSON(cmd))
 			defer p.out.close()
-			level := slog.LevelWarn
-			if quiet {
-				level = slog.LevelError
-			} else {
+			if !quiet {
 				o.OnDelivery, o.OnSent = p.delivered, p.sent
 			}
 			p.inbox, o.PubSubPortOnly = o.Settings.Subscription(), cmd.Flags().Changed("pubsub-port")
-			log, closeLog := logFrom(level)
+			log, closeLog := logFrom()
 			defer closeLog()
 			o.Log = log
 			o.DataByDefault = !cmd.Flags().Changed("data")
@@ -158,19 +155,19 @@ With --format json the first line has every address, and each later line is a de
 	pushFlags(cmd.Flags(), o.Pushes)
 	endpointFlags(cmd.Flags(), &o)
 	cmd.Flags().BoolVar(&exitWithStdin, "exit-with-stdin", false, "end when standard input is closed, and so with the program that started it")
-	cmd.Flags().BoolVar(&quiet, "quiet", false, "print no line for each delivery")
+	cmd.Flags().BoolVar(&quiet, "quiet", false, "print no line for each delivery; warnings, errors and what a function refuses are printed")
 	formatFlag(cmd)
 	return cmd
 }
 
 // logFrom returns the log of a local run, for people in front of a terminal, and what
 // writes the rest of it.
-func logFrom(level slog.Level) (log *slog.Logger, end func()) {
+func logFrom() (log *slog.Logger, end func()) {
 	h := newHandOver(os.Stderr, func(n int) string {
 		return fmt.Sprintf("... lines that are not printed, since nobody read what was: %s\n", delivery.Count(n))
 	})
 	h.begin("")
-	return slog.New(slog.NewTextHandler(h, &slog.HandlerOptions{Level: level, ReplaceAttr: shorten})), h.close
+	return slog.New(slog.NewTextHandler(h, &slog.HandlerOptions{Level: slog.LevelWarn, ReplaceAttr: shorten})), h.close
 }
 
 // tellUndelivered says, of a local run that was closed, what the next one delivers.

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"example.com/pushinbox/local/stack"
 )
@@ -122,5 +123,29 @@ func TestDeadLettersAfterMaxAttempts(t *testing.T) {
 		if line := r.line(t, func(s string) bool { return strings.HasPrefix(s, "<-- ") }); !strings.HasPrefix(line, "<-- 503 ") || !strings.Contains(line, want) {
 			t.Errorf("attempt %d: %s", attempt, line)
 		}
+	}
+}
+
+// TestQuiet says what is wrong, and nothing of what goes well.
+func TestQuiet(t *testing.T) {
+	t.Parallel()
+	r := start(t, t.TempDir(), "--quiet")
+	r.publish(t, "", "text/plain", "hello")
+	resp, err := http.Post(r.base+"/receive", "application/json", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	r.says(t, 30*time.Second, "refusal=no_token")
+	for {
+		select {
+		case line := <-r.lines:
+			if strings.HasPrefix(line, "<-- ") {
+				t.Errorf("it printed %q", line)
+			}
+			continue
+		default:
+		}
+		return
 	}
 }

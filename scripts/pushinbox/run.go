@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net/url"
 	"os"
 	"os/exec"
@@ -130,7 +129,7 @@ func runWithOwn(ctx context.Context, data string, args []string) error {
 	if err != nil {
 		return usageError{err}
 	}
-	log, closeLog := logFrom(slog.LevelWarn)
+	log, closeLog := logFrom()
 	defer closeLog()
 	o := stack.Options{
 		Settings: given, PubSubPort: stack.PubSubPort, Data: cmp.Or(data, stack.DefaultData), DataByDefault: data == "", Pushes: stack.TerraformDefaults(),
