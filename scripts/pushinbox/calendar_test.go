@@ -146,7 +146,7 @@ func calendarPath(t *testing.T, end os.Signal, environment ...string) {
 	if c := next(t, changes); c.Change != "added" {
 		t.Errorf("what was there before: %+v", c)
 	}
-	if out := operate("list"); strings.Count(out, "\n") != 3 || !strings.Contains(out, channel.ID) {
+	if out := operate("list"); strings.Count(out, "\n") != 2 || !strings.Contains(out, "\t"+channel.ID+"\t") {
 		t.Errorf("list prints %s", out)
 	}
 	if out := operate("sync", "team@example.com"); out != "team@example.com: 0 added, 0 updated, 0 deleted\n" {

@@ -190,16 +190,23 @@ func sayEach[T any](cmd *cobra.Command, all []T, none string, line func(T) strin
 	return nil
 }
 
-// table prints rows below a header, in columns.
+// table prints rows: on a terminal below a header and in columns, elsewhere with tabs
+// between the cells.
 func table(cmd *cobra.Command, header string, rows [][]string) error {
-	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, header)
+	var text strings.Builder
 	for _, row := range rows {
 		for i, cell := range row {
 			row[i] = visible(cell)
 		}
-		fmt.Fprintln(w, strings.Join(row, "\t"))
+		text.WriteString(strings.Join(row, "\t") + "\n")
 	}
+	out := cmd.OutOrStdout()
+	if !terminalOf(out).isTerminal {
+		_, err := io.WriteString(out, text.String())
+		return err
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprint(w, header+"\n"+text.String())
 	return w.Flush()
 }
 

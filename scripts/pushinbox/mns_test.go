@@ -216,6 +216,8 @@ func TestTopicCommands(t *testing.T) {
 		{[]string{"subscribe", r.base + "/mns", "T", "b", "c"}, exitUsage, "", `is one argument too many`},
 		{[]string{"subscribe", r.base + "/mns"}, exitAbsent, "", "there is no topic MySampleTopic"},
 		{[]string{"subscribe"}, exitUsage, "", "URL is missing"},
+		{[]string{"list"}, 0, "T\t0\t65536\n", ""},
+		{[]string{"list", "T"}, 0, "T-Sub\t" + r.base + "/mns\tred\tEXPONENTIAL_DECAY_RETRY\tJSON\nother\t" + r.base + "/mns\t-\tBACKOFF_RETRY\tXML\n", ""},
 		{[]string{"list", "--format", "json"}, 0, `{"topics":[{"name":"T","messages":0,"maxMessageSize":65536}]}` + "\n", ""},
 		{[]string{"list", "--format", "json", "T"}, 0, `{"subscriptions":[{"name":"T-Sub","endpoint":"` + r.base + `/mns","filterTag":"red","strategy":"EXPONENTIAL_DECAY_RETRY","contentFormat":"JSON"},` +
 			`{"name":"other","endpoint":"` + r.base + `/mns","filterTag":"","strategy":"BACKOFF_RETRY","contentFormat":"XML"}]}` + "\n", ""},
@@ -242,6 +244,9 @@ func TestTopicCommands(t *testing.T) {
 		if code != c.code || out != c.stdout || !strings.Contains(errs, c.stderr) || strings.Count(errs, "\n") > 1 || (errs == "") != (c.stderr == "") {
 			t.Errorf("%v: exit %d, stdout %q, stderr %q; want %d, %q, %q", c.args, code, out, errs, c.code, c.stdout, c.stderr)
 		}
+	}
+	if out := onTerminal(t, 80, nil, "mns", "list", "--endpoint", endpoint); !strings.HasPrefix(out, "TOPIC  MESSAGES  MAX SIZE\r\nT      ") {
+		t.Errorf("on a terminal: %q", out)
 	}
 	r.must(t, `{"bodyMd5":"9DD4E461268C8034F5C8564E155C67A6","messageId":"`, "publish", "--format", "json", "T", "x")
 }
