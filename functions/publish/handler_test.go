@@ -162,7 +162,7 @@ func TestRefusesWithNothingPublished(t *testing.T) {
 		"no_messages":       {body: "{}", status: 400, detail: "the request has 0 messages; the limit is 1 to 1000"},
 		"bad_second": {
 			body: `{"messages":[{"data":"aGk="},{"data":""}]}`, status: 400,
-			detail: "message 1 has neither; the limit is at least one byte of data or one attribute",
+			detail: "message 1 has neither data nor attributes; it needs at least one byte of data or one attribute",
 		},
 		"too_large": {change: func(r *http.Request) { r.ContentLength = 40_000_000 }, status: 413},
 	} {

@@ -323,7 +323,7 @@ func TestPublishLimits(t *testing.T) {
 	}{
 		"large":           {data(9_999_000), ""},
 		"too_large":       {data(10_000_000), "the limit is 10000000"},
-		"empty":           {[]*pubsubpb.PubsubMessage{{OrderingKey: "k"}}, "message 0 has neither"},
+		"empty":           {[]*pubsubpb.PubsubMessage{{OrderingKey: "k"}}, "message 0 has neither data nor attributes; it needs"},
 		"none":            {nil, "0 messages"},
 		"many":            {slicesRepeat(data(1), 1000), ""},
 		"too_many":        {slicesRepeat(data(1), 1001), "1001 messages; the limit is 1 to 1000"},

@@ -104,7 +104,7 @@ func check(i int, m *pubsubpb.PubsubMessage) error {
 	}
 	switch {
 	case len(m.Data) == 0 && len(m.Attributes) == 0:
-		return limitError(nth(i), "neither", "at least one byte of data or one attribute")
+		return problem.New(http.StatusBadRequest, nth(i)+" has neither data nor attributes; it needs at least one byte of data or one attribute")
 	case len(m.Attributes) > MaxAttributes:
 		return limitError(nth(i), fmt.Sprintf("%d attributes", len(m.Attributes)), MaxAttributes)
 	case len(m.OrderingKey) > MaxOrderingKeySize:

@@ -132,7 +132,7 @@ func TestLimits(t *testing.T) {
 		"none":                        {nil, "the request has 0 messages; the limit is 1 to 1000"},
 		"thousand":                    {many(1000), ""},
 		"thousand_and_one":            {many(1001), "the request has 1001 messages; the limit is 1 to 1000"},
-		"neither_data_nor_attributes": {message(func(m *pubsubpb.PubsubMessage) { m.Data = nil }), "message 1 has neither; the limit is at least one byte of data or one attribute"},
+		"neither_data_nor_attributes": {message(func(m *pubsubpb.PubsubMessage) { m.Data = nil }), "message 1 has neither data nor attributes; it needs at least one byte of data or one attribute"},
 		"attributes_only":             {message(func(m *pubsubpb.PubsubMessage) { m.Data, m.Attributes = nil, attributes(1) }), ""},
 		"hundred_attributes":          {message(func(m *pubsubpb.PubsubMessage) { m.Attributes = attributes(100) }), ""},
 		"too_many_attributes":         {message(func(m *pubsubpb.PubsubMessage) { m.Attributes = attributes(101) }), "message 1 has 101 attributes; the limit is 100"},
