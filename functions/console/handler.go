@@ -525,9 +525,12 @@ func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.E
 		}
 	}
 	if last := r.Header.Get("Last-Event-ID"); last != "" {
+		if _, err := inbox.ParseToken(last); err != nil {
+			return err
+		}
 		v.Set("pageToken", last)
 	}
-	q, err := inbox.ParseQuery(v, time.Now(), more...)
+	q, err := inbox.ParseFeed(v, time.Now(), more...)
 	if err != nil {
 		return err
 	}

@@ -147,7 +147,7 @@ func TestParameters(t *testing.T) {
 		"/messages?order=up":                       "asc",
 		"/events?order=asc":                        "order",
 		"/events?pageSize=5":                       "pageSize",
-		"/events?sicne=2h":                         "since",
+		"/events?sicne=2h":                         "the parameters are source, subscription, messageId, orderingKey, since, until, text, quarantined, pageToken, attribute.KEY",
 		"/rows?x=1":                                "usual",
 		"/messages/" + id + "?since=2h":            "none",
 		"/messages/" + id + "/data?x":              "none",
@@ -160,6 +160,11 @@ func TestParameters(t *testing.T) {
 		if err := json.Unmarshal(b, &p); err != nil || resp.StatusCode != http.StatusBadRequest || !strings.Contains(p.Detail, want) || len(p.Detail) > 1000 {
 			t.Errorf("%.60s: answered %d %.300s", path, resp.StatusCode, b)
 		}
+	}
+	r := s.request(t, http.MethodGet, "/events", "")
+	r.Header.Set("Last-Event-ID", "\xff")
+	if resp, b := s.do(t, r); resp.StatusCode != http.StatusBadRequest || strings.Contains(string(b), "pageToken") {
+		t.Errorf("a header that is no token: answered %d %s", resp.StatusCode, b)
 	}
 	if resp, b := s.do(t, s.request(t, http.MethodPost, "/messages/"+id+":replay?quarantine=true", "")); resp.StatusCode != http.StatusBadRequest || len(s.topic.sent) > 0 {
 		t.Errorf("a replay with an unknown parameter: answered %d %s", resp.StatusCode, b)

@@ -31,18 +31,15 @@ func (h *handler) poll(w http.ResponseWriter, r *http.Request) error {
 			return problem.New(http.StatusBadRequest, "a poll has no "+name+": it answers with the oldest messages after the token in the parameter after")
 		}
 	}
-	for _, name := range []string{"after", "wait"} {
-		if n := len(v[name]); n > 1 {
-			return problem.New(http.StatusBadRequest, fmt.Sprintf("the parameter %q is there %d times; send it once", name, n))
-		}
+	if n := len(v["wait"]); n > 1 {
+		return problem.New(http.StatusBadRequest, fmt.Sprintf("the parameter \"wait\" is there %d times; send it once", n))
 	}
 	wait, err := parseWait(v.Get("wait"))
 	if err != nil {
 		return err
 	}
 	// With a token, since and until mean the times that they meant before.
-	v.Set("pageToken", v.Get("after"))
-	q, err := inbox.ParseQuery(v, time.Now(), "after", "wait")
+	q, err := inbox.ParsePoll(v, time.Now(), "wait")
 	if err != nil {
 		return err
 	}

@@ -162,9 +162,11 @@ func TestPollRefuses(t *testing.T) {
 		"wait=soon":                  "wait",
 		"wait=1s&wait=2s":            "2 times",
 		"after=x":                    "token",
+		"after=%ff":                  `the parameter \"after\" is longer`,
+		"after=x&after=x":            `the parameter \"after\" is there 2 times`,
 		"after=&pageToken=x":         "no pageToken",
 		"order=desc":                 "no order",
-		"limit=1":                    "does not exist",
+		"limit=1":                    "does not exist; the parameters are source, subscription, messageId, orderingKey, since, until, text, quarantined, pageSize, after, attribute.KEY, wait",
 		"after=" + token + "&text=a": "another filter",
 	} {
 		resp, b := s.do(t, s.request(t, http.MethodGet, "/messages:poll?"+query, ""))

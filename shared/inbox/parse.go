@@ -14,10 +14,15 @@ import (
 	"example.com/pushinbox/shared/problem"
 )
 
-// Parameters are the names that ParseQuery knows, beside attribute.KEY.
-var Parameters = []string{
-	"source", "subscription", "messageId", "orderingKey", "since", "until", "text", "quarantined", "order", "pageSize", "pageToken",
-}
+// filters are the names of the parameters that leave messages out, beside attribute.KEY.
+var filters = []string{"source", "subscription", "messageId", "orderingKey", "since", "until", "text", "quarantined"}
+
+// The names that ParseQuery, ParsePoll and ParseFeed know, beside attribute.KEY.
+var (
+	Parameters     = slices.Concat(filters, []string{"order", "pageSize", "pageToken"})
+	pollParameters = slices.Concat(filters, []string{"pageSize", "after"})
+	feedParameters = slices.Concat(filters, []string{"pageToken"})
+)
 
 const (
 	attributePrefix = "attribute."
@@ -34,18 +39,34 @@ const (
 // meant for the token's page. Every error is a *problem.Error with the status 400
 // that names the parameter.
 func ParseQuery(values url.Values, now time.Time, more ...string) (Query, error) {
+	return parse(values, now, Parameters, more)
+}
+
+// ParsePoll is ParseQuery for a poll, whose page token is the parameter after and which
+// has no order.
+func ParsePoll(values url.Values, now time.Time, more ...string) (Query, error) {
+	return parse(values, now, pollParameters, more)
+}
+
+// ParseFeed is ParseQuery for a feed, which has neither an order nor a page size.
+func ParseFeed(values url.Values, now time.Time, more ...string) (Query, error) {
+	return parse(values, now, feedParameters, more)
+}
+
+// parse is ParseQuery for the parameters with the given names.
+func parse(values url.Values, now time.Time, names, more []string) (Query, error) {
 	var q Query
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if slices.Contains(more, name) {
 			continue
 		}
 		key, isAttribute := strings.CutPrefix(name, attributePrefix)
-		known := slices.Contains(Parameters, name) || isAttribute && key != ""
+		known := slices.Contains(names, name) || isAttribute && key != ""
 		value := values.Get(name)
 		switch all := values[name]; {
 		case !known:
 			return Query{}, badQuery("the parameter %s does not exist; the parameters are %s", quote(name),
-				strings.Join(slices.Concat(Parameters, []string{"attribute.KEY"}, more), ", "))
+				strings.Join(slices.Concat(names, []string{"attribute.KEY"}, more), ", "))
 		case len(all) > 1:
 			return Query{}, badQuery("the parameter %s is there %d times; send it once", quote(name), len(all))
 		case len(value) > maxStringSize || !utf8.ValidString(name) || !utf8.ValidString(value):
@@ -131,7 +152,7 @@ func (q *Query) set(name, value string, now time.Time) (err error) {
 		q.OrderingKey = value
 	case "text":
 		q.Text = value
-	case "pageToken":
+	case "pageToken", "after":
 		q.PageToken = value
 	case "since":
 		q.Since, q.sinceAgo, err = parseTime(name, value, now)
