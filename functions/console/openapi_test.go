@@ -145,6 +145,8 @@ func TestParameters(t *testing.T) {
 		"/messages?until=tomorrow":                 "until",
 		"/messages?since=2h&since=3h":              "since",
 		"/messages?order=up":                       "asc",
+		"/messages?source=foo":                     "pubsub, calendar, mns",
+		"/messages:poll?source=foo":                "pubsub, calendar, mns",
 		"/events?order=asc":                        "order",
 		"/events?pageSize=5":                       "pageSize",
 		"/events?sicne=2h":                         "the parameters are source, subscription, messageId, orderingKey, since, until, text, quarantined, pageToken, attribute.KEY",

@@ -378,7 +378,7 @@ func (h *handler) listPage(w http.ResponseWriter, r *http.Request, status int, v
 	defer cancel()
 	f := filterOf(v)
 	p.principal, p.Search, p.Fields, p.Filtered = principalOf(r), searchOf(url.Values(f)), url.Values(f), f.isSet()
-	p.Sources = []string{inbox.SourcePubSub, inbox.SourceCalendar, inbox.SourceMNS}
+	p.Sources = inbox.Sources
 	p.Columns = h.columns
 	p.Trouble = h.troubleOf(h.reports.peek())
 	p.Attributes = attributesOf(f)

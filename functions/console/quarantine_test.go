@@ -192,7 +192,7 @@ func (h holding) Get(_ context.Context, id string) (*inbox.Message, error) {
 
 func (h holding) List(_ context.Context, q inbox.Query) (*inbox.Page, error) {
 	switch {
-	case q.Source == "small":
+	case q.Subscription == "small":
 		return &inbox.Page{}, nil
 	case q.PageBytes > smallPage:
 		h.in <- struct{}{}
@@ -222,8 +222,8 @@ func TestLargeAnswersWaitForRoom(t *testing.T) {
 		"message": {http.MethodGet, "/messages/large", "/messages/small", 10_000_000 * dataWeight},
 		"data":    {http.MethodGet, "/messages/large/data", "/messages/small/data", 10_000_000 * dataWeight},
 		"replay":  {http.MethodPost, "/messages/large:replay", "/messages/small:replay", 10_000_000 * replayWeight},
-		"list":    {http.MethodGet, "/messages", "/messages?source=small", inbox.MaxPageBytes * pageWeight},
-		"rows":    {http.MethodGet, "/", "/?source=small", inbox.MaxPageBytes * pageWeight},
+		"list":    {http.MethodGet, "/messages", "/messages?subscription=small", inbox.MaxPageBytes * pageWeight},
+		"rows":    {http.MethodGet, "/", "/?subscription=small", inbox.MaxPageBytes * pageWeight},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -54,7 +54,7 @@ type filter struct {
 }
 
 func (f *filter) flags(flags *pflag.FlagSet) {
-	oneOf(flags, &f.source, "source", "only messages from pubsub, calendar or mns", inbox.SourcePubSub, inbox.SourceCalendar, inbox.SourceMNS)
+	oneOf(flags, &f.source, "source", "only messages from pubsub, calendar or mns", inbox.Sources...)
 	flags.StringVar(&f.subscription, "subscription", "", "only messages of this subscription, by its full or its short name")
 	flags.StringVar(&f.messageID, "message-id", "", "only messages with this ID of the provider")
 	flags.StringVar(&f.orderingKey, "ordering-key", "", "only messages with this ordering key")

@@ -30,6 +30,9 @@ const (
 	SourceMNS      = "mns"
 )
 
+// Sources are all of them.
+var Sources = []string{SourcePubSub, SourceCalendar, SourceMNS}
+
 const (
 	// PreviewSize is how many bytes of data List and Watch return of each
 	// message. Get returns all of it.

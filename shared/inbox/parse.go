@@ -143,7 +143,9 @@ func timeText(t time.Time, ago time.Duration) string {
 func (q *Query) set(name, value string, now time.Time) (err error) {
 	switch name {
 	case "source":
-		q.Source = value
+		if q.Source = value; !slices.Contains(Sources, value) {
+			return badQuery("source is %s; it is one of %s", quote(value), strings.Join(Sources, ", "))
+		}
 	case "subscription":
 		q.Subscription = value
 	case "messageId":

@@ -138,6 +138,7 @@ func TestParseQueryRefuses(t *testing.T) {
 		"text=%FF":                          "not UTF-8",
 		"attribute.%FF=1":                   "not UTF-8",
 		"quarantined=yes":                   "quarantined is not true",
+		"source=foo":                        `source is "foo"; it is one of pubsub, calendar, mns`,
 		"order=up":                          `order is "up"; it is asc or desc`,
 		"pageSize=x":                        "pageSize is not a valid number",
 		"pageSize=-1":                       "pageSize is not a valid number",
