@@ -180,7 +180,7 @@ type Preview struct {
 
 // Preview counts what a run would send, and returns the first messages of it.
 func (r *Run) Preview(ctx context.Context, first int) (*Preview, error) {
-	p := &Preview{LeftOut: make(map[string]int)}
+	p := &Preview{First: []*inboxclient.Message{}, LeftOut: make(map[string]int)}
 	for page, err := range r.pages(ctx) {
 		if err != nil {
 			return nil, err

@@ -74,7 +74,7 @@ func Examine(ctx context.Context, o Options) *doctor.Report {
 	ctx, cancel := context.WithTimeout(ctx, maxTime)
 	defer cancel()
 	x := &examination{Options: o, now: o.Now()}
-	r := &doctor.Report{At: x.now.UTC(), Project: "pushinbox local"}
+	r := &doctor.Report{At: x.now.UTC(), Project: "pushinbox local", Subscriptions: []string{}}
 	if x.find(ctx) {
 		r.Project = "pushinbox local in " + x.run.Data
 		x.collect(ctx)

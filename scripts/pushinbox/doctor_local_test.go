@@ -21,8 +21,8 @@ func TestDoctorLocal(t *testing.T) {
 		}
 		return r
 	}
-	if r := examine(1); r.Findings[0].Check != "run" || r.Findings[0].Command != "pushinbox local --data "+dir {
-		t.Errorf("without a run: %+v", r.Findings)
+	if r := examine(1); r.Findings[0].Check != "run" || r.Findings[0].Command != "pushinbox local --data "+dir || r.Subscriptions == nil {
+		t.Errorf("without a run: %+v", r)
 	}
 	run1 := start(t, dir)
 	if r := examine(3); r.Count(doctor.Unknown) != 1 || r.Findings[0].Check != "topic" {

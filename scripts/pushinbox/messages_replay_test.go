@@ -65,6 +65,9 @@ func TestReplayToTopic(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &dry); code != 0 || err != nil || dry.Count != 4 || len(dry.First) != 4 || dry.First[0].MessageID != "1" || dry.LeftOut["quarantined"] != 1 {
 		t.Errorf("--dry-run: exit %d, %v, %s, %s", code, err, out, errs)
 	}
+	if out, _, code := in("--message-id", "none", "--dry-run", "--format", "json"); code != 0 || out != `{"count":0,"first":[]}`+"\n" {
+		t.Errorf("--dry-run of nothing: exit %d, %s", code, out)
+	}
 	if !strings.Contains(errs, "has 1 subscription beside projects/local/subscriptions/inbox-push: projects/local/subscriptions/inbox-push-1; every one gets the messages") {
 		t.Errorf("who else gets them: %s", errs)
 	}
