@@ -163,8 +163,26 @@ func (e *Export) open() (err error) {
 	return err
 }
 
-// write writes the messages of a page.
+// write writes the messages of a page. To a file they are written when all of them are.
 func (e *Export) write(ctx context.Context, page *inboxclient.Page) error {
+	before := e.state.Messages
+	err := e.writeEach(ctx, page)
+	if e.file == nil {
+		return err
+	}
+	if err == nil {
+		err = e.out.Flush()
+	}
+	if err == nil {
+		err = e.file.Sync()
+	}
+	if err != nil {
+		e.state.Messages = before
+	}
+	return err
+}
+
+func (e *Export) writeEach(ctx context.Context, page *inboxclient.Page) error {
 	for _, m := range page.Messages {
 		line := m.JSON
 		if m.Truncated {
@@ -181,10 +199,7 @@ func (e *Export) write(ctx context.Context, page *inboxclient.Page) error {
 		}
 		e.state.Messages++
 	}
-	if e.file == nil {
-		return nil
-	}
-	return errors.Join(e.out.Flush(), e.file.Sync())
+	return nil
 }
 
 // writeOne writes a message where the export goes.

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -61,18 +62,23 @@ func exitCode(err error) int {
 }
 
 // execute runs a command. Cobra answers --help whatever stands before it, and cannot
-// fail doing so; a command that does not exist is an error all the same.
+// fail doing so; a command that does not exist is an error all the same, and so is a help
+// that cannot be printed.
 func execute(ctx context.Context, root *cobra.Command) error {
-	var unknown error
+	var failed error
 	help := root.HelpFunc()
 	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
 		if given := cmd.Flags().Args(); cmd.HasSubCommands() && len(given) > 0 {
-			unknown = positional(cmd, given)
+			failed = positional(cmd, given)
 			return
 		}
+		out, text := cmd.OutOrStdout(), new(bytes.Buffer)
+		cmd.SetOut(text)
 		help(cmd, args)
+		cmd.SetOut(out)
+		_, failed = text.WriteTo(out)
 	})
-	return errors.Join(root.ExecuteContext(ctx), unknown)
+	return errors.Join(root.ExecuteContext(ctx), failed)
 }
 
 // newHelp is "pushinbox help COMMAND".

@@ -86,7 +86,11 @@ func runExport(cmd *cobra.Command, e *export.Export, p *progress) error {
 		p.say("this export is complete: %s in %s", many(e.Messages(), "message"), e.Output+e.Directory)
 		return nil
 	}
-	if err := errors.Join(e.Run(ctx), printed.Flush()); err != nil {
+	err := e.Run(ctx)
+	if unprinted := printed.Flush(); unprinted != nil { // err may be the same
+		return unprinted
+	}
+	if err != nil {
 		next := "with --output and --resume it could go on"
 		if e.Resume != "" {
 			next = "the same command goes on from here"

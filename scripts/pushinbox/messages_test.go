@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"example.com/pushinbox/local/boltinbox"
 	"example.com/pushinbox/local/stack"
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/testkit/need"
 )
 
 // command runs pushinbox messages against r, and returns what it prints.
@@ -307,5 +309,30 @@ func TestListedID(t *testing.T) {
 	t.Cleanup(server.Close)
 	if out, errs, code := run(t, "", "messages", "list", "--url", server.URL); code != 0 || !strings.HasPrefix(out, `\x1b[2J\nforged`+"\t") {
 		t.Errorf("exit %d, %q, %s", code, out, errs)
+	}
+}
+
+// TestFullOutput prints where there is no room: each command fails and says so once.
+func TestFullOutput(t *testing.T) {
+	t.Parallel()
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		need.Skip(t, "there is no /dev/full")
+	}
+	t.Cleanup(func() { _ = full.Close() })
+	r := start(t, t.TempDir())
+	r.publish(t, "", "text/plain", "hello")
+	r.acknowledged(t, 1)
+	for _, args := range [][]string{
+		{}, {"help"}, {"help", "mns", "publish"}, {"mns"}, {"local", "--help"}, {"version"}, {"completion", "bash"},
+		{"messages", "list", "--url", r.base}, {"messages", "export", "--url", r.base}, {"token", "--url", r.base},
+	} {
+		var errs bytes.Buffer
+		cmd := exec.CommandContext(t.Context(), command, args...)
+		cmd.Stdout, cmd.Stderr = full, &errs
+		_ = cmd.Run()
+		if cmd.ProcessState.ExitCode() != exitFailed || strings.Count(errs.String(), "no space left") != 1 || strings.Contains(errs.String(), "exported") {
+			t.Errorf("%q: exit %d, %s", args, cmd.ProcessState.ExitCode(), errs.String())
+		}
 	}
 }
