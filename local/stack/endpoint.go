@@ -74,7 +74,7 @@ func (s *Stack) startEndpoints(ctx context.Context) error {
 		}
 		s.Endpoints = append(s.Endpoints, inForce)
 	}
-	if s.own == nil {
+	if s.own == nil || o.KeepEndpoints {
 		return nil
 	}
 	return s.own.endForgotten(ctx, "projects/"+o.Project, s.Endpoints)

@@ -109,6 +109,9 @@ type Options struct {
 	// with the settings in Pushes.
 	Topics    []string
 	Endpoints []Endpoint
+	// KeepEndpoints leaves the push subscriptions of an earlier run's Endpoints as they
+	// are.
+	KeepEndpoints bool
 	// Log gets warnings and errors. Its attribute "in" names the part.
 	Log *slog.Logger
 	// OnDelivery is called, by several goroutines, after each push of MNS, and of

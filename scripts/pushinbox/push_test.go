@@ -111,6 +111,10 @@ func TestPushToAnyProgram(t *testing.T) {
 		t.Errorf("after a change: %q", push.body)
 	}
 	stop()
+	// A run that nobody gave --push is not told to end it.
+	if got := runProgramIn(t, t.TempDir(), "run", "--data", data, "--", "true"); got.code != 0 {
+		t.Errorf("%+v", got)
+	}
 	r = start(t, data, "--retry-backoff=0s,1s")
 	r.says(t, soon, sub+"3 of an earlier --push is not pushed any more; its 1 message is kept")
 	_, subscriber := clients(t, r.pubsub)

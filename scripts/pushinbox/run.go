@@ -53,7 +53,7 @@ and every other host, is reached as before.
 
 The running "pushinbox local" is found by --data, or by the nearest .local from here
 upwards. If there is none, run starts one that ends with the program, with its data in
---data (.local).
+--data (.local); what an earlier --push named is pushed to as before.
 
 Input, output, signals and the exit code are the program's. The exit code is 127 when
 there is no such program, 126 when it cannot be started, and 128 plus the signal's number
@@ -133,7 +133,7 @@ func runWithOwn(ctx context.Context, data string, args []string) error {
 	defer closeLog()
 	o := stack.Options{
 		Settings: given, PubSubPort: stack.PubSubPort, Data: cmp.Or(data, stack.DefaultData), DataByDefault: data == "", Pushes: stack.TerraformDefaults(),
-		Log: log,
+		Log: log, KeepEndpoints: true,
 	}
 	s, err := stack.Start(ctx, o)
 	if err != nil {
