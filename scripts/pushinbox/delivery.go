@@ -248,14 +248,17 @@ func (s *statusPrinter) refusals(r *delivery.Report) {
 	s.b.WriteByte('\n')
 	s.line("", "Not acknowledged%s, the latest first:", since)
 	for _, refusal := range r.Refusals {
-		answer, of := "no answer", "from an unknown sender"
-		if refusal.Status != 0 {
-			answer = strconv.Itoa(refusal.Status)
+		answer, of := "no answer "+refusal.Reason, "from an unknown sender"
+		switch {
+		case refusal.Status != 0:
+			answer = fmt.Sprintf("%d %s", refusal.Status, refusal.Reason)
+		case refusal.Reason == "no_answer": // Detail says why
+			answer = "no answer"
 		}
 		if refusal.Subscription != "" {
 			of = "of " + inbox.ShortName(refusal.Subscription)
 		}
-		s.line("", "  %s  %s %s, %s %s, %s in the last hour", s.short(refusal.Last), answer, refusal.Reason, pushes(refusal.Count), of, delivery.Count(refusal.LastHour))
+		s.line("", "  %s  %s, %s %s, %s in the last hour", s.short(refusal.Last), answer, pushes(refusal.Count), of, delivery.Count(refusal.LastHour))
 		if refusal.Detail != "" {
 			s.line(dim, "      %s", refusal.Detail)
 		}

@@ -37,6 +37,7 @@ func troubled() *delivery.Report {
 		Refusals: []delivery.Refusal{
 			{Last: at, Status: 403, Reason: "audience", Detail: "not\x1b]0;x\x07 this service", Subscription: "projects/p/subscriptions/inbox-push", Count: 1200, LastHour: 12},
 			{Last: at, Reason: "timeout", Count: 1},
+			{Last: at, Reason: "no_answer", Detail: "EOF", Count: 2},
 		},
 		RefusalsFrom: at.Add(-24 * time.Hour),
 		Unknown:      []delivery.Unknown{{What: "numbers", Why: "the permission monitoring.timeSeries.list is missing"}},
@@ -80,6 +81,8 @@ Not acknowledged since 2026-11-25 03:00:00.000 UTC, the latest first:
   2020-11-26 03:00:00.000  403 audience, 1,200 pushes of inbox-push, 12 in the last hour
       not\x1b]0;x\a this service
   2020-11-26 03:00:00.000  no answer timeout, 1 push from an unknown sender, 0 in the last hour
+  2020-11-26 03:00:00.000  no answer, 2 pushes from an unknown sender, 0 in the last hour
+      EOF
 Unknown: numbers: the permission monitoring.timeSeries.list is missing.
 `
 	if diff := cmp.Diff(want, b.String()); diff != "" {
@@ -109,6 +112,7 @@ func TestDeliveryStatus(t *testing.T) {
 		"subscription\tprojects/p/subscriptions/dead2\tredriving\t\t0\t0\t1200\t0.9999\t3.5\t120\t2\t1200\t0.9999\t3.5\t120\t2\n" +
 		"refusal\t2026-11-26T03:00:00Z\t403\taudience\t12\t1200\tprojects/p/subscriptions/inbox-push\tnot\\x1b]0;x\\a this service\n" +
 		"refusal\t2026-11-26T03:00:00Z\t0\ttimeout\t0\t1\t\t\n" +
+		"refusal\t2026-11-26T03:00:00Z\t0\tno_answer\t0\t2\t\tEOF\n" +
 		"unknown\tnumbers\tthe permission monitoring.timeSeries.list is missing\n"
 	if diff := cmp.Diff(want, out); diff != "" || code != 0 || errs != "" {
 		t.Errorf("exit %d, %s, %s", code, errs, diff)
