@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -176,5 +178,14 @@ func TestMNSLog(t *testing.T) {
 	}
 	if run(); size(path) != 0 || size(path+".1") != maxMNSLog+1 {
 		t.Errorf("a long one: %d bytes, and %d beside it", size(path), size(path+".1"))
+	}
+}
+
+// TestFullDisk says what to do when there is no room for a file of the start.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	err := dataError("/d", &fs.PathError{Op: "write", Path: "/d/local.json.1.part", Err: syscall.ENOSPC})
+	if err == nil || !strings.Contains(err.Error(), "make some, and start again") || !errors.Is(err, syscall.ENOSPC) {
+		t.Error(err)
 	}
 }

@@ -416,6 +416,9 @@ func dataError(dir string, err error) error {
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EROFS) {
 		return fmt.Errorf("cannot keep messages in %s: %w; choose another directory with --data", dir, err)
 	}
+	if errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("there is no room on the disk of %s: %w; make some, and start again", dir, err)
+	}
 	return err
 }
 
