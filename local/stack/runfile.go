@@ -183,7 +183,16 @@ func (r *Run) ask(ctx context.Context) error {
 	return err
 }
 
-// ask returns the run at an address, with its process and start time alone.
+// where says where the run at an address has its data, if it tells.
+func (r *Run) where() string {
+	if r.Data == "" {
+		return ""
+	}
+	return ", whose data is in " + r.Data
+}
+
+// ask returns the run at an address, with its process and start time alone, and with its
+// data directory where no other machine reaches it.
 func ask(ctx context.Context, address string) (*Run, error) {
 	ctx, cancel := context.WithTimeout(ctx, findTimeout)
 	defer cancel()
@@ -267,12 +276,17 @@ func (s *Stack) announce() error {
 	return nil
 }
 
-// which serves GET /local/run: which run this is.
+// which serves GET /local/run: which run this is. Other machines may ask, too.
 func (s *Stack) which() http.Handler {
+	data := ""
+	if s.Key == nil {
+		data = absolute(s.options.Data)
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		httpapi.WriteJSON(w, http.StatusOK, struct {
 			PID       int       `json:"pid"`
 			StartedAt time.Time `json:"startedAt"`
-		}{os.Getpid(), s.started})
+			Data      string    `json:"data,omitempty"`
+		}{os.Getpid(), s.started, data})
 	})
 }

@@ -297,7 +297,7 @@ func (s *Stack) background(part string, f func(context.Context)) {
 func (s *Stack) listen(flag string, port int) ([]net.Listener, error) {
 	listeners, err := Listen(s.options.Host, port)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("port %d is taken; stop what listens there, or choose another with --%s", port, flag)
+		return nil, taken(flag, port)
 	}
 	if errors.Is(err, syscall.EADDRNOTAVAIL) && s.options.Host.IsValid() {
 		return nil, fmt.Errorf("%s is not an address of this machine; give one with --host, or 0.0.0.0 for all", s.options.Host)
@@ -312,6 +312,16 @@ func (s *Stack) listen(flag string, port int) ([]net.Listener, error) {
 		return nil
 	})
 	return listeners, nil
+}
+
+// taken returns the error of a port that the flag chooses and that somebody has.
+func taken(flag string, port int) error {
+	if flag == "port" {
+		if other, err := ask(context.Background(), fmt.Sprintf("http://127.0.0.1:%d", port)); err == nil {
+			return fmt.Errorf("port %d is taken by another pushinbox local (process %d)%s; stop it, or choose another with --port", port, other.PID, other.where())
+		}
+	}
+	return fmt.Errorf("port %d is taken; stop what listens there, or choose another with --%s", port, flag)
 }
 
 // server returns what starts to serve h, behind the door.

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -432,6 +433,9 @@ func TestWrongCalls(t *testing.T) {
 	data := t.TempDir()
 	r := start(t, data)
 	port := r.base[strings.LastIndex(r.base, ":")+1:]
+	other := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(other.Close)
+	_, foreign, _ := net.SplitHostPort(other.Listener.Addr().String())
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, []byte("not a push"), 0o600); err != nil {
 		t.Fatal(err)
@@ -449,7 +453,8 @@ func TestWrongCalls(t *testing.T) {
 		code int
 		want string
 	}{
-		"taken_port":        {[]string{"local", "--port", port, "--data", t.TempDir()}, exitFailed, "is taken; stop what listens there, or choose another with --port"},
+		"taken_port":        {[]string{"local", "--port", foreign, "--data", t.TempDir()}, exitFailed, "is taken; stop what listens there, or choose another with --port"},
+		"taken_by_another":  {[]string{"local", "--port", port, "--data", t.TempDir()}, exitFailed, ", whose data is in " + data + "; stop it, or choose another with --port"},
 		"second_on_data":    {[]string{"local", "--port", "0", "--data", data}, exitFailed, "another pushinbox local uses " + data},
 		"data_is_a_file":    {[]string{"local", "--port", "0", "--data", file}, exitFailed, "choose another directory with --data"},
 		"data_is_damaged":   {[]string{"local", "--port", "0", "--data", broken}, exitFailed, "is damaged or not an inbox"},
