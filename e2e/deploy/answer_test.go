@@ -388,9 +388,10 @@ func TestFunctionsNeedTheirEnvironment(t *testing.T) {
 	for _, name := range functionNames(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			file := program(t, name)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, program(t, name))
+			cmd := exec.CommandContext(ctx, file)
 			cmd.Env = []string{"FUNCTION_TARGET=" + name, "PORT=0"}
 			out, err := cmd.CombinedOutput()
 			if err == nil || ctx.Err() != nil {

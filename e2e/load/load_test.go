@@ -406,7 +406,7 @@ func push(id string, n int) request {
 }
 
 func TestReceive(t *testing.T) {
-	in := start(t, "receive", accept(t)...)
+	in := start(t, "receive", append(accept(t), "PUSH_ACK_DEADLINE=60s")...) // as Terraform sets it
 	t.Run("idle", func(t *testing.T) { in.occupy(t, "/", push("1", 100), http.StatusNoContent) })
 	t.Run("largest", func(t *testing.T) {
 		in.flood(t, measure.Size(slots/2, slots), http.StatusNoContent, push("large", 9_999_000))

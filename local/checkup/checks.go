@@ -505,9 +505,10 @@ func (x *examination) checkTopics() {
 		return
 	}
 	export := fmt.Sprintf("export PUBSUB_EMULATOR_HOST=%s GOOGLE_CLOUD_PROJECT=%s   # where the program runs; it publishes to the topic %s", x.run.PubSubEmulatorHost, x.run.Project, short(x.run.Topic))
-	arrived, astray := false, false
+	arrived, elsewhere, astray := false, false, false
 	for _, t := range x.facts.Topics {
 		arrived = arrived || t.Name == x.run.Topic && t.Published > 0
+		elsewhere = elsewhere || t.Published > t.ToNobody
 		refused := t.Refused > 0 && x.now.Sub(t.LastRefused) < lately
 		what := many(t.Refused, "request", "was") + " refused that would publish to it"
 		why := "the last at " + t.LastRefused.Local().Format(time.TimeOnly) + ": " + t.Why
@@ -546,6 +547,8 @@ func (x *examination) checkTopics() {
 	switch {
 	case arrived && !astray:
 		x.ok("topic", x.run.Topic, "messages are published to it")
+	case elsewhere && !astray: // by programs of their own, as with --push
+		x.ok("topic", x.run.Topic, "nothing was published to it, and messages to other topics of this run")
 	case !astray:
 		x.unknown(doctor.Finding{
 			Check: "topic", On: x.run.Topic, What: "nothing was published to it since the run began at " + x.facts.StartedAt.Local().Format(time.DateTime),

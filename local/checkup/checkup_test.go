@@ -390,6 +390,11 @@ func TestNothingPublished(t *testing.T) {
 	if f := r.Findings[1]; f.Result != doctor.OK {
 		t.Errorf("%+v", f)
 	}
+	// A run may serve other programs alone.
+	p.use("orders")
+	if f := p.examine().Findings[0]; f.Result != doctor.OK {
+		t.Errorf("with messages to another topic: %+v", f)
+	}
 }
 
 // TestRules compares facts that are dear to bring about.
