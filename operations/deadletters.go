@@ -56,7 +56,7 @@ type DeadLetter struct {
 func deadLetter(m *pubsubpb.PubsubMessage, subscription string) DeadLetter {
 	l := DeadLetter{
 		MessageID: m.MessageId, GivenUp: m.PublishTime.AsTime(), OrderingKey: m.OrderingKey, Attributes: maps.Clone(m.Attributes),
-		Data: slices.Clone(m.Data[:min(len(m.Data), inbox.PreviewSize)]), Size: len(m.Data),
+		Data: append([]byte{}, m.Data[:min(len(m.Data), inbox.PreviewSize)]...), Size: len(m.Data),
 	}
 	was := inbox.DeadLetterOf(&inbox.Message{Source: inbox.SourcePubSub, Subscription: subscription, Attributes: m.Attributes}, subscription)
 	if was != nil {

@@ -438,11 +438,7 @@ func refusalsOf(l *operations.DeadLetter, report *delivery.Report) (all []string
 }
 
 func describeRefusal(r delivery.Refusal) string {
-	status := "no answer"
-	if r.Status != 0 {
-		status = strconv.Itoa(r.Status)
-	}
-	return fmt.Sprintf("%s %s, %s", status, cmp.Or(r.Reason, "unknown"), timesOf(r.Count))
+	return answerOf(r) + ", " + timesOf(r.Count)
 }
 
 func timesOf(n int64) string {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -232,6 +233,17 @@ func (s *statusPrinter) deadLetters(sub delivery.Subscription) string {
 	return " --dead-letter-subscription " + shell.Quote(inbox.ShortName(sub.Name))
 }
 
+// answerOf says how pushes were refused.
+func answerOf(r delivery.Refusal) string {
+	switch {
+	case r.Status != 0:
+		return fmt.Sprintf("%d %s", r.Status, cmp.Or(r.Reason, "unknown"))
+	case r.Reason == "no_answer": // Detail says why
+		return "no answer"
+	}
+	return "no answer " + r.Reason
+}
+
 // refusals writes what was not acknowledged.
 func (s *statusPrinter) refusals(r *delivery.Report) {
 	since := ""
@@ -248,17 +260,11 @@ func (s *statusPrinter) refusals(r *delivery.Report) {
 	s.b.WriteByte('\n')
 	s.line("", "Not acknowledged%s, the latest first:", since)
 	for _, refusal := range r.Refusals {
-		answer, of := "no answer "+refusal.Reason, "from an unknown sender"
-		switch {
-		case refusal.Status != 0:
-			answer = fmt.Sprintf("%d %s", refusal.Status, refusal.Reason)
-		case refusal.Reason == "no_answer": // Detail says why
-			answer = "no answer"
-		}
+		of := "from an unknown sender"
 		if refusal.Subscription != "" {
 			of = "of " + inbox.ShortName(refusal.Subscription)
 		}
-		s.line("", "  %s  %s, %s %s, %s in the last hour", s.short(refusal.Last), answer, pushes(refusal.Count), of, delivery.Count(refusal.LastHour))
+		s.line("", "  %s  %s, %s %s, %s in the last hour", s.short(refusal.Last), answerOf(refusal), pushes(refusal.Count), of, delivery.Count(refusal.LastHour))
 		if refusal.Detail != "" {
 			s.line(dim, "      %s", refusal.Detail)
 		}

@@ -345,7 +345,7 @@ func TestDeadLettersOfNamed(t *testing.T) {
 	m.create(t, topics+"plain", subs+"plain", nil, "")
 	publish := func(topic, text string) {
 		t.Helper()
-		if _, err := client.TopicAdminClient.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: topics + topic, Messages: []*pubsubpb.PubsubMessage{{Data: []byte(text)}}}); err != nil {
+		if _, err := client.TopicAdminClient.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: topics + topic, Messages: []*pubsubpb.PubsubMessage{{Data: []byte(text), Attributes: map[string]string{"a": "b"}}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -385,7 +385,10 @@ func TestDeadLettersOfNamed(t *testing.T) {
 	if redriven := s.must(t, "dead-letters", "redrive", "--subscription", "orders-push-1", "--yes")[0]; redriven["subscription"] != subs+"orders-dead-letter" || got.Load() != 1 {
 		t.Errorf("the redrive says %v, and orders got %d", redriven, got.Load())
 	}
-	publish("orders-dead-letter", "to discard")
+	publish("orders-dead-letter", "")
+	if listed := s.must(t, "dead-letters", "list", "--subscription", "orders-push-1"); len(listed) != 1 || listed[0]["data"] != "" {
+		t.Errorf("one without data is %v", listed)
+	}
 	s.must(t, "dead-letters", "purge", "--subscription", "orders-push-1", "--yes")
 	if listed := s.must(t, "dead-letters", "list", "--subscription", "orders-push-1"); len(listed) != 0 {
 		t.Errorf("after a purge orders has %v", listed)
