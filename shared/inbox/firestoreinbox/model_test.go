@@ -37,6 +37,9 @@ type model struct {
 	// lacks, if not nil, says that a query's index is missing.
 	lacks func(*pb.StructuredQuery) bool
 	sent  atomic.Int64 // documents that queries returned
+	// running are the queries under way: one goes on for a moment when its client has
+	// enough.
+	running atomic.Int64
 
 	mu      sync.Mutex
 	docs    map[string]*pb.Document
@@ -189,6 +192,8 @@ func project(d *pb.Document, fields []string) *pb.Document {
 // RunQuery reads a few rows at a time, each few at a time of their own, as a
 // long query may.
 func (m *model) RunQuery(r *pb.RunQueryRequest, s pb.Firestore_RunQueryServer) error {
+	m.running.Add(1)
+	defer m.running.Add(-1)
 	q := r.GetStructuredQuery()
 	if m.lacks != nil && m.lacks(q) {
 		return status.Error(codes.FailedPrecondition, "The query requires an index.")

@@ -149,6 +149,9 @@ func TestReadsOfAPage(t *testing.T) {
 	} {
 		test.q.PageSize = 20
 		for pages := 0; ; pages++ {
+			for m.running.Load() > 0 { // of the page before
+				time.Sleep(time.Millisecond)
+			}
 			m.sent.Store(0)
 			received.Store(0)
 			page, err := in.List(t.Context(), test.q)
