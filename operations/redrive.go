@@ -60,8 +60,8 @@ type Redriven struct {
 	More bool
 }
 
-// Redrive has Pub/Sub push the dead letters of a subscription to the inbox until
-// none waits or nothing moves, and then ends the pushing. Their message IDs stay the
+// Redrive has Pub/Sub push the dead letters of a subscription again until none waits
+// or nothing moves, and then ends the pushing. Their message IDs stay the
 // same, so whatever is repeated is stored once. When ctx ends it ends the pushing
 // too, and the next Redrive goes on; so it does after it was killed.
 func (op *Operator) Redrive(ctx context.Context, subscription string, o RedriveOptions) (*Redriven, error) {

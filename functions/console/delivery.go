@@ -204,7 +204,7 @@ func (h *handler) doctor() command {
 	return command{"pushinbox doctor" + at, "looks for the cause, and changes nothing"}
 }
 
-// hasPage reports whether the page of the dead letters is about those of s.
+// hasPage reports whether the page of the dead letters is where to go for those of s.
 func (h *handler) hasPage(s *delivery.Subscription) bool {
 	return s.DeadLetters && (s.Name == h.dead || !h.isLocal)
 }
@@ -222,7 +222,7 @@ func (h *handler) commands(s *delivery.Subscription) []command {
 		}
 		return []command{
 			{"pushinbox dead-letters list" + at, "shows which messages wait, and leaves them there"},
-			{"pushinbox dead-letters redrive" + at, "has Pub/Sub push them again until none is left, to the endpoint of the subscription that gave them up"},
+			{"pushinbox dead-letters redrive" + at, "has Pub/Sub push them to the endpoint of the subscription that gives them up, until none is left; if that is not one alone, it says which flags to add"},
 			{"pushinbox dead-letters purge" + at, "deletes them, after a question and a snapshot"},
 		}
 	case s.State == delivery.Paused:

@@ -78,9 +78,10 @@ func OpenBolt(path string, firstMap int) (db *bbolt.DB, file *os.File, err error
 	return db, file, nil
 }
 
-// OpenChecked opens the bbolt file at path as OpenBolt does, once CheckBolt has found it,
-// and sound, if there is one, each entry, to be whole. Of two heads one is enough: it has
-// all but the last change. The error of a damaged file ends with hint.
+// OpenChecked opens the bbolt file at path as OpenBolt does, after CheckBolt has found
+// nothing damaged in it. sound, if not nil, checks each entry as well. One of the two heads
+// may be damaged: the other one has all but the last change. The error of a damaged file
+// ends with hint.
 func OpenChecked(path string, firstMap int, sound func(key, value []byte) error, hint string) (*bbolt.DB, *os.File, error) {
 	var entry error
 	v := Visitor{}

@@ -198,6 +198,14 @@ func (s *Server) ListTopicSubscriptions(_ context.Context, r *pubsubpb.ListTopic
 	return &pubsubpb.ListTopicSubscriptionsResponse{Subscriptions: names, NextPageToken: next}, err
 }
 
+// HasSubscription reports whether a subscription gets what is published to a topic.
+func (s *Server) HasSubscription(topic string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.topics[topic]
+	return t != nil && len(t.subs) > 0
+}
+
 // ListTopicSnapshots lists the snapshots of a topic by name.
 func (s *Server) ListTopicSnapshots(_ context.Context, r *pubsubpb.ListTopicSnapshotsRequest) (*pubsubpb.ListTopicSnapshotsResponse, error) {
 	s.mu.Lock()

@@ -123,7 +123,7 @@ const (
 	houseworkEvery = time.Minute
 )
 
-// Open opens the file and starts pushing. It fails with datadir.ErrLocked when another
+// Open opens the file, and starts pushing where Options.Push is set. It fails with datadir.ErrLocked when another
 // process has the file open.
 func Open(o Options) (*Server, error) {
 	s := &Server{

@@ -153,7 +153,6 @@ func (d *deliveries) subscription(ctx context.Context, now time.Time, status pub
 	pb := status.Subscription
 	s := delivery.Subscription{
 		Name: pb.Name, Topic: pb.Topic, Endpoint: delivery.HideToken(pb.PushConfig.GetPushEndpoint()),
-		DeadLetters: d.keepsDeadLetters(pb, all),
 	}
 	if !d.isBlind {
 		s.Backlog = new(int64(status.Backlog))
@@ -168,6 +167,7 @@ func (d *deliveries) subscription(ctx context.Context, now time.Time, status pub
 	if err != nil {
 		err = fmt.Errorf("the record of %s cannot be read: %w", pb.Name, err)
 	}
+	s.DeadLetters = d.keepsDeadLetters(pb, all) || operation != nil && operation.Kind == delivery.Redrive
 	s.State = stateOf(pb, s.DeadLetters, operation, pb.Name == d.deadLetters)
 	if operation != nil && (operation.Kind == delivery.Redrive) == s.DeadLetters && s.State != delivery.Delivering {
 		s.Operation = operation

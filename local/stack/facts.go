@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"example.com/pushinbox/local/pubsubserver"
 	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
@@ -283,23 +284,22 @@ func (p *publications) facts() []TopicFacts {
 
 // countedPublisher is the Publisher of this process, whose publishing is counted.
 type countedPublisher struct {
-	pubsubpb.PublisherServer
+	*pubsubserver.Server
 	published *publications
 }
 
 // Publish implements pubsubpb.PublisherServer.
 func (c countedPublisher) Publish(ctx context.Context, r *pubsubpb.PublishRequest) (*pubsubpb.PublishResponse, error) {
 	// Who gets the message may delete the subscription before Publish returns.
-	there, err := c.ListTopicSubscriptions(ctx, &pubsubpb.ListTopicSubscriptionsRequest{Topic: r.GetTopic(), PageSize: 1})
-	toNobody := err == nil && len(there.Subscriptions) == 0
-	published, err := c.PublisherServer.Publish(ctx, r)
+	toNobody := !c.HasSubscription(r.GetTopic())
+	published, err := c.Server.Publish(ctx, r)
 	c.published.add(r.GetTopic(), len(r.GetMessages()), toNobody, err)
 	return published, err
 }
 
 // DeleteTopic implements pubsubpb.PublisherServer.
 func (c countedPublisher) DeleteTopic(ctx context.Context, r *pubsubpb.DeleteTopicRequest) (*emptypb.Empty, error) {
-	deleted, err := c.PublisherServer.DeleteTopic(ctx, r)
+	deleted, err := c.Server.DeleteTopic(ctx, r)
 	if err == nil {
 		c.published.forget(r.GetTopic())
 	}

@@ -276,7 +276,8 @@ func (s *Stack) announce() error {
 	return nil
 }
 
-// which serves GET /local/run: which run this is. Other machines may ask, too.
+// which serves GET /local/run: which run this is. With --host other machines may ask, who
+// are not told where the data are.
 func (s *Stack) which() http.Handler {
 	data := ""
 	if s.Key == nil {

@@ -69,11 +69,12 @@ func (o *operate) deadLetterFlags(cmd *cobra.Command) {
 
 // allFlag adds the flag of those commands that change what others gave up only when told.
 func (o *operate) allFlag(flags *pflag.FlagSet) {
-	flags.BoolVar(&o.all, "all", false, "with --subscription: also what other subscriptions gave up")
+	flags.BoolVar(&o.all, "all", false, "with --subscription: also what other subscriptions gave up; with --dead-letter-subscription: also where no subscription has its topic as a dead-letter topic")
 }
 
-// openDeadLetters is open for a command about dead letters. They are those of d's
-// subscription by its dead-letter policy, whatever the flags say.
+// openDeadLetters is open for a command about dead letters. By default they are those of
+// d's subscription, by its dead-letter policy; a subscription that is named as the one that
+// keeps them may keep those of others.
 func (o *operate) openDeadLetters(ctx context.Context) (*operated, error) {
 	d, err := o.open(ctx, new(pushToken))
 	if err != nil {
@@ -89,9 +90,18 @@ func (o *operate) openDeadLetters(ctx context.Context) (*operated, error) {
 	return d, nil
 }
 
-// findSource accepts a subscription that keeps dead letters of others than d's, since it
-// was named. d's is then the one whose they are, or none where that is not one alone; with
-// --subscription and --all it stays as it is. refusal says why d's are not there.
+// openNamed is openDeadLetters for a command that needs to know no more than the name
+// where one is given: what is there now may not show any more whose dead letters it keeps.
+func (o *operate) openNamed(ctx context.Context) (*operated, error) {
+	if o.deadLetters != "" && o.subscription == "" {
+		return o.open(ctx, new(pushToken))
+	}
+	return o.openDeadLetters(ctx)
+}
+
+// findSource accepts a subscription that keeps dead letters of others than d's, which is
+// what refusal says. Without --subscription, d's becomes the one that gives them up, or
+// empty if there are several or none.
 func (o *operate) findSource(ctx context.Context, d *operated, refusal error) (err error) {
 	if d.deadLetterTopic, err = d.Topic(ctx, d.deadLetters); err != nil {
 		return err
@@ -99,14 +109,9 @@ func (o *operate) findSource(ctx context.Context, d *operated, refusal error) (e
 	if d.sources, err = d.feeding(ctx); err != nil {
 		return fmt.Errorf("%w; whose dead letters it keeps instead cannot be seen: %w", refusal, err)
 	}
-	if len(d.sources) == 0 {
-		letters, _, err := d.List(ctx, d.deadLetters, maxListed/10)
-		if err != nil {
-			return err
-		}
-		if len(letters) == 0 || slices.ContainsFunc(letters, func(l operations.DeadLetter) bool { return l.Subscription == "" }) {
-			return fmt.Errorf("%w; no subscription has %s as its dead-letter topic, and nothing waits there that says it is a dead letter", refusal, d.deadLetterTopic)
-		}
+	isOurs := strings.HasSuffix(d.deadLetterTopic, "-dead-letter") && d.deadLetters == strings.Replace(d.deadLetterTopic, "/topics/", "/subscriptions/", 1)
+	if len(d.sources) == 0 && !isOurs && !o.all {
+		return fmt.Errorf("%s is no subscription's dead-letter topic; if %s keeps dead letters all the same, give --all: %w", d.deadLetterTopic, d.deadLetters, refusal)
 	}
 	if o.subscription == "" {
 		if d.subscription = ""; len(d.sources) == 1 {
@@ -183,7 +188,7 @@ func (o *operate) apart(ctx context.Context, d *operated) error {
 	if o.subscription == "" || o.all {
 		return nil
 	}
-	if sources, err := d.feeding(ctx); err == nil && len(sources) == 1 {
+	if sources, err := d.feeding(ctx); err == nil && len(sources) == 1 && sources[0] == d.subscription {
 		return nil // it is alone
 	}
 	letters, more, err := d.List(ctx, d.deadLetters, maxListed/10)
@@ -205,7 +210,7 @@ func (o *operate) apart(ctx context.Context, d *operated) error {
 // its returns those of letters that d's subscription gave up, where it was named, and
 // how many others there are.
 func (o *operate) its(d *operated, letters []operations.DeadLetter) (its []operations.DeadLetter, others int) {
-	if o.subscription == "" {
+	if o.subscription == "" || o.all {
 		return letters, 0
 	}
 	its = slices.DeleteFunc(slices.Clone(letters), func(l operations.DeadLetter) bool { return l.Subscription != "" && l.Subscription != d.subscription })
@@ -269,6 +274,7 @@ attempts, subscription, bytes, whether it is in the inbox, messages it may be, r
 		},
 	}
 	o.deadLetterFlags(cmd)
+	o.allFlag(cmd.Flags())
 	times.flag(cmd.Flags())
 	cmd.Flags().IntVar(&limit, "limit", limit, "how many to list at most")
 	return cmd
@@ -472,8 +478,9 @@ more. Then the pushing ends, and what failed again is named.
 
 No message is copied: for this time, the dead-letter subscription gets the push
 configuration of --subscription, by default the inbox's. Other subscriptions of the topic
-get nothing. Dead letters of another subscription would be pushed to the wrong endpoint, so
-nothing is done where some wait, unless --all is given.
+get nothing. Without --subscription all that wait are pushed to the inbox. With it nothing
+is done where dead letters of others wait, which would go to the wrong endpoint, unless
+--all is given.
 Message IDs stay the same, so each dead letter is stored once, however often it is pushed.
 But a dead letter has another ID than the original message, and a program that processed
 the original processes it again: give effects a key of your own, such as the order number.
@@ -494,7 +501,11 @@ Exit codes: 0 none waits any more; 1 some are left, or it failed.`,
 			if cmd.Flags().Changed("patience") && patience <= 0 {
 				return usageError{errors.New("--patience must be more than 0")}
 			}
-			d, err := o.openDeadLetters(cmd.Context())
+			open := o.openDeadLetters
+			if stop {
+				open = o.openNamed
+			}
+			d, err := open(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -664,8 +675,8 @@ for 7 days, less the age of the oldest message. It takes a while until all of th
   pushinbox dead-letters purge --undo projects/my-project/snapshots/inbox-dead-letter-purge-20261126t030405`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			open := o.openDeadLetters
-			if undo != "" && o.deadLetters != "" { // nothing that waits there can show whose it is
-				open = func(ctx context.Context) (*operated, error) { return o.open(ctx, new(pushToken)) }
+			if undo != "" {
+				open = o.openNamed
 			}
 			d, err := open(cmd.Context())
 			if err != nil {

@@ -223,7 +223,8 @@ func list[T any](c *mnsCaller, listed iter.Seq2[T, error], name, none, header st
 		object, row := line(v)
 		all, rows = append(all, object), append(rows, row)
 	}
-	if wantsJSON(c.cmd) || len(rows) == 0 {
+	isEmpty := len(rows) == 0 && terminalOf(c.cmd.OutOrStdout()).isTerminal
+	if wantsJSON(c.cmd) || isEmpty {
 		return show(c.cmd, map[string]any{name: all}, "%s\n", none)
 	}
 	return table(c.cmd, header, rows)

@@ -83,7 +83,7 @@ type operated struct {
 	log                       operations.Log
 	principal                 string
 	subscription, deadLetters string              // full names
-	deadLetterTopic           string              // what deadLetters is of, see openDeadLetters
+	deadLetterTopic           string              // the topic of deadLetters, see openDeadLetters
 	sources                   []string            // whose dead letters they are, see findSource
 	isCloud, isLocal          bool                // neither: an emulator
 	inbox                     *inboxclient.Client // nil: none is known

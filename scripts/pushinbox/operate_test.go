@@ -32,6 +32,7 @@ import (
 	"example.com/pushinbox/doctor/doctortest"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/local/records"
+	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/delivery/firestorerecords"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 	"example.com/pushinbox/testkit/emulator"
@@ -470,35 +471,55 @@ func TestDeadLettersShared(t *testing.T) {
 	remove("bills")
 	publish("orders")
 	publish("bills")
+	for _, do := range []string{"list", "redrive", "purge --yes"} {
+		if out, errs, code := all.run(t, append([]string{"dead-letters"}, strings.Fields(do)...)...); code != exitFailed || !strings.Contains(errs, "give --all") {
+			t.Errorf("%s of subscriptions that are no more: exit %d, %s%s", do, code, out, errs)
+		}
+	}
+	all.flags = append(all.flags, "--all")
 	if listed := all.must(t, "dead-letters", "list"); len(listed) != 2 {
 		t.Errorf("of subscriptions that are no more: %v", listed)
 	}
 	if out, errs, code := all.run(t, "dead-letters", "redrive"); code != exitUsage || !strings.Contains(errs, "no subscription has") || !strings.Contains(errs, "--subscription, and give --all") {
 		t.Errorf("to the endpoint of nobody: exit %d, %s%s", code, out, errs)
 	}
-	if redriven := all.must(t, "dead-letters", "redrive", "--subscription", "inbox-push", "--all")[0]; !strings.Contains(redriven["endpoint"].(string), "/receive") || len(redriven["left"].([]any)) != 0 {
+	if redriven := all.must(t, "dead-letters", "redrive", "--subscription", "inbox-push")[0]; !strings.Contains(redriven["endpoint"].(string), "/receive") || len(redriven["left"].([]any)) != 0 {
 		t.Errorf("to the inbox: %v", redriven)
 	}
 	publish("bills")
 	undo := all.must(t, "dead-letters", "purge", "--yes")[0]["undo"].(string)
-	if out, errs, code := all.run(t, "dead-letters", "list"); code != exitFailed || !strings.Contains(errs, "nothing waits there that says") {
-		t.Errorf("after a purge: exit %d, %s%s", code, out, errs)
+	if listed := all.must(t, "dead-letters", "list"); len(listed) != 0 {
+		t.Errorf("after a purge: %v", listed)
 	}
 	if out, errs, code := runIn(t, nil, "", strings.Fields(undo)[1:]...); code != 0 || len(all.must(t, "dead-letters", "list")) != 1 {
 		t.Errorf("%s: exit %d, %s%s", undo, code, out, errs)
 	}
 
+	// One who redrove them was killed.
+	err := records.Open(data).Put(t.Context(), &delivery.Operation{Kind: delivery.Redrive, Subscription: subs + "dead", Principal: "x", At: time.Now()})
+	if err == nil {
+		_, err = client.SubscriptionAdminClient.UpdateSubscription(t.Context(), &pubsubpb.UpdateSubscriptionRequest{
+			Subscription: &pubsubpb.Subscription{Name: subs + "dead", PushConfig: &pubsubpb.PushConfig{PushEndpoint: receiver.URL}},
+			UpdateMask:   &fieldmaskpb.FieldMask{Paths: []string{"push_config"}},
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := []string{"dead-letters", "redrive", "--stop", "--data", data, "--dead-letter-subscription", "dead"}
+	if out, errs, code := runIn(t, nil, "", "delivery", "status", "--data", data, "--format", "json"); code != 0 || !strings.Contains(out, `"redriving"`) {
+		t.Errorf("exit %d, %s%s", code, out, errs)
+	}
+	if out, errs, code := runIn(t, nil, "", stop...); code != 0 || !strings.Contains(out, "is ended") {
+		t.Errorf("exit %d, %s%s", code, out, errs)
+	}
+
 	// What keeps no dead letters is let alone.
 	m.create(t, topics+"plain", subs+"plain", nil, "")
 	other := &said{nil, []string{"--data", data, "--dead-letter-subscription", "plain"}}
-	for _, n := range []string{"empty", "with a message"} {
-		for _, do := range []string{"list", "redrive", "purge --yes", "redrive --subscription inbox-push --all"} {
-			if out, errs, code := other.run(t, append([]string{"dead-letters"}, strings.Fields(do)...)...); code != exitFailed || !strings.Contains(errs, "no subscription has "+topics+"plain as its dead-letter topic") {
-				t.Errorf("%s of one that is %s: exit %d, %s%s", do, n, code, out, errs)
-			}
-		}
-		if _, err := client.TopicAdminClient.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: topics + "plain", Messages: []*pubsubpb.PubsubMessage{{Data: []byte("x")}}}); err != nil {
-			t.Fatal(err)
+	for _, do := range []string{"list", "redrive", "purge --yes"} {
+		if out, errs, code := other.run(t, append([]string{"dead-letters"}, strings.Fields(do)...)...); code != exitFailed || !strings.Contains(errs, topics+"plain is no subscription's dead-letter topic") {
+			t.Errorf("%s: exit %d, %s%s", do, code, out, errs)
 		}
 	}
 }

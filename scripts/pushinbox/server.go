@@ -194,7 +194,11 @@ func readOutputs(ctx context.Context, dir string) (*doctor.Outputs, error) {
 	if err != nil {
 		return nil, err
 	}
-	return doctor.ReadOutputs(printed)
+	outputs, err := doctor.ReadOutputs(printed)
+	if err != nil {
+		return nil, fmt.Errorf("in %s: %w", dir, err)
+	}
+	return outputs, nil
 }
 
 // terraformOutput returns what `terraform output -json` prints in a folder.
