@@ -103,7 +103,7 @@ func (s *Stack) listenProxy() ([]net.Listener, error) {
 	}
 	port := listeners[0].Addr().(*net.TCPAddr).Port
 	if former != 0 && port != int(former) {
-		s.log("proxy").Warn(fmt.Sprintf("the proxy is on port %d, and was on port %d: programs that pushinbox run started before look for keys there, and refuse every push; start those that still run again", port, former))
+		s.log("proxy").Warn(fmt.Sprintf("the proxy is on port %d, and was on port %d: programs that pushinbox run started before look for keys there, and refuse every push; start them again", port, former))
 	}
 	if err := datadir.Replace(path, []byte(strconv.Itoa(port))); err != nil {
 		return nil, dataError(s.options.Data, err)
