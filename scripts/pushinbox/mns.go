@@ -223,8 +223,7 @@ func list[T any](c *mnsCaller, listed iter.Seq2[T, error], name, none, header st
 		object, row := line(v)
 		all, rows = append(all, object), append(rows, row)
 	}
-	isEmpty := len(rows) == 0 && terminalOf(c.cmd.OutOrStdout()).isTerminal
-	if wantsJSON(c.cmd) || isEmpty {
+	if wantsJSON(c.cmd) || len(rows) == 0 {
 		return show(c.cmd, map[string]any{name: all}, "%s\n", none)
 	}
 	return table(c.cmd, header, rows)
