@@ -184,7 +184,7 @@ func (s *Server) create(ctx context.Context, endpoint string, settings *pubsubpb
 	if p := sub.DeadLetterPolicy; p != nil {
 		p.DeadLetterTopic = cmp.Or(p.DeadLetterTopic, sub.Topic+"-dead-letter")
 		s.DeadLetterTopic = p.DeadLetterTopic
-		s.DeadLetterSubscription = strings.Replace(p.DeadLetterTopic, "/topics/", "/subscriptions/", 1)
+		s.DeadLetterSubscription = DeadLetterSubscription(p.DeadLetterTopic)
 		if err := s.createTopic(ctx, s.DeadLetterTopic); err != nil {
 			return nil, err
 		}
@@ -214,4 +214,10 @@ func created(kind, name string, err error) error {
 		return nil
 	}
 	return fmt.Errorf("pushfake: creating %s %s: %w", kind, name, err)
+}
+
+// DeadLetterSubscription returns the full name of the subscription that keeps what goes to
+// the dead-letter topic with this full name.
+func DeadLetterSubscription(topic string) string {
+	return strings.Replace(topic, "/topics/", "/subscriptions/", 1)
 }

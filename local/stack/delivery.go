@@ -178,7 +178,7 @@ func (d *deliveries) subscription(ctx context.Context, now time.Time, status pub
 // keepsDeadLetters reports whether a subscription has what others gave up, or did for one
 // of an earlier run.
 func (d *deliveries) keepsDeadLetters(pb *pubsubpb.Subscription, all []pubsubserver.Status) bool {
-	if pb.Name == d.deadLetters || strings.HasSuffix(pb.Topic, deadLetterSuffix) && pb.Name == strings.Replace(pb.Topic, "/topics/", "/subscriptions/", 1) {
+	if pb.Name == d.deadLetters || KeepsDeadLetters(pb.Name, pb.Topic) {
 		return true
 	}
 	return slices.ContainsFunc(all, func(other pubsubserver.Status) bool {

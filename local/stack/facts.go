@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"example.com/pushinbox/local/pubsubserver"
@@ -137,8 +135,7 @@ func (s *Stack) facts(w http.ResponseWriter, r *http.Request) {
 	if s.own != nil {
 		f.Topics = s.own.published.facts()
 		for i, t := range f.Topics {
-			_, err := s.own.store.GetTopic(r.Context(), &pubsubpb.GetTopicRequest{Topic: t.Name})
-			f.Topics[i].IsMissing = err != nil
+			f.Topics[i].IsMissing = s.own.lacks(r.Context(), t.Name)
 			for _, status := range all {
 				if status.Subscription.Topic == t.Name {
 					f.Topics[i].Subscriptions++
@@ -163,8 +160,7 @@ func (s *Stack) pushFacts(ctx context.Context, sub *pubsubpb.Subscription) PushF
 		DeadLetterTopic: sub.DeadLetterPolicy.GetDeadLetterTopic(), LastAcked: s.deliveries.log.LastAcked(sub.Name).UTC(),
 	}
 	if p.DeadLetterTopic != "" && s.own != nil {
-		_, err := s.own.store.GetTopic(ctx, &pubsubpb.GetTopicRequest{Topic: p.DeadLetterTopic})
-		p.NoDeadLetterTopic = status.Code(err) == codes.NotFound
+		p.NoDeadLetterTopic = s.own.lacks(ctx, p.DeadLetterTopic)
 	}
 	if oidc := sub.PushConfig.GetOidcToken(); oidc != nil {
 		p.Account, p.Audience = oidc.ServiceAccountEmail, oidc.Audience

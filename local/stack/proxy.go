@@ -102,7 +102,10 @@ func (s *Stack) listenProxy() ([]net.Listener, error) {
 		return nil, err
 	}
 	port := listeners[0].Addr().(*net.TCPAddr).Port
-	if former != 0 && port != int(former) {
+	switch {
+	case port == int(former):
+		return listeners, nil
+	case former != 0:
 		s.log("proxy").Warn(fmt.Sprintf("the proxy is on port %d, and was on port %d: programs that pushinbox run started before look for keys there, and refuse every push; start them again", port, former))
 	}
 	if err := datadir.Replace(path, []byte(strconv.Itoa(port))); err != nil {

@@ -163,6 +163,18 @@ func notOurOwn(ctx context.Context, host string, limit time.Duration) error {
 	return nil
 }
 
+// KeepsDeadLetters reports whether a subscription of a topic is, by their names, one that a
+// run creates for dead letters.
+func KeepsDeadLetters(subscription, topic string) bool {
+	return strings.HasSuffix(topic, deadLetterSuffix) && subscription == pushfake.DeadLetterSubscription(topic)
+}
+
+// lacks reports whether this run's Pub/Sub has no topic with this full name.
+func (p *ownPubSub) lacks(ctx context.Context, topic string) bool {
+	_, err := p.store.GetTopic(ctx, &pubsubpb.GetTopicRequest{Topic: topic})
+	return err != nil
+}
+
 // startPushing starts the pushing to every endpoint, once the subscriptions of this run
 // have its addresses in place of those of the run before.
 func (s *Stack) startPushing(context.Context) error {
@@ -189,7 +201,7 @@ func (p *ownPubSub) create(ctx context.Context, sub *pubsubpb.Subscription) (*pu
 		if err := p.createTopic(ctx, policy.DeadLetterTopic); err != nil {
 			return nil, err
 		}
-		name := strings.Replace(policy.DeadLetterTopic, "/topics/", "/subscriptions/", 1)
+		name := pushfake.DeadLetterSubscription(policy.DeadLetterTopic)
 		_, err := p.store.CreateSubscription(ctx, &pubsubpb.Subscription{Name: name, Topic: policy.DeadLetterTopic})
 		if err != nil && status.Code(err) != codes.AlreadyExists {
 			return nil, err

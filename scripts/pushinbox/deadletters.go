@@ -19,6 +19,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.com/pushinbox/inboxclient"
+	"example.com/pushinbox/local/pushfake"
+	"example.com/pushinbox/local/stack"
 	"example.com/pushinbox/operations"
 	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/inbox"
@@ -109,8 +111,7 @@ func (o *operate) findSource(ctx context.Context, d *operated, refusal error) (e
 	if d.sources, err = d.feeding(ctx); err != nil {
 		return fmt.Errorf("%w; whose dead letters it keeps instead cannot be seen: %w", refusal, err)
 	}
-	isOurs := strings.HasSuffix(d.deadLetterTopic, "-dead-letter") && d.deadLetters == strings.Replace(d.deadLetterTopic, "/topics/", "/subscriptions/", 1)
-	if len(d.sources) == 0 && !isOurs && !o.all {
+	if len(d.sources) == 0 && !stack.KeepsDeadLetters(d.deadLetters, d.deadLetterTopic) && !o.all {
 		return fmt.Errorf("%s is no subscription's dead-letter topic; if %s keeps dead letters all the same, give --all: %w", d.deadLetterTopic, d.deadLetters, refusal)
 	}
 	if o.subscription == "" {
@@ -165,7 +166,7 @@ func (d *operated) findDeadLetters(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("cannot list the subscriptions of %s; name the one that keeps the dead letters with --dead-letter-subscription: %w", topic, err)
 		}
-		if d.isLocal && name == strings.Replace(topic, "/topics/", "/subscriptions/", 1) {
+		if d.isLocal && name == pushfake.DeadLetterSubscription(topic) {
 			return name, nil // which the run has created
 		}
 		if names = append(names, name); len(names) == maxNamed {
