@@ -6,6 +6,7 @@ package groupcommit
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -108,6 +109,7 @@ func (g *Group[T]) Close() {
 // run commits batches until the queue is empty.
 func (g *Group[T]) run() {
 	for {
+		g.gather()
 		batch := g.next()
 		if batch == nil {
 			return
@@ -127,6 +129,22 @@ func (g *Group[T]) run() {
 			c.done <- err
 		}
 	}
+}
+
+// gather lets callers join the next batch that are ready to run. Without it, those that
+// an earlier commit has just answered find the next one begun, and under load batches stay
+// a fraction of what is in flight.
+func (g *Group[T]) gather() {
+	for before, now := -1, g.waiting(); before < now && now < g.opts.MaxItems; {
+		runtime.Gosched()
+		before, now = now, g.waiting()
+	}
+}
+
+func (g *Group[T]) waiting() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.queue)
 }
 
 // next removes the next batch from the queue; nil ends the runner.

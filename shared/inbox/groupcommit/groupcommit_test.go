@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -125,6 +126,37 @@ func TestBusyGroupSharesCommits(t *testing.T) {
 		}
 		if diff := cmp.Diff([][]int{{0}, {1, 2, 3, 4}, {5}}, s.batches); diff != "" {
 			t.Errorf("commits (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// Callers that come again as soon as they are answered come together.
+func TestAnsweredCallersJoin(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	const callers, each = 10, 100
+	synctest.Test(t, func(t *testing.T) {
+		var commits atomic.Int64
+		g, err := New(func(context.Context, []int) []error {
+			commits.Add(1)
+			time.Sleep(time.Millisecond)
+			return nil
+		}, roomy(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for range callers {
+			wg.Go(func() {
+				for range each {
+					if err := g.Do(t.Context(), 1, 1); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if got := commits.Load(); got > each*3/2 {
+			t.Errorf("%d commits for %d items of %d callers, want about %d", got, callers*each, callers, each)
 		}
 	})
 }
