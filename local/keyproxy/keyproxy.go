@@ -118,7 +118,10 @@ func New(o Options) (*Proxy, error) {
 	}
 	p := &Proxy{
 		options: o, hosts: make(map[string]bool), tunnels: make(chan struct{}, maxTunnels),
-		tls:     &tls.Config{Certificates: []tls.Certificate{o.Certificate}, NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS12},
+		tls: &tls.Config{NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS12, GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			hello.Conn.(*shownConn).shown = true
+			return &o.Certificate, nil
+		}},
 		warning: rate.Sometimes{First: 3, Interval: 10 * time.Second},
 	}
 	for _, host := range Hosts(o.Answers) {
@@ -244,12 +247,15 @@ func (p *Proxy) intercept(w http.ResponseWriter, host string, release func()) {
 		release()
 		return
 	}
-	conn := &keyConn{Conn: tls.Server(raw, p.tls), host: host, release: release}
+	shown := &shownConn{Conn: raw}
+	conn := &keyConn{Conn: tls.Server(shown, p.tls), host: host, release: release}
 	ctx, cancel := context.WithTimeout(p.running, headerTime)
 	defer cancel()
 	if err := conn.Conn.(*tls.Conn).HandshakeContext(ctx); err != nil {
 		_ = conn.Close()
-		if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "remote error" { // an alert
+		// Not every program says so by an alert that can be read: OpenSSL's comes without the
+		// encryption that is expected, and others just leave.
+		if shown.shown && ctx.Err() == nil {
 			p.warning.Do(func() {
 				p.options.Log.Warn(fmt.Sprintf("a program does not trust the certificate for %s (%v); start it with pushinbox run", host, err))
 			})
@@ -257,6 +263,12 @@ func (p *Proxy) intercept(w http.ResponseWriter, host string, release func()) {
 		return
 	}
 	p.accepted.Hand(conn)
+}
+
+// shownConn is a connection whose client may have been shown the certificate.
+type shownConn struct {
+	net.Conn
+	shown bool
 }
 
 // established answers to a CONNECT that the connection is there, and returns it.

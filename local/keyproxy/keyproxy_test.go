@@ -434,22 +434,75 @@ func TestOtherHostInside(t *testing.T) {
 	}
 }
 
+// connect returns a connection by the proxy, and the first line of its answer.
+func (w *world) connect(t *testing.T, to string) (net.Conn, string) {
+	t.Helper()
+	conn, err := net.Dial("tcp", w.proxy.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	_, _ = fmt.Fprintf(conn, "CONNECT %s HTTP/1.1\r\nHost: x\r\n\r\n", to)
+	answer := bufio.NewReader(conn)
+	line, err := answer.ReadString('\n')
+	if err == nil {
+		_, err = answer.ReadString('\n') // nothing comes after it yet
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn, line
+}
+
 // TestUntrusting says in the log that a program does not trust the certificate.
 func TestUntrusting(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http", "")
-	resp, err := w.client(t, x509.NewCertPool()).Get("https://" + keyHost + keyPath)
-	if err == nil {
-		_ = resp.Body.Close()
-		t.Fatal("the program trusts anything")
+	for name, leave := range map[string]func(net.Conn){
+		"go":      func(net.Conn) {},                                                  // which sends an encrypted alert
+		"openssl": func(c net.Conn) { _, _ = c.Write([]byte{21, 3, 3, 0, 2, 2, 48}) }, // unknown_ca, as it is
+		"leaves":  func(c net.Conn) { _ = c.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, "http", "")
+			conn, _ := w.connect(t, keyHost+":443")
+			client := tls.Client(conn, &tls.Config{
+				InsecureSkipVerify: true,
+				VerifyConnection: func(tls.ConnectionState) error {
+					leave(conn)
+					return errors.New("the certificate is not trusted")
+				},
+			})
+			if client.Handshake() == nil {
+				t.Fatal("the program trusts anything")
+			}
+			_ = conn.Close()
+			if err := port.Until(soon(t), func() error {
+				if !strings.Contains(w.log.String(), "pushinbox run") {
+					return fmt.Errorf("logged: %q", w.log)
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
-	if err := port.Until(soon(t), func() error {
-		if !strings.Contains(w.log.String(), "pushinbox run") {
-			return fmt.Errorf("logged: %q", w.log)
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
+}
+
+// TestNoHandshake leaves before there was a certificate, which says nothing of trust.
+func TestNoHandshake(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "http", "")
+	for _, sent := range []string{"", "GET / HTTP/1.1\r\n\r\n", "\x16\x03\x01\x00\x05\x01\x00"} {
+		conn, _ := w.connect(t, keyHost+":443")
+		_, _ = io.WriteString(conn, sent)
+		_ = conn.(*net.TCPConn).CloseWrite()
+		_, _ = io.Copy(io.Discard, conn) // until the proxy has left too
+		_ = conn.Close()
+	}
+	if w.log.String() != "" {
+		t.Errorf("logged: %q", w.log)
 	}
 }
 
@@ -458,34 +511,20 @@ func TestUntrusting(t *testing.T) {
 func TestTooManyTunnels(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "http", "")
-	connect := func() (net.Conn, string) {
-		conn, err := net.Dial("tcp", w.proxy.Host)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
-		_, _ = fmt.Fprintf(conn, "CONNECT example.com:443 HTTP/1.1\r\nHost: x\r\n\r\n")
-		line, err := bufio.NewReader(conn).ReadString('\n')
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = conn.Close() })
-		return conn, line
-	}
 	var last net.Conn
 	for i := range 512 {
-		conn, line := connect()
+		conn, line := w.connect(t, "example.com:443")
 		if !strings.Contains(line, " 200 ") {
 			t.Fatalf("%d: %s", i, line)
 		}
 		last = conn
 	}
-	if _, line := connect(); !strings.Contains(line, " 503 ") {
+	if _, line := w.connect(t, "example.com:443"); !strings.Contains(line, " 503 ") {
 		t.Errorf("one more: %s", line)
 	}
 	_ = last.Close()
 	if err := port.Until(soon(t), func() error {
-		if _, line := connect(); !strings.Contains(line, " 200 ") {
+		if _, line := w.connect(t, "example.com:443"); !strings.Contains(line, " 200 ") {
 			return fmt.Errorf("after one ended: %s", line)
 		}
 		return nil
