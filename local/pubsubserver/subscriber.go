@@ -93,13 +93,16 @@ func randomName(kind, beside string) string {
 
 // CreateSubscription creates a subscription, which gets what is published from
 // now on.
-func (s *Server) CreateSubscription(_ context.Context, in *pubsubpb.Subscription) (*pubsubpb.Subscription, error) {
+func (s *Server) CreateSubscription(ctx context.Context, in *pubsubpb.Subscription) (*pubsubpb.Subscription, error) {
 	pb := proto.CloneOf(in)
 	if pb.Name == "" {
 		pb.Name = randomName(kindSubscription, pb.Topic)
 	}
 	pb.Detached = false
 	if err := checkSubscription(pb); err != nil {
+		return nil, err
+	}
+	if err := checkActAs(ctx, nil, pb.PushConfig); err != nil {
 		return nil, err
 	}
 	s.settings.Lock()
@@ -166,7 +169,7 @@ func (s *Server) GetSubscription(_ context.Context, r *pubsubpb.GetSubscriptionR
 }
 
 // UpdateSubscription changes the settings that the mask names, at once.
-func (s *Server) UpdateSubscription(_ context.Context, r *pubsubpb.UpdateSubscriptionRequest) (*pubsubpb.Subscription, error) {
+func (s *Server) UpdateSubscription(ctx context.Context, r *pubsubpb.UpdateSubscriptionRequest) (*pubsubpb.Subscription, error) {
 	s.settings.Lock()
 	defer s.settings.Unlock()
 	sub, err := s.subscription(r.Subscription.GetName())
@@ -177,12 +180,12 @@ func (s *Server) UpdateSubscription(_ context.Context, r *pubsubpb.UpdateSubscri
 	if err != nil {
 		return nil, err
 	}
-	return s.changeSubscription(sub, pb)
+	return s.changeSubscription(ctx, sub, pb)
 }
 
 // ModifyPushConfig changes how a subscription is pushed, at once. Without an
 // endpoint it is pulled.
-func (s *Server) ModifyPushConfig(_ context.Context, r *pubsubpb.ModifyPushConfigRequest) (*emptypb.Empty, error) {
+func (s *Server) ModifyPushConfig(ctx context.Context, r *pubsubpb.ModifyPushConfigRequest) (*emptypb.Empty, error) {
 	s.settings.Lock()
 	defer s.settings.Unlock()
 	sub, err := s.subscription(r.Subscription)
@@ -191,15 +194,18 @@ func (s *Server) ModifyPushConfig(_ context.Context, r *pubsubpb.ModifyPushConfi
 	}
 	pb := proto.CloneOf(sub.pb)
 	pb.PushConfig = proto.CloneOf(r.PushConfig)
-	_, err = s.changeSubscription(sub, pb)
+	_, err = s.changeSubscription(ctx, sub, pb)
 	return &emptypb.Empty{}, err
 }
 
-func (s *Server) changeSubscription(sub *subscription, pb *pubsubpb.Subscription) (*pubsubpb.Subscription, error) {
+func (s *Server) changeSubscription(ctx context.Context, sub *subscription, pb *pubsubpb.Subscription) (*pubsubpb.Subscription, error) {
 	if err := checkSubscription(pb); err != nil {
 		return nil, err
 	}
 	before := sub.pb
+	if err := checkActAs(ctx, before.PushConfig, pb.PushConfig); err != nil {
+		return nil, err
+	}
 	if !proto.Equal(before.DeadLetterPolicy, pb.DeadLetterPolicy) {
 		if err := s.checkDeadLetterTopic(pb); err != nil {
 			return nil, err

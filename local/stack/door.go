@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/hex"
@@ -14,6 +15,8 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+
+	"google.golang.org/grpc/metadata"
 
 	"example.com/pushinbox/local/loopback"
 	"example.com/pushinbox/shared/httpapi"
@@ -202,9 +205,15 @@ func (k *Key) hasCookie(r *http.Request) bool {
 	return k.cookieHost(r) && slices.ContainsFunc(r.CookiesNamed(sessionCookie), func(c *http.Cookie) bool { return same(c.Value, k.session) })
 }
 
-func (k *Key) hasHeader(r *http.Request) bool {
-	values := r.Header.Values("Authorization")
-	return len(values) == 1 && same(values[0], "Bearer "+k.secret)
+func (k *Key) hasHeader(r *http.Request) bool { return k.is(r.Header.Values("Authorization")) }
+
+// hasCall reports whether a call of Pub/Sub, by gRPC or REST, carries the key.
+func (k *Key) hasCall(ctx context.Context) bool {
+	return k.is(metadata.ValueFromIncomingContext(ctx, "authorization"))
+}
+
+func (k *Key) is(authorization []string) bool {
+	return len(authorization) == 1 && same(authorization[0], "Bearer "+k.secret)
 }
 
 // same compares in a time that tells only the length.

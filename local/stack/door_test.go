@@ -2,6 +2,7 @@ package stack
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"example.com/pushinbox/local/pushfake"
 )
 
 // rawStatus sends a request as it is to an address and returns the status, without
@@ -245,5 +254,108 @@ func TestOpenHostWantsTheKey(t *testing.T) {
 	}
 	if _, err := os.Stat(s.Key.File); !os.IsNotExist(err) {
 		t.Errorf("the key's file after the end: %v", err)
+	}
+}
+
+// TestOpenHostSignsForNobodyElse asks a run that other machines can reach for pushes with the
+// tokens that open its own console, as whoever reaches Pub/Sub's port can.
+func TestOpenHostSignsForNobodyElse(t *testing.T) {
+	t.Parallel()
+	const trusted = "billing@demo.iam.gserviceaccount.com"
+	o := options(t)
+	o.Host = netip.IPv4Unspecified()
+	o.Endpoints = []Endpoint{{Topic: "orders", URL: "http://127.0.0.1:1/", Email: trusted}}
+	s, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	file, err := os.ReadFile(s.Key.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := strings.TrimPrefix(strings.TrimSpace(string(file)), "Authorization: ")
+	client, err := pushfake.Dial(t.Context(), s.PubSubAddr, o.Project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	project := "projects/" + o.Project
+	topic, inbox, own := project+"/topics/evil", project+"/subscriptions/"+o.Topic+"-push", project+"/subscriptions/own"
+	if _, err := client.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: topic}); err != nil {
+		t.Fatal(err)
+	}
+	push := func(account string) *pubsubpb.PushConfig {
+		c := signedPush("http://127.0.0.1:1/", s.URL+"/")
+		c.GetOidcToken().ServiceAccountEmail = account
+		return c
+	}
+	admin := client.SubscriptionAdminClient
+	if _, err := admin.CreateSubscription(t.Context(), &pubsubpb.Subscription{Name: own, Topic: topic, PushConfig: push("me@demo.iam.gserviceaccount.com")}); err != nil {
+		t.Errorf("a push in another name: %v", err)
+	}
+	update := func(sub string, c *pubsubpb.PushConfig, path string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := admin.UpdateSubscription(ctx, &pubsubpb.UpdateSubscriptionRequest{
+				Subscription: &pubsubpb.Subscription{Name: sub, PushConfig: c}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{path}},
+			})
+			return err
+		}
+	}
+	modify := func(sub string, c *pubsubpb.PushConfig) func(context.Context) error {
+		return func(ctx context.Context) error {
+			return admin.ModifyPushConfig(ctx, &pubsubpb.ModifyPushConfigRequest{Subscription: sub, PushConfig: c})
+		}
+	}
+	calls := map[string]func(context.Context) error{
+		"the inbox's endpoint":        update(inbox, push(""), "push_config.push_endpoint"),
+		"the inbox's audience":        update(inbox, push(""), "push_config.oidc_token.audience"),
+		"the inbox's configuration":   modify(inbox, push(PushAccount)),
+		"a configuration by its path": update(own, push(Developer), "push_config.oidc_token.service_account_email"),
+	}
+	for _, account := range []string{Developer, "Developer@LocalHost", PushAccount, publishCaller, trusted} {
+		calls["create as "+account] = func(ctx context.Context) error {
+			_, err := admin.CreateSubscription(ctx, &pubsubpb.Subscription{Topic: topic, PushConfig: push(account)})
+			return err
+		}
+		calls["update to "+account] = update(own, push(account), "push_config")
+		calls["modify to "+account] = modify(own, push(account))
+	}
+	for name, call := range calls {
+		if err := call(t.Context()); status.Code(err) != codes.PermissionDenied {
+			t.Errorf("%s: %v, want PERMISSION_DENIED", name, err)
+		}
+		if err := call(metadata.AppendToOutgoingContext(t.Context(), "authorization", key+"0")); status.Code(err) != codes.PermissionDenied {
+			t.Errorf("%s with a wrong key: %v, want PERMISSION_DENIED", name, err)
+		}
+	}
+	resume := update(own, push(PushAccount), "push_config")
+	for _, step := range []struct {
+		name string
+		call func(context.Context) error
+	}{
+		{"the end of the pushing", modify(own, &pubsubpb.PushConfig{})},
+		{"the start with the key", func(ctx context.Context) error {
+			return resume(metadata.AppendToOutgoingContext(ctx, "authorization", key))
+		}},
+		{"what is so already", resume},
+		{"another setting", func(ctx context.Context) error {
+			_, err := admin.UpdateSubscription(ctx, &pubsubpb.UpdateSubscriptionRequest{
+				Subscription: &pubsubpb.Subscription{Name: inbox, AckDeadlineSeconds: 20}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"ack_deadline_seconds"}},
+			})
+			return err
+		}},
+	} {
+		if err := step.call(t.Context()); err != nil {
+			t.Errorf("%s: %v", step.name, err)
+		}
+	}
+	// REST is another way to the same.
+	body := fmt.Sprintf(`{"topic":%q,"pushConfig":{"pushEndpoint":"http://127.0.0.1:1/","oidcToken":{"serviceAccountEmail":%q}}}`, topic, Developer)
+	for header, want := range map[string]int{"": http.StatusForbidden, "Authorization: " + key + "\r\n": http.StatusOK} {
+		request := fmt.Sprintf("PUT /v1/%s/subscriptions/rest HTTP/1.1\r\nHost: %s\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", project, s.PubSubAddr, header, len(body), body)
+		if got := rawStatus(t, s.PubSubAddr, request); got != want {
+			t.Errorf("by REST with %q: %d, want %d", header, got, want)
+		}
 	}
 }

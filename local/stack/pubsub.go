@@ -86,6 +86,9 @@ func (s *Stack) openPubSub(ctx context.Context) error {
 	}
 	s.onClose(pubSubFile, own.store.Close)
 	services := rest.Services{Publisher: countedPublisher{own.store, &own.published}, Subscriber: own.store, Policies: own.store}
+	if s.Key != nil {
+		services.Subscriber = own.store.ActAs(s.mayActAs)
+	}
 	options := &rest.Options{Hosts: o.HostNames, OwnAddress: s.door.OwnAddress}
 	s.onClose("--pubsub-port", rest.Start(listeners, services, options, func(err error) { s.failed <- err }))
 	s.PubSubAddr = fmt.Sprintf("127.0.0.1:%d", listeners[0].Addr().(*net.TCPAddr).Port)

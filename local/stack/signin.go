@@ -1,10 +1,17 @@
 package stack
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/httpapi"
@@ -43,6 +50,25 @@ func (s *Stack) signIn(console http.Handler) http.Handler {
 			signed.ServeHTTP(w, r)
 		}
 	})
+}
+
+// mayActAs refuses a caller of Pub/Sub's port, which wants no key, that would have pushes
+// signed in the name of an account that this run trusts, or the programs of its --push. A
+// push is an ID token for any audience: it would open the console.
+func (s *Stack) mayActAs(ctx context.Context, account string) error {
+	if s.Key.hasCall(ctx) || !slices.ContainsFunc(s.accounts(), func(own string) bool { return strings.EqualFold(own, account) }) {
+		return nil
+	}
+	return status.Errorf(codes.PermissionDenied, "Permission 'iam.serviceAccounts.actAs' denied on service account %s: with --host, only who sends the header in %s may have pushes signed in this name; name another service account.", account, filepath.Base(s.Key.File))
+}
+
+// accounts returns whose tokens this run, or the programs that it pushes to, trust.
+func (s *Stack) accounts() []string {
+	all := []string{PushAccount, publishCaller, Developer}
+	for _, e := range s.options.Endpoints {
+		all = append(all, e.Email)
+	}
+	return all
 }
 
 // keyed has h want the key where there is one.

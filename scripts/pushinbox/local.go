@@ -203,7 +203,7 @@ func warnOpen(s *stack.Stack, host netip.Addr) {
 	fmt.Fprintf(os.Stderr, `warning: --host %s opens this run to every machine that reaches that address; the console and /local/token want a key
   browsers: %s
   programs: curl -H @%[3]s %[4]s/messages; the commands of pushinbox: export PUSHINBOX_KEY_FILE=%[3]s
-  Pub/Sub's port, --mns-port and /local/mns cannot want the key, since their clients have nowhere to put one; for --calendar-port it is the access token
+  Pub/Sub's port, --mns-port and /local/mns cannot want the key, since their clients have nowhere to put one: who reaches them can publish and pull; for --calendar-port it is the access token
 `, host, s.Login(), s.Key.File, s.URL)
 }
 

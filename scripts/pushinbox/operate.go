@@ -21,7 +21,9 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/oauth2"
 	"google.golang.org/api/option"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"example.com/pushinbox/doctor"
@@ -163,7 +165,7 @@ func (o *operate) openLocal(ctx context.Context, d *operated, secret *pushToken)
 	if d.inbox, err = inboxclient.New(run.URL, &inboxclient.Options{Tokens: staticToken(c.token)}); err != nil {
 		return err
 	}
-	client, err := d.dial(ctx, run.Project, run.PubSubEmulatorHost)
+	client, err := d.dial(ctx, run.Project, run.PubSubEmulatorHost, c.token)
 	if err != nil {
 		return err
 	}
@@ -218,7 +220,7 @@ func (o *operate) openTerraform(ctx context.Context, d *operated, secret *pushTo
 func (o *operate) openGoogle(ctx context.Context, d *operated, secret *pushToken, at firestoreinbox.Config, log string) error {
 	host := os.Getenv("PUBSUB_EMULATOR_HOST")
 	d.isCloud = host == ""
-	client, err := d.dial(ctx, at.Project, host)
+	client, err := d.dial(ctx, at.Project, host, "")
 	if err != nil {
 		return err
 	}
@@ -252,10 +254,15 @@ func (o *operate) openGoogle(ctx context.Context, d *operated, secret *pushToken
 	return d.operator(options, secret, google)
 }
 
-// dial connects to Pub/Sub, or to the one at host.
-func (d *operated) dial(ctx context.Context, project, host string) (_ *pubsub.Client, err error) {
+// dial connects to Pub/Sub, or to the one at host, which gets the key, if any.
+func (d *operated) dial(ctx context.Context, project, host, key string) (_ *pubsub.Client, err error) {
 	if host != "" {
-		d.pubsub, err = pushfake.Dial(ctx, host, project)
+		d.pubsub, err = pushfake.Dial(ctx, host, project, grpc.WithUnaryInterceptor(func(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
+			if key != "" {
+				ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+key)
+			}
+			return invoke(ctx, method, request, answer, conn, o...)
+		}))
 	} else {
 		d.pubsub, err = pubsub.NewClient(ctx, project, append([]option.ClientOption{option.WithTelemetryDisabled()}, googleClients.pubsub...)...)
 	}

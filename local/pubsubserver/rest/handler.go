@@ -20,6 +20,7 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
 	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -87,7 +88,9 @@ func (r route) handler(call method) runtime.HandlerFunc {
 		}
 		var answer any
 		if err == nil {
-			answer, err = call(q.Context(), func(request any) error {
+			// As in a call of gRPC, which the services may look at.
+			ctx := metadata.NewIncomingContext(q.Context(), metadata.MD{"authorization": q.Header["Authorization"]})
+			answer, err = call(ctx, func(request any) error {
 				return invalid(r.decode(request.(proto.Message), path, query, content))
 			})
 		}
