@@ -151,7 +151,7 @@ func NotSent(err error) bool {
 func isPassing(err error) bool {
 	e := (*Error)(nil)
 	if !errors.As(err, &e) {
-		return !errors.Is(err, context.Canceled) && !errors.Is(err, errAnswer) && !errors.Is(err, ErrFilter)
+		return !errors.Is(err, context.Canceled) && !errors.Is(err, errAnswer) && !errors.Is(err, ErrFilter) && !errors.As(err, new(outputError))
 	}
 	switch e.Status {
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:

@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -125,6 +127,24 @@ func TestRefusals(t *testing.T) {
 		if _, err := c.Replay(t.Context(), id, nil, false); err == nil || NotSent(err) != test.notSent || calls != 2 {
 			t.Errorf("%s: replay: %v, %d calls", name, err, calls)
 		}
+	}
+}
+
+// full is a disk without room.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// TestOutputThatFails asks the console once: it can do nothing for the caller's disk.
+func TestOutputThatFails(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	c, _ := newClient(t, func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		_, _ = io.WriteString(w, "data")
+	}, &Options{Patience: time.Minute, OnRetry: func(err error, _ time.Duration) { t.Errorf("again after %v", err) }})
+	if err := c.Data(t.Context(), inbox.ID("pubsub", "s", "1"), full{}); !errors.Is(err, syscall.ENOSPC) || asked.Load() != 1 {
+		t.Errorf("asked %d times, %v", asked.Load(), err)
 	}
 }
 

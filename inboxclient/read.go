@@ -210,8 +210,25 @@ func (c *Client) Data(ctx context.Context, id string, w io.Writer) error {
 		if _, err := io.CopyN(io.Discard, resp.Body, written); err != nil {
 			return err
 		}
-		n, err := io.Copy(w, io.LimitReader(resp.Body, maxAnswer))
+		n, err := io.Copy(output{w}, io.LimitReader(resp.Body, maxAnswer))
 		written += n
 		return err
 	})
+}
+
+// output is where a caller wants an answer. That it cannot be written is no failure of
+// the console, which would be asked again.
+type output struct{ io.Writer }
+
+type outputError struct{ error }
+
+func (e outputError) Unwrap() error { return e.error }
+
+// Write returns errors as outputError.
+func (o output) Write(p []byte) (int, error) {
+	n, err := o.Writer.Write(p)
+	if err != nil {
+		err = outputError{err}
+	}
+	return n, err
 }

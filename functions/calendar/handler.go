@@ -44,9 +44,11 @@ const (
 	// by Terraform's settings.
 	syncBudget = 9*time.Minute + 30*time.Second
 	// operatorPatience is how long an operator's request waits for a sync that is
-	// under way, and operatorPause how long it waits between two looks.
+	// under way, and pushPatience a push; busyPause is how long they wait between two
+	// looks. Most syncs end sooner, and a push that waited is no refused one.
 	operatorPatience = 15 * time.Second
-	operatorPause    = 200 * time.Millisecond
+	pushPatience     = 2 * time.Second
+	busyPause        = 200 * time.Millisecond
 )
 
 // New returns the handler of Google's notifications and of what operators do.
@@ -266,7 +268,7 @@ func (h *handler) stop(w http.ResponseWriter, r *http.Request) error {
 // waitWhileBusy waits if err says that a sync is under way, and reports whether to try
 // again.
 func waitWhileBusy(ctx context.Context, err error, deadline time.Time) bool {
-	return errors.Is(err, calendar.ErrBusy) && time.Now().Before(deadline) && gax.Sleep(ctx, operatorPause) == nil
+	return errors.Is(err, calendar.ErrBusy) && time.Now().Before(deadline) && gax.Sleep(ctx, busyPause) == nil
 }
 
 func (h *handler) renew(w http.ResponseWriter, r *http.Request) error {
@@ -398,10 +400,13 @@ func (h *handler) pushed(ctx context.Context, w http.ResponseWriter, r *http.Req
 	}
 	httpapi.Log(ctx, slog.String("calendar", id), slog.String("messageId", m.MessageID))
 	result, err := h.engine.CatchUp(ctx, id)
+	for deadline := time.Now().Add(pushPatience); waitWhileBusy(ctx, err, deadline); {
+		result, err = h.engine.CatchUp(ctx, id)
+	}
 	if errors.Is(err, calendar.ErrBusy) {
 		// Nothing is wrong, so it is no 5xx.
 		httpapi.Outcome(ctx, "another sync is under way, Pub/Sub repeats this message")
-		return &problem.Error{Status: http.StatusTooManyRequests, Detail: "another sync of this calendar is under way; push again", Cause: err}
+		return problem.New(http.StatusTooManyRequests, "another sync of this calendar is under way; push again")
 	}
 	if err != nil {
 		return err

@@ -859,12 +859,13 @@ func TestNotificationDoesNotWaitForASync(t *testing.T) {
 	}
 }
 
-// TestOperatorsWaitForASync holds a sync up in Google's answer. A sync and a stop that
-// an operator asks for meanwhile end when it has, and are no error.
-func TestOperatorsWaitForASync(t *testing.T) {
+// TestWaitForASync holds a sync up in Google's answer. A sync and a stop that an operator
+// asks for meanwhile, and a push that asks for what is being done, end when it has, and are
+// no error.
+func TestWaitForASync(t *testing.T) {
 	t.Parallel()
-	for _, path := range []string{"/sync", "/stop"} {
-		t.Run(path[1:], func(t *testing.T) {
+	for name, call := range map[string][2]string{"sync": {"/sync?calendar=" + demo}, "stop": {"/stop?calendar=" + demo}, "push": {"/sync", push(map[string]string{attributeCalendar: demo})}} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)
 			s.watch(t, demo)
@@ -872,19 +873,19 @@ func TestOperatorsWaitForASync(t *testing.T) {
 			synced, operated := make(chan *httptest.ResponseRecorder, 1), make(chan *httptest.ResponseRecorder, 1)
 			go func() { synced <- s.operate(t, http.MethodPost, "/sync?calendar="+demo, "") }()
 			<-listing
-			go func() { operated <- s.operate(t, http.MethodPost, path+"?calendar="+demo, "") }()
+			go func() { operated <- s.operate(t, http.MethodPost, call[0], call[1]) }()
 			select {
 			case w := <-operated:
-				t.Errorf("%s answered %d %s while a sync was under way", path, w.Code, w.Body)
+				t.Errorf("answered %d %s while a sync was under way", w.Code, w.Body)
 				operated <- w
-			case <-time.After(2 * operatorPause):
+			case <-time.After(2 * busyPause):
 			}
 			close(goOn)
 			if w := <-synced; w.Code != http.StatusOK {
 				t.Errorf("the sync answered %d %s", w.Code, w.Body)
 			}
 			if w := <-operated; w.Code/100 != 2 {
-				t.Errorf("%s answered %d %s", path, w.Code, w.Body)
+				t.Errorf("answered %d %s", w.Code, w.Body)
 			}
 		})
 	}

@@ -336,7 +336,7 @@ func (a *answer) detail() string {
 func notRunning(address string, err error) error {
 	op := (*net.OpError)(nil)
 	if u, bad := url.Parse(address); bad == nil && stack.IsLoopback(u.Host) && errors.As(err, &op) && op.Op == "dial" {
-		return fmt.Errorf("nothing answers at %s; start it with: go run ./scripts/pushinbox local, or say which one to call with --data or %s", address, envURL)
+		return explained{fmt.Sprintf("nothing answers at %s; start it with: %s local, or say which one to call with --data or %s", address, self(), envURL), err}
 	}
 	return err
 }

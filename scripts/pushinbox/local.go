@@ -362,10 +362,10 @@ Try it:
   %[9]s %[1]s/messages
   curl -H "Authorization: Bearer $(%[9]s -s '%[1]s/local/token?for=publish')" \
     -H 'Content-Type: text/plain' -d 'Hello again' '%[1]s/publish?attribute.kind=greeting'
-  go run ./scripts/pushinbox messages get MESSAGE_ID    # that was printed; or "messages list"
+  %[16]s messages get MESSAGE_ID    # that was printed; or "messages list"
 
 `, s.URL, stack.Developer, stack.PushAccount, s.PubSub, o.Project, o.Topic, s.Inbox, pushes, curl, page, s.PubSubAddr, pushLines(s), s.ProxyURL,
-		s.MNSEndpoint, s.CalendarEndpoint)
+		s.MNSEndpoint, s.CalendarEndpoint, self())
 }
 
 // pushLines has a line for each subscription of --push.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -32,12 +33,17 @@ const maxErrors = 100
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := execute(ctx, newRoot())
+	interrupted := ctx.Err() != nil
 	stop()
 	if code := programExit(0); errors.As(err, &code) {
 		os.Exit(int(code))
 	}
 	if err != nil {
-		lines := strings.Split(err.Error(), "\n")
+		text := err.Error()
+		if interrupted { // by a signal, which is nothing that failed
+			text = strings.ReplaceAll(text, context.Canceled.Error(), "interrupted")
+		}
+		lines := strings.Split(text, "\n")
 		if more := len(lines) - maxErrors; more > 0 {
 			lines = append(lines[:maxErrors], fmt.Sprintf("... (%d errors more)", more))
 		}
@@ -47,6 +53,14 @@ func main() {
 		fmt.Fprintln(os.Stderr, "pushinbox:", strings.Join(lines, "\n"))
 		os.Exit(exitCode(err))
 	}
+}
+
+// self is how this command was called: installed, or by go run in its clone.
+func self() string {
+	if path, err := os.Executable(); err == nil && strings.Contains(filepath.ToSlash(path), "/go-build") {
+		return "go run ./scripts/pushinbox"
+	}
+	return "pushinbox"
 }
 
 func exitCode(err error) int {

@@ -377,7 +377,7 @@ func explain(c *inboxclient.Client, err error) error {
 	if notRunning(c.Address(), err) == err {
 		return err
 	}
-	return fmt.Errorf("nothing answers at %s; start it with: go run ./scripts/pushinbox local, or say which one to call with --url or %s", c.Address(), envURL)
+	return fmt.Errorf("nothing answers at %s; start it with: %s local, or say which one to call with --url or %s", c.Address(), self(), envURL)
 }
 
 func newMessagesGet() *cobra.Command {

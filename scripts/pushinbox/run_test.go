@@ -182,6 +182,9 @@ func TestRunStartsItsOwn(t *testing.T) {
 	if got := runProgramIn(t, dir, "FUNCTION_TARGET=receive", "PORT=0", "run", "--", "sh", "-c", `echo "$FUNCTION_TARGET"`); got.code != 0 || got.out != "receive\n" {
 		t.Errorf("a function to serve: %+v", got)
 	}
+	if got := runProgramIn(t, t.TempDir(), "run", "--print-env"); got.code != exitFailed || got.out != "" || !strings.Contains(got.errs, "start it with") {
+		t.Errorf("no pushinbox local: %+v", got)
+	}
 	for _, args := range [][]string{{"run", "--print-env"}, {"run"}, {"run", "--print-env", "sh"}, {"run", "--proxy-port", "1"}} {
 		if got := runProgramIn(t, dir, args...); got.code == 0 || got.out != "" || got.errs == "" {
 			t.Errorf("%q: %+v", args, got)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -105,7 +106,10 @@ func (s *sending) run(cmd *cobra.Command, push *recordedPush) error {
 		return err
 	}
 	a, err := to.call(ctx, http.MethodPost, "", push.header, push.body)
-	if err != nil {
+	switch op := (*net.OpError)(nil); {
+	case err != nil && (local == nil || !to.sameOrigin(local)) && errors.As(err, &op) && op.Op == "dial":
+		return fmt.Errorf("nothing answers at %s (%v); start the program that the push is for", to.base, op.Err)
+	case err != nil:
 		return err
 	}
 	if local != nil {

@@ -45,6 +45,9 @@ func TestSendToAnyProgram(t *testing.T) {
 	if code != exitFailed || !strings.HasPrefix(out, "--> sample_message.json\n<-- 401 ") || !strings.Contains(errs, "its token is of the pushinbox local at "+r.base) {
 		t.Errorf("refused: exit %d, %s%s", code, out, errs)
 	}
+	if _, errs, code := run(t, "", "send", "--data", data, "--url", "http://127.0.0.1:1/push", sample); code != exitFailed || !strings.Contains(errs, "nothing answers at http://127.0.0.1:1/push") || !strings.Contains(errs, "start the program") || strings.Contains(errs, "--data") {
+		t.Errorf("no program: exit %d, %s", code, errs)
+	}
 	// A token that is given needs no pushinbox local.
 	out, errs, code = runIn(t, []string{envIDToken + "=x"}, "", "send", "--url", accepting, sample)
 	if got := await(t, pushes).Header.Get("Authorization"); code != 0 || got != "Bearer x" {
