@@ -44,7 +44,9 @@ func positional(cmd *cobra.Command, args []string) error {
 	case cmd.HasSubCommands():
 		meant := ""
 		if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
-			meant = fmt.Sprintf("did you mean %q? ", like[0])
+			// They come by the alphabet; who mistypes rarely mistypes the first letter.
+			first := slices.IndexFunc(like, func(name string) bool { return name[:1] == args[0][:1] })
+			meant = fmt.Sprintf("did you mean %q? ", like[max(first, 0)])
 		}
 		return usageError{fmt.Errorf("there is no command %q; %ssee %s --help", args[0], meant, cmd.CommandPath())}
 	}

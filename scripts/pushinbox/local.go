@@ -274,7 +274,7 @@ func pushFlags(flags *pflag.FlagSet, sub *pubsubpb.Subscription) {
 		return nil
 	})
 	backoff := fmt.Sprintf("%v,%v", sub.RetryPolicy.MinimumBackoff.AsDuration(), sub.RetryPolicy.MaximumBackoff.AsDuration())
-	checked(flags, "retry-backoff", backoff, "MIN,MAX", "how long to wait after a failed push, at first and at most, 0s to 600s", func(s string) error {
+	checked(flags, "retry-backoff", backoff, "MIN,MAX", "how long a message waits after a failed push, at first and at most, 0s to 600s; while pushes fail, Pub/Sub also slows the subscription down, up to a push a minute", func(s string) error {
 		first, second, _ := strings.Cut(s, ",")
 		least, err := time.ParseDuration(first)
 		most, err2 := time.ParseDuration(second)

@@ -110,6 +110,7 @@ func TestWrongCallsOfMessages(t *testing.T) {
 		{"list --attribute kind", "KEY=VALUE"},
 		{"list --limit -1", "--limit"},
 		{"lists", `did you mean "list"?`},
+		{"lst", `did you mean "list"?`},
 		{"tail --until 1h", "--until"},
 		{"get", "ID is missing"},
 		{"get x --data --format json", "--data"},
