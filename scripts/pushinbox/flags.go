@@ -45,7 +45,7 @@ func positional(cmd *cobra.Command, args []string) error {
 		meant := ""
 		if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
 			// They come by the alphabet; who mistypes rarely mistypes the first letter.
-			first := slices.IndexFunc(like, func(name string) bool { return name[:1] == args[0][:1] })
+			first := slices.IndexFunc(like, func(name string) bool { return strings.HasPrefix(name, args[0][:min(1, len(args[0]))]) })
 			meant = fmt.Sprintf("did you mean %q? ", like[max(first, 0)])
 		}
 		return usageError{fmt.Errorf("there is no command %q; %ssee %s --help", args[0], meant, cmd.CommandPath())}
