@@ -340,8 +340,7 @@ func (w *window) text() string {
 func TestCopyACommand(t *testing.T) {
 	t.Parallel()
 	base, s := telling(t, console.Config{IsLocal: true}, healthy())
-	w := openAt(t, base, desk)
-	w.mayReadClipboard()
+	w := openCopying(t, base, desk)
 	w.visit("/delivery")
 	s.tell(wrong())
 	w.until(`document.querySelectorAll(".card").length === 4`)

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
@@ -36,8 +37,12 @@ import (
 var (
 	// command is the built pushinbox.
 	command string
-	// chrome is the one browser of all tests; each has a profile of its own in it.
+	// chrome is the one browser of all tests; each has a profile of its own in it. It is
+	// Chromium's headless shell where that is installed: the same engine, without the
+	// windows around it, for half of the processor time.
 	chrome context.Context
+	// whole returns a whole Chromium, which also has a clipboard that a click may write.
+	whole func() (context.Context, error)
 )
 
 func TestMain(m *testing.M) {
@@ -58,23 +63,41 @@ func TestMain(m *testing.M) {
 			fmt.Fprintf(os.Stderr, "%v: %s", err, out)
 			return 1
 		}
-		options := append(chromedp.DefaultExecAllocatorOptions[:],
-			chromedp.ExecPath(path), chromedp.UserDataDir(filepath.Join(dir, "profile")),
-			// Debian's builds run as root in CI, where Chromium's own
-			// sandbox cannot; and nothing may go out to the network.
-			chromedp.NoSandbox, chromedp.DisableGPU,
-			chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
-		allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
-		defer stop()
-		ctx, cancel := chromedp.NewContext(allocator)
-		defer cancel()
-		if err := chromedp.Do(ctx); err != nil {
+		var stops []func()
+		defer func() {
+			for _, stop := range stops {
+				stop()
+			}
+		}()
+		launch := func(path, profile string) (context.Context, error) {
+			ctx, stop, err := launch(path, filepath.Join(dir, profile))
+			stops = append(stops, stop)
+			return ctx, err
+		}
+		whole = sync.OnceValues(func() (context.Context, error) { return launch(path, "whole") })
+		if shell, none := exec.LookPath("chromium-headless-shell"); none == nil {
+			chrome, err = launch(shell, "shell")
+		} else {
+			chrome, err = whole()
+		}
+		if err != nil {
 			fmt.Fprintln(os.Stderr, "chromium does not start:", err)
 			return 1
 		}
-		chrome = ctx
 		return m.Run()
 	}())
+}
+
+// launch starts a browser.
+func launch(path, profile string) (_ context.Context, stop func(), _ error) {
+	allocator, end := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(path), chromedp.UserDataDir(profile),
+		// Debian's builds run as root in CI, where Chromium's own
+		// sandbox cannot; and nothing may go out to the network.
+		chromedp.NoSandbox, chromedp.DisableGPU,
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))...)
+	browser, leave := chromedp.NewContext(allocator)
+	return browser, func() { leave(); end() }, chromedp.Do(browser)
 }
 
 // server is a running pushinbox local.
@@ -276,7 +299,31 @@ func (s *server) open(t testing.TB, size size, options ...action) *window {
 func openAt(t testing.TB, base string, size size, options ...action) *window {
 	t.Helper()
 	need.Program(t, "chromium")
-	ctx, cancel := chromedp.NewContext(chrome, chromedp.WithNewBrowserContext())
+	return openIn(t, chrome, base, size, options...)
+}
+
+// openCopying opens a window that may read what it copied; to write, a click is enough.
+func openCopying(t testing.TB, base string, size size) *window {
+	t.Helper()
+	need.Program(t, "chromium")
+	in, err := whole()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := openIn(t, in, base, size)
+	w.do(chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+		_, err := chromedp.CallBrowser(ctx, browser.SetPermission, browser.SetPermissionParams{
+			Permission: &browser.PermissionDescriptor{Name: "clipboard-read"}, Setting: browser.PermissionSettingGranted,
+			BrowserContextID: chromedp.FromContext(ctx).BrowserContextID,
+		})
+		return err
+	}))
+	return w
+}
+
+func openIn(t testing.TB, in context.Context, base string, size size, options ...action) *window {
+	t.Helper()
+	ctx, cancel := chromedp.NewContext(in, chromedp.WithNewBrowserContext())
 	t.Cleanup(cancel)
 	ctx, stop := context.WithTimeout(ctx, 3*time.Minute)
 	t.Cleanup(stop)

@@ -1,7 +1,6 @@
 package console
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -163,8 +161,7 @@ func TestMessagePage(t *testing.T) {
 	data := `{"name": "Zo\u00eb", "items": [{"sku": "mug"}, {"sku": "tea"}], "long": "` + strings.Repeat("tea ", 200) + `"}`
 	s.publish(t, message{Data: []byte(data), Attributes: attributes})
 	m := s.stored(t, 1)[0]
-	w := s.open(t, desk)
-	w.mayReadClipboard()
+	w := openCopying(t, s.base, desk)
 	w.visit("/messages/" + m.ID)
 	selected := func() string {
 		return eval[string](w, `getSelection().selectAllChildren(document.querySelector("pre")), getSelection().toString()`)
@@ -242,17 +239,4 @@ func TestMessagePage(t *testing.T) {
 	if text := w.state(); !strings.Contains(text, "2024") || strings.Contains(text, "Delay") {
 		t.Errorf("a message that was published years ago: %s", text)
 	}
-}
-
-// mayReadClipboard lets the window's page read what was copied; to write, a click is
-// enough.
-func (w *window) mayReadClipboard() {
-	w.t.Helper()
-	w.do(chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
-		_, err := chromedp.CallBrowser(ctx, browser.SetPermission, browser.SetPermissionParams{
-			Permission: &browser.PermissionDescriptor{Name: "clipboard-read"}, Setting: browser.PermissionSettingGranted,
-			BrowserContextID: chromedp.FromContext(ctx).BrowserContextID,
-		})
-		return err
-	}))
 }
