@@ -26,7 +26,7 @@ import (
 func TestCommandsExist(t *testing.T) {
 	t.Parallel()
 	help := &helper{dir: t.TempDir(), gcloud: gcloudCommands(t)}
-	build := exec.Command("go", "build", "-o", filepath.Join(help.dir, "pushinbox"), "../scripts/pushinbox")
+	build := exec.Command("go", "build", "-ldflags=-w", "-o", filepath.Join(help.dir, "pushinbox"), "../scripts/pushinbox")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

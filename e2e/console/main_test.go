@@ -59,7 +59,7 @@ func TestMain(m *testing.M) {
 		}
 		defer func() { _ = os.RemoveAll(dir) }()
 		command = filepath.Join(dir, "pushinbox")
-		if out, err := exec.Command("go", "build", "-o", command, "../../scripts/pushinbox").CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", "build", "-ldflags=-w", "-o", command, "../../scripts/pushinbox").CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "%v: %s", err, out)
 			return 1
 		}

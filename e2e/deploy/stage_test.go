@@ -85,7 +85,7 @@ func buildpack(ctx context.Context, dir string) (string, error) {
 		return "", err
 	}
 	program := filepath.Join(dir, "main")
-	_, err = output(ctx, dir, nil, "go", "build", "-o", program, "./functions.local/app")
+	_, err = output(ctx, dir, nil, "go", "build", "-ldflags=-w", "-o", program, "./functions.local/app")
 	return program, err
 }
 

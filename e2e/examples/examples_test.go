@@ -74,7 +74,7 @@ func TestMain(m *testing.M) {
 }
 
 func build(file, dir string, flags ...string) error {
-	cmd := exec.Command("go", append(append([]string{"build", "-o", file}, flags...), ".")...)
+	cmd := exec.Command("go", append(append([]string{"build", "-ldflags=-w", "-o", file}, flags...), ".")...)
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)

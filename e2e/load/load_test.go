@@ -67,7 +67,7 @@ var programs string
 func build(name, source string) func() (string, error) {
 	return sync.OnceValues(func() (string, error) {
 		file := filepath.Join(programs, name)
-		out, err := exec.Command("go", "build", "-o", file, source).CombinedOutput()
+		out, err := exec.Command("go", "build", "-ldflags=-w", "-o", file, source).CombinedOutput()
 		if err != nil {
 			return "", fmt.Errorf("%w: %s", err, out)
 		}

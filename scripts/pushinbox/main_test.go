@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 		for _, name := range []string{envKeyID, envKeySecret, envToken, envIDToken, envKeyFile, envURL} {
 			_ = os.Unsetenv(name) // whose ever it is
 		}
-		if out, err := exec.Command("go", "build", "-o", command, ".").CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", "build", "-ldflags=-w", "-o", command, ".").CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "%v: %s", err, out)
 			return 1
 		}
