@@ -119,7 +119,7 @@ func New(o Options) (*Proxy, error) {
 	p := &Proxy{
 		options: o, hosts: make(map[string]bool), tunnels: make(chan struct{}, maxTunnels),
 		tls: &tls.Config{NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS12, GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			hello.Conn.(*shownConn).shown = true
+			hello.Conn.(*shownConn).chosen = true
 			return &o.Certificate, nil
 		}},
 		warning: rate.Sometimes{First: 3, Interval: 10 * time.Second},
@@ -265,10 +265,18 @@ func (p *Proxy) intercept(w http.ResponseWriter, host string, release func()) {
 	p.accepted.Hand(conn)
 }
 
-// shownConn is a connection whose client may have been shown the certificate.
+// shownConn is a connection that knows whether its client was shown the certificate: what
+// is read after it was chosen answers to it. A hello that cannot be agreed on is refused
+// before.
 type shownConn struct {
 	net.Conn
-	shown bool
+	chosen, shown bool
+}
+
+// Read notes what the client was shown.
+func (c *shownConn) Read(p []byte) (int, error) {
+	c.shown = c.shown || c.chosen
+	return c.Conn.Read(p)
 }
 
 // established answers to a CONNECT that the connection is there, and returns it.

@@ -501,6 +501,10 @@ func TestNoHandshake(t *testing.T) {
 		_, _ = io.Copy(io.Discard, conn) // until the proxy has left too
 		_ = conn.Close()
 	}
+	conn, _ := w.connect(t, keyHost+":443")
+	if tls.Client(conn, &tls.Config{ServerName: keyHost, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}}).Handshake() == nil {
+		t.Error("the proxy has a certificate for RSA")
+	}
 	if w.log.String() != "" {
 		t.Errorf("logged: %q", w.log)
 	}

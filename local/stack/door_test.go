@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -356,6 +357,62 @@ func TestOpenHostSignsForNobodyElse(t *testing.T) {
 		request := fmt.Sprintf("PUT /v1/%s/subscriptions/rest HTTP/1.1\r\nHost: %s\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", project, s.PubSubAddr, header, len(body), body)
 		if got := rawStatus(t, s.PubSubAddr, request); got != want {
 			t.Errorf("by REST with %q: %d, want %d", header, got, want)
+		}
+	}
+}
+
+// TestOpenHostEndsForeignPushes starts a run that other machines can reach with what an
+// earlier one let anybody create.
+func TestOpenHostEndsForeignPushes(t *testing.T) {
+	t.Parallel()
+	const trusted = "billing@demo.iam.gserviceaccount.com"
+	o := options(t)
+	before, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := before.own.store
+	project := "projects/" + o.Project
+	if _, err := store.CreateTopic(t.Context(), &pubsubpb.Topic{Name: project + "/topics/evil"}); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]bool{o.Topic + "-push": true, syncTopic: true, "orders-push-1": true} // is pushed
+	for name, account := range map[string]string{"developer": Developer, "trusted": trusted, "other": "me@demo.iam.gserviceaccount.com", "unsigned": ""} {
+		push := &pubsubpb.PushConfig{PushEndpoint: "http://127.0.0.1:1/"}
+		if account != "" {
+			push.AuthenticationMethod = &pubsubpb.PushConfig_OidcToken_{OidcToken: &pubsubpb.PushConfig_OidcToken{ServiceAccountEmail: account}}
+		}
+		if _, err := store.CreateSubscription(t.Context(), &pubsubpb.Subscription{Name: project + "/subscriptions/" + name, Topic: project + "/topics/evil", PushConfig: push}); err != nil {
+			t.Fatal(err)
+		}
+		want[name] = account == "" || name == "other"
+	}
+	if err := before.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var said strings.Builder
+	o.Log = slog.New(slog.NewTextHandler(&said, nil))
+	o.Host = netip.IPv4Unspecified()
+	o.Endpoints = []Endpoint{{Topic: "orders", URL: "http://127.0.0.1:1/", Email: trusted}}
+	s, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pushed := make(map[string]bool)
+	for _, there := range s.own.store.Statuses() {
+		pushed[there.Subscription.Name[strings.LastIndex(there.Subscription.Name, "/")+1:]] = there.Subscription.PushConfig.GetPushEndpoint() != ""
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	for name := range want {
+		if pushed[name] != want[name] {
+			t.Errorf("%s is pushed: %v, want %v", name, pushed[name], want[name])
+		}
+	}
+	for _, name := range []string{"developer", "trusted"} {
+		if !strings.Contains(said.String(), "/subscriptions/"+name+" is not pushed any more") {
+			t.Errorf("%s is not named in %s", name, &said)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -180,9 +181,37 @@ func (p *ownPubSub) lacks(ctx context.Context, topic string) bool {
 
 // startPushing starts the pushing to every endpoint, once the subscriptions of this run
 // have its addresses in place of those of the run before.
-func (s *Stack) startPushing(context.Context) error {
-	if s.own != nil {
-		s.own.store.StartPushing(s.own.push)
+func (s *Stack) startPushing(ctx context.Context) error {
+	if s.own == nil {
+		return nil
+	}
+	if s.Key != nil {
+		if err := s.endForeign(ctx); err != nil {
+			return err
+		}
+	}
+	s.own.store.StartPushing(s.own.push)
+	return nil
+}
+
+// endForeign ends the pushing of subscriptions that an earlier run let anybody create, in the
+// name of an account that is this one's: see mayActAs.
+func (s *Stack) endForeign(ctx context.Context) error {
+	own := []string{s.options.Subscription(), "projects/" + s.options.Project + "/subscriptions/" + syncTopic}
+	for _, e := range s.Endpoints {
+		own = append(own, e.Name)
+	}
+	for _, there := range s.own.store.Statuses() {
+		sub := there.Subscription
+		account := sub.PushConfig.GetOidcToken().GetServiceAccountEmail()
+		if slices.Contains(own, sub.Name) || !s.isOwn(account) {
+			continue
+		}
+		s.own.warn(fmt.Sprintf("%s is not pushed any more: its pushes to %s were signed as %s, which with --host is for who has the key. Its messages are kept; have it pushed again with the header in %s, or as another account",
+			sub.Name, delivery.HideToken(sub.PushConfig.PushEndpoint), account, filepath.Base(s.Key.File)))
+		if _, err := s.own.store.ModifyPushConfig(ctx, &pubsubpb.ModifyPushConfigRequest{Subscription: sub.Name, PushConfig: &pubsubpb.PushConfig{}}); err != nil {
+			return err
+		}
 	}
 	return nil
 }

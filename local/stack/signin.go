@@ -56,19 +56,16 @@ func (s *Stack) signIn(console http.Handler) http.Handler {
 // signed in the name of an account that this run trusts, or the programs of its --push. A
 // push is an ID token for any audience: it would open the console.
 func (s *Stack) mayActAs(ctx context.Context, account string) error {
-	if s.Key.hasCall(ctx) || !slices.ContainsFunc(s.accounts(), func(own string) bool { return strings.EqualFold(own, account) }) {
+	if !s.isOwn(account) || s.Key.hasCall(ctx) {
 		return nil
 	}
 	return status.Errorf(codes.PermissionDenied, "Permission 'iam.serviceAccounts.actAs' denied on service account %s: with --host, only who sends the header in %s may have pushes signed in this name; name another service account.", account, filepath.Base(s.Key.File))
 }
 
-// accounts returns whose tokens this run, or the programs that it pushes to, trust.
-func (s *Stack) accounts() []string {
-	all := []string{PushAccount, publishCaller, Developer}
-	for _, e := range s.options.Endpoints {
-		all = append(all, e.Email)
-	}
-	return all
+// isOwn reports whether this run, or a program that it pushes to, trusts tokens of an account.
+func (s *Stack) isOwn(account string) bool {
+	return account != "" && (slices.ContainsFunc([]string{PushAccount, publishCaller, Developer}, func(own string) bool { return strings.EqualFold(own, account) }) ||
+		slices.ContainsFunc(s.options.Endpoints, func(e Endpoint) bool { return strings.EqualFold(e.Email, account) }))
 }
 
 // keyed has h want the key where there is one.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -55,9 +56,12 @@ func main() {
 	}
 }
 
+// ranByGo matches where go run has what it runs: a build of its own, or its cache.
+var ranByGo = regexp.MustCompile(`/go-build|/[0-9a-f]{64}-d/`)
+
 // self is how this command was called: installed, or by go run in its clone.
 func self() string {
-	if path, err := os.Executable(); err == nil && strings.Contains(filepath.ToSlash(path), "/go-build") {
+	if path, err := os.Executable(); err == nil && ranByGo.MatchString(filepath.ToSlash(path)) {
 		return "go run ./scripts/pushinbox"
 	}
 	return "pushinbox"

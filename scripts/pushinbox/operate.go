@@ -165,7 +165,11 @@ func (o *operate) openLocal(ctx context.Context, d *operated, secret *pushToken)
 	if d.inbox, err = inboxclient.New(run.URL, &inboxclient.Options{Tokens: staticToken(c.token)}); err != nil {
 		return err
 	}
-	client, err := d.dial(ctx, run.Project, run.PubSubEmulatorHost, c.token)
+	key := c.token
+	if !stack.IsLoopback(run.PubSubEmulatorHost) {
+		key = "" // it is an emulator's address, and not that of the run
+	}
+	client, err := d.dial(ctx, run.Project, run.PubSubEmulatorHost, key)
 	if err != nil {
 		return err
 	}
@@ -217,10 +221,16 @@ func (o *operate) openTerraform(ctx context.Context, d *operated, secret *pushTo
 
 // openGoogle connects to Google Cloud, or to its emulators where the environment says
 // so, which have neither IAM nor Monitoring.
-func (o *operate) openGoogle(ctx context.Context, d *operated, secret *pushToken, at firestoreinbox.Config, log string) error {
+func (o *operate) openGoogle(ctx context.Context, d *operated, secret *pushToken, at firestoreinbox.Config, log string) (err error) {
 	host := os.Getenv("PUBSUB_EMULATOR_HOST")
 	d.isCloud = host == ""
-	client, err := d.dial(ctx, at.Project, host, "")
+	key := ""
+	if file := os.Getenv(envKeyFile); host != "" && file != "" { // of a pushinbox local that is there
+		if key, err = readSecret(file); err != nil {
+			return err
+		}
+	}
+	client, err := d.dial(ctx, at.Project, host, key)
 	if err != nil {
 		return err
 	}

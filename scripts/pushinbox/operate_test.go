@@ -32,6 +32,7 @@ import (
 	"example.com/pushinbox/doctor/doctortest"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/local/records"
+	"example.com/pushinbox/local/stack"
 	"example.com/pushinbox/shared/delivery"
 	"example.com/pushinbox/shared/delivery/firestorerecords"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
@@ -71,6 +72,33 @@ func (s *said) must(t *testing.T, args ...string) (lines []map[string]any) {
 			t.Fatalf("%q printed %q: %v", args, out, err)
 		}
 		lines = append(lines, line)
+	}
+}
+
+// TestPauseWithHost pauses and resumes a run that other machines can reach, found by its data
+// and, as from a container, by its addresses: both send its key.
+func TestPauseWithHost(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	start(t, data, "--host=0.0.0.0")
+	b, err := os.ReadFile(filepath.Join(data, "local.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var at stack.Addresses
+	if err := json.Unmarshal(b, &at); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := []string{"PUBSUB_EMULATOR_HOST=" + at.PubSubEmulatorHost, envKeyFile + "=" + filepath.Join(data, "console.key")}
+	for name, s := range map[string]*said{
+		"by its data":      {nil, []string{"--data", data}},
+		"by its addresses": {elsewhere, []string{"--project", "local", "--subscription", "inbox-push", "--data", t.TempDir()}},
+	} {
+		for _, verb := range []string{"pause", "resume"} {
+			if _, errs, code := s.run(t, "delivery", verb); code != 0 {
+				t.Errorf("%s %s: exit %d, %s", verb, name, code, errs)
+			}
+		}
 	}
 }
 

@@ -75,7 +75,7 @@ when a signal ended it.
 			if err != nil && !printEnv && errors.Is(err, stack.ErrNotFound) {
 				return runWithOwn(cmd.Context(), data, args)
 			}
-			if errors.Is(err, stack.ErrNotFound) && !errors.Is(err, stack.ErrStale) {
+			if data == "" && errors.Is(err, stack.ErrNotFound) && !errors.Is(err, stack.ErrStale) {
 				return fmt.Errorf("%w here; start it with: %s local, or name its --data", err, self())
 			}
 			if err != nil {
