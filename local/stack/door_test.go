@@ -271,11 +271,7 @@ func TestOpenHostSignsForNobodyElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	file, err := os.ReadFile(s.Key.File)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key := strings.TrimPrefix(strings.TrimSpace(string(file)), "Authorization: ")
+	key := "Bearer " + s.Key.secret
 	client, err := pushfake.Dial(t.Context(), s.PubSubAddr, o.Project)
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"google.golang.org/grpc/codes"
@@ -102,41 +103,38 @@ func plainStatus(err error) error {
 // endForgotten ends the pushing to endpoints of an earlier run that this one was not
 // told. It deletes a subscription without messages, and keeps another one's.
 func (p *ownPubSub) endForgotten(ctx context.Context, project string, wanted []*pubsubpb.Subscription) error {
-	request := &pubsubpb.ListSubscriptionsRequest{Project: project}
-	for {
-		page, err := p.store.ListSubscriptions(ctx, request)
-		if err != nil {
+	for _, there := range p.store.Statuses() {
+		sub := there.Subscription
+		if !strings.HasPrefix(sub.Name, project+"/") || sub.Labels["pushinbox"] != endpointLabels["pushinbox"] || sub.PushConfig.GetPushEndpoint() == "" ||
+			slices.ContainsFunc(wanted, func(w *pubsubpb.Subscription) bool { return w.Name == sub.Name }) {
+			continue
+		}
+		if err := p.forget(ctx, sub.Name); err != nil {
 			return err
 		}
-		for _, sub := range page.Subscriptions {
-			if sub.Labels["pushinbox"] != endpointLabels["pushinbox"] || sub.PushConfig.GetPushEndpoint() == "" ||
-				slices.ContainsFunc(wanted, func(w *pubsubpb.Subscription) bool { return w.Name == sub.Name }) {
-				continue
-			}
-			if err := p.forget(ctx, sub); err != nil {
-				return err
-			}
-		}
-		if request.PageToken = page.NextPageToken; request.PageToken == "" {
-			return nil
-		}
 	}
+	return nil
 }
 
-func (p *ownPubSub) forget(ctx context.Context, sub *pubsubpb.Subscription) error {
-	messages, _, err := p.store.Backlog(sub.Name)
+func (p *ownPubSub) forget(ctx context.Context, subscription string) error {
+	messages, _, err := p.store.Backlog(subscription) // now: the port is open, and may bring some
 	if err != nil {
 		return err
 	}
 	if messages == 0 {
-		_, err := p.store.DeleteSubscription(ctx, &pubsubpb.DeleteSubscriptionRequest{Subscription: sub.Name})
+		_, err := p.store.DeleteSubscription(ctx, &pubsubpb.DeleteSubscriptionRequest{Subscription: subscription})
 		return err
 	}
 	kept := "1 message is"
 	if messages != 1 {
 		kept = fmt.Sprintf("%d messages are", messages)
 	}
-	p.warn(fmt.Sprintf("%s of an earlier --push is not pushed any more; its %s kept, until it has --push again or is pulled", sub.Name, kept))
-	_, err = p.store.ModifyPushConfig(ctx, &pubsubpb.ModifyPushConfigRequest{Subscription: sub.Name, PushConfig: &pubsubpb.PushConfig{}})
+	p.warn(fmt.Sprintf("%s of an earlier --push is not pushed any more; its %s kept, until it has --push again or is pulled", subscription, kept))
+	return p.endPush(ctx, subscription)
+}
+
+// endPush ends the pushing of a subscription, which keeps its messages.
+func (p *ownPubSub) endPush(ctx context.Context, subscription string) error {
+	_, err := p.store.ModifyPushConfig(ctx, &pubsubpb.ModifyPushConfigRequest{Subscription: subscription, PushConfig: &pubsubpb.PushConfig{}})
 	return err
 }

@@ -209,7 +209,7 @@ func (s *Stack) endForeign(ctx context.Context) error {
 		}
 		s.own.warn(fmt.Sprintf("%s is not pushed any more: its pushes to %s were signed as %s, which with --host is for who has the key. Its messages are kept; have it pushed again with the header in %s, or as another account",
 			sub.Name, delivery.HideToken(sub.PushConfig.PushEndpoint), account, filepath.Base(s.Key.File)))
-		if _, err := s.own.store.ModifyPushConfig(ctx, &pubsubpb.ModifyPushConfigRequest{Subscription: sub.Name, PushConfig: &pubsubpb.PushConfig{}}); err != nil {
+		if err := s.own.endPush(ctx, sub.Name); err != nil {
 			return err
 		}
 	}

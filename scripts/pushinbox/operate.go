@@ -221,16 +221,16 @@ func (o *operate) openTerraform(ctx context.Context, d *operated, secret *pushTo
 
 // openGoogle connects to Google Cloud, or to its emulators where the environment says
 // so, which have neither IAM nor Monitoring.
-func (o *operate) openGoogle(ctx context.Context, d *operated, secret *pushToken, at firestoreinbox.Config, log string) (err error) {
+func (o *operate) openGoogle(ctx context.Context, d *operated, secret *pushToken, at firestoreinbox.Config, log string) error {
 	host := os.Getenv("PUBSUB_EMULATOR_HOST")
 	d.isCloud = host == ""
-	key := ""
-	if file := os.Getenv(envKeyFile); host != "" && file != "" { // of a pushinbox local that is there
-		if key, err = readSecret(file); err != nil {
+	var there client // a pushinbox local, if that is what host is
+	if !d.isCloud {
+		if err := there.useKey(); err != nil {
 			return err
 		}
 	}
-	client, err := d.dial(ctx, at.Project, host, key)
+	client, err := d.dial(ctx, at.Project, host, there.token)
 	if err != nil {
 		return err
 	}

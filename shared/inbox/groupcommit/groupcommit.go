@@ -1,6 +1,7 @@
 // Package groupcommit lets concurrent writers share commits. An idle group
 // commits a single item at once; a busy one collects the items that arrive while
-// earlier commits are in flight. There is no timer, so no item waits for others.
+// earlier commits are in flight. There is no timer: an item waits for others only as long
+// as their callers are ready to run.
 package groupcommit
 
 import (
