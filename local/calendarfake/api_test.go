@@ -3,6 +3,7 @@ package calendarfake_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -430,6 +431,36 @@ func TestNamesWhatIsMissing(t *testing.T) {
 			t.Errorf("%s: answered %d %s", query, rec.Code, rec.Body)
 		}
 	}
+}
+
+// TestWithheldBody has a client begin a call and send no body: nobody else waits for it.
+func TestWithheldBody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, calendarfake.Options{})
+	body, more := io.Pipe()
+	read := make(chan struct{})
+	withheld := make(chan int)
+	go func() {
+		rec := httptest.NewRecorder()
+		w.ServeHTTP(rec, httptest.NewRequest("POST", "/calendars/demo/events", io.MultiReader(&reads{read}, body)))
+		withheld <- rec.Code
+	}()
+	<-read
+	if _, err := w.client.Events.List("demo").Context(t.Context()).Do(); err != nil {
+		t.Error(err)
+	}
+	more.CloseWithError(io.ErrUnexpectedEOF)
+	if code := <-withheld; code != 400 {
+		t.Errorf("a body that ends early is answered %d", code)
+	}
+}
+
+// reads is empty, and says when it is read.
+type reads struct{ read chan struct{} }
+
+func (r *reads) Read([]byte) (int, error) {
+	close(r.read)
+	return 0, io.EOF
 }
 
 func TestFields(t *testing.T) {

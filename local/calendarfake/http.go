@@ -1,10 +1,12 @@
 package calendarfake
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -112,6 +114,9 @@ func (s *Server) handle(pattern, method string, c call, parameters ...string) {
 		}
 		result, err := any(nil), checkParameters(query, parameters)
 		if err == nil {
+			err = buffer(w, r)
+		}
+		if err == nil {
 			result, err = s.locked(c, r, f)
 		}
 		if opened, ok := result.(*channelBody); ok && f.SyncFirst && err == nil {
@@ -133,6 +138,17 @@ func (s *Server) locked(c call, r *http.Request, f Fault) (any, error) {
 	return c(r, f)
 }
 
+// buffer reads the body of a request, which a client can withhold for as long as it
+// likes: nothing may wait for that with s.mu held.
+func buffer(w http.ResponseWriter, r *http.Request) error {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		return apiError(http.StatusBadRequest, "parseError", "Parse Error")
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return nil
+}
+
 func checkParameters(query url.Values, known []string) error {
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		switch {
@@ -151,7 +167,7 @@ func checkParameters(query url.Values, known []string) error {
 func withBody[T any](c func(*http.Request, T) (any, error)) call {
 	return func(r *http.Request, _ Fault) (any, error) {
 		var v T
-		if err := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxBody)).Decode(&v); err != nil {
+		if err := json.NewDecoder(r.Body).Decode(&v); err != nil {
 			return nil, apiError(http.StatusBadRequest, "parseError", "Parse Error")
 		}
 		return c(r, v)

@@ -102,6 +102,12 @@ type Fault struct {
 // ErrAckLost is a Delivery's error when a Fault lost the acknowledgement.
 var ErrAckLost = errors.New("pushfake: the acknowledgement was lost on request")
 
+// maxInformed is how many answers with a status below 200 may come before the one that
+// counts. The poster bounds their bytes.
+const maxInformed = 1000
+
+var errTooManyInformed = fmt.Errorf("pushfake: over %d answers with a status below 200", maxInformed)
+
 // Delivery is one finished attempt to deliver a message.
 type Delivery struct {
 	// Subscription is the full name.
@@ -586,10 +592,15 @@ func (d *Dispatcher) roundTrip(ctx context.Context, header http.Header, body []b
 		return d.postTo(ctx, headerLines(header), body)
 	}
 	var processing atomic.Bool
+	var informed atomic.Int64
 	r := d.request.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		// With it, the transport leaves it to us how many there may be.
 		Got1xxResponse: func(code int, _ textproto.MIMEHeader) error {
 			if code == http.StatusProcessing {
 				processing.Store(true)
+			}
+			if informed.Add(1) > maxInformed {
+				return errTooManyInformed
 			}
 			return nil
 		},

@@ -1,6 +1,7 @@
 package pushfake_test
 
 import (
+	"bufio"
 	"io"
 	"net"
 	"net/http"
@@ -33,49 +34,53 @@ func TestHostileAnswers(t *testing.T) {
 			answer: "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n", status: 500,
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			listener, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer listener.Close()
-			go func() {
-				for {
-					conn, err := listener.Accept()
-					if err != nil {
-						return
-					}
-					go func() {
-						defer conn.Close()
-						if _, err := conn.Read(make([]byte, 8<<10)); err != nil {
+		for way, size := range map[string]int{"poster": 1, "transport": 100 << 10} {
+			t.Run(name+"/"+way, func(t *testing.T) {
+				t.Parallel()
+				listener, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer listener.Close()
+				go func() {
+					for {
+						conn, err := listener.Accept()
+						if err != nil {
 							return
 						}
-						_, err := io.WriteString(conn, tc.answer)
-						for tc.repeat != "" && err == nil {
-							_, err = io.WriteString(conn, tc.repeat)
-						}
-						if tc.status != 0 {
-							_, _ = io.Copy(io.Discard, conn) // it stays open
-						}
-					}()
+						go func() {
+							defer conn.Close()
+							r, err := http.ReadRequest(bufio.NewReader(conn))
+							if err != nil {
+								return
+							}
+							_, _ = io.Copy(io.Discard, r.Body)
+							_, err = io.WriteString(conn, tc.answer)
+							for tc.repeat != "" && err == nil {
+								_, err = io.WriteString(conn, tc.repeat)
+							}
+							if tc.status != 0 {
+								_, _ = io.Copy(io.Discard, conn) // it stays open
+							}
+						}()
+					}
+				}()
+				deliveries := make(chan pushfake.Delivery, 10)
+				server, err := pushfake.Start(t.Context(), "http://"+listener.Addr().String(), &pushfake.ServerOptions{Dispatcher: pushfake.Options{
+					OnDelivery: func(d pushfake.Delivery) { deliveries <- d },
+				}})
+				if err != nil {
+					t.Fatal(err)
 				}
-			}()
-			deliveries := make(chan pushfake.Delivery, 10)
-			server, err := pushfake.Start(t.Context(), "http://"+listener.Addr().String(), &pushfake.ServerOptions{Dispatcher: pushfake.Options{
-				OnDelivery: func(d pushfake.Delivery) { deliveries <- d },
-			}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer server.Close()
-			server.Client.Publisher(server.Topic).Publish(t.Context(), &pubsub.Message{Data: []byte("a")})
-			for range 2 {
-				if d := receive(t, deliveries); d.Acked || d.Status != tc.status || d.Duration > 5*time.Second {
-					t.Errorf("delivery: %+v", d)
+				defer server.Close()
+				server.Client.Publisher(server.Topic).Publish(t.Context(), &pubsub.Message{Data: make([]byte, size)})
+				for range 2 {
+					if d := receive(t, deliveries); d.Acked || d.Status != tc.status || d.Duration > 5*time.Second {
+						t.Errorf("delivery: %+v", d)
+					}
 				}
-			}
-		})
+			})
+		}
 	}
 }
 
