@@ -198,9 +198,10 @@ func median(of []float64) float64 {
 }
 
 // BenchmarkWholeWay sends messages of 1 KiB the whole way: publish, topic, signed
-// push, verification, boltinbox, 204. Beside it are the pushinbox of -before, and
-// what the receive of each stores that 64 callers send it. All take turns, and ratios are
-// medians of the ratios of neighbours, since the machine may be busy with more.
+// push, verification, boltinbox, 204. Beside it are the pushinbox of -before, what the
+// receive of each stores that 64 callers send it, and Google's emulators. All take turns,
+// and ratios are medians of the ratios of neighbours, since the machine may be busy with
+// more.
 func BenchmarkWholeWay(b *testing.B) {
 	file, err := pushinbox()
 	if err != nil {
@@ -211,6 +212,7 @@ func BenchmarkWholeWay(b *testing.B) {
 	if *before != "" {
 		then = startLocal(b, *before)
 	}
+	google := startEmulators(b)
 	n := measure.Size(2_000, 20_000)
 	figures := make(map[string][]float64)
 	add := func(name string, figure float64) { figures[name] = append(figures[name], figure) }
@@ -226,6 +228,7 @@ func BenchmarkWholeWay(b *testing.B) {
 	}
 	now.way(1000, 100, 4)
 	then.way(1000, 100, 4)
+	google.way(n, 100, 4)
 	for b.Loop() {
 		for range 5 {
 			for name, size := range map[string]int{"single": 1, "hundred": 100} {
@@ -238,6 +241,9 @@ func BenchmarkWholeWay(b *testing.B) {
 				add("receive-ratio", received/stored)
 				add("receive-µs-ratio", usedReceiving/usedStoring)
 				add(name+"-of-receive", rate/stored)
+				theirs := google.way(n, size, 100/size+3)
+				add(name+"-emulators/s", theirs)
+				add(name+"-of-emulators", rate/theirs)
 			}
 		}
 	}

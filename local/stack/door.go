@@ -174,7 +174,7 @@ func (k *Key) Require(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 		default:
 			httpapi.WriteError(w, problem.New(http.StatusUnauthorized,
-				"the key is missing: open the address that was printed at the start, or send the header in "+filepath.Base(k.File)))
+				"the key is missing: open the address that was printed at the start, or send the header in "+filepath.Base(k.File)+"; a command of pushinbox finds it by PUSHINBOX_KEY_FILE"))
 		}
 	})
 }
