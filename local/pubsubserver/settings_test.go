@@ -181,10 +181,12 @@ func TestSubscriptionSettings(t *testing.T) {
 		"filter":        {func(s *pubsubpb.Subscription) { s.Filter = "attributes" }, codes.InvalidArgument, "filter", nil},
 		"filter_long":   {func(s *pubsubpb.Subscription) { s.Filter = "attributes:" + strings.Repeat("k", 246) }, codes.InvalidArgument, "257 bytes; the limit is 256", nil},
 		"labels":        {func(s *pubsubpb.Subscription) { s.Labels = map[string]string{"k": "V"} }, codes.InvalidArgument, `"V"`, nil},
-		"push": {set: func(s *pubsubpb.Subscription) { s.PushConfig = push("https://example.com/push?token=a") },
-			want: func(s *pubsubpb.Subscription) { s.PushConfig.Attributes = map[string]string{"x-goog-version": "v1"} }},
-		"push_http": {set: func(s *pubsubpb.Subscription) { s.PushConfig = push("http://127.0.0.1:8080") },
-			want: func(s *pubsubpb.Subscription) { s.PushConfig.Attributes = map[string]string{"x-goog-version": "v1"} }},
+		"push":          {set: func(s *pubsubpb.Subscription) { s.PushConfig = push("https://example.com/push?token=a") }},
+		"push_version": {set: func(s *pubsubpb.Subscription) {
+			s.PushConfig = push("https://a/")
+			s.PushConfig.Attributes = map[string]string{"x-goog-version": "v1beta2"}
+		}},
+		"push_http":    {set: func(s *pubsubpb.Subscription) { s.PushConfig = push("http://127.0.0.1:8080") }},
 		"push_ftp":     {func(s *pubsubpb.Subscription) { s.PushConfig = push("ftp://example.com/") }, codes.InvalidArgument, "(endpoint=ftp://example.com/)", nil},
 		"push_word":    {func(s *pubsubpb.Subscription) { s.PushConfig = push("nonsense") }, codes.InvalidArgument, "(endpoint=nonsense)", nil},
 		"push_no_host": {func(s *pubsubpb.Subscription) { s.PushConfig = push("https:///path") }, codes.InvalidArgument, "(endpoint=https:///path)", nil},
@@ -261,7 +263,7 @@ func TestUpdateMask(t *testing.T) {
 			s.RetryPolicy = &pubsubpb.RetryPolicy{MinimumBackoff: duration(time.Second), MaximumBackoff: duration(600 * time.Second)}
 		}},
 		"endpoint": {[]string{"push_config.push_endpoint"}, codes.OK, "", func(s *pubsubpb.Subscription) {
-			s.PushConfig = &pubsubpb.PushConfig{PushEndpoint: "https://a/", Attributes: map[string]string{"x-goog-version": "v1"}}
+			s.PushConfig = &pubsubpb.PushConfig{PushEndpoint: "https://a/"}
 		}},
 		"none":         {nil, codes.InvalidArgument, "UpdateSubscriptionRequest must be set", nil},
 		"unknown":      {[]string{"labels", "nonsense"}, codes.InvalidArgument, "'nonsense' is not a known Subscription field", nil},

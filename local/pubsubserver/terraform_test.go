@@ -93,7 +93,7 @@ func TestTerraform(t *testing.T) {
 		`"retryPolicy":{"maximumBackoff":"600s","minimumBackoff":"10s"},"topic":"projects/p/topics/orders"}`)
 	reads("subscriptions/orders-push", `{"name":"projects/p/subscriptions/orders-push","topic":"projects/p/topics/orders","topicMessageRetentionDuration":"86400s","ackDeadlineSeconds":60,`+
 		`"deadLetterPolicy":{"deadLetterTopic":"projects/p/topics/orders-dead","maxDeliveryAttempts":100},"enableMessageOrdering":true,"expirationPolicy":{},"filter":"attributes.kind = \"a\"",`+
-		`"labels":{"a":"b"},"messageRetentionDuration":"604800s",`+push+`,"attributes":{"x-goog-version":"v1"},"noWrapper":{"writeMetadata":true}},`+
+		`"labels":{"a":"b"},"messageRetentionDuration":"604800s",`+push+`,"noWrapper":{"writeMetadata":true}},`+
 		`"retryPolicy":{"maximumBackoff":"600s","minimumBackoff":"10s"},"state":"ACTIVE"}`)
 
 	// A member is added to the policy that is there, under its etag.

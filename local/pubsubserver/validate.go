@@ -250,9 +250,6 @@ func checkPush(sub *pubsubpb.Subscription) error {
 	if oidc := p.GetOidcToken(); oidc != nil && !strings.Contains(oidc.ServiceAccountEmail, "@") {
 		return invalid("Invalid push_config.oidc_token.service_account_email given (value=%s): it must be the e-mail address of a service account.", oidc.ServiceAccountEmail)
 	}
-	if p.Attributes == nil {
-		p.Attributes = map[string]string{versionAttribute: "v1"}
-	}
 	return nil
 }
 

@@ -29,7 +29,6 @@ var Emulator = map[string]string{
 	"stream_flow_control":          "5, after an acknowledgement 0 more",
 	"snapshot_fields":              "topic kept, expires within 7 days, get OK, listed, of topic listed, labels , delete OK, then NOT_FOUND",
 	"push_endpoints":               "ftp INVALID_ARGUMENT, no_host OK, words INVALID_ARGUMENT",
-	"push_version":                 "not returned",
 	"push_wrapped":                 "message: attributes data messageId message_id publishTime publish_time; subscription",
 	"push_attributes_only":         "message: attributes data messageId message_id publishTime publish_time; subscription",
 	"push_headers":                 "From none; Accept text/html, image/gif, image/jpeg, */*; q=0.2; Accept-Encoding none; User-Agent Java; Content-Type application/json",
