@@ -34,6 +34,8 @@ type Event struct {
 
 // TailOptions holds Tail's optional settings.
 type TailOptions struct {
+	// OnBegin is called once, with the token after which the events come, before them.
+	OnBegin func(token string)
 	// OnLost is called when the connection was lost, with the reason, and OnBack
 	// when there is one again. Nothing is missed in between.
 	OnLost func(error)
@@ -146,6 +148,9 @@ func (t *tail) follow(ctx context.Context, yield func(Event, error) bool) error 
 func (t *tail) event(id, data string, watchdog *time.Timer, yield func(Event, error) bool) error {
 	if id == "" {
 		return nil // a comment
+	}
+	if !t.began && t.o.OnBegin != nil {
+		t.o.OnBegin(id)
 	}
 	t.token, t.began = id, true
 	if t.lost {

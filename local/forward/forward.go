@@ -1,7 +1,7 @@
 // Package forward posts the messages of an inbox to a program of a developer's, each as
 // the push that it was. It keeps the order within an ordering key, sends a message again
-// until the program acknowledges it, and says how far all before it are done, so that
-// whoever goes on from there misses nothing.
+// until the program acknowledges it, and says how far all before it are done, and which
+// after that, so that whoever goes on from there misses nothing and repeats nothing.
 package forward
 
 import (
@@ -36,6 +36,9 @@ const (
 	maxPause = 10 * time.Second
 	// maxWaiting is how many messages wait for others of their ordering key at most.
 	maxWaiting = 1000
+	// maxAhead is how many messages are remembered that were acknowledged while one before
+	// them was not. Those past it are sent again by whoever goes on.
+	maxAhead = 10_000
 	// maxAnswer is how much of an answer is read, in bytes.
 	maxAnswer = 64 << 10
 )
@@ -60,9 +63,9 @@ type Options struct {
 	Timeout time.Duration
 	// OnResult is called, by several goroutines, after each request.
 	OnResult func(Result)
-	// OnDone is called, one call at a time, with the token up to which every message
-	// was acknowledged.
-	OnDone func(token string)
+	// OnDone is called, by several goroutines, after a message was acknowledged or skipped.
+	// Done tells how far that is.
+	OnDone func()
 }
 
 // Result is one finished request.
@@ -87,18 +90,22 @@ type Forwarder struct {
 	slots  chan struct{} // of messages that are sent
 	room   chan struct{} // of messages that were taken and are not done
 
-	mu   sync.Mutex
-	all  list.List // of *taken, in the order in which they came
-	keys map[string][]*taken
-	last *inbox.Message
-	wait sync.WaitGroup
+	mu    sync.Mutex
+	all   list.List // of *taken, in the order in which they came; it begins with one that is not done
+	keys  map[string][]*taken
+	token string // up to it everything is done
+	ahead int    // how many IDs there are in all
+	last  *inbox.Message
+	wait  sync.WaitGroup
 }
 
-// taken is a message that is ours until the program has acknowledged it.
+// taken is a message that is ours until the program has acknowledged it, or a run of
+// messages that are done: then it has the token of the last one, and their IDs.
 type taken struct {
 	token   string
-	message *inbox.Message
-	done    bool
+	message *inbox.Message // nil when it is done
+	ids     []string
+	place   *list.Element
 }
 
 // New returns a Forwarder.
@@ -124,6 +131,13 @@ func New(o Options) (*Forwarder, error) {
 	}, nil
 }
 
+// Begin says after which token the messages come: all before it count as done.
+func (f *Forwarder) Begin(token string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.token = token
+}
+
 // Forward takes a message, whose data is whole, and returns while it is sent. It waits
 // while too many are. token is the one that goes on after the message. The error is
 // ctx's, which also ends the sending.
@@ -135,7 +149,7 @@ func (f *Forwarder) Forward(ctx context.Context, token string, m *inbox.Message)
 	}
 	t := &taken{token: token, message: m}
 	f.mu.Lock()
-	f.all.PushBack(t)
+	t.place = f.all.PushBack(t)
 	// One of a key at a time, as Pub/Sub does.
 	alone := true
 	if m.OrderingKey != "" {
@@ -158,12 +172,31 @@ func (f *Forwarder) Forward(ctx context.Context, token string, m *inbox.Message)
 	}
 }
 
-// Skip passes over a message that is not to be sent.
-func (f *Forwarder) Skip(token string) {
+// Skip passes over a message that is not to be sent, by its ID in the inbox.
+func (f *Forwarder) Skip(token, id string) {
+	f.mu.Lock()
+	t := &taken{token: token}
+	t.place = f.all.PushBack(t)
+	f.settle(t, id)
+	f.mu.Unlock()
+	f.tell()
+}
+
+// Done returns the token up to which everything is done, empty where nothing is, and the
+// IDs of the messages after it that are done too, at most 10,000.
+func (f *Forwarder) Done() (token string, ahead []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.all.PushBack(&taken{token: token, done: true})
-	f.advance()
+	for e := f.all.Front(); e != nil; e = e.Next() {
+		ahead = append(ahead, e.Value.(*taken).ids...)
+	}
+	return f.token, ahead
+}
+
+func (f *Forwarder) tell() {
+	if f.o.OnDone != nil {
+		f.o.OnDone()
+	}
 }
 
 // Wait waits until nothing is under way.
@@ -192,6 +225,7 @@ func (f *Forwarder) start(ctx context.Context, t *taken) {
 				return // ctx has ended
 			}
 			next = f.finish(next)
+			f.tell()
 		}
 	})
 }
@@ -200,8 +234,8 @@ func (f *Forwarder) start(ctx context.Context, t *taken) {
 func (f *Forwarder) finish(t *taken) (next *taken) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t.done = true
-	if m := t.message; m.OrderingKey != "" {
+	m := t.message
+	if m.OrderingKey != "" {
 		key := m.Subscription + "\x00" + m.OrderingKey
 		if f.keys[key] = slices.Delete(f.keys[key], 0, 1); len(f.keys[key]) == 0 {
 			delete(f.keys, key)
@@ -210,19 +244,34 @@ func (f *Forwarder) finish(t *taken) (next *taken) {
 		}
 	}
 	<-f.room
-	f.advance()
+	f.settle(t, m.ID)
 	return next
 }
 
-// advance tells how far everything is done. f.mu must be held.
-func (f *Forwarder) advance() {
-	token := ""
-	for e := f.all.Front(); e != nil && e.Value.(*taken).done; e = f.all.Front() {
-		token = e.Value.(*taken).token
-		f.all.Remove(e)
+// settle notes that a message is done. Runs of what is done become one, so that a message
+// that is never acknowledged keeps little of what comes after it. f.mu must be held.
+func (f *Forwarder) settle(t *taken, id string) {
+	t.message = nil
+	if f.ahead < maxAhead {
+		t.ids = append(t.ids, id)
+		f.ahead++
 	}
-	if token != "" && f.o.OnDone != nil {
-		f.o.OnDone(token)
+	for _, e := range []*list.Element{t.place.Prev(), t.place.Next()} {
+		if e == nil || e.Value.(*taken).message != nil {
+			continue
+		}
+		before, after := e.Value.(*taken), t
+		if e == t.place.Next() {
+			before, after = after, before
+		}
+		before.token, before.ids = after.token, append(before.ids, after.ids...)
+		f.all.Remove(after.place)
+		t = before
+	}
+	if f.all.Front() == t.place {
+		f.token = t.token
+		f.ahead -= len(t.ids)
+		f.all.Remove(t.place)
 	}
 }
 

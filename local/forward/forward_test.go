@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -74,7 +75,7 @@ func newForwarder(t *testing.T, address string, o Options) *Forwarder {
 }
 
 func message(n int, key string) *inbox.Message {
-	return &inbox.Message{Subscription: "projects/p/subscriptions/s", MessageID: strconv.Itoa(n), OrderingKey: key, Data: []byte("hello"), Attributes: map[string]string{"kind": "order"}, DeliveryAttempt: 3, PublishTime: time.Unix(1, 0)}
+	return &inbox.Message{ID: strconv.Itoa(n), Subscription: "projects/p/subscriptions/s", MessageID: strconv.Itoa(n), OrderingKey: key, Data: []byte("hello"), Attributes: map[string]string{"kind": "order"}, DeliveryAttempt: 3, PublishTime: time.Unix(1, 0)}
 }
 
 // TestAsThePushThatItWas compares a request with the push of the message.
@@ -164,23 +165,30 @@ func TestOrderAndProgress(t *testing.T) {
 		return http.StatusOK
 	})
 	last := 0
-	f := newForwarder(t, p.URL, Options{OnDone: func(token string) {
-		at, _ := strconv.Atoi(token)
+	var f *Forwarder
+	f = newForwarder(t, p.URL, Options{OnDone: func() {
 		mu.Lock()
 		defer mu.Unlock()
+		token, ahead := f.Done()
+		at, _ := strconv.Atoi(token)
+		for _, id := range ahead {
+			if n, _ := strconv.Atoi(id); n < at || n%50 != 49 && !acked[id] {
+				t.Errorf("message %s is told as done, after token %d", id, at)
+			}
+		}
 		for i := range at {
 			if i%50 != 49 && !acked[strconv.Itoa(i)] {
 				t.Errorf("token %d is told before message %d is done", at, i)
 			}
 		}
-		if at <= last {
+		if at < last {
 			t.Errorf("token %d comes after %d", at, last)
 		}
 		last = at
 	}})
 	for i := range n {
 		if i%50 == 49 {
-			f.Skip(strconv.Itoa(i + 1))
+			f.Skip(strconv.Itoa(i+1), strconv.Itoa(i))
 			continue
 		}
 		if err := f.Forward(t.Context(), strconv.Itoa(i+1), message(i, []string{"", "a", "b", "c"}[i%4])); err != nil {
@@ -210,7 +218,7 @@ func TestEndsWithItsContext(t *testing.T) {
 	gone.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	f := newForwarder(t, gone.URL+"/?token=secret", Options{
-		OnDone: func(token string) { t.Errorf("%s is done", token) },
+		OnDone: func() { t.Error("something is done") },
 		OnResult: func(r Result) {
 			if r.Acked || r.Err == nil || r.Status != 0 || r.RetryIn <= 0 {
 				t.Errorf("%+v", r)
@@ -268,6 +276,52 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
+// upTo is what a Forwarder's Done returns.
+func upTo(token string, ahead ...string) func() (string, []string) {
+	return func() (string, []string) { return token, ahead }
+}
+
+// TestAheadOfARefusedMessage has one message that is never acknowledged: those after it are
+// told, as few as there may be, and one after the other when it is.
+func TestAheadOfARefusedMessage(t *testing.T) {
+	t.Parallel()
+	var mended atomic.Bool
+	p := newProgram(t, func(_ int, id string) int {
+		if id == "0" && !mended.Load() {
+			return http.StatusInternalServerError
+		}
+		return http.StatusNoContent
+	})
+	f := newForwarder(t, p.URL, Options{})
+	f.Begin("start")
+	const n = maxAhead + 100
+	for i := range n {
+		if i%100 != 0 {
+			f.Skip(fmt.Sprint("token-", i), strconv.Itoa(i))
+		} else if err := f.Forward(t.Context(), fmt.Sprint("token-", i), message(i, "")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := func() int {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.all.Len()
+	}
+	for begun := time.Now(); kept() > 2; time.Sleep(time.Millisecond) { // the refused one, and all the others as one
+		if time.Since(begun) > time.Minute {
+			t.Fatalf("%d messages are kept after one that is refused", kept())
+		}
+	}
+	if token, ahead := f.Done(); token != "start" || len(ahead) != maxAhead {
+		t.Errorf("it is done up to %s, and %d messages after it", token, len(ahead))
+	}
+	mended.Store(true)
+	f.Wait()
+	if token, ahead := f.Done(); token != fmt.Sprint("token-", n-1) || len(ahead) != 0 || f.ahead != 0 {
+		t.Errorf("it is done up to %s, and %d messages after it", token, len(ahead))
+	}
+}
+
 func TestPlace(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "a", "b")
@@ -279,11 +333,11 @@ func TestPlace(t *testing.T) {
 		t.Errorf("a new place has %q", token)
 	}
 	for _, token := range []string{"one", "two", "three"} {
-		if err := p.Note(token); err != nil {
+		if err := p.Note(upTo(token)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := p.Save(); err != nil {
+	if err := p.Save(upTo("three", "b", "a")); err != nil {
 		t.Fatal(err)
 	}
 	again, err := OpenPlace(dir, "inbox", "http://127.0.0.1/?token=secret", "")
@@ -292,6 +346,16 @@ func TestPlace(t *testing.T) {
 	}
 	if token, at := again.Token(); token != "three" || time.Since(at) > time.Minute {
 		t.Errorf("%q of %v", token, at)
+	}
+	if !again.WasDone("a") || !again.WasDone("b") || again.WasDone("c") {
+		t.Error("it does not know what was done after the token")
+	}
+	// It ends before all of that came again.
+	if err := again.Save(upTo("three", "c", "a")); err != nil {
+		t.Fatal(err)
+	}
+	if again, err = OpenPlace(dir, "inbox", "http://127.0.0.1/?token=secret", ""); err != nil || !again.WasDone("b") || !again.WasDone("c") {
+		t.Error("it has forgotten what was done: ", err)
 	}
 	if other, err := OpenPlace(dir, "inbox", "http://127.0.0.1/", ""); err != nil {
 		t.Error(err)
@@ -325,7 +389,7 @@ func TestPlaceOfAnotherClock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := json.Marshal(placeFile{"before", time.Now().Add(time.Hour)})
+	b, err := json.Marshal(placeFile{Token: "before", SavedAt: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -335,7 +399,7 @@ func TestPlaceOfAnotherClock(t *testing.T) {
 	if p, err = OpenPlace(dir, "inbox"); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Note("behind"); err != nil {
+	if err := p.Note(upTo("behind")); err != nil {
 		t.Fatal(err)
 	}
 	if p, err = OpenPlace(dir, "inbox"); err != nil {

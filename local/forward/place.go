@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,13 +21,14 @@ import (
 // Place remembers, in a file of this user, how far a forwarding came. OpenPlace returns
 // one.
 type Place struct {
-	path string
+	path  string
+	token string          // of the file, as it was opened
+	at    time.Time       // when that was written
+	ahead map[string]bool // of the file, too
 
 	mu    sync.Mutex
-	token string // the last one
-	saved string // the one in the file
-	at    time.Time
-	wrote time.Time // when this process wrote it
+	saved placeFile
+	wrote time.Time // when this process wrote the file
 }
 
 // saveEvery is how often the file is written at most. What was sent since is sent again
@@ -33,7 +36,7 @@ type Place struct {
 const saveEvery = time.Second
 
 // maxPlace is the size of the largest file that is read, in bytes.
-const maxPlace = 16 << 10
+const maxPlace = 1 << 20
 
 // OpenPlace returns the place of what is forwarded from an inbox, by a filter, to a
 // target. dir is created. The file's name is a hash: an address may hold a secret.
@@ -50,56 +53,65 @@ func OpenPlace(dir string, what ...string) (*Place, error) {
 	if err != nil {
 		return nil, err
 	}
-	var content placeFile
-	if err := json.Unmarshal(b, &content); err != nil || content.Token == "" {
+	if err := json.Unmarshal(b, &p.saved); err != nil || p.saved.Token == "" {
 		return nil, fmt.Errorf("%s does not say where to go on; delete it, or give --since", p.path)
 	}
-	p.token, p.saved, p.at = content.Token, content.Token, content.SavedAt
+	p.token, p.at, p.ahead = p.saved.Token, p.saved.SavedAt, make(map[string]bool)
+	for _, id := range p.saved.Ahead {
+		p.ahead[id] = true
+	}
 	return p, nil
 }
 
 type placeFile struct {
-	Token   string    `json:"token"`
+	Token string `json:"token"`
+	// Ahead are the IDs of messages after the token that are done.
+	Ahead   []string  `json:"ahead,omitempty"`
 	SavedAt time.Time `json:"savedAt"`
 }
 
-// Token returns the last token, and when it was saved; empty where there is none.
-func (p *Place) Token() (string, time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.token, p.at
-}
+// Token returns the token to go on from, and when it was saved; empty where there is none.
+func (p *Place) Token() (string, time.Time) { return p.token, p.at }
 
-// Note notes a token, and writes it to the file unless that was done a moment ago.
-func (p *Place) Note(token string) error {
+// WasDone reports whether a message after the token was done before the place was opened,
+// by its ID in the inbox.
+func (p *Place) WasDone(id string) bool { return p.ahead[id] }
+
+// Note writes what done returns, such as a Forwarder's Done, to the file, unless that was
+// done a moment ago.
+func (p *Place) Note(done func() (token string, ahead []string)) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.token = token
-	if time.Since(p.wrote) < saveEvery { // p.at is by a clock that may have been set back
+	if time.Since(p.wrote) < saveEvery { // SavedAt is by a clock that may have been set back
 		return nil
 	}
-	return p.save()
+	return p.save(done())
 }
 
-// Save writes the last token to the file.
-func (p *Place) Save() error {
+// Save is Note, at once.
+func (p *Place) Save(done func() (token string, ahead []string)) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.save()
+	return p.save(done())
 }
 
-func (p *Place) save() error {
-	if p.token == p.saved {
+func (p *Place) save(token string, ahead []string) error {
+	if token == p.token { // what was done before may not all have come again
+		ahead = slices.AppendSeq(ahead, maps.Keys(p.ahead))
+	}
+	slices.Sort(ahead)
+	ahead = slices.Compact(ahead)
+	if token == "" || token == p.saved.Token && slices.Equal(ahead, p.saved.Ahead) {
 		return nil
 	}
-	now := time.Now().UTC()
-	b, err := json.Marshal(placeFile{p.token, now})
+	file := placeFile{token, ahead, time.Now().UTC()}
+	b, err := json.Marshal(file)
 	if err != nil {
 		return err
 	}
 	if err := datadir.Replace(p.path, append(b, '\n')); err != nil {
 		return err
 	}
-	p.saved, p.at, p.wrote = p.token, now, time.Now()
+	p.saved, p.wrote = file, time.Now()
 	return nil
 }

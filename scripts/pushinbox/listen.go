@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -168,7 +169,13 @@ func (l *listening) run(cmd *cobra.Command) error {
 	}
 	out := newPrinter(cmd.OutOrStdout(), l.isJSON)
 	out.asked = true
-	f, err := forward.New(forward.Options{
+	var f *forward.Forwarder
+	note := func(save func(func() (string, []string)) error) {
+		if err := save(f.Done); err != nil {
+			p.say("the place cannot be remembered: %v", err)
+		}
+	}
+	f, err = forward.New(forward.Options{
 		Endpoint: forward.Endpoint{Target: to, Unwrapped: l.form == "unwrapped", Bare: l.form == "bare"}, Tokens: tokens, Concurrency: l.concurrency, Timeout: l.timeout,
 		OnResult: func(r forward.Result) {
 			out.delivered(pushfake.Delivery{
@@ -176,22 +183,27 @@ func (l *listening) run(cmd *cobra.Command) error {
 				Duration: r.Duration, RetryIn: r.RetryIn,
 			})
 		},
-		OnDone: func(token string) {
-			if err := place.Note(token); err != nil {
-				p.say("the place cannot be remembered: %v", err)
-			}
-		},
+		OnDone: func() { note(place.Note) },
 	})
 	if err != nil {
 		return err
 	}
+	o := reconnecting(p, "the connection to the inbox", clock{})
+	o.OnBegin = func(token string) {
+		f.Begin(token)
+		note(place.Save)
+	}
+	wasDone := place.WasDone
+	if saved, _ := place.Token(); q.PageToken != saved {
+		wasDone = func(string) bool { return false }
+	}
 	out.begin("")
 	p.say("Posting what is stored in %s to %s, %s. Ctrl-C stops it.", c.Address(), delivery.HideToken(to.String()), begins)
 	go l.keys(ctx, cmd, f, p)
-	err = l.follow(ctx, c, q, f, p)
+	err = l.follow(ctx, c.Tail(ctx, q, o), c, wasDone, f, p)
 	cancel()
 	f.Wait()
-	return errors.Join(err, place.Save())
+	return errors.Join(err, place.Save(f.Done))
 }
 
 // lasting are the options of a client that goes on after any time without a network, as
@@ -202,16 +214,20 @@ func lasting(p *progress) inboxclient.Options {
 	return o
 }
 
-// follow forwards messages until ctx ends.
-func (l *listening) follow(ctx context.Context, c *inboxclient.Client, q inbox.Query, f *forward.Forwarder, p *progress) error {
-	for e, err := range c.Tail(ctx, q, reconnecting(p, "the connection to the inbox", clock{})) {
+// follow forwards messages until ctx ends, but those that were done before.
+func (l *listening) follow(ctx context.Context, events iter.Seq2[inboxclient.Event, error], c *inboxclient.Client, wasDone func(id string) bool, f *forward.Forwarder, p *progress) error {
+	for e, err := range events {
 		if err != nil {
 			return explain(c, err)
 		}
 		m := &e.Message.Message
+		if wasDone(m.ID) {
+			f.Skip(e.Token, m.ID)
+			continue
+		}
 		if m.Quarantined != "" {
 			p.say("message %s is quarantined (%s) and not posted", m.MessageID, m.Quarantined)
-			f.Skip(e.Token)
+			f.Skip(e.Token, m.ID)
 			continue
 		}
 		if m.Truncated {
@@ -221,7 +237,7 @@ func (l *listening) follow(ctx context.Context, c *inboxclient.Client, q inbox.Q
 				return nil
 			case inboxclient.IsNotFound(err):
 				p.say("message %s has expired, and is not posted", m.MessageID)
-				f.Skip(e.Token)
+				f.Skip(e.Token, m.ID)
 				continue
 			case err != nil:
 				return explain(c, err)

@@ -1,14 +1,20 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"os"
+	"os/exec"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -59,13 +65,84 @@ func TestListenOutlastsTheNetwork(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		done := ""
-		f, err := forward.New(forward.Options{Endpoint: forward.Endpoint{Target: &url.URL{Scheme: "http", Host: "127.0.0.1:1"}}, OnDone: func(token string) { done = token; cancel() }})
+		f, err := forward.New(forward.Options{Endpoint: forward.Endpoint{Target: &url.URL{Scheme: "http", Host: "127.0.0.1:1"}}, OnDone: cancel})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := new(listening).follow(ctx, c, inbox.Query{}, f, p); err != nil || done != "behind" {
+		err = new(listening).follow(ctx, c.Tail(ctx, inbox.Query{}, nil), c, func(string) bool { return false }, f, p)
+		if done, _ := f.Done(); err != nil || done != "behind" {
 			t.Errorf("it is done up to %q, %v", done, err)
 		}
 	})
+}
+
+// TestListenGoesOn stops listen before any message came, and while one is refused that
+// others came after: the next listen has what was stored meanwhile, and nothing twice.
+func TestListenGoesOn(t *testing.T) {
+	t.Parallel()
+	r := start(t, t.TempDir())
+	var mu sync.Mutex
+	var got []string
+	program := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		data, _ := io.ReadAll(r.Body)
+		if string(data) == "refused" {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		got = append(got, string(data))
+	}))
+	t.Cleanup(program.Close)
+	environment := []string{"XDG_CONFIG_HOME=" + t.TempDir()}
+	// listen runs until the program has so many messages in all.
+	listen := func(want int, more ...string) {
+		t.Helper()
+		cmd := exec.Command(command, append([]string{"listen", "--url", r.base, "--forward-to", program.URL, "--form", "bare", "--sign", "none"}, more...)...)
+		cmd.Env = append(os.Environ(), environment...)
+		out, err := cmd.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		said := bufio.NewScanner(out)
+		said.Scan()
+		go func() { _, _ = io.Copy(io.Discard, out) }()
+		has := func() int {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(got)
+		}
+		for begun := time.Now(); has() < want && time.Since(begun) < soon; {
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(500 * time.Millisecond) // for what should not come
+		_ = cmd.Process.Signal(os.Interrupt)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("listen ends with %v: %s", err, said.Text())
+		}
+	}
+	publish := func(messages ...string) {
+		for _, m := range messages {
+			r.publish(t, "", "text/plain", m)
+			r.acknowledged(t, 1)
+		}
+	}
+	publish("before")
+	listen(0)
+	publish("meanwhile")
+	listen(1)
+	publish("refused", "one", "two", "three")
+	listen(4)
+	publish("four")
+	listen(5)
+	listen(5)
+	mu.Lock()
+	defer mu.Unlock()
+	slices.Sort(got)
+	if want := []string{"four", "meanwhile", "one", "three", "two"}; !slices.Equal(got, want) {
+		t.Errorf("the program got %q, want %q", got, want)
+	}
 }

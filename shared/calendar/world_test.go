@@ -201,6 +201,10 @@ func (l *life) do(name string, work func() error) error {
 type api struct{ l *life }
 
 func (a api) RoundTrip(r *http.Request) (res *http.Response, err error) {
+	if r.Body == nil { // a server's never is
+		r = r.Clone(r.Context())
+		r.Body = http.NoBody
+	}
 	err = a.l.do("google "+r.URL.Path, func() error {
 		rec := httptest.NewRecorder()
 		a.l.w.google.ServeHTTP(rec, r)
