@@ -336,7 +336,7 @@ func (d *operated) sayWhereOthersWait(cmd *cobra.Command) {
 	}
 	for _, s := range report.Subscriptions {
 		if s.DeadLetters && s.Name != d.deadLetters && s.Backlog != nil && *s.Backlog > 0 {
-			fmt.Fprintln(cmd.ErrOrStderr(), visible(fmt.Sprintf("%s in %s; see --dead-letter-subscription", many(int(*s.Backlog), "dead letter"), inbox.ShortName(s.Name))))
+			fmt.Fprintln(cmd.ErrOrStderr(), visible(fmt.Sprintf("%s in %s; see --dead-letter-subscription", many(*s.Backlog, "dead letter"), inbox.ShortName(s.Name))))
 		}
 	}
 }
@@ -704,7 +704,7 @@ for 7 days, less the age of the oldest message. It takes a while until all of th
 func purge(cmd *cobra.Command, d *operated, o *operate, times *clock) error {
 	waiting := "All dead letters"
 	if b, err := d.waiting(cmd.Context()); err == nil && b != nil {
-		if waiting = many(int(b.Messages), "dead letter"); b.Messages == 0 { // the number may be old
+		if waiting = many(b.Messages, "dead letter"); b.Messages == 0 { // the number may be old
 			switch letters, _, err := d.List(cmd.Context(), d.deadLetters, 1); {
 			case err != nil:
 				return interrupted(err)
