@@ -251,12 +251,19 @@ func listenAll(addresses []netip.Addr, port int) (all []net.Listener, err error)
 			continue // a machine without IPv6
 		}
 		if err != nil {
-			for _, l := range all {
-				_ = l.Close()
-			}
+			closeAll(all)
 			return nil, fmt.Errorf("cannot listen at %s: %w", address, err)
 		}
 		all, port = append(all, l), l.Addr().(*net.TCPAddr).Port
 	}
 	return all, nil
+}
+
+// portOf returns the port of what Listen returned.
+func portOf(listeners []net.Listener) int { return listeners[0].Addr().(*net.TCPAddr).Port }
+
+func closeAll(listeners []net.Listener) {
+	for _, l := range listeners {
+		_ = l.Close() // its server may have closed it
+	}
 }
