@@ -303,21 +303,10 @@ func printLetters(cmd *cobra.Command, d *operated, times *clock, letters []opera
 	}
 	var rows [][]string
 	for _, l := range listed {
-		row := l.row(times, t.isTerminal)
-		if !t.isTerminal {
-			for i := range row {
-				row[i] = visible(row[i])
-			}
-			if _, err := fmt.Fprintln(cmd.OutOrStdout(), strings.Join(row, "\t")); err != nil {
-				return err
-			}
-		}
-		rows = append(rows, row)
+		rows = append(rows, l.row(times, t.isTerminal))
 	}
-	if t.isTerminal {
-		if err := table(cmd, "MESSAGE ID\tGIVEN UP\tATTEMPTS\tBY\tBYTES\tIN THE INBOX\tMAY BE\tITS SUBSCRIPTION WAS REFUSED", rows); err != nil {
-			return err
-		}
+	if err := table(cmd, "MESSAGE ID\tGIVEN UP\tATTEMPTS\tBY\tBYTES\tIN THE INBOX\tMAY BE\tITS SUBSCRIPTION WAS REFUSED", rows); err != nil {
+		return err
 	}
 	if more {
 		fmt.Fprintln(cmd.ErrOrStderr(), "there are more; see --limit")
@@ -747,13 +736,16 @@ func purge(cmd *cobra.Command, d *operated, o *operate, times *clock) error {
 	return say(cmd, lines...)
 }
 
+// purgeAnswer is what purge prints as JSON where nothing waited, and what --undo prints.
+type purgeAnswer struct {
+	Subscription string `json:"subscription"`
+	Snapshot     string `json:"snapshot"`
+}
+
 // nothingPurged says that there is nothing to discard.
 func nothingPurged(cmd *cobra.Command, d *operated) error {
 	if wantsJSON(cmd) {
-		return show(cmd, struct {
-			Subscription string `json:"subscription"`
-			Snapshot     string `json:"snapshot"`
-		}{d.deadLetters, ""}, "")
+		return show(cmd, purgeAnswer{d.deadLetters, ""}, "")
 	}
 	return say(cmd, "no dead letter waits in "+d.deadLetters+"; nothing was done")
 }
@@ -774,10 +766,7 @@ func undoPurge(cmd *cobra.Command, d *operated, o *operate, snapshot string) err
 		return err
 	}
 	if wantsJSON(cmd) {
-		return show(cmd, struct {
-			Subscription string `json:"subscription"`
-			Snapshot     string `json:"snapshot"`
-		}{d.deadLetters, snapshot}, "")
+		return show(cmd, purgeAnswer{d.deadLetters, snapshot}, "")
 	}
 	return say(cmd, "what "+snapshot+" has waits again in "+d.deadLetters)
 }
