@@ -560,7 +560,7 @@ func redrive(cmd *cobra.Command, d *operated, o *operate, times *clock, patience
 		}
 		return err
 	}
-	return printRedriven(cmd, d, times, r)
+	return printRedriven(cmd, d, r)
 }
 
 // barWidth is how many cells the bar of progress has.
@@ -586,7 +586,7 @@ func bar(p operations.Progress) string {
 // errLeft is the error of a redrive after which some are left.
 var errLeft = errors.New("some dead letters are left")
 
-func printRedriven(cmd *cobra.Command, d *operated, times *clock, r *operations.Redriven) error {
+func printRedriven(cmd *cobra.Command, d *operated, r *operations.Redriven) error {
 	listed, _ := d.lookUp(cmd.Context(), r.Left) // for the refusals
 	var failed error
 	if r.Stalled || len(r.Left) > 0 {

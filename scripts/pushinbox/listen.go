@@ -162,7 +162,7 @@ func (l *listening) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	begins, err := l.beginning(ctx, c, &q, place)
+	begins, err := l.beginning(c, &q, place)
 	if err != nil {
 		return err
 	}
@@ -236,7 +236,7 @@ func (l *listening) follow(ctx context.Context, c *inboxclient.Client, q inbox.Q
 }
 
 // beginning sets the token at which to begin, and says which one that is.
-func (l *listening) beginning(ctx context.Context, c *inboxclient.Client, q *inbox.Query, place *forward.Place) (string, error) {
+func (l *listening) beginning(c *inboxclient.Client, q *inbox.Query, place *forward.Place) (string, error) {
 	switch l.begin {
 	case "last":
 		if token, at := place.Token(); token != "" {
