@@ -3,6 +3,7 @@ package stack
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -258,12 +259,7 @@ func (p *publications) makeRoom() {
 	if len(p.topics) < maxTopics {
 		return
 	}
-	var quietest *TopicFacts
-	for _, t := range p.topics {
-		if quietest == nil || t.Last.Before(quietest.Last) {
-			quietest = t
-		}
-	}
+	quietest := slices.MinFunc(slices.Collect(maps.Values(p.topics)), func(a, b *TopicFacts) int { return a.Last.Compare(b.Last) })
 	delete(p.topics, quietest.Name)
 }
 
