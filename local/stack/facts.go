@@ -36,7 +36,6 @@ const (
 
 // Facts are what only the run itself knows of how it is.
 type Facts struct {
-	Now       time.Time `json:"now"`
 	StartedAt time.Time `json:"startedAt"`
 	// Topics are those to which somebody has published in this run, or tried to.
 	Topics []TopicFacts `json:"topics"`
@@ -114,7 +113,7 @@ type EmulatorFacts struct {
 func (s *Stack) facts(w http.ResponseWriter, r *http.Request) {
 	o := s.options
 	f := Facts{
-		Now: time.Now().UTC(), StartedAt: s.started, Topics: []TopicFacts{}, Pushes: []PushFacts{}, Emulators: []EmulatorFacts{},
+		StartedAt: s.started, Topics: []TopicFacts{}, Pushes: []PushFacts{}, Emulators: []EmulatorFacts{},
 		Audience: s.URL + "/receive", Account: PushAccount, Inbox: s.stored.facts(), WriteError: errorText(s.probeData()),
 	}
 	if free, known := freeBytes(o.Data); known {
