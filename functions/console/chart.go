@@ -62,7 +62,7 @@ func chartOf(points []delivery.Point, window, usual time.Duration) chart {
 	c.Words = fmt.Sprintf("%s acknowledged, %s not", delivery.Count(acked), delivery.Count(refused))
 	c.Scale = "no pushes"
 	if most > 0 {
-		c.Scale = fmt.Sprintf("at most %s in %s", plural(most, "push", "pushes"), stepText(step))
+		c.Scale = fmt.Sprintf("at most %s in %s", delivery.Plural(most, "push", "pushes"), stepText(step))
 	}
 	switch {
 	case waited > 0:

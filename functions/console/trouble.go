@@ -77,17 +77,17 @@ func (h *handler) troubleOf(r *delivery.Report) trouble {
 		}
 		switch lost := notAcked(&s.LastHour); {
 		case s.DeadLetters && !h.hasPage(s) && s.Backlog != nil && *s.Backlog > 0:
-			say(dead, "%s in %s", plural(*s.Backlog, "dead letter waits", "dead letters wait"), short)
+			say(dead, "%s in %s", delivery.Plural(*s.Backlog, "dead letter waits", "dead letters wait"), short)
 		case s.DeadLetters && s.Backlog != nil && *s.Backlog > 0:
-			say(dead, "%s", plural(*s.Backlog, "dead letter waits", "dead letters wait"))
+			say(dead, "%s", delivery.Plural(*s.Backlog, "dead letter waits", "dead letters wait"))
 		case s.DeadLetters:
 		case lost > 0 && len(refused) == 0:
-			say("/delivery", "%s of %s not acknowledged in the last hour", plural(lost, "push", "pushes"), short)
+			say("/delivery", "%s of %s not acknowledged in the last hour", delivery.Plural(lost, "push", "pushes"), short)
 		case s.State == delivery.Delivering && s.OldestSeconds != nil && *s.OldestSeconds > oldAge.Seconds() && (s.Backlog == nil || *s.Backlog > 0):
 			say("/delivery", "the oldest message of %s waits for %s", short, ageText(*s.OldestSeconds))
 		}
 		if n := s.LastHour.DeadLettered; n != nil && *n > 0 && !s.DeadLetters {
-			say(dead, "%s of %s given up in the last hour", plural(*n, "message", "messages"), short)
+			say(dead, "%s of %s given up in the last hour", delivery.Plural(*n, "message", "messages"), short)
 		}
 	}
 	return t
@@ -115,9 +115,9 @@ func (h *handler) sayRefused(r *delivery.Report) (all []string) {
 	for _, of := range slices.Sorted(maps.Keys(bySubscription)) {
 		total, reasons := reasonsOf(bySubscription[of])
 		if of == "" {
-			all = append(all, "receive refused "+atLeast+plural(total, "push", "pushes")+" in the last hour: "+reasons)
+			all = append(all, "receive refused "+atLeast+delivery.Plural(total, "push", "pushes")+" in the last hour: "+reasons)
 		} else {
-			all = append(all, plural(total, "push", "pushes")+" of "+shortName(of)+" not acknowledged in the last hour: "+reasons)
+			all = append(all, delivery.Plural(total, "push", "pushes")+" of "+shortName(of)+" not acknowledged in the last hour: "+reasons)
 		}
 	}
 	return all
@@ -143,7 +143,7 @@ func reasonsOf(refusals []delivery.Refusal) (total int64, words string) {
 		parts = append(parts, visible(name)+" "+delivery.Count(byReason[name]))
 	}
 	if more := len(names) - named; more > 0 {
-		parts = append(parts, plural(more, "other reason", "other reasons"))
+		parts = append(parts, delivery.Plural(more, "other reason", "other reasons"))
 	}
 	return total, strings.Join(parts, ", ")
 }
@@ -155,14 +155,6 @@ func notAcked(w *delivery.Window) int64 {
 		return 0
 	}
 	return int64(math.Round(float64(*w.Pushes) * (1 - *w.AckedShare)))
-}
-
-// plural is a number of things for people.
-func plural[N int | int64](n N, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return delivery.Count(n) + " " + many
 }
 
 // troubleEvents returns a function whose result is an event of the page's feed, what is

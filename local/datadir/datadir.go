@@ -194,24 +194,27 @@ func SyncDir(path string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// PartSuffix ends the names of the files that Replace and ReplaceDurably write first. A
-// process that is killed leaves one.
+// PartSuffix ends the names of the files that Replace, ReplaceReadable and ReplaceDurably
+// write first. A process that is killed leaves one.
 const PartSuffix = ".part"
 
 // Replace writes a file of mode 0600 that readers see whole, as it was or as it is now,
 // and creates a missing one. It does not wait until the file is durable.
-func Replace(path string, content []byte) error { return replace(path, content, false) }
+func Replace(path string, content []byte) error { return replace(path, content, 0o600, false) }
+
+// ReplaceReadable is Replace with mode 0644, for a file without a secret.
+func ReplaceReadable(path string, content []byte) error { return replace(path, content, 0o644, false) }
 
 // ReplaceDurably is Replace, and waits until the file is durable.
 func ReplaceDurably(path string, content []byte) error {
-	if err := replace(path, content, true); err != nil {
+	if err := replace(path, content, 0o600, true); err != nil {
 		return err
 	}
 	return SyncDir(path)
 }
 
-func replace(path string, content []byte, durable bool) error {
-	part, err := writePart(path, content, durable)
+func replace(path string, content []byte, mode fs.FileMode, durable bool) error {
+	part, err := writePart(path, content, mode, durable)
 	if err != nil {
 		return err
 	}
@@ -221,13 +224,16 @@ func replace(path string, content []byte, durable bool) error {
 	return nil
 }
 
-// writePart writes a new file of mode 0600 beside path, and returns its path.
-func writePart(path string, content []byte, durable bool) (string, error) {
+// writePart writes a new file beside path, and returns its path.
+func writePart(path string, content []byte, mode fs.FileMode, durable bool) (string, error) {
 	part, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*"+PartSuffix)
 	if err != nil {
 		return "", err
 	}
 	_, err = part.Write(content)
+	if err == nil && mode != 0o600 { // CreateTemp's own
+		err = part.Chmod(mode)
+	}
 	if err == nil && durable {
 		err = part.Sync()
 	}

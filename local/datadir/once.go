@@ -31,7 +31,7 @@ func ReadOrCreate(path string, create func() ([]byte, error)) ([]byte, error) {
 	if b, err = create(); err != nil {
 		return nil, err
 	}
-	part, err := writePart(path, b, false)
+	part, err := writePart(path, b, 0o600, false)
 	if err != nil {
 		return nil, err
 	}

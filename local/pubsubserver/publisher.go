@@ -55,10 +55,8 @@ func (s *Server) CreateTopic(_ context.Context, in *pubsubpb.Topic) (*pubsubpb.T
 			}
 			return tx.Bucket(bucketTopics).Put([]byte(pb.Name), encodeRecord(r, pb))
 		},
-		done: func(err error) {
-			if err == nil {
-				s.addTopic(r, pb)
-			}
+		committed: func() {
+			s.addTopic(r, pb)
 		},
 	})
 }
@@ -93,12 +91,10 @@ func (s *Server) UpdateTopic(_ context.Context, r *pubsubpb.UpdateTopicRequest) 
 		apply: func(tx *transaction) error {
 			return tx.Bucket(bucketTopics).Put([]byte(pb.Name), encodeRecord(t.record, pb))
 		},
-		done: func(err error) {
-			if err == nil {
-				t.pb = pb
-				t.setKeep()
-				s.sweep(t)
-			}
+		committed: func() {
+			t.pb = pb
+			t.setKeep()
+			s.sweep(t)
 		},
 	})
 }
@@ -128,10 +124,7 @@ func (s *Server) DeleteTopic(_ context.Context, r *pubsubpb.DeleteTopicRequest) 
 			}
 			return errors.Join(tx.deletePolicy(r.Topic), tx.Bucket(bucketTopics).Delete([]byte(r.Topic)))
 		},
-		done: func(err error) {
-			if err != nil {
-				return
-			}
+		committed: func() {
 			for _, sub := range s.subscriptions {
 				if sub.topic == t {
 					sub.pb = orphan(sub.pb)
@@ -236,11 +229,9 @@ func (s *Server) DetachSubscription(_ context.Context, r *pubsubpb.DetachSubscri
 	pb.Detached = true
 	err = s.change(&write{
 		apply: func(tx *transaction) error { return sub.store(tx, sub.record, pb) },
-		done: func(err error) {
-			if err == nil {
-				sub.pb = pb
-				sub.drop(errDetached(pb.Name))
-			}
+		committed: func() {
+			sub.pb = pb
+			sub.drop(errDetached(pb.Name))
 		},
 	})
 	s.restartPush(sub)

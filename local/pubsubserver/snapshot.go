@@ -125,10 +125,7 @@ func (s *Server) CreateSnapshot(ctx context.Context, r *pubsubpb.CreateSnapshotR
 	pb := &pubsubpb.Snapshot{Name: name, Topic: sub.pb.Topic, ExpireTime: timestamppb.New(expire), Labels: r.Labels}
 	return pb, s.change(&write{
 		apply: func(tx *transaction) error { return snap.store(tx, pb) },
-		done: func(err error) {
-			if err != nil {
-				return
-			}
+		committed: func() {
 			snap = s.addSnapshot(snap.record, pb, acked)
 			for i := range snap.topic.entries {
 				if e := &snap.topic.entries[i]; e.refs >= 0 && snap.holds(e) {
@@ -204,10 +201,8 @@ func (s *Server) UpdateSnapshot(_ context.Context, r *pubsubpb.UpdateSnapshotReq
 	}
 	return pb, s.change(&write{
 		apply: func(tx *transaction) error { return snap.store(tx, pb) },
-		done: func(err error) {
-			if err == nil {
-				snap.pb = pb
-			}
+		committed: func() {
+			snap.pb = pb
 		},
 	})
 }
@@ -228,10 +223,7 @@ func (s *Server) deleteSnapshot(snap *snapshot) error {
 		apply: func(tx *transaction) error {
 			return errors.Join(tx.deletePolicy(snap.pb.Name), tx.Bucket(bucketSnapshots).Delete([]byte(snap.pb.Name)))
 		},
-		done: func(err error) {
-			if err != nil {
-				return
-			}
+		committed: func() {
 			delete(s.snapshots, snap.pb.Name)
 			delete(snap.topic.snaps, snap)
 			for i := range snap.topic.entries {
@@ -334,10 +326,7 @@ func (s *Server) rebase(ctx context.Context, sub *subscription, to record, unack
 	}
 	return s.change(&write{
 		apply: func(tx *transaction) error { return sub.store(tx, to, sub.pb) },
-		done: func(err error) {
-			if err != nil {
-				return
-			}
+		committed: func() {
 			for _, seq := range sub.unacked() {
 				e := t.find(seq)
 				e.refs--

@@ -57,12 +57,14 @@ type write struct {
 	// apply changes the file. Its error refuses this write alone; it must then
 	// have changed nothing.
 	apply func(*transaction) error
-	// done is called after the commit with apply's error or the commit's.
-	done func(error)
+	// committed is called after the commit where neither it nor apply failed, and done in
+	// any case, with the error of one. Either may be nil.
+	committed func()
+	done      func(error)
 }
 
-// commit makes several changes in one transaction. Server.mu is held for apply
-// and done.
+// commit makes several changes in one transaction. Server.mu is held for apply,
+// committed and done.
 func (s *Server) commit(_ context.Context, writes []*write) []error {
 	s.mu.Lock()
 	own := len(writes)
@@ -78,6 +80,9 @@ func (s *Server) commit(_ context.Context, writes []*write) []error {
 	for i, w := range writes {
 		if err != nil {
 			errs[i] = err
+		}
+		if w.committed != nil && errs[i] == nil {
+			w.committed()
 		}
 		if w.done != nil {
 			w.done(errs[i])

@@ -132,10 +132,8 @@ func (s *Server) CreateSubscription(ctx context.Context, in *pubsubpb.Subscripti
 			r.Floor = s.seq + 1
 			return sub.store(tx, r, pb)
 		},
-		done: func(err error) {
-			if err == nil {
-				sub = s.addSubscription(r, pb)
-			}
+		committed: func() {
+			sub = s.addSubscription(r, pb)
 		},
 	})
 	if err != nil {
@@ -213,13 +211,11 @@ func (s *Server) changeSubscription(ctx context.Context, sub *subscription, pb *
 	}
 	err := s.change(&write{
 		apply: func(tx *transaction) error { return sub.store(tx, sub.record, pb) },
-		done: func(err error) {
-			if err == nil {
-				sub.pb = pb
-				sub.topic.setKeep()
-				sub.notify() // pulls look at what kind it is
-				s.sweep(sub.topic)
-			}
+		committed: func() {
+			sub.pb = pb
+			sub.topic.setKeep()
+			sub.notify() // pulls look at what kind it is
+			s.sweep(sub.topic)
 		},
 	})
 	if err != nil {
@@ -266,11 +262,9 @@ func (s *Server) deleteSubscription(sub *subscription) error {
 		apply: func(tx *transaction) error {
 			return errors.Join(tx.deletePolicy(sub.pb.Name), tx.Bucket(bucketSubscriptions).Delete([]byte(sub.pb.Name)))
 		},
-		done: func(err error) {
-			if err == nil {
-				delete(s.subscriptions, sub.pb.Name)
-				sub.drop(notFound(sub.pb.Name))
-			}
+		committed: func() {
+			delete(s.subscriptions, sub.pb.Name)
+			sub.drop(notFound(sub.pb.Name))
 		},
 	})
 	s.restartPush(sub)

@@ -122,10 +122,7 @@ func (s *Server) sweep(t *topic) {
 			}
 			return nil
 		},
-		done: func(err error) {
-			if err != nil {
-				return
-			}
+		committed: func() {
 			t.forget(gone)
 			if len(gone) == maxDeletes {
 				s.sweep(t)

@@ -38,6 +38,9 @@ const (
 	maxQuoted = 1 << 10
 )
 
+// Clock is the time that an Issuer and a Dispatcher go by.
+type Clock = pubsubserver.Clock
+
 // Options holds what is optional for New and NewDispatchers.
 type Options struct {
 	// Issuer signs the tokens. It is required when the push configuration has

@@ -6,6 +6,7 @@ package pushlog
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -166,12 +167,7 @@ func (l *Log) makeRoom() {
 	if len(l.kinds) < maxKinds {
 		return
 	}
-	var oldest kind
-	for k, r := range l.kinds {
-		if first := l.kinds[oldest]; first == nil || r.last.Before(first.last) {
-			oldest = k
-		}
-	}
+	oldest := slices.MinFunc(slices.Collect(maps.Keys(l.kinds)), func(a, b kind) int { return l.kinds[a].last.Compare(l.kinds[b].last) })
 	l.complete = l.kinds[oldest].last
 	delete(l.kinds, oldest)
 }
@@ -206,12 +202,7 @@ func (l *Log) of(at time.Time, subscription string) *series {
 		s.began = at
 	}
 	if len(l.series) >= maxSeries {
-		quietest := ""
-		for name, s := range l.series {
-			if q := l.series[quietest]; q == nil || s.last < q.last {
-				quietest = name
-			}
-		}
+		quietest := slices.MinFunc(slices.Collect(maps.Keys(l.series)), func(a, b string) int { return cmp.Compare(l.series[a].last, l.series[b].last) })
 		delete(l.series, quietest)
 		l.evicted = true
 	}
@@ -300,12 +291,7 @@ func (s *series) window(at time.Time, minutes, part int64) delivery.Window {
 // quantile returns about how long a share of all took at most, in milliseconds.
 func quantile(took map[int16]int64, all int64, share float64) *float64 {
 	rank := int64(math.Ceil(share * float64(all)))
-	scales := make([]int16, 0, len(took))
-	for scale := range took {
-		scales = append(scales, scale)
-	}
-	slices.Sort(scales)
-	for _, scale := range scales {
+	for _, scale := range slices.Sorted(maps.Keys(took)) {
 		if rank -= took[scale]; rank <= 0 {
 			ms := float64(durationOf(scale)) / float64(time.Millisecond)
 			digits := math.Pow(10, 2-math.Floor(math.Log10(ms))) // three that count

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"software.sslmate.com/src/go-pkcs12"
+
+	"example.com/pushinbox/local/datadir"
 )
 
 const (
@@ -234,16 +236,7 @@ func write(path string, content []byte) error {
 	if there, err := os.ReadFile(path); err == nil && bytes.Equal(there, content) {
 		return nil
 	}
-	part, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.part")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(part.Name()) }()
-	_, err = part.Write(content)
-	if err = errors.Join(err, part.Chmod(0o644), part.Close()); err != nil {
-		return err
-	}
-	return os.Rename(part.Name(), path)
+	return datadir.ReplaceReadable(path, content)
 }
 
 // name returns the path, without an extension, of what has these certificates.

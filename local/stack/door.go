@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
@@ -18,6 +19,7 @@ import (
 
 	"google.golang.org/grpc/metadata"
 
+	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/local/loopback"
 	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/problem"
@@ -119,24 +121,9 @@ type Key struct {
 // name is empty.
 func NewKey(dir, name string) (*Key, error) {
 	k := &Key{Name: random(8) + ".localhost", secret: random(32), session: random(32)}
+	k.File = filepath.Join(dir, cmp.Or(name, "pushinbox-"+random(8)+".key"))
 	// The file has mode 0600, and a symbolic link in its place is not followed.
-	f, err := os.CreateTemp(dir, "pushinbox-*.key")
-	if err != nil {
-		return nil, err
-	}
-	k.File = f.Name()
-	_, err = f.WriteString(bearer + k.secret + "\n")
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil && name != "" {
-		path := filepath.Join(dir, name)
-		if err = os.Rename(k.File, path); err == nil {
-			k.File = path
-		}
-	}
-	if err != nil {
-		_ = k.Close()
+	if err := datadir.Replace(k.File, []byte(bearer+k.secret+"\n")); err != nil {
 		return nil, err
 	}
 	return k, nil
@@ -264,12 +251,19 @@ func listenAll(addresses []netip.Addr, port int) (all []net.Listener, err error)
 			continue // a machine without IPv6
 		}
 		if err != nil {
-			for _, l := range all {
-				_ = l.Close()
-			}
+			closeAll(all)
 			return nil, fmt.Errorf("cannot listen at %s: %w", address, err)
 		}
 		all, port = append(all, l), l.Addr().(*net.TCPAddr).Port
 	}
 	return all, nil
+}
+
+// portOf returns the port of what Listen returned.
+func portOf(listeners []net.Listener) int { return listeners[0].Addr().(*net.TCPAddr).Port }
+
+func closeAll(listeners []net.Listener) {
+	for _, l := range listeners {
+		_ = l.Close() // its server may have closed it
+	}
 }

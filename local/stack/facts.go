@@ -3,6 +3,7 @@ package stack
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -35,7 +36,6 @@ const (
 
 // Facts are what only the run itself knows of how it is.
 type Facts struct {
-	Now       time.Time `json:"now"`
 	StartedAt time.Time `json:"startedAt"`
 	// Topics are those to which somebody has published in this run, or tried to.
 	Topics []TopicFacts `json:"topics"`
@@ -113,7 +113,7 @@ type EmulatorFacts struct {
 func (s *Stack) facts(w http.ResponseWriter, r *http.Request) {
 	o := s.options
 	f := Facts{
-		Now: time.Now().UTC(), StartedAt: s.started, Topics: []TopicFacts{}, Pushes: []PushFacts{}, Emulators: []EmulatorFacts{},
+		StartedAt: s.started, Topics: []TopicFacts{}, Pushes: []PushFacts{}, Emulators: []EmulatorFacts{},
 		Audience: s.URL + "/receive", Account: PushAccount, Inbox: s.stored.facts(), WriteError: errorText(s.probeData()),
 	}
 	if free, known := freeBytes(o.Data); known {
@@ -258,12 +258,7 @@ func (p *publications) makeRoom() {
 	if len(p.topics) < maxTopics {
 		return
 	}
-	var quietest *TopicFacts
-	for _, t := range p.topics {
-		if quietest == nil || t.Last.Before(quietest.Last) {
-			quietest = t
-		}
-	}
+	quietest := slices.MinFunc(slices.Collect(maps.Values(p.topics)), func(a, b *TopicFacts) int { return a.Last.Compare(b.Last) })
 	delete(p.topics, quietest.Name)
 }
 

@@ -51,7 +51,7 @@ func (s *Stack) startProxy(context.Context) error {
 	if err != nil {
 		return err
 	}
-	port := listeners[0].Addr().(*net.TCPAddr).Port
+	port := portOf(listeners)
 	s.ProxyURL = fmt.Sprintf("http://127.0.0.1:%d", port)
 	o := keyproxy.Options{Answers: make(map[string]http.Handler), Log: s.log("proxy")}
 	if s.Key != nil {
@@ -101,7 +101,7 @@ func (s *Stack) listenProxy() ([]net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	port := listeners[0].Addr().(*net.TCPAddr).Port
+	port := portOf(listeners)
 	switch {
 	case port == int(former):
 		return listeners, nil

@@ -62,12 +62,6 @@ func (s *Stack) openPubSub(ctx context.Context) error {
 	if listeners == nil {
 		return err // with nil: an emulator is used
 	}
-	closeAll := func() error {
-		for _, l := range listeners {
-			_ = l.Close() // rest may have closed it
-		}
-		return nil
-	}
 	o := s.options
 	dispatchers := pushfake.NewDispatchers(&pushfake.Options{
 		Issuer:     s.issuer,
@@ -83,7 +77,8 @@ func (s *Stack) openPubSub(ctx context.Context) error {
 	path := filepath.Join(o.Data, pubSubFile)
 	own.store, err = pubsubserver.Open(pubsubserver.Options{Path: path, Logger: s.log("pubsub")})
 	if err != nil {
-		return errors.Join(dataError(o.Data, err), closeAll())
+		closeAll(listeners)
+		return dataError(o.Data, err)
 	}
 	s.onClose(pubSubFile, own.store.Close)
 	services := rest.Services{Publisher: countedPublisher{own.store, &own.published}, Subscriber: own.store, Policies: own.store}
@@ -92,7 +87,7 @@ func (s *Stack) openPubSub(ctx context.Context) error {
 	}
 	options := &rest.Options{Hosts: o.HostNames, OwnAddress: s.door.OwnAddress}
 	s.onClose("--pubsub-port", rest.Start(listeners, services, options, func(err error) { s.failed <- err }))
-	s.PubSubAddr = fmt.Sprintf("127.0.0.1:%d", listeners[0].Addr().(*net.TCPAddr).Port)
+	s.PubSubAddr = fmt.Sprintf("127.0.0.1:%d", portOf(listeners))
 	s.PubSub = fmt.Sprintf("at %s, kept in %s", s.PubSubAddr, path)
 
 	if own.client, err = pushfake.Dial(ctx, s.PubSubAddr, o.Project, grpc.WithUnaryInterceptor(own.publish)); err != nil {
@@ -145,7 +140,7 @@ func (s *Stack) listenPubSub(ctx context.Context) ([]net.Listener, error) {
 		return nil, fmt.Errorf("port %d is taken; stop what listens there, or choose another with --pubsub-port", o.PubSubPort)
 	default:
 		if listeners, err = Listen(o.Host, 0); err == nil {
-			s.log("pubsub").Warn(fmt.Sprintf("port %d is taken; Pub/Sub is at 127.0.0.1:%d", o.PubSubPort, listeners[0].Addr().(*net.TCPAddr).Port))
+			s.log("pubsub").Warn(fmt.Sprintf("port %d is taken; Pub/Sub is at 127.0.0.1:%d", o.PubSubPort, portOf(listeners)))
 		}
 	}
 	return listeners, err

@@ -201,7 +201,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.URL = fmt.Sprintf("http://127.0.0.1:%d", listeners[0].Addr().(*net.TCPAddr).Port)
+	s.URL = fmt.Sprintf("http://127.0.0.1:%d", portOf(listeners))
 	if err := datadir.Create(o.Data, !o.DataByDefault); err != nil {
 		return nil, dataError(o.Data, err)
 	}
@@ -305,12 +305,7 @@ func (s *Stack) listen(flag string, port int) ([]net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("port %d: %w; choose another with --%s", port, err, flag)
 	}
-	s.onClose("--"+flag, func() error {
-		for _, l := range listeners {
-			_ = l.Close() // its server may have closed it
-		}
-		return nil
-	})
+	s.onClose("--"+flag, func() error { closeAll(listeners); return nil })
 	return listeners, nil
 }
 
@@ -370,7 +365,7 @@ func (s *Stack) serveAlone(flag string, port int, h http.Handler) (string, error
 		return "", err
 	}
 	s.server("the server of --"+flag, listeners, programs(h))()
-	return fmt.Sprintf("http://127.0.0.1:%d", listeners[0].Addr().(*net.TCPAddr).Port), nil
+	return fmt.Sprintf("http://127.0.0.1:%d", portOf(listeners)), nil
 }
 
 // log returns the logger of a part.
@@ -515,9 +510,7 @@ func (s *Stack) startPubSub(ctx context.Context, topic, name string, sub *pubsub
 func (s *Stack) pushError(err error) {
 	switch status.Code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.NotFound:
-		if s.pubsub != nil {
-			return
-		}
+		return
 	}
 	s.log("pubsub").Error(err.Error())
 }

@@ -303,21 +303,10 @@ func printLetters(cmd *cobra.Command, d *operated, times *clock, letters []opera
 	}
 	var rows [][]string
 	for _, l := range listed {
-		row := l.row(times, t.isTerminal)
-		if !t.isTerminal {
-			for i := range row {
-				row[i] = visible(row[i])
-			}
-			if _, err := fmt.Fprintln(cmd.OutOrStdout(), strings.Join(row, "\t")); err != nil {
-				return err
-			}
-		}
-		rows = append(rows, row)
+		rows = append(rows, l.row(times, t.isTerminal))
 	}
-	if t.isTerminal {
-		if err := table(cmd, "MESSAGE ID\tGIVEN UP\tATTEMPTS\tBY\tBYTES\tIN THE INBOX\tMAY BE\tITS SUBSCRIPTION WAS REFUSED", rows); err != nil {
-			return err
-		}
+	if err := table(cmd, "MESSAGE ID\tGIVEN UP\tATTEMPTS\tBY\tBYTES\tIN THE INBOX\tMAY BE\tITS SUBSCRIPTION WAS REFUSED", rows); err != nil {
+		return err
 	}
 	if more {
 		fmt.Fprintln(cmd.ErrOrStderr(), "there are more; see --limit")
@@ -336,7 +325,7 @@ func (d *operated) sayWhereOthersWait(cmd *cobra.Command) {
 	}
 	for _, s := range report.Subscriptions {
 		if s.DeadLetters && s.Name != d.deadLetters && s.Backlog != nil && *s.Backlog > 0 {
-			fmt.Fprintln(cmd.ErrOrStderr(), visible(fmt.Sprintf("%s in %s; see --dead-letter-subscription", many(int(*s.Backlog), "dead letter"), inbox.ShortName(s.Name))))
+			fmt.Fprintln(cmd.ErrOrStderr(), visible(fmt.Sprintf("%s in %s; see --dead-letter-subscription", many(*s.Backlog, "dead letter"), inbox.ShortName(s.Name))))
 		}
 	}
 }
@@ -571,7 +560,7 @@ func redrive(cmd *cobra.Command, d *operated, o *operate, times *clock, patience
 		}
 		return err
 	}
-	return printRedriven(cmd, d, times, r)
+	return printRedriven(cmd, d, r)
 }
 
 // barWidth is how many cells the bar of progress has.
@@ -597,7 +586,7 @@ func bar(p operations.Progress) string {
 // errLeft is the error of a redrive after which some are left.
 var errLeft = errors.New("some dead letters are left")
 
-func printRedriven(cmd *cobra.Command, d *operated, times *clock, r *operations.Redriven) error {
+func printRedriven(cmd *cobra.Command, d *operated, r *operations.Redriven) error {
 	listed, _ := d.lookUp(cmd.Context(), r.Left) // for the refusals
 	var failed error
 	if r.Stalled || len(r.Left) > 0 {
@@ -704,7 +693,7 @@ for 7 days, less the age of the oldest message. It takes a while until all of th
 func purge(cmd *cobra.Command, d *operated, o *operate, times *clock) error {
 	waiting := "All dead letters"
 	if b, err := d.waiting(cmd.Context()); err == nil && b != nil {
-		if waiting = many(int(b.Messages), "dead letter"); b.Messages == 0 { // the number may be old
+		if waiting = many(b.Messages, "dead letter"); b.Messages == 0 { // the number may be old
 			switch letters, _, err := d.List(cmd.Context(), d.deadLetters, 1); {
 			case err != nil:
 				return interrupted(err)
@@ -747,13 +736,16 @@ func purge(cmd *cobra.Command, d *operated, o *operate, times *clock) error {
 	return say(cmd, lines...)
 }
 
+// purgeAnswer is what purge prints as JSON where nothing waited, and what --undo prints.
+type purgeAnswer struct {
+	Subscription string `json:"subscription"`
+	Snapshot     string `json:"snapshot"`
+}
+
 // nothingPurged says that there is nothing to discard.
 func nothingPurged(cmd *cobra.Command, d *operated) error {
 	if wantsJSON(cmd) {
-		return show(cmd, struct {
-			Subscription string `json:"subscription"`
-			Snapshot     string `json:"snapshot"`
-		}{d.deadLetters, ""}, "")
+		return show(cmd, purgeAnswer{d.deadLetters, ""}, "")
 	}
 	return say(cmd, "no dead letter waits in "+d.deadLetters+"; nothing was done")
 }
@@ -774,10 +766,7 @@ func undoPurge(cmd *cobra.Command, d *operated, o *operate, snapshot string) err
 		return err
 	}
 	if wantsJSON(cmd) {
-		return show(cmd, struct {
-			Subscription string `json:"subscription"`
-			Snapshot     string `json:"snapshot"`
-		}{d.deadLetters, snapshot}, "")
+		return show(cmd, purgeAnswer{d.deadLetters, snapshot}, "")
 	}
 	return say(cmd, "what "+snapshot+" has waits again in "+d.deadLetters)
 }

@@ -174,7 +174,7 @@ func (s *statusPrinter) subscription(sub delivery.Subscription) {
 	}
 	waits := "unknown"
 	if sub.Backlog != nil {
-		waits = many(int(*sub.Backlog), "message")
+		waits = many(*sub.Backlog, "message")
 		if *sub.Backlog > 0 && sub.OldestSeconds != nil {
 			waits += ", the oldest for " + age(*sub.OldestSeconds)
 		}
@@ -264,7 +264,7 @@ func (s *statusPrinter) refusals(r *delivery.Report) {
 		if refusal.Subscription != "" {
 			of = "of " + inbox.ShortName(refusal.Subscription)
 		}
-		s.line("", "  %s  %s, %s %s, %s in the last hour", s.short(refusal.Last), answerOf(refusal), pushes(refusal.Count), of, delivery.Count(refusal.LastHour))
+		s.line("", "  %s  %s, %s %s, %s in the last hour", s.short(refusal.Last), answerOf(refusal), delivery.Plural(refusal.Count, "push", "pushes"), of, delivery.Count(refusal.LastHour))
 		if refusal.Detail != "" {
 			s.line(dim, "      %s", refusal.Detail)
 		}
@@ -276,7 +276,7 @@ func windowOf(w delivery.Window) string {
 	if w.Pushes == nil {
 		return "unknown"
 	}
-	parts := []string{pushes(*w.Pushes)}
+	parts := []string{delivery.Plural(*w.Pushes, "push", "pushes")}
 	if w.AckedShare != nil {
 		parts = append(parts, delivery.Percent(*w.AckedShare)+" acknowledged")
 	}
@@ -284,17 +284,9 @@ func windowOf(w delivery.Window) string {
 		parts = append(parts, fmt.Sprintf("p50 %s ms, p99 %s ms", number(w.P50Millis), number(w.P99Millis)))
 	}
 	if w.DeadLettered != nil && *w.DeadLettered > 0 {
-		parts = append(parts, many(int(*w.DeadLettered), "dead letter"))
+		parts = append(parts, many(*w.DeadLettered, "dead letter"))
 	}
 	return strings.Join(parts, ", ")
-}
-
-// pushes writes a number of pushes.
-func pushes(n int64) string {
-	if n == 1 {
-		return "1 push"
-	}
-	return delivery.Count(n) + " pushes"
 }
 
 // number writes a number, or nothing where it is not known.

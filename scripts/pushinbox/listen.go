@@ -163,7 +163,7 @@ func (l *listening) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	begins, err := l.beginning(ctx, c, &q, place)
+	begins, err := l.beginning(c, &q, place)
 	if err != nil {
 		return err
 	}
@@ -252,7 +252,7 @@ func (l *listening) follow(ctx context.Context, events iter.Seq2[inboxclient.Eve
 }
 
 // beginning sets the token at which to begin, and says which one that is.
-func (l *listening) beginning(ctx context.Context, c *inboxclient.Client, q *inbox.Query, place *forward.Place) (string, error) {
+func (l *listening) beginning(c *inboxclient.Client, q *inbox.Query, place *forward.Place) (string, error) {
 	switch l.begin {
 	case "last":
 		if token, at := place.Token(); token != "" {

@@ -157,9 +157,4 @@ func (p *progress) wipe() {
 }
 
 // many writes a number of things.
-func many(n int, thing string) string {
-	if n != 1 {
-		thing += "s"
-	}
-	return delivery.Count(n) + " " + thing
-}
+func many[N int | int64](n N, thing string) string { return delivery.Plural(n, thing, thing+"s") }

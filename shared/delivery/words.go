@@ -26,3 +26,11 @@ func Count[N int | int64](n N) string {
 	}
 	return s
 }
+
+// Plural writes a number of things for people, as Count does, with their name.
+func Plural[N int | int64](n N, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return Count(n) + " " + many
+}

@@ -27,3 +27,12 @@ func TestCount(t *testing.T) {
 		}
 	}
 }
+
+func TestPlural(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]string{0: "0 pushes", 1: "1 push", 2: "2 pushes", 1000: "1,000 pushes"} {
+		if got := Plural(n, "push", "pushes"); got != want {
+			t.Errorf("Plural(%d) = %q, want %q", n, got, want)
+		}
+	}
+}

@@ -4,10 +4,12 @@
 package firestoredial
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
 
+	"cloud.google.com/go/firestore"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -32,24 +34,23 @@ func Options(emulatorHost string) []option.ClientOption {
 	return all
 }
 
-// PersonOptions is Options for the client for people,
-// cloud.google.com/go/firestore. That one reads FIRESTORE_EMULATOR_HOST by itself
-// and brings a connection of its own, which only another connection replaces; the
-// client closes it. more are further options of the connection. The error is one of
-// the emulator's address.
-func PersonOptions(emulatorHost string, more ...grpc.DialOption) ([]option.ClientOption, error) {
-	if emulatorHost == "" {
-		all := Options("")
-		for _, o := range more {
-			all = append(all, option.WithGRPCDialOption(o))
+// Client returns a client of cloud.google.com/go/firestore, which is the one for people, of
+// a database; empty means (default). By itself it reads FIRESTORE_EMULATOR_HOST and brings a
+// connection of its own, which only another connection replaces; the client closes it.
+// emulatorHost is as in Options, and dial has further options of the connection.
+func Client(ctx context.Context, project, database, emulatorHost string, dial []grpc.DialOption, options ...option.ClientOption) (*firestore.Client, error) {
+	all := Options("")
+	for _, o := range dial {
+		all = append(all, option.WithGRPCDialOption(o))
+	}
+	if emulatorHost != "" {
+		conn, err := grpc.NewClient(emulatorHost, append(dialOptions(emulatorHost), dial...)...)
+		if err != nil {
+			return nil, fmt.Errorf("FIRESTORE_EMULATOR_HOST %q is not a valid address, such as 127.0.0.1:8081: %w", emulatorHost, err)
 		}
-		return all, nil
+		all = []option.ClientOption{option.WithGRPCConn(conn)}
 	}
-	conn, err := grpc.NewClient(emulatorHost, append(dialOptions(emulatorHost), more...)...)
-	if err != nil {
-		return nil, fmt.Errorf("FIRESTORE_EMULATOR_HOST %q is not a valid address, such as 127.0.0.1:8081: %w", emulatorHost, err)
-	}
-	return []option.ClientOption{option.WithGRPCConn(conn)}, nil
+	return firestore.NewClientWithDatabase(ctx, project, cmp.Or(database, "(default)"), append(all, options...)...)
 }
 
 func dialOptions(emulatorHost string) []grpc.DialOption {

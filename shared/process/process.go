@@ -102,11 +102,7 @@ func Open(ctx context.Context, c firestoreinbox.Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	options, err := firestoredial.PersonOptions(c.EmulatorHost, grpc.WithUnaryInterceptor(boundCommit))
-	if err != nil {
-		return nil, errors.Join(err, in.Close())
-	}
-	client, err := firestore.NewClientWithDatabase(ctx, c.Project, cmp.Or(c.Database, "(default)"), options...)
+	client, err := firestoredial.Client(ctx, c.Project, c.Database, c.EmulatorHost, []grpc.DialOption{grpc.WithUnaryInterceptor(boundCommit)})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("process: %w", err), in.Close())
 	}

@@ -251,12 +251,12 @@ func (w *world) publish(topic string, messages ...*pubsubpb.PubsubMessage) []str
 }
 
 // texts publishes messages with these data, in one request.
-func (w *world) texts(topic string, data ...string) []string {
+func (w *world) texts(topic string, data ...string) {
 	messages := make([]*pubsubpb.PubsubMessage, len(data))
 	for i, d := range data {
 		messages[i] = text(d)
 	}
-	return w.publish(topic, messages...)
+	w.publish(topic, messages...)
 }
 
 func text(data string) *pubsubpb.PubsubMessage { return &pubsubpb.PubsubMessage{Data: []byte(data)} }

@@ -80,16 +80,16 @@ var pushRows = []Row{
 		Name: "push_token", Behaviour: "the token of a push with oidc_token", Documented: "RS256, iss https://accounts.google.com, the given email and audience, email_verified, azp equal to sub, an hour long",
 		Want: "RS256, iss https://accounts.google.com, aud own, email as given, verified true, azp equal to sub, 3600 s",
 		observe: func(w *world) string {
-			return w.pushed(text("a"), token("own")).token("own")
+			return w.pushed(text("a"), token("own")).token()
 		},
 	},
 	{
 		Name: "push_audience", Behaviour: "the audience without one in oidc_token", Documented: "is the whole endpoint, its query too", Want: "RS256, iss https://accounts.google.com, aud the endpoint, email as given, verified true, azp equal to sub, 3600 s",
-		observe: func(w *world) string { return w.pushed(text("a"), token("")).token("the endpoint") },
+		observe: func(w *world) string { return w.pushed(text("a"), token("")).token() },
 	},
 	{
 		Name: "push_without_token", Behaviour: "a push without oidc_token", Documented: "has no Authorization", Want: "no Authorization",
-		observe: func(w *world) string { return w.pushed(text("a")).token("") },
+		observe: func(w *world) string { return w.pushed(text("a")).token() },
 	},
 	{
 		Name: "push_attempt", Behaviour: "deliveryAttempt of a push", Documented: "beside the message, with a dead-letter policy", Want: "1 2 3, without a policy none",
@@ -639,7 +639,7 @@ func (r *request) fields() string {
 }
 
 // token describes the token of a push. It checks no signature.
-func (r *request) token(audience string) string {
+func (r *request) token() string {
 	credential := r.header.Get("Authorization")
 	if credential == "" {
 		return "no Authorization"

@@ -90,11 +90,7 @@ func Open(ctx context.Context, c Config, options ...option.ClientOption) (*State
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	dial, err := firestoredial.PersonOptions(c.EmulatorHost)
-	if err != nil {
-		return nil, fmt.Errorf("firestorestate: %w", err)
-	}
-	client, err := firestore.NewClientWithDatabase(ctx, c.Project, cmp.Or(c.Database, "(default)"), append(dial, options...)...)
+	client, err := firestoredial.Client(ctx, c.Project, c.Database, c.EmulatorHost, nil, options...)
 	if err != nil {
 		return nil, fmt.Errorf("firestorestate: %w", err)
 	}

@@ -49,11 +49,7 @@ func Open(ctx context.Context, c firestoreinbox.Config, options ...option.Client
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	dial, err := firestoredial.PersonOptions(c.EmulatorHost)
-	if err != nil {
-		return nil, fmt.Errorf("firestorerecords: %w", err)
-	}
-	client, err := firestore.NewClientWithDatabase(ctx, c.Project, c.Database, append(dial, options...)...)
+	client, err := firestoredial.Client(ctx, c.Project, c.Database, c.EmulatorHost, nil, options...)
 	if err != nil {
 		return nil, fmt.Errorf("firestorerecords: %w", err)
 	}
