@@ -31,11 +31,7 @@ type emulators struct {
 func startEmulators(tb testing.TB) *emulators {
 	tb.Helper()
 	project := emulator.Project()
-	options, err := firestoredial.PersonOptions(emulator.Firestore(tb))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	documents, err := firestore.NewClient(tb.Context(), project, options...)
+	documents, err := firestoredial.Client(tb.Context(), project, "", emulator.Firestore(tb), nil)
 	if err != nil {
 		tb.Fatal(err)
 	}
