@@ -45,7 +45,7 @@ func (s *Stack) startCalendar(ctx context.Context) error {
 			Project: o.Project, Database: o.Database, Collection: "calendars", EmulatorHost: o.FirestoreEmulator,
 		})
 	} else {
-		state, err = boltstate.Open(filepath.Join(o.Data, "calendar.db"))
+		state, err = boltstate.Open(filepath.Join(o.Data, calendarFile))
 	}
 	if err != nil {
 		return dataError(o.Data, err)

@@ -16,6 +16,33 @@ import (
 	"time"
 )
 
+// TestEmptiedFiles starts where something has emptied the databases.
+func TestEmptiedFiles(t *testing.T) {
+	t.Parallel()
+	o := options(t)
+	var log strings.Builder
+	o.Log = slog.New(slog.NewTextHandler(&log, nil))
+	for _, emptied := range []bool{false, true} {
+		for _, name := range []string{inboxFile, pubSubFile, calendarFile} {
+			if err := os.Truncate(filepath.Join(o.Data, name), 0); (err == nil) != emptied {
+				t.Fatal(err)
+			}
+		}
+		s, err := Start(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		for _, name := range []string{inboxFile, pubSubFile, calendarFile} {
+			if said := strings.Contains(log.String(), name+" has 0 bytes"); said != emptied {
+				t.Errorf("%s: told of is %v, want %v", name, said, emptied)
+			}
+		}
+	}
+}
+
 // TestOldDataDirectory runs on a data directory that an earlier version wrote:
 // testdata/v1.tgz with 1,000 messages. Its lists and page tokens stay.
 func TestOldDataDirectory(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -129,7 +130,8 @@ const (
 	// requestGrace is how long Close waits for requests that are under way.
 	requestGrace = 3 * time.Second
 	// keyFile is the file in the data directory that holds the key's header.
-	keyFile = "console.key"
+	keyFile                 = "console.key"
+	inboxFile, calendarFile = "inbox.db", "calendar.db"
 	// closeLimit is how long Close waits for each part.
 	closeLimit = 10 * time.Second
 )
@@ -205,6 +207,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	if err := datadir.Create(o.Data, !o.DataByDefault); err != nil {
 		return nil, dataError(o.Data, err)
 	}
+	s.warnOfEmptied()
 	s.deliveries = s.newDeliveries()
 	if o.Repair {
 		if err := s.repair(); err != nil {
@@ -392,7 +395,7 @@ func (s *Stack) openInbox(ctx context.Context) (err error) {
 			EmulatorHost: o.FirestoreEmulator, SearchAttributes: o.SearchAttributes,
 		})
 	} else {
-		s.Inbox = filepath.Join(o.Data, "inbox.db")
+		s.Inbox = filepath.Join(o.Data, inboxFile)
 		s.store, err = boltinbox.Open(s.Inbox, &boltinbox.Options{TTL: o.TTL, Log: s.log("inbox"), SearchAttributes: o.SearchAttributes})
 	}
 	if err != nil {
@@ -402,9 +405,20 @@ func (s *Stack) openInbox(ctx context.Context) (err error) {
 	return nil
 }
 
+// warnOfEmptied names the files that something may have emptied: that looks as a run does
+// that was killed at its very beginning, and is no error.
+func (s *Stack) warnOfEmptied() {
+	for _, name := range []string{inboxFile, pubSubFile, calendarFile} {
+		path := filepath.Join(s.options.Data, name)
+		if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() && info.Size() == 0 {
+			s.log("data").Warn(path + " has 0 bytes: it begins anew, and what was in it is lost; put a copy back if you have one")
+		}
+	}
+}
+
 // repair moves what can be read of a damaged inbox to a new file.
 func (s *Stack) repair() error {
-	path := filepath.Join(s.options.Data, "inbox.db")
+	path := filepath.Join(s.options.Data, inboxFile)
 	kept, n, err := boltinbox.Repair(path, &boltinbox.Options{Log: s.log("inbox"), SearchAttributes: s.options.SearchAttributes})
 	if err != nil {
 		return dataError(s.options.Data, err)

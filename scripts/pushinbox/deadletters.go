@@ -286,6 +286,10 @@ func printLetters(cmd *cobra.Command, d *operated, times *clock, letters []opera
 	if err != nil {
 		fmt.Fprintln(cmd.ErrOrStderr(), visible("whether they are in the inbox is not known: "+err.Error()))
 	}
+	d.sayWhereOthersWait(cmd)
+	if more {
+		defer fmt.Fprintln(cmd.ErrOrStderr(), "there are more; see --limit")
+	}
 	if wantsJSON(cmd) {
 		for _, l := range listed {
 			if err := show(cmd, l, ""); err != nil {
@@ -293,9 +297,6 @@ func printLetters(cmd *cobra.Command, d *operated, times *clock, letters []opera
 			}
 		}
 		return nil
-	}
-	if len(listed) == 0 {
-		d.sayWhereOthersWait(cmd)
 	}
 	t := terminalOf(cmd.OutOrStdout())
 	if len(listed) == 0 && t.isTerminal {
@@ -305,13 +306,7 @@ func printLetters(cmd *cobra.Command, d *operated, times *clock, letters []opera
 	for _, l := range listed {
 		rows = append(rows, l.row(times, t.isTerminal))
 	}
-	if err := table(cmd, "MESSAGE ID\tGIVEN UP\tATTEMPTS\tBY\tBYTES\tIN THE INBOX\tMAY BE\tITS SUBSCRIPTION WAS REFUSED", rows); err != nil {
-		return err
-	}
-	if more {
-		fmt.Fprintln(cmd.ErrOrStderr(), "there are more; see --limit")
-	}
-	return nil
+	return table(cmd, "MESSAGE ID\tGIVEN UP\tATTEMPTS\tBY\tBYTES\tIN THE INBOX\tMAY BE\tITS SUBSCRIPTION WAS REFUSED", rows)
 }
 
 // sayWhereOthersWait names the subscriptions of a local run that keep other dead letters.
@@ -522,7 +517,7 @@ Exit codes: 0 none waits any more; 1 some are left, or it failed.`,
 		},
 	}
 	o.deadLetterFlags(cmd)
-	o.yesFlag(cmd.Flags())
+	o.yesFlag(cmd.Flags(), withoutLog)
 	times.flag(cmd.Flags())
 	cmd.Flags().DurationVar(&patience, "patience", 0, "end when nothing has moved for this long; by default 3m, and 15m in the cloud, whose numbers are minutes old")
 	o.allFlag(cmd.Flags())
@@ -606,9 +601,9 @@ func printRedriven(cmd *cobra.Command, d *operated, r *operations.Redriven) erro
 	case failed == nil:
 		lines = append(lines, "no dead letter waits in "+d.deadLetters+" any more; they were pushed to "+r.Endpoint)
 	default:
-		why := "are left"
+		why := "left"
 		if r.Stalled {
-			why = "fail again: nothing moved any more"
+			why = "left, and nothing moved any more"
 		}
 		lines = append(lines, fmt.Sprintf("%s %s", many(len(r.Left), "dead letter"), why))
 		if r.More {
@@ -683,7 +678,7 @@ for 7 days, less the age of the oldest message. It takes a while until all of th
 		},
 	}
 	o.deadLetterFlags(cmd)
-	o.yesFlag(cmd.Flags())
+	o.yesFlag(cmd.Flags(), "do not ask")
 	times.flag(cmd.Flags())
 	o.allFlag(cmd.Flags())
 	cmd.Flags().StringVar(&undo, "undo", "", "bring back what an earlier purge discarded, from its `SNAPSHOT`")

@@ -45,7 +45,7 @@ func changingDelivery[T any](cmd *cobra.Command, print func(*cobra.Command, *ope
 		return print(cmd, d, &times, outcome)
 	}
 	o.flags(cmd.Flags())
-	o.yesFlag(cmd.Flags())
+	o.yesFlag(cmd.Flags(), withoutLog)
 	secret.flag(cmd.Flags())
 	times.flag(cmd.Flags())
 	formatFlag(cmd)

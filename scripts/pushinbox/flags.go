@@ -162,21 +162,27 @@ func show(cmd *cobra.Command, v any, text string, args ...any) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", visibleJSON(b))
-		return err
+		return printOut(cmd, string(visibleJSON(b))+"\n")
 	}
-	_, err := fmt.Fprintf(cmd.OutOrStdout(), text, args...)
-	return err
+	return printOut(cmd, fmt.Sprintf(text, args...))
 }
 
 // say prints lines, fit for a terminal.
 func say(cmd *cobra.Command, lines ...string) error {
-	for _, line := range lines {
-		if _, err := fmt.Fprintln(cmd.OutOrStdout(), visible(line)); err != nil {
-			return err
-		}
+	for i, line := range lines {
+		lines[i] = visible(line) + "\n"
 	}
-	return nil
+	return printOut(cmd, strings.Join(lines, ""))
+}
+
+// printOut prints what a command has done. Where that cannot be written, standard error has it:
+// it may be how to undo that.
+func printOut(cmd *cobra.Command, text string) error {
+	_, err := io.WriteString(cmd.OutOrStdout(), text)
+	if err != nil {
+		fmt.Fprint(cmd.ErrOrStderr(), text)
+	}
+	return err
 }
 
 // sayEach prints a line for each of all, or none when there are none.

@@ -60,7 +60,8 @@ begins with messages that are stored from now on. --since begins elsewhere: at a
 A message that the program does not acknowledge (with 102, 200, 201, 202 or 204) is sent
 again, after pauses of up to 10 seconds. Order is kept within an ordering key. Quarantined
 messages, and those that did not come by Pub/Sub, are skipped. After a kill, messages of
-the last second can come again, with the same message ID.
+the last second can come again, with the same message ID; so can those past 10,000 that came
+after one that is never acknowledged.
 
 Who signs the requests: the running "pushinbox local" (--sign local), whose keys the
 program trusts if it was started with "pushinbox run"; Google, as the push account (--sign
@@ -107,7 +108,7 @@ On a terminal, r and Enter send the last message again.
 	flags.StringArrayVar(&f.attributes, "attribute", nil, "only messages with this attribute, as `KEY=VALUE`; can be repeated, and all must be met")
 	flags.StringVar(&f.text, "text", "", "only messages with this text in their data (its first 4 KiB) or attributes, in upper or lower case")
 	l.signer.dataFlag(flags)
-	flags.Lookup("data").Usage = "the directory of the pushinbox local that signs; by default the nearest " + stack.DefaultData + " from here upwards"
+	flags.Lookup("data").Usage = "the directory of the pushinbox local that signs, and that has the inbox unless another is named; by default the nearest " + stack.DefaultData + " from here upwards"
 	formatFlag(cmd)
 	return cmd
 }
@@ -151,6 +152,9 @@ func (l *listening) run(cmd *cobra.Command) error {
 		return err
 	}
 	p := newProgress(cmd.ErrOrStderr())
+	if l.from.at.url == "" && l.from.terraform == "" && os.Getenv(envURL) == "" {
+		l.from.at.data = l.signer.data
+	}
 	c, err := l.from.client(ctx, lasting(p))
 	if err != nil {
 		return err

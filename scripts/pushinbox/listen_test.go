@@ -80,7 +80,8 @@ func TestListenOutlastsTheNetwork(t *testing.T) {
 // others came after: the next listen has what was stored meanwhile, and nothing twice.
 func TestListenGoesOn(t *testing.T) {
 	t.Parallel()
-	r := start(t, t.TempDir())
+	data := t.TempDir()
+	r := start(t, data)
 	var mu sync.Mutex
 	var got []string
 	program := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -98,7 +99,7 @@ func TestListenGoesOn(t *testing.T) {
 	// listen runs until the program has so many messages in all.
 	listen := func(want int, more ...string) {
 		t.Helper()
-		cmd := exec.Command(command, append([]string{"listen", "--url", r.base, "--forward-to", program.URL, "--form", "bare", "--sign", "none"}, more...)...)
+		cmd := exec.Command(command, append([]string{"listen", "--data", data, "--forward-to", program.URL, "--form", "bare", "--sign", "none"}, more...)...)
 		cmd.Env = append(os.Environ(), environment...)
 		out, err := cmd.StderrPipe()
 		if err != nil {

@@ -173,7 +173,7 @@ func logFrom() (log *slog.Logger, end func()) {
 // tellUndelivered says, of a local run that was closed, what the next one delivers.
 func tellUndelivered(s *stack.Stack, data string) {
 	if s.Undelivered > 0 {
-		fmt.Fprintf(os.Stderr, "%d messages were not delivered; they are kept in %s for the next run\n", s.Undelivered, data)
+		fmt.Fprintf(os.Stderr, "%s not delivered; kept in %s for the next run\n", many(s.Undelivered, "message"), data)
 	}
 }
 

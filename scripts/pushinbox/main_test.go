@@ -583,7 +583,7 @@ func TestCtrlCUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-r.done
-	if code, told := r.cmd.ProcessState.ExitCode(), r.errs.String(); code != 0 || strings.Count(told, "\n") > 1 || !strings.Contains(told, " messages were not delivered; they are kept in ") {
+	if code, told := r.cmd.ProcessState.ExitCode(), r.errs.String(); code != 0 || strings.Count(told, "\n") > 1 || !strings.Contains(told, " not delivered; kept in ") {
 		t.Errorf("exit %d, %.500s", code, told)
 	}
 	for len(r.lines) > 0 {

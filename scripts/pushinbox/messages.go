@@ -104,8 +104,11 @@ func pairs(flag string, values []string) (map[string]string, error) {
 	read := make(map[string]string, len(values))
 	for _, s := range values {
 		key, value, ok := strings.Cut(s, "=")
-		if _, twice := read[key]; !ok || key == "" || twice {
-			return nil, usageError{fmt.Errorf("--%s %q is not KEY=VALUE with a key of its own", flag, s)}
+		if !ok || key == "" {
+			return nil, usageError{fmt.Errorf("--%s %q is not KEY=VALUE", flag, s)}
+		}
+		if _, twice := read[key]; twice {
+			return nil, usageError{fmt.Errorf("--%s gives the key %s twice", flag, key)}
 		}
 		read[key] = value
 	}

@@ -54,6 +54,9 @@ if that takes longer.`,
 				p.say("type the message; Ctrl-D ends it")
 			}
 			data, err := readInput(file)
+			if _, no := time.ParseDuration(file); err != nil && no == nil && cmd.Flags().Changed("wait") {
+				return usageError{fmt.Errorf("--wait takes its duration with an equals sign: --wait=%s", file)}
+			}
 			if err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -111,8 +112,8 @@ func (r *replaying) check() error {
 	switch {
 	case err != nil:
 		return usageError{err}
-	case r.run.Rate < 0:
-		return usageError{errors.New("--rate must be 0 or more")}
+	case !(r.run.Rate >= 0 && r.run.Rate <= math.MaxInt32): // nor NaN
+		return usageError{errors.New("--rate must be 0 or more messages a second")}
 	case len(s.IDs) > 0 && len(r.filter) > 0 && !(len(r.filter) == 1 && q.Quarantined):
 		return usageError{errors.New("give either IDs or a filter")}
 	case r.dryRun && r.resume != "":

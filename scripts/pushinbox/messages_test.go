@@ -108,6 +108,7 @@ func TestWrongCallsOfMessages(t *testing.T) {
 		{"list --since yesterday", "such as 90m"},
 		{"list --source foo", "pubsub"},
 		{"list --attribute kind", "KEY=VALUE"},
+		{"list --attribute kind=a --attribute kind=b", "gives the key kind twice"},
 		{"list --limit -1", "--limit"},
 		{"lists", `did you mean "list"?`},
 		{"lst", `did you mean "list"?`},
@@ -115,12 +116,15 @@ func TestWrongCallsOfMessages(t *testing.T) {
 		{"get", "ID is missing"},
 		{"get x --data --format json", "--data"},
 		{"publish a b", "one argument too many"},
+		{"publish --wait 10s", "--wait=10s"},
 		{"export --resume x", "--output"},
 		{"export --output a --directory b", "one of"},
 		{"export --output " + dir + "/there", "exists"},
 		{"replay", "say which"},
 		{"replay a --since 1h", "either"},
 		{"replay a --set replay-of=x", "replay-of"},
+		{"replay a --rate NaN", "--rate must be"},
+		{"replay a --rate Inf", "--rate must be"},
 		{"replay a --audience x", "--to URL"},
 		{"replay a --to here", "neither topic nor a URL"},
 		{"replay a --to https://example.com/push", "--force"},
@@ -321,7 +325,8 @@ func TestFullOutput(t *testing.T) {
 		need.Skip(t, "there is no /dev/full")
 	}
 	t.Cleanup(func() { _ = full.Close() })
-	r := start(t, t.TempDir())
+	data := t.TempDir()
+	r := start(t, data)
 	r.publish(t, "", "text/plain", "hello")
 	r.acknowledged(t, 1)
 	for _, args := range [][]string{
@@ -334,6 +339,16 @@ func TestFullOutput(t *testing.T) {
 		_ = cmd.Run()
 		if cmd.ProcessState.ExitCode() != exitFailed || strings.Count(errs.String(), "no space left") != 1 || strings.Contains(errs.String(), "exported") {
 			t.Errorf("%q: exit %d, %s", args, cmd.ProcessState.ExitCode(), errs.String())
+		}
+	}
+	// What was done is told all the same: it may be how to undo it.
+	for _, format := range []string{"text", "json"} {
+		var errs bytes.Buffer
+		cmd := exec.CommandContext(t.Context(), command, "delivery", "pause", "--data", data, "--format", format)
+		cmd.Stdout, cmd.Stderr = full, &errs
+		_ = cmd.Run()
+		if said := errs.String(); cmd.ProcessState.ExitCode() != exitFailed || !strings.Contains(said, "no space left") || !strings.Contains(said, "inbox-push") {
+			t.Errorf("pause as %s: exit %d, %s", format, cmd.ProcessState.ExitCode(), said)
 		}
 	}
 }

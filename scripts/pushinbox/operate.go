@@ -75,8 +75,13 @@ func (o *operate) flags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.data, "data", "", "operate the pushinbox local that has its --data in this `DIRECTORY`; with --project: keep the records there, not in Firestore")
 }
 
+// withoutLog is what --yes means to a command that asks only then.
+const withoutLog = "do not ask, where no line can be left in the log of operations"
+
 // yesFlag adds the flag of those commands that ask.
-func (o *operate) yesFlag(flags *pflag.FlagSet) { flags.BoolVar(&o.yes, "yes", false, "do not ask") }
+func (o *operate) yesFlag(flags *pflag.FlagSet, usage string) {
+	flags.BoolVar(&o.yes, "yes", false, usage)
+}
 
 // operated is what a command operates.
 type operated struct {
@@ -162,7 +167,7 @@ func (o *operate) openLocal(ctx context.Context, d *operated, secret *pushToken)
 	if err := c.useKey(); err != nil {
 		return err
 	}
-	if d.inbox, err = inboxclient.New(run.URL, &inboxclient.Options{Tokens: staticToken(c.token)}); err != nil {
+	if d.inbox, err = inboxclient.New(run.URL, &inboxclient.Options{Tokens: staticToken(c.token), Patience: time.Second}); err != nil {
 		return err
 	}
 	key := c.token

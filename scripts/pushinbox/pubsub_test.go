@@ -95,7 +95,7 @@ func TestUndeliveredIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-r.done
-	if want := "1 messages were not delivered; they are kept in " + data; !strings.Contains(r.errs.String(), want) {
+	if want := "1 message not delivered; kept in " + data; !strings.Contains(r.errs.String(), want) {
 		t.Errorf("the terminal shows %q, not %q", r.errs.String(), want)
 	}
 	for len(pushes) > 0 {
