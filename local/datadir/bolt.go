@@ -40,7 +40,7 @@ func CheckBolt(path string, v Visitor) (missing bool, damage []error, err error)
 	switch {
 	case err == nil:
 		defer db.Close()
-	case errors.Is(err, ErrLocked), errors.As(err, new(*fs.PathError)):
+	case file == nil, errors.Is(err, ErrLocked), errors.As(err, new(*fs.PathError)): // it is not a file of ours, or cannot be read now
 		return false, nil, err
 	default:
 		return false, []error{err}, nil // bbolt closes the file

@@ -84,6 +84,9 @@ func tokenFlags(flags *pflag.FlagSet, file *string, usage string) {
 
 // flagError says in words for people what is wrong with a flag.
 func flagError(cmd *cobra.Command, err error) error {
+	if args := cmd.Flags().Args(); cmd.HasSubCommands() && len(args) > 0 { // the flag may be one of what was meant
+		return positional(cmd, args)
+	}
 	if invalid := (*pflag.InvalidValueError)(nil); errors.As(err, &invalid) {
 		flag, cause := invalid.GetFlag(), invalid.Unwrap()
 		switch flag.Value.Type() {
