@@ -25,7 +25,7 @@ const (
 // the oldest first: as soon as there is one, or none after wait, which is 50 seconds at
 // most. Without a page token it begins with the oldest message that is kept. next is the
 // token after them, or after all that was looked at. Their data is cut to
-// inbox.PreviewSize; Get returns all of it.
+// inbox.PreviewSize; Get returns all of it. Quarantined messages are among them.
 func (c *Client) Poll(ctx context.Context, q inbox.Query, wait time.Duration) (events []Event, next string, err error) {
 	v := feedValues(q)
 	if q.PageSize > 0 {
@@ -78,8 +78,9 @@ func (p *polled) UnmarshalJSON(b []byte) error {
 // Follow yields the messages that q selects, the oldest first: those that were stored
 // after q's page token, or all that are kept, and then each as it is stored. Whoever
 // stores an event's token together with its effects, and begins with that token again,
-// processes each message once. It ends without an error when ctx does, or by yielding
-// one error.
+// processes each message once. Their data is cut to inbox.PreviewSize; Get returns all of
+// it. Quarantined messages are among them. It ends without an error when ctx does, or by
+// yielding one error.
 func (c *Client) Follow(ctx context.Context, q inbox.Query) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		for {

@@ -73,7 +73,8 @@ func feedValues(q inbox.Query) url.Values {
 	return q.Values()
 }
 
-// Page returns one page of the messages that q selects.
+// Page returns one page of the messages that q selects. Their data is cut to
+// inbox.PreviewSize; Get returns all of it.
 func (c *Client) Page(ctx context.Context, q inbox.Query) (*Page, error) {
 	q = q.Fixed()
 	page := new(Page)

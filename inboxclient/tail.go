@@ -43,9 +43,10 @@ type TailOptions struct {
 }
 
 // Tail yields the messages that q selects as they are stored: from now on, or after
-// q's page token, which may be an event's or a page's WatchToken. A lost connection
-// is made anew, without a gap and without a repetition. It ends without an error when
-// ctx does, or by yielding one error, such as a refusal.
+// q's page token, which may be an event's or a page's WatchToken. Their data is cut to
+// inbox.PreviewSize; Get returns all of it. A lost connection is made anew, without a gap
+// and without a repetition. It ends without an error when ctx does, or by yielding one
+// error, such as a refusal.
 func (c *Client) Tail(ctx context.Context, q inbox.Query, o *TailOptions) iter.Seq2[Event, error] {
 	t := tail{c: c, q: q, token: q.PageToken, patience: maxSilence}
 	if o != nil {

@@ -4,11 +4,13 @@ package examples
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -61,18 +63,42 @@ func TestOrders(t *testing.T) {
 	if err := port.Listening(ctx, at); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := w.script(t, scripts[2]).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	if err := port.Until(ctx, func() error {
-		out, err := w.script(t, scripts[3]).CombinedOutput()
-		if err != nil || !strings.Contains(string(out), `"1250"`) || !strings.Contains(string(out), `"o-1"`) {
-			return fmt.Errorf("%v: %s", err, out)
+	// publish runs a script, and waits until the customer has so many orders: the last one
+	// that was published is then the last one.
+	publish := func(script string, orders, cents int) {
+		t.Helper()
+		if out, err := w.script(t, script).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
 		}
-		return nil
-	}); err != nil {
-		t.Error(err)
+		var customer struct {
+			Fields struct {
+				Orders, Cents struct{ IntegerValue string }
+				Last          struct{ StringValue string }
+			}
+		}
+		if err := port.Until(ctx, func() error {
+			out, err := w.script(t, scripts[3]).CombinedOutput()
+			if err == nil {
+				err = json.Unmarshal(out, &customer)
+			}
+			if err != nil || customer.Fields.Orders.IntegerValue != strconv.Itoa(orders) {
+				return fmt.Errorf("%v: %s", err, out)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if got := customer.Fields; got.Cents.IntegerValue != strconv.Itoa(cents) || got.Last.StringValue != fmt.Sprintf("o-%d", orders) {
+			t.Errorf("the customer's %d orders are %+v, want %d cents", orders, got, cents)
+		}
 	}
+	publish(scripts[2], 2, 2000)
+	var burst []string
+	for i := 3; i <= 30; i++ {
+		order := fmt.Sprintf(`{"number": "o-%d", "cents": 1}`, i)
+		burst = append(burst, fmt.Sprintf(`{"orderingKey": "c-1", "data": %q}`, base64.StdEncoding.EncodeToString([]byte(order))))
+	}
+	publish(`curl -H 'Content-Type: application/json' -d '{"messages": [`+strings.Join(burst, ",")+`]}' http://127.0.0.1:8085/v1/projects/local/topics/orders:publish`, 30, 2028)
 }
 
 // TestListenReadme walks through the README of examples/listen.

@@ -204,10 +204,10 @@ func push(t *testing.T, topic, endpoint, audience, message string) {
 	call(t, http.MethodPost, "/topics/"+topic+":publish", map[string]any{"messages": []map[string][]byte{{"data": []byte(message)}}})
 }
 
-// mint returns a token of the local issuer.
-func mint(t *testing.T) func(claims map[string]any) (string, error) {
+// mint returns a token of the local issuer at an address.
+func mint(t *testing.T, at string) func(claims map[string]any) (string, error) {
 	return func(claims map[string]any) (string, error) {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, local.Token, nil)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, at, nil)
 		if err != nil {
 			return "", err
 		}
@@ -248,7 +248,7 @@ func attack(t *testing.T, url string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	target := pushattack.Target{URL: url, Mint: mint(t), Keys: keys}
+	target := pushattack.Target{URL: url, Mint: mint(t, local.Token), Keys: keys}
 	good, err := pushattack.Good(target)
 	if err != nil {
 		t.Fatal(err)

@@ -4,7 +4,6 @@ package examples
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -33,6 +32,7 @@ type source struct {
 	at   string
 	cmd  *exec.Cmd
 	in   io.Closer
+	stack.Addresses
 }
 
 func startSource(t *testing.T, m machine) *source {
@@ -44,11 +44,11 @@ func startSource(t *testing.T, m machine) *source {
 }
 
 func (s *source) start() {
-	cmd, in, _, err := s.startLocal(s.args...)
+	cmd, in, here, err := s.startLocal(s.args...)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.cmd, s.in = cmd, in
+	s.cmd, s.in, s.Addresses = cmd, in, here
 }
 
 func (s *source) kill() {
@@ -61,27 +61,38 @@ func (s *source) kill() {
 func (s *source) publish(from, to int) {
 	s.t.Helper()
 	for chunk := range slices.Chunk(numbers(from, to), 100) {
-		type message struct {
-			Data string `json:"data"`
-		}
-		var body struct {
-			Messages []message `json:"messages"`
-		}
+		var all []string
 		for _, n := range chunk {
-			body.Messages = append(body.Messages, message{base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "number %d.", n))})
+			all = append(all, fmt.Sprintf("number %d.", n))
 		}
-		b, err := json.Marshal(body)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		resp, err := http.Post("http://127.0.0.1:"+s.at+"/messages", "application/json", bytes.NewReader(b))
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		_ = resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			s.t.Fatal(resp.Status)
-		}
+		s.post(all...)
+	}
+}
+
+// post publishes messages with these data, in one request.
+func (s *source) post(data ...string) {
+	s.t.Helper()
+	type message struct {
+		Data       []byte            `json:"data"`
+		Attributes map[string]string `json:"attributes"`
+	}
+	var body struct {
+		Messages []message `json:"messages"`
+	}
+	for _, d := range data {
+		body.Messages = append(body.Messages, message{[]byte(d), map[string]string{"of": "a test"}}) // Pub/Sub refuses a message that has neither
+	}
+	b, err := json.Marshal(body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	resp, err := http.Post("http://127.0.0.1:"+s.at+"/messages", "application/json", bytes.NewReader(b))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		s.t.Fatal(resp.Status)
 	}
 }
 

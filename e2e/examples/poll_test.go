@@ -4,6 +4,7 @@ package examples
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,6 +33,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/testkit/emulator"
 	"example.com/pushinbox/testkit/measure"
 	"example.com/pushinbox/testkit/need"
@@ -45,14 +47,17 @@ type poller struct {
 	effects           func() (map[string]int, error) // how often each message had its effect
 }
 
+// pollers are the examples that poll.
+var pollers = map[string]func(*testing.T) poller{
+	"pollpython": pollPython, "pollnode": pollNode, "pollgo": pollGo, "pollfirestore": pollFirestore,
+}
+
 // TestPollers kills each of the pollers again and again while it catches up, and has two
 // processes of some at the same time: each message has its effect, once. Then nothing comes, and it asks three times a minute
 // at most.
 func TestPollers(t *testing.T) {
 	t.Parallel()
-	for name, prepare := range map[string]func(*testing.T) poller{
-		"pollpython": pollPython, "pollnode": pollNode, "pollgo": pollGo, "pollfirestore": pollFirestore,
-	} {
+	for name, prepare := range pollers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := prepare(t)
@@ -132,6 +137,114 @@ func TestPollers(t *testing.T) {
 			t.Logf("%d messages, killed %d times: %d effects; %d polls in %v without a message", n, kills, total(effects), polls.Load()-began, window)
 		})
 	}
+}
+
+// TestPollersHaveWholeMessages has each poller process messages larger than what a page
+// has of them, up to nearly Pub/Sub's largest, and one without data. It skips a push that
+// could not be decoded, and says so.
+func TestPollersHaveWholeMessages(t *testing.T) {
+	t.Parallel()
+	for name, prepare := range pollers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := prepare(t)
+			from := startSource(t, thisMachine)
+			p.environment = append(p.environment, "INBOX_URL="+from.URL)
+			const malformed = "this is not a push"
+			token, err := mint(t, from.Token)(map[string]any{"aud": from.Receive})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, from.Receive+"/wrapped", strings.NewReader(malformed))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Content-Type", "application/json")
+			r.Header.Set("Authorization", "Bearer "+token)
+			answered(t, "a malformed push", r, http.StatusNoContent)
+			want := map[string]int{strings.Repeat("large ", 20_000/6): 1, strings.Repeat("huge ", 1_990_000): 1, "": 1}
+			for data := range want {
+				from.post(data)
+			}
+			from.post("last")
+			want["last"] = 1
+
+			cmd, out := p.command()
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { kill(cmd) })
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if err := port.Until(ctx, func() error {
+				if n := strings.Count(out.printed(), "processed "); n < len(want) {
+					return fmt.Errorf("%d messages are processed:\n%s", n, out.printed())
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			kill(cmd)
+			effects, err := p.effects()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for data, n := range effects {
+				if n != want[data] {
+					t.Errorf("%d effects of %d bytes that begin with %.10q", n, len(data), data)
+				}
+			}
+			if len(effects) != len(want) {
+				t.Errorf("%d effects, want %d", len(effects), len(want))
+			}
+			if skipped := "skipped " + inbox.ContentID([]byte(malformed)) + " quarantined: malformed-envelope\n"; strings.Count(out.printed(), skipped) != 1 {
+				t.Errorf("it does not say once that it skipped the malformed push:\n%s", out.printed())
+			}
+		})
+	}
+}
+
+// TestPollersEnd has an inbox answer each poller with what passes and then with what does
+// not: it asks again until then, says what is wrong, and fails.
+func TestPollersEnd(t *testing.T) {
+	t.Parallel()
+	for name, prepare := range pollers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := prepare(t)
+			for _, answers := range [][]int{{429, 500, 503, 400}, {401}, {403}, {404}} {
+				var asked atomic.Int64
+				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+					status := answers[min(int(asked.Add(1)), len(answers))-1]
+					w.Header().Set("Content-Type", "application/problem+json")
+					w.WriteHeader(status)
+					fmt.Fprintf(w, `{"status":%d,"detail":"the reason of %d"}`, status, status)
+				}))
+				cmd, out := p.command("INBOX_URL=" + server.URL)
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				over := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+				err := cmd.Wait()
+				over.Stop()
+				server.Close()
+				if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 || int(asked.Load()) != len(answers) {
+					t.Fatalf("after %d it ends with %v, and has asked %d times:\n%s", answers, err, asked.Load(), out.printed())
+				}
+				if want := fmt.Sprintf("the reason of %d", answers[len(answers)-1]); !strings.Contains(out.printed(), want) {
+					t.Errorf("%q is not printed:\n%s", want, out.printed())
+				}
+			}
+		})
+	}
+}
+
+// command returns the program with more environment, and what it will have printed.
+func (p *poller) command(environment ...string) (*exec.Cmd, *program) {
+	cmd, out := exec.Command(p.args[0], p.args[1:]...), new(program)
+	cmd.Env = slices.Concat(os.Environ(), p.environment, environment)
+	cmd.Stdout, cmd.Stderr = out, out
+	return cmd, out
 }
 
 // start starts the program. processed gets something when it has processed a message.
@@ -314,8 +427,24 @@ func pollFirestore(t *testing.T) poller {
 			docs, err := client.Collection("effects").Documents(t.Context()).GetAll()
 			effects := map[string]int{}
 			for _, d := range docs {
-				data, _ := d.Data()["data"].([]byte)
-				effects[string(data)]++
+				var effect struct {
+					Message string `firestore:"message"`
+					Parts   int    `firestore:"parts"`
+					Data    []byte `firestore:"data"`
+				}
+				if err := d.DataTo(&effect); err != nil {
+					return nil, err
+				}
+				whole := ""
+				for i := range effect.Parts {
+					part, err := client.Doc(fmt.Sprintf("parts/%s-%d", effect.Message, i)).Get(t.Context())
+					if err != nil {
+						return nil, err
+					}
+					data, _ := part.Data()["data"].([]byte)
+					whole += string(data)
+				}
+				effects[whole+string(effect.Data)]++
 			}
 			return effects, err
 		},

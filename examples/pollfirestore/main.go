@@ -4,8 +4,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
+	"net/http"
 	"os"
 	"os/signal"
 	"time"
@@ -17,6 +19,9 @@ import (
 	"example.com/pushinbox/inboxclient"
 	"example.com/pushinbox/shared/inbox"
 )
+
+// maxPart is how many bytes of data are in one document, which Firestore limits to 1 MiB.
+const maxPart = 1_000_000
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -32,6 +37,9 @@ func main() {
 	}
 	for ctx.Err() == nil {
 		if err := follow(ctx, console, client); err != nil {
+			if refused := (*inboxclient.Error)(nil); errors.As(err, &refused) && refused.Status < 500 && refused.Status != http.StatusTooManyRequests {
+				log.Fatal(err) // asking again cannot help
+			}
 			fmt.Println(err) // the inbox is being restarted, or the network is away
 			time.Sleep(time.Second)
 		}
@@ -58,6 +66,15 @@ func follow(ctx context.Context, console *inboxclient.Client, client *firestore.
 		if err != nil {
 			return err
 		}
+		if e.Message.Quarantined != "" { // its data are a push that could not be decoded
+			fmt.Println("skipped", e.Message.MessageID, "quarantined:", string(e.Message.Quarantined))
+			continue
+		}
+		if e.Message.Truncated { // Follow yields the first 4 KiB
+			if e.Message, err = console.Get(ctx, e.Message.ID); err != nil {
+				return err
+			}
+		}
 		if p, err = process(ctx, client, p, e); err != nil {
 			return err
 		}
@@ -70,9 +87,18 @@ func follow(ctx context.Context, console *inboxclient.Client, client *firestore.
 // which fails where another program has moved the token.
 func process(ctx context.Context, client *firestore.Client, p progress, e inboxclient.Event) (progress, error) {
 	at := client.Doc("progress/pollfirestore")
+	// Parts go before the transaction, which has 10 MiB at most; again, they are the same.
+	data, parts := e.Message.Data, 0
+	for ; len(data) > maxPart; parts++ {
+		part := client.Doc(fmt.Sprintf("parts/%s-%d", e.Message.ID, parts))
+		if _, err := part.Set(ctx, map[string]any{"data": data[:maxPart]}); err != nil {
+			return p, err
+		}
+		data = data[maxPart:]
+	}
 	var committed firestore.CommitResponse
 	err := client.RunTransaction(ctx, func(_ context.Context, tx *firestore.Transaction) error {
-		effect := map[string]any{"message": e.Message.ID, "data": e.Message.Data}
+		effect := map[string]any{"message": e.Message.ID, "parts": parts, "data": data}
 		if err := tx.Create(client.Collection("effects").NewDoc(), effect); err != nil {
 			return err
 		}

@@ -20,10 +20,11 @@ import (
 // page is the answer of GET /messages:poll.
 type page struct {
 	Messages []struct {
-		ID        string
-		MessageID string
-		Data      []byte // base64 in JSON
-		Truncated bool
+		ID          string
+		MessageID   string
+		Data        []byte // base64 in JSON
+		Truncated   bool
+		Quarantined struct{ Reason string }
 	}
 	Next string
 }
@@ -102,17 +103,24 @@ func poll(ctx context.Context, after string) (p page, err error) {
 	if err := json.Unmarshal(b, &p); err != nil {
 		return p, err
 	}
-	for i, m := range p.Messages {
+	messages := p.Messages[:0]
+	for _, m := range p.Messages {
+		if m.Quarantined.Reason != "" { // its data are a push that could not be decoded
+			fmt.Println("skipped", m.MessageID, "quarantined:", m.Quarantined.Reason)
+			continue
+		}
 		if m.Truncated { // a page has the first 4 KiB
-			if p.Messages[i].Data, err = get(ctx, "/messages/"+m.ID+"/data"); err != nil {
+			if m.Data, err = get(ctx, "/messages/"+m.ID+"/data"); err != nil {
 				return p, err
 			}
 		}
+		messages = append(messages, m)
 	}
+	p.Messages = messages
 	return p, nil
 }
 
-// get returns what the inbox answers.
+// get returns what the inbox answers. It ends the program where asking again cannot help.
 func get(ctx context.Context, path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -131,6 +139,9 @@ func get(ctx context.Context, path string) ([]byte, error) {
 	b, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("%s: %.1000s", resp.Status, b)
+		if resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests {
+			log.Fatal(err)
+		}
 	}
 	return b, err
 }

@@ -7,23 +7,32 @@ const inbox = process.env.INBOX_URL ?? 'http://127.0.0.1:8080';
 const headers = process.env.INBOX_TOKEN ? {authorization: `Bearer ${process.env.INBOX_TOKEN}`} : {};
 const file = process.env.STATE ?? 'state.json';
 
-// get returns an answer of the inbox.
+// get returns an answer of the inbox. It ends the program where asking again cannot help.
 async function get(path) {
   const answer = await fetch(inbox + path, {headers, signal: AbortSignal.timeout(60_000)});
-  if (!answer.ok) throw new Error(`${answer.status}: ${await answer.text()}`);
-  return answer;
+  if (answer.ok) return answer;
+  const problem = `${answer.status}: ${(await answer.text()).slice(0, 1000)}`;
+  if (answer.status >= 500 || answer.status === 429) throw new Error(problem);
+  console.error(problem);
+  process.exit(1);
 }
 
 // poll returns the messages after a token. It waits up to 25 seconds for the first.
 async function poll(after) {
   const page = await (await get(`/messages:poll?${new URLSearchParams({after, wait: '25s', source: 'pubsub'})}`)).json();
+  const messages = [];
   for (const message of page.messages) {
+    if (message.quarantined) { // its data are a push that could not be decoded
+      console.log('skipped', message.messageId, 'quarantined:', message.quarantined.reason);
+      continue;
+    }
     message.data = Buffer.from(message.data, 'base64');
     if (message.truncated) { // a page has the first 4 KiB
       message.data = Buffer.from(await (await get(`/messages/${message.id}/data`)).arrayBuffer());
     }
+    messages.push(message);
   }
-  return page;
+  return {messages, next: page.next};
 }
 
 // save replaces the file as a whole: the effects, and the token after them.

@@ -5,7 +5,9 @@ import http.client
 import json
 import os
 import sqlite3
+import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -18,34 +20,45 @@ db.execute("CREATE TABLE IF NOT EXISTS progress (id INTEGER PRIMARY KEY CHECK (i
 
 
 def get(path):
-    """Returns what the inbox answers."""
+    """Returns what the inbox answers. Ends the program where asking again cannot help."""
     request = urllib.request.Request(INBOX + path, headers=HEADERS)
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return answer.read()
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.read()
+    except urllib.error.HTTPError as error:
+        problem = f"{error.code}: {error.read(1000).decode(errors='replace')}"
+        if error.code < 500 and error.code != 429:
+            sys.exit(problem)
+        raise OSError(problem) from None
 
 
 def poll(after):
-    """Returns the messages after a token. Waits up to 25 seconds for the first."""
+    """Returns the messages after a token, and the token after them. Waits up to 25 seconds for the first."""
     query = urllib.parse.urlencode({"after": after, "wait": "25s", "source": "pubsub"})
     page = json.loads(get("/messages:poll?" + query))
+    messages = []
     for message in page["messages"]:
+        if "quarantined" in message:  # its data are a push that could not be decoded
+            print("skipped", message["messageId"], "quarantined:", message["quarantined"]["reason"], flush=True)
+            continue
         message["data"] = base64.b64decode(message["data"])
         if message.get("truncated"):  # a page has the first 4 KiB
             message["data"] = get(f"/messages/{message['id']}/data")
-    return page
+        messages.append(message)
+    return messages, page["next"]
 
 
 while True:
     (after,) = db.execute("SELECT token FROM progress").fetchone() or ("",)
     try:
-        page = poll(after)
+        messages, after = poll(after)
     except (OSError, http.client.HTTPException) as error:  # the inbox is being restarted, or the network is away
         print(error, flush=True)
         time.sleep(1)
         continue
     with db:  # one transaction: the effects, and the token after them
-        for message in page["messages"]:
+        for message in messages:
             db.execute("INSERT INTO effects VALUES (?, ?)", (message["id"], message["data"]))
-        db.execute("INSERT INTO progress VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET token = excluded.token", (page["next"],))
-    for message in page["messages"]:
+        db.execute("INSERT INTO progress VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET token = excluded.token", (after,))
+    for message in messages:
         print("processed", message["messageId"], flush=True)
