@@ -18,6 +18,7 @@ import (
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	"example.com/pushinbox/functions/console"
 	"example.com/pushinbox/local/boltinbox"
@@ -181,6 +182,46 @@ func TestTroubleComesByItself(t *testing.T) {
 	list.until(hasBanner)
 	list.do(chromedp.Click("#trouble a"))
 	list.until(`location.pathname === "/delivery" && document.readyState === "complete"`)
+}
+
+// TestTroubleIsShort has seven subscriptions of other programs fail: the list says so in a
+// few lines, the same when it is loaded and by its feed, and /delivery names all of them.
+func TestTroubleIsShort(t *testing.T) {
+	t.Parallel()
+	report := healthy()
+	for i := range 7 {
+		name := fmt.Sprintf("projects/shop/subscriptions/orders-of-region-%d-push", i)
+		report.Subscriptions = append(report.Subscriptions, delivery.Subscription{Name: name, State: delivery.Delivering, LastHour: delivery.Window{DeadLettered: ptr[int64](3)}})
+		report.Refusals = append(report.Refusals, delivery.Refusal{Last: time.Now(), Reason: "internal", Subscription: name, Count: 15, LastHour: 15})
+	}
+	const want = "15 pushes of orders-of-region-0-push not acknowledged in the last hour: internal · 15 pushes of orders-of-region-1-push not acknowledged in the last hour: internal · and 12 more: see delivery"
+	const text = `document.querySelector("#trouble[role=status] [data-kind=trouble] > span:last-child")?.innerText`
+	base, s := telling(t, console.Config{IsLocal: true}, healthy())
+	off := call(emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+	for _, width := range []int64{320, 400} {
+		s.tell(healthy())
+		w := openAt(t, base, size{width, 740})
+		w.live()
+		w.until(`!document.querySelector(".banner")`)
+		s.tell(report)
+		w.until(text)
+		if got := eval[string](w, text); got != want {
+			t.Errorf("%d px, by the feed: %q", width, got)
+		}
+		if top := eval[float64](w, `document.querySelector("table.messages").getBoundingClientRect().top`); top > 600 {
+			t.Errorf("%d px: the list begins at %v px", width, top)
+		}
+		plain := openAt(t, base, size{width, 740}, off)
+		if got := plain.text(); !strings.Contains(got, want) {
+			t.Errorf("%d px, without a script: %s", width, got)
+		}
+		w.do(chromedp.Evaluate[chromedp.Void](`document.querySelector("#pause").focus()`))
+		w.keys(kb.Tab, kb.Enter)
+		w.until(`location.pathname === "/delivery" && document.readyState === "complete"`)
+		if n := eval[int](w, text+`.split(" · ").length`); n != 14 {
+			t.Errorf("/delivery names %d things: %s", n, w.state())
+		}
+	}
 }
 
 // TestLocalTrouble runs pushinbox local as it is: a push for another audience is on the
