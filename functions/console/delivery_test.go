@@ -286,6 +286,77 @@ func TestDeadLetters(t *testing.T) {
 	}
 }
 
+// TestDeadLettersWithoutTheStore shows what waits and why while the store is down, and
+// answers with the error where it is not the store that is down.
+func TestDeadLettersWithoutTheStore(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		store  failing
+		status int
+		words  string
+	}{
+		"down":     {failing{err: inbox.ErrUnavailable}, http.StatusOK, "Those that are stored cannot be read now: the inbox cannot be reached."},
+		"too_slow": {failing{err: context.DeadlineExceeded}, http.StatusOK, "Those that are stored cannot be read now: the request took too long"},
+		"a_fault":  {failing{err: errors.New("secret")}, http.StatusInternalServerError, "The log of this function has the cause"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := both
+			cfg.DeadLetters = "projects/p/subscriptions/dead"
+			s := newSite(t, cfg)
+			s.handler.store = test.store
+			report := inTrouble()
+			s.handler.reports = newReports(told(func(context.Context) (*delivery.Report, error) { return report, nil }), slog.New(slog.DiscardHandler))
+			resp, page := s.page(t, "/dead-letters")
+			if resp.StatusCode != test.status || !strings.Contains(page, test.words) || strings.Contains(page, "secret") {
+				t.Errorf("answered %d %s", resp.StatusCode, page)
+			}
+			for _, known := range []string{"<dt>Waiting</dt><dd>7</dd>", "Why: receive refused 12 pushes in the last hour: audience. ", "dead-letters redrive"} {
+				if strings.Contains(page, known) != (test.status == http.StatusOK) {
+					t.Errorf("%q: %s", known, page)
+				}
+			}
+			if strings.Contains(page, "No dead letter was redriven") {
+				t.Errorf("what is not known is told as nothing: %s", page)
+			}
+		})
+	}
+}
+
+// TestOtherDeadLetters names the subscriptions of other programs in which dead letters
+// wait, with the command that lists them.
+func TestOtherDeadLetters(t *testing.T) {
+	t.Parallel()
+	cfg := both
+	cfg.IsLocal, cfg.LocalData, cfg.DeadLetters = true, "/my data", "projects/p/subscriptions/dead"
+	s := newSite(t, cfg)
+	keeps := func(name string, state delivery.State, backlog *int64) delivery.Subscription {
+		return delivery.Subscription{Name: "projects/p/subscriptions/" + name, DeadLetters: true, State: state, Backlog: backlog}
+	}
+	report := &delivery.Report{At: time.Now(), Subscriptions: []delivery.Subscription{
+		keeps("dead", delivery.Waiting, ptr[int64](1)),
+		keeps("empty", delivery.Waiting, ptr[int64](0)),
+		keeps("not-known", delivery.Waiting, nil),
+		keeps("moving", delivery.Redriving, ptr[int64](4)),
+		{Name: "projects/p/subscriptions/late", State: delivery.Delivering, Backlog: ptr[int64](5)},
+	}}
+	s.handler.reports = newReports(told(func(context.Context) (*delivery.Report, error) { return report, nil }), slog.New(slog.DiscardHandler))
+	s.handler.reports.fresh = 0
+	if _, page := s.page(t, "/dead-letters"); strings.Contains(page, "Other dead letters wait") {
+		t.Errorf("none waits elsewhere: %s", page)
+	}
+	report.Subscriptions = append(report.Subscriptions, keeps("orders-dead-letter", delivery.Waiting, ptr[int64](1204)), keeps("b", delivery.Waiting, ptr[int64](2)))
+	_, page := s.page(t, "/dead-letters")
+	for _, want := range []string{
+		`Other dead letters wait: 1,204 in <bdi title="projects/p/subscriptions/orders-dead-letter">orders-dead-letter</bdi>, 2 in <bdi title="projects/p/subscriptions/b">b</bdi>.`,
+		"<code>pushinbox dead-letters list --data &#39;/my data&#39; --dead-letter-subscription orders-dead-letter</code>", "--dead-letter-subscription b</code>",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page does not say %q: %s", want, page)
+		}
+	}
+}
+
 // TestDeliveryPage reads the page of a delivery in trouble, of a healthy one, and of
 // one that is not told.
 func TestDeliveryPage(t *testing.T) {
