@@ -51,7 +51,7 @@ async function post(url, body) {
 const published = new Map();
 
 // tell runs one action at a time and writes how it went into the element: words, and
-// a link to the message whose ID the action returns.
+// a link to the message whose ID the action returns. It returns the link, if any.
 async function tell(element, words, action) {
   if (element.dataset.busy) return;
   element.dataset.busy = "1";
@@ -65,11 +65,13 @@ async function tell(element, words, action) {
     published.set(id, link);
     element.replaceChildren(words + " ", link, ".");
     for (const row of document.querySelectorAll("#rows tr")) arrived(row);
+    return link;
   } catch (err) {
     element.classList.add("bad");
     element.textContent = err.message;
+  } finally {
+    delete element.dataset.busy;
   }
-  delete element.dataset.busy;
 }
 
 // arrived leads from what was published here to the row of the message, if it is it.
@@ -94,9 +96,13 @@ if (replay) {
     dialog.returnValue = "";
     dialog.showModal();
   });
-  dialog.addEventListener("close", () => {
+  dialog.addEventListener("close", async () => {
     if (dialog.returnValue !== "replay") return;
-    tell($("replay-result"), "Published again as message", () => post(location.pathname + ":replay" + (replay.dataset.query || "")));
+    const link = await tell($("replay-result"), "Published again as message", () => post(location.pathname + ":replay" + (replay.dataset.query || "")));
+    if (!link) return;
+    $("replays").querySelector(".hint")?.remove();
+    $("replays").prepend(link.cloneNode(true));
+    $("replays").firstChild.className = "replayed";
   });
 }
 
