@@ -240,6 +240,9 @@ func TestReplay(t *testing.T) {
 	w.until(`document.querySelector("dialog").open`)
 	w.do(chromedp.Click(`dialog button[value="replay"]`))
 	w.until(`document.querySelector("#replay-result").textContent.startsWith("Published again as message ")`)
+	if got, want := eval[string](w, `document.querySelector("#replays").innerText`), eval[string](w, `document.querySelector("#replay-result a").innerText`); got != want {
+		t.Errorf("after a replay the page has the replays %q, want %q", got, want)
+	}
 	all := s.stored(t, 2)
 	if len(all) != 2 || all[0].Attributes["replay-of"] != first.ID || all[0].Attributes["k"] != "v" {
 		t.Fatalf("after one cancelled and one confirmed replay: %+v", all)

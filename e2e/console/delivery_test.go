@@ -18,6 +18,7 @@ import (
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	"example.com/pushinbox/functions/console"
 	"example.com/pushinbox/local/boltinbox"
@@ -29,6 +30,7 @@ import (
 type teller struct {
 	mu     sync.Mutex
 	report *delivery.Report
+	store  *boltinbox.Inbox
 }
 
 func (s *teller) Report(context.Context) (*delivery.Report, error) {
@@ -60,21 +62,10 @@ func telling(t *testing.T, cfg console.Config, first *delivery.Report) (base str
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	for i, m := range []*inbox.Message{
-		{Subscription: mainSub, Data: []byte(`{"order":"A-10441","total":"31.80"}`)},
-		{Subscription: deadSub, Data: []byte(`{"invoice":"2026-1180","state":"paid"}`), Attributes: map[string]string{
-			"CloudPubSubDeadLetterSourceDeliveryCount": "100", "CloudPubSubDeadLetterSourceSubscription": "inbox-push-orders",
-			"CloudPubSubDeadLetterSourceSubscriptionProject": "shop", "CloudPubSubDeadLetterSourceTopicPublishTime": "2026-11-26T02:10:00.123+00:00",
-		}},
-	} {
-		m.Source, m.MessageID = inbox.SourcePubSub, fmt.Sprint(1795420345123456+i)
-		m.Verified = inbox.Verified{Issuer: "https://accounts.google.com", Email: "push@shop.iam.gserviceaccount.com", EmailVerified: true}
-		if _, err := store.Put(t.Context(), m); err != nil {
-			t.Fatal(err)
-		}
-	}
+	s = &teller{report: first, store: store}
+	s.put(t, 1795420345123456, &inbox.Message{Subscription: mainSub, Data: []byte(`{"order":"A-10441","total":"31.80"}`)})
+	s.put(t, 1795420345123457, deadLetter(`{"invoice":"2026-1180","state":"paid"}`))
 	cfg.Project, cfg.Topic, cfg.Audience, cfg.Readers, cfg.Deliveries, cfg.DeadLetters = "shop", "inbox", "a", []string{"r@example.com"}, []string{mainSub, secondSub}, deadSub
-	s = &teller{report: first}
 	h, err := console.New(cfg, anyone{}, store, anyone{}, s, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -82,6 +73,24 @@ func telling(t *testing.T, cfg console.Config, first *delivery.Report) (base str
 	server := httptest.NewServer(h)
 	t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
 	return server.URL, s
+}
+
+// put stores a message as one that Pub/Sub pushed.
+func (s *teller) put(t *testing.T, id int, m *inbox.Message) {
+	t.Helper()
+	m.Source, m.MessageID = inbox.SourcePubSub, fmt.Sprint(id)
+	m.Verified = inbox.Verified{Issuer: "https://accounts.google.com", Email: "push@shop.iam.gserviceaccount.com", EmailVerified: true}
+	if _, err := s.store.Put(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// deadLetter is a message that came by the subscription of the dead letters.
+func deadLetter(data string) *inbox.Message {
+	return &inbox.Message{Subscription: deadSub, Data: []byte(data), Attributes: map[string]string{
+		"CloudPubSubDeadLetterSourceDeliveryCount": "100", "CloudPubSubDeadLetterSourceSubscription": "inbox-push-orders",
+		"CloudPubSubDeadLetterSourceSubscriptionProject": "shop", "CloudPubSubDeadLetterSourceTopicPublishTime": "2026-11-26T02:10:00.123+00:00",
+	}}
 }
 
 func ptr[T any](v T) *T { return &v }
@@ -159,7 +168,7 @@ func TestTroubleComesByItself(t *testing.T) {
 	list, page := openAt(t, base, desk), openAt(t, base, desk)
 	list.live()
 	page.visit("/delivery")
-	page.until(`document.querySelectorAll(".card").length === 3 && document.querySelector("#delivery")`)
+	page.until(`document.querySelectorAll(".card").length === 3 && document.querySelector("#renewed")`)
 	if eval[bool](list, `!!document.querySelector(".banner")`) || eval[bool](page, `!!document.querySelector(".banner")`) {
 		t.Error("all is well, and there is a banner")
 	}
@@ -181,6 +190,71 @@ func TestTroubleComesByItself(t *testing.T) {
 	list.until(hasBanner)
 	list.do(chromedp.Click("#trouble a"))
 	list.until(`location.pathname === "/delivery" && document.readyState === "complete"`)
+}
+
+// TestTroubleIsShort has seven subscriptions of other programs fail: the list says so in a
+// few lines, the same when it is loaded and by its feed, and /delivery names all of them.
+func TestTroubleIsShort(t *testing.T) {
+	t.Parallel()
+	report := healthy()
+	for i := range 7 {
+		name := fmt.Sprintf("projects/shop/subscriptions/orders-of-region-%d-push", i)
+		report.Subscriptions = append(report.Subscriptions, delivery.Subscription{Name: name, State: delivery.Delivering, LastHour: delivery.Window{DeadLettered: ptr[int64](3)}})
+		report.Refusals = append(report.Refusals, delivery.Refusal{Last: time.Now(), Reason: "internal", Subscription: name, Count: 15, LastHour: 15})
+	}
+	const want = "15 pushes of orders-of-region-0-push not acknowledged in the last hour: internal · 15 pushes of orders-of-region-1-push not acknowledged in the last hour: internal · and 12 more: see delivery"
+	const text = `document.querySelector("#trouble[role=status] [data-kind=trouble] > span:last-child")?.innerText`
+	base, s := telling(t, console.Config{IsLocal: true}, healthy())
+	off := call(emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+	for _, width := range []int64{320, 400} {
+		s.tell(healthy())
+		w := openAt(t, base, size{width, 740})
+		w.live()
+		w.until(`!document.querySelector(".banner")`)
+		s.tell(report)
+		w.until(text)
+		if got := eval[string](w, text); got != want {
+			t.Errorf("%d px, by the feed: %q", width, got)
+		}
+		if top := eval[float64](w, `document.querySelector("table.messages").getBoundingClientRect().top`); top > 600 {
+			t.Errorf("%d px: the list begins at %v px", width, top)
+		}
+		plain := openAt(t, base, size{width, 740}, off)
+		if got := plain.text(); !strings.Contains(got, want) {
+			t.Errorf("%d px, without a script: %s", width, got)
+		}
+		w.do(chromedp.Evaluate[chromedp.Void](`document.querySelector("#pause").focus()`))
+		w.keys(kb.Tab, kb.Enter)
+		w.until(`location.pathname === "/delivery" && document.readyState === "complete"`)
+		if n := eval[int](w, text+`.split(" · ").length`); n != 14 {
+			t.Errorf("/delivery names %d things: %s", n, w.state())
+		}
+	}
+}
+
+// TestDeadLettersRenew leaves the page of the dead letters open while they are redriven:
+// what has the focus keeps it, and the page stays where it was scrolled to.
+func TestDeadLettersRenew(t *testing.T) {
+	t.Parallel()
+	base, s := telling(t, console.Config{IsLocal: true}, wrong())
+	w := openAt(t, base, size{400, 500})
+	w.visit("/dead-letters")
+	w.until(`document.querySelector("#renewed .heading").innerText.includes("again every 2 seconds")`)
+	for left, focus := range []string{`#rows tr:last-child td.c-from a.same`, `[data-text$=purge]`} {
+		before := eval[float64](w, `document.querySelector("`+focus+`").focus({ preventScroll: true }), scrollTo(0, 150), scrollY`)
+		name := w.focused()
+		s.put(t, left, deadLetter("redriven"))
+		report := wrong()
+		report.Subscriptions[2].Backlog = ptr(int64(left))
+		s.tell(report)
+		w.until(fmt.Sprintf(`document.querySelector("dl.numbers dd").innerText === "%d" && document.querySelectorAll("#rows tr").length === %d`, left, left+2))
+		if got, at := w.focused(), eval[float64](w, `scrollY`); got != name || at != before || before < 100 {
+			t.Errorf("the focus is on %q, before on %q; the page is at %v px, before at %v", got, name, at, before)
+		}
+		if !eval[bool](w, `document.activeElement.matches("`+focus+`")`) {
+			t.Error("the focus is on another of the same name")
+		}
+	}
 }
 
 // TestLocalTrouble runs pushinbox local as it is: a push for another audience is on the
@@ -386,9 +460,10 @@ func TestDeliveryShots(t *testing.T) {
 		w.visit("/delivery")
 		w.shoot("delivery-" + name)
 	}
-	w := openAt(t, base, size{1200, 610}, theme("light"))
+	w := openAt(t, base, size{1200, 720}, theme("light"))
 	w.visit("/dead-letters")
 	w.shoot("dead-letters")
+	w.do(w.resize(size{1200, 610}))
 	w.visit("/")
 	w.live()
 	w.until(hasLine + " && " + hasBanner)

@@ -3,10 +3,14 @@ package console
 import (
 	"context"
 	"iter"
+	"log/slog"
 	"net/http"
+	"time"
 
 	"example.com/pushinbox/shared/delivery"
+	"example.com/pushinbox/shared/httpapi"
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/problem"
 )
 
 // withDeadLetters is a store whose messages say of which message they are the dead
@@ -64,12 +68,30 @@ type deadLettersData struct {
 	// Card is what is known of it.
 	Card     *card
 	Commands []command
+	// Refused says what receive refused in the last hour, and why; empty is nothing.
+	Refused string
+	// Others are those of other programs, where some wait.
+	Others []otherDeadLetters
+	// Unread says why those in the inbox cannot be read; empty is that they can.
+	Unread string
 	// Rows are those in the inbox, and All leads to them in the list.
 	Rows    []row
 	Columns []string
 	All     string
 	More    bool
+	renewal
 }
+
+// otherDeadLetters is a subscription in which dead letters of another program wait.
+type otherDeadLetters struct {
+	Name, Waiting string
+	// List is the command that lists them.
+	List command
+}
+
+// storedBudget is how long the page waits for the dead letters in the inbox: what Pub/Sub
+// has of them is shown without.
+const storedBudget = 3 * time.Second
 
 // deadLetters is the page of the dead letters: how many wait, which ones are in the
 // inbox, and what to do. It changes nothing.
@@ -77,14 +99,41 @@ func (h *handler) deadLetters(w http.ResponseWriter, r *http.Request) error {
 	if err := noParameters(r); err != nil {
 		return err
 	}
-	p := deadLettersData{principal: principalOf(r), IsLocal: h.isLocal, Subscription: h.dead, Columns: h.columns}
+	p := deadLettersData{
+		principal: principalOf(r), IsLocal: h.isLocal, Subscription: h.dead, Columns: h.columns,
+		renewal: renewal{time.Now().UTC(), h.refreshSeconds()},
+	}
 	if h.dead == "" {
 		return render(w, http.StatusOK, deadLettersPage, p)
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), readBudget)
+	if err := h.storedDeadLetters(r, &p); err != nil {
+		return err
+	}
+	if h.reports != nil {
+		report, err := h.reports.get(r.Context())
+		if err != nil {
+			return err
+		}
+		h.waitingDeadLetters(report, &p)
+	}
+	var told *delivery.Subscription
+	if p.Card != nil {
+		told = &p.Card.Subscription
+	}
+	p.Commands = h.deadLetterCommands(told)
+	return render(w, http.StatusOK, deadLettersPage, p)
+}
+
+// storedDeadLetters adds the dead letters in the inbox, or why they cannot be read now.
+func (h *handler) storedDeadLetters(r *http.Request, p *deadLettersData) error {
+	ctx, cancel := context.WithTimeout(r.Context(), storedBudget)
 	defer cancel()
-	q := inbox.Query{Subscription: h.dead}
-	page, err := h.page(ctx, q)
+	page, err := h.page(ctx, inbox.Query{Subscription: h.dead})
+	if status, why := problem.Of(err); err != nil && status == http.StatusServiceUnavailable && r.Context().Err() == nil {
+		httpapi.Log(r.Context(), slog.String("unread", err.Error()))
+		p.Unread = why
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -93,19 +142,22 @@ func (h *handler) deadLetters(w http.ResponseWriter, r *http.Request) error {
 		p.Rows = append(p.Rows, form.row(e))
 	}
 	p.All, p.More = filter{}.at("/", "subscription", h.dead), page.NextPageToken != ""
-	if h.reports != nil {
-		report, err := h.reports.get(ctx)
-		if err != nil {
-			return err
+	return nil
+}
+
+// waitingDeadLetters adds what a report says: what waits, and why it was given up.
+func (h *handler) waitingDeadLetters(report *delivery.Report, p *deadLettersData) {
+	p.At, p.Card = report.At, h.cardOf(report, h.dead)
+	for _, r := range h.sayRefused(report) {
+		if r.Subscription == "" {
+			p.Refused = r.Words
 		}
-		p.Card = h.cardOf(report, h.dead)
 	}
-	var told *delivery.Subscription
-	if p.Card != nil {
-		told = &p.Card.Subscription
+	for _, s := range report.Subscriptions {
+		if s.DeadLetters && s.Name != h.dead && s.State == delivery.Waiting && s.Backlog != nil && *s.Backlog > 0 {
+			p.Others = append(p.Others, otherDeadLetters{s.Name, delivery.Count(*s.Backlog), command{Text: "pushinbox dead-letters list" + h.whereDead(s.Name)}})
+		}
 	}
-	p.Commands = h.deadLetterCommands(told)
-	return render(w, http.StatusOK, deadLettersPage, p)
 }
 
 // cardOf returns the card of a subscription, or nil if nothing is known of it.

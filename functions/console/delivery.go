@@ -54,10 +54,15 @@ type deliveryData struct {
 	Refusals []refusalRow
 	// NoRefusals says that there was none, which differs from not knowing.
 	NoRefusals bool
-	// Every is after how many seconds the page's script looks again.
-	Every int
+	renewal
 	// Doctor is the command that looks for the cause.
 	Doctor command
+}
+
+// renewal is of when a page is, and after how many seconds its script looks again.
+type renewal struct {
+	At    time.Time
+	Every int
 }
 
 // card is a subscription on the page.
@@ -93,7 +98,7 @@ type refusalRow struct {
 func (h *handler) deliveryData(r *http.Request, report *delivery.Report) deliveryData {
 	p := deliveryData{
 		principal: principalOf(r), IsLocal: h.isLocal, Report: report, Trouble: h.troubleOf(report),
-		NoRefusals: !report.RefusalsFrom.IsZero() && len(report.Refusals) == 0, Every: h.refreshSeconds(),
+		NoRefusals: !report.RefusalsFrom.IsZero() && len(report.Refusals) == 0, renewal: renewal{report.At, h.refreshSeconds()},
 		Doctor: h.doctor(),
 	}
 	for i := range report.Subscriptions {
@@ -109,7 +114,7 @@ func (h *handler) deliveryData(r *http.Request, report *delivery.Report) deliver
 	return p
 }
 
-// refreshSeconds is how often the page asks for news of the delivery, in seconds. Locally that
+// refreshSeconds is how often a page asks for news of the delivery, in seconds. Locally that
 // costs nothing; in the cloud the answer is kept for a minute.
 func (h *handler) refreshSeconds() int {
 	if h.isLocal {
@@ -196,6 +201,11 @@ func (h *handler) where() string {
 	return " --terraform terraform"
 }
 
+// whereDead are the flags that say which subscription's dead letters are operated.
+func (h *handler) whereDead(name string) string {
+	return h.where() + " --dead-letter-subscription " + shell.Quote(visible(inbox.ShortName(name)))
+}
+
 func (h *handler) doctor() command {
 	at := h.where()
 	if h.isLocal {
@@ -216,7 +226,7 @@ func (h *handler) commands(s *delivery.Subscription) []command {
 	case h.hasPage(s):
 		return nil // which has them
 	case s.DeadLetters:
-		at = h.where() + " --dead-letter-subscription " + shell.Quote(visible(inbox.ShortName(s.Name)))
+		at = h.whereDead(s.Name)
 		if s.State == delivery.Redriving {
 			return []command{{"pushinbox dead-letters redrive --stop" + at, "ends the redrive; what was not pushed waits on"}}
 		}

@@ -286,6 +286,77 @@ func TestDeadLetters(t *testing.T) {
 	}
 }
 
+// TestDeadLettersWithoutTheStore shows what waits and why while the store is down, and
+// answers with the error where it is not the store that is down.
+func TestDeadLettersWithoutTheStore(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		store  failing
+		status int
+		words  string
+	}{
+		"down":     {failing{err: inbox.ErrUnavailable}, http.StatusOK, "Those that are stored cannot be read now: the inbox cannot be reached."},
+		"too_slow": {failing{err: context.DeadlineExceeded}, http.StatusOK, "Those that are stored cannot be read now: the request took too long"},
+		"a_fault":  {failing{err: errors.New("secret")}, http.StatusInternalServerError, "The log of this function has the cause"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := both
+			cfg.DeadLetters = "projects/p/subscriptions/dead"
+			s := newSite(t, cfg)
+			s.handler.store = test.store
+			report := inTrouble()
+			s.handler.reports = newReports(told(func(context.Context) (*delivery.Report, error) { return report, nil }), slog.New(slog.DiscardHandler))
+			resp, page := s.page(t, "/dead-letters")
+			if resp.StatusCode != test.status || !strings.Contains(page, test.words) || strings.Contains(page, "secret") {
+				t.Errorf("answered %d %s", resp.StatusCode, page)
+			}
+			for _, known := range []string{"<dt>Waiting</dt><dd>7</dd>", "Why: receive refused 12 pushes in the last hour: audience. ", "dead-letters redrive"} {
+				if strings.Contains(page, known) != (test.status == http.StatusOK) {
+					t.Errorf("%q: %s", known, page)
+				}
+			}
+			if strings.Contains(page, "No dead letter was redriven") {
+				t.Errorf("what is not known is told as nothing: %s", page)
+			}
+		})
+	}
+}
+
+// TestOtherDeadLetters names the subscriptions of other programs in which dead letters
+// wait, with the command that lists them.
+func TestOtherDeadLetters(t *testing.T) {
+	t.Parallel()
+	cfg := both
+	cfg.IsLocal, cfg.LocalData, cfg.DeadLetters = true, "/my data", "projects/p/subscriptions/dead"
+	s := newSite(t, cfg)
+	keeps := func(name string, state delivery.State, backlog *int64) delivery.Subscription {
+		return delivery.Subscription{Name: "projects/p/subscriptions/" + name, DeadLetters: true, State: state, Backlog: backlog}
+	}
+	report := &delivery.Report{At: time.Now(), Subscriptions: []delivery.Subscription{
+		keeps("dead", delivery.Waiting, ptr[int64](1)),
+		keeps("empty", delivery.Waiting, ptr[int64](0)),
+		keeps("not-known", delivery.Waiting, nil),
+		keeps("moving", delivery.Redriving, ptr[int64](4)),
+		{Name: "projects/p/subscriptions/late", State: delivery.Delivering, Backlog: ptr[int64](5)},
+	}}
+	s.handler.reports = newReports(told(func(context.Context) (*delivery.Report, error) { return report, nil }), slog.New(slog.DiscardHandler))
+	s.handler.reports.fresh = 0
+	if _, page := s.page(t, "/dead-letters"); strings.Contains(page, "Other dead letters wait") {
+		t.Errorf("none waits elsewhere: %s", page)
+	}
+	report.Subscriptions = append(report.Subscriptions, keeps("orders-dead-letter", delivery.Waiting, ptr[int64](1204)), keeps("b", delivery.Waiting, ptr[int64](2)))
+	_, page := s.page(t, "/dead-letters")
+	for _, want := range []string{
+		`Other dead letters wait: 1,204 in <bdi title="projects/p/subscriptions/orders-dead-letter">orders-dead-letter</bdi>, 2 in <bdi title="projects/p/subscriptions/b">b</bdi>.`,
+		"<code>pushinbox dead-letters list --data &#39;/my data&#39; --dead-letter-subscription orders-dead-letter</code>", "--dead-letter-subscription b</code>",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page does not say %q: %s", want, page)
+		}
+	}
+}
+
 // TestDeliveryPage reads the page of a delivery in trouble, of a healthy one, and of
 // one that is not told.
 func TestDeliveryPage(t *testing.T) {
@@ -324,7 +395,8 @@ func TestDeliveryPage(t *testing.T) {
 		"pushinbox delivery pause --terraform terraform --subscription inbox-push", "pushinbox delivery resume --terraform terraform --subscription other",
 		"pushinbox doctor --terraform terraform")
 	// The list has what was collected before it was asked for.
-	has("/", true, "receive refused 12 pushes in the last hour: audience", "see delivery", `data-kind="paused"`)
+	has("/", true, "receive refused 12 pushes in the last hour: audience", ` · <a href="/delivery">and 3 more: see delivery</a>`, `data-kind="paused"`)
+	has("/", false, "the oldest message", "given up", "dead letters wait")
 
 	tell(&delivery.Report{At: report.At, RefusalsFrom: report.At, Subscriptions: []delivery.Subscription{{Name: "s", State: delivery.Delivering, Backlog: ptr[int64](0), OldestSeconds: ptr(0.0)}}})
 	has("/delivery", true, "Nothing.", "<dt>Oldest</dt><dd><span class=\"hint\">none</span></dd>")
@@ -392,6 +464,69 @@ func TestTroubleLine(t *testing.T) {
 			}
 			if got := strings.Join(words, "|"); got != test.want || trouble.Any() != (got != "") {
 				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// TestBriefTrouble shortens what is wrong for the list: the worst first, each subscription
+// once, and how many more there are.
+func TestBriefTrouble(t *testing.T) {
+	t.Parallel()
+	sub := func(name string, change func(*delivery.Subscription)) delivery.Subscription {
+		s := delivery.Subscription{Name: "projects/p/subscriptions/" + name, State: delivery.Delivering}
+		change(&s)
+		return s
+	}
+	failing := func(name string) delivery.Subscription {
+		return sub(name, func(s *delivery.Subscription) {
+			s.LastHour.Pushes, s.LastHour.AckedShare, s.LastHour.DeadLettered = ptr[int64](5), ptr(0.0), ptr[int64](1)
+		})
+	}
+	late := sub("late", func(s *delivery.Subscription) { s.OldestSeconds = ptr(601.0) })
+	dead := sub("dead", func(s *delivery.Subscription) {
+		s.DeadLetters, s.State, s.Backlog = true, delivery.Waiting, ptr[int64](2)
+	})
+	paused := func(name string) delivery.Subscription {
+		return sub(name, func(s *delivery.Subscription) { s.State, s.LastHour.DeadLettered = delivery.Paused, ptr[int64](1) })
+	}
+	missing := sub("missing", func(s *delivery.Subscription) { s.State = delivery.Missing })
+	refusal := delivery.Refusal{Reason: "audience", LastHour: 3}
+	for name, test := range map[string]struct {
+		subscriptions []delivery.Subscription
+		refusals      []delivery.Refusal
+		paused, line  string
+		more          int
+	}{
+		"nothing":           {},
+		"one":               {subscriptions: []delivery.Subscription{late}, line: "the oldest message of late waits for 10 min 1 s"},
+		"once_each":         {subscriptions: []delivery.Subscription{failing("a")}, line: "5 pushes of a not acknowledged in the last hour", more: 1},
+		"the_worst_of_many": {subscriptions: []delivery.Subscription{dead, late, failing("a"), failing("b"), failing("c"), missing}, line: "missing delivers nothing: missing|5 pushes of a not acknowledged in the last hour", more: 7},
+		"refused":           {subscriptions: []delivery.Subscription{dead, late, missing}, refusals: []delivery.Refusal{refusal}, line: "receive refused 3 pushes in the last hour: audience|missing delivers nothing: missing", more: 2},
+		"paused":            {subscriptions: []delivery.Subscription{paused("p")}, paused: "p", more: 1},
+		"two_paused":        {subscriptions: []delivery.Subscription{paused("p"), paused("q")}, paused: "p", more: 3},
+		"paused_and_worse":  {subscriptions: []delivery.Subscription{dead, paused("p"), paused("q"), failing("a")}, refusals: []delivery.Refusal{refusal}, paused: "p", line: "receive refused 3 pushes in the last hour: audience", more: 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := &handler{dead: dead.Name, deliveries: []string{"projects/p/subscriptions/inbox-push"}}
+			all := h.troubleOf(&delivery.Report{At: time.Now(), RefusalsFrom: time.Now().Add(-24 * time.Hour), Subscriptions: test.subscriptions, Refusals: test.refusals})
+			brief := all.brief()
+			var names, words []string
+			for _, p := range brief.Paused {
+				names = append(names, shortName(p.Name))
+			}
+			for _, r := range brief.Line {
+				words = append(words, r.Words)
+			}
+			if got := strings.Join(names, "|"); got != test.paused {
+				t.Errorf("paused: %q, want %q", got, test.paused)
+			}
+			if got := strings.Join(words, "|"); got != test.line {
+				t.Errorf("got %q, want %q", got, test.line)
+			}
+			if brief.More != test.more || all.More != 0 {
+				t.Errorf("%d more, want %d; of all %d more", brief.More, test.more, all.More)
 			}
 		})
 	}
@@ -564,7 +699,7 @@ func TestLocalCommands(t *testing.T) {
 		t.Errorf("while one is attached: %+v", c)
 	}
 	foreign := h.troubleOf(&delivery.Report{Subscriptions: []delivery.Subscription{{Name: "projects/p/subscriptions/b", State: delivery.Waiting, DeadLetters: true, Backlog: ptr[int64](2)}}})
-	if want := (remark{"2 dead letters wait in b", "/delivery"}); len(foreign.Line) != 1 || foreign.Line[0] != want {
+	if want := (remark{"2 dead letters wait in b", "/delivery", "projects/p/subscriptions/b", deadLettersWait}); len(foreign.Line) != 1 || foreign.Line[0] != want {
 		t.Errorf("dead letters of a program: %+v", foreign.Line)
 	}
 	h.localData = "/my data"

@@ -304,7 +304,7 @@ type list struct {
 	AsText    string
 	Form      publishForm
 	Published string
-	// Trouble is what is wrong with the delivery.
+	// Trouble is the worst of what is wrong with the delivery.
 	Trouble trouble
 }
 
@@ -380,7 +380,7 @@ func (h *handler) listPage(w http.ResponseWriter, r *http.Request, status int, v
 	p.principal, p.Search, p.Fields, p.Filtered = principalOf(r), searchOf(url.Values(f)), url.Values(f), f.isSet()
 	p.Sources = inbox.Sources
 	p.Columns = h.columns
-	p.Trouble = h.troubleOf(h.reports.peek())
+	p.Trouble = h.troubleOf(h.reports.peek()).brief()
 	p.Attributes = attributesOf(f)
 	q, err := inbox.ParseQuery(v, time.Now(), pageNames...)
 	if err != nil {

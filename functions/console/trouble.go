@@ -22,8 +22,10 @@ const oldAge = 10 * time.Minute
 type trouble struct {
 	// Paused are the subscriptions that somebody paused.
 	Paused []pausedSubscription
-	// Line has the rest.
+	// Line has the rest, the worst first.
 	Line []remark
+	// More is how many things are wrong besides those.
+	More int
 }
 
 type pausedSubscription struct {
@@ -34,10 +36,48 @@ type pausedSubscription struct {
 }
 
 // remark is one thing that is wrong, and the page that has more.
-type remark struct{ Words, Href string }
+type remark struct {
+	Words, Href string
+	// Subscription is the full name; empty where it is receive that refuses.
+	Subscription string
+	Weight       weight
+}
+
+// weight is how bad a remark is: the lower, the worse.
+type weight int
+
+const (
+	nothingArrives weight = iota
+	pushesFail
+	messagesGivenUp
+	messagesLate
+	deadLettersWait // or move
+)
+
+// briefly is how many things that are wrong the list names.
+const briefly = 2
 
 // Any reports whether something is wrong.
 func (t trouble) Any() bool { return len(t.Paused) > 0 || len(t.Line) > 0 }
+
+// brief returns what the list shows of t: the worst, at most one thing for each
+// subscription. It names at most one pause, since that is deliberate and must not hide
+// what is not.
+func (t trouble) brief() trouble {
+	b := trouble{Paused: t.Paused[:min(len(t.Paused), 1)]}
+	named := make(map[string]bool)
+	for _, p := range t.Paused {
+		named[p.Name] = true
+	}
+	for _, r := range t.Line {
+		if !named[r.Subscription] && len(b.Paused)+len(b.Line) < briefly {
+			b.Line = append(b.Line, r)
+			named[r.Subscription] = true
+		}
+	}
+	b.More = len(t.Paused) + len(t.Line) - len(b.Paused) - len(b.Line)
+	return b
+}
 
 // troubleOf returns what a report says is wrong.
 func (h *handler) troubleOf(r *delivery.Report) trouble {
@@ -45,15 +85,13 @@ func (h *handler) troubleOf(r *delivery.Report) trouble {
 	if r == nil {
 		return t
 	}
-	say := func(href, format string, args ...any) {
-		t.Line = append(t.Line, remark{fmt.Sprintf(format, args...), href})
-	}
-	refused := h.sayRefused(r)
-	for _, words := range refused {
-		say("/delivery", "%s", words)
-	}
+	t.Line = h.sayRefused(r)
+	isRefused := len(t.Line) > 0
 	for i := range r.Subscriptions {
 		s := &r.Subscriptions[i]
+		say := func(w weight, href, format string, args ...any) {
+			t.Line = append(t.Line, remark{fmt.Sprintf(format, args...), href, s.Name, w})
+		}
 		short := shortName(s.Name)
 		dead := "/dead-letters"
 		if s.DeadLetters && !h.hasPage(s) || h.isLocal && !s.DeadLetters && !slices.Contains(h.deliveries, s.Name) { // of another program
@@ -71,32 +109,33 @@ func (h *handler) troubleOf(r *delivery.Report) trouble {
 			if s.Operation != nil {
 				who = " by " + visible(s.Operation.Principal)
 			}
-			say(dead, "dead letters are being redriven%s", who)
+			say(deadLettersWait, dead, "dead letters are being redriven%s", who)
 		case delivery.Detached, delivery.TopicGone, delivery.Missing:
-			say("/delivery", "%s delivers nothing: %s", short, labels[s.State][0])
+			say(nothingArrives, "/delivery", "%s delivers nothing: %s", short, labels[s.State][0])
 		}
 		switch lost := notAcked(&s.LastHour); {
 		case s.DeadLetters && !h.hasPage(s) && s.Backlog != nil && *s.Backlog > 0:
-			say(dead, "%s in %s", delivery.Plural(*s.Backlog, "dead letter waits", "dead letters wait"), short)
+			say(deadLettersWait, dead, "%s in %s", delivery.Plural(*s.Backlog, "dead letter waits", "dead letters wait"), short)
 		case s.DeadLetters && s.Backlog != nil && *s.Backlog > 0:
-			say(dead, "%s", delivery.Plural(*s.Backlog, "dead letter waits", "dead letters wait"))
+			say(deadLettersWait, dead, "%s", delivery.Plural(*s.Backlog, "dead letter waits", "dead letters wait"))
 		case s.DeadLetters:
-		case lost > 0 && len(refused) == 0:
-			say("/delivery", "%s of %s not acknowledged in the last hour", delivery.Plural(lost, "push", "pushes"), short)
+		case lost > 0 && !isRefused:
+			say(pushesFail, "/delivery", "%s of %s not acknowledged in the last hour", delivery.Plural(lost, "push", "pushes"), short)
 		case s.State == delivery.Delivering && s.OldestSeconds != nil && *s.OldestSeconds > oldAge.Seconds() && (s.Backlog == nil || *s.Backlog > 0):
-			say("/delivery", "the oldest message of %s waits for %s", short, ageText(*s.OldestSeconds))
+			say(messagesLate, "/delivery", "the oldest message of %s waits for %s", short, ageText(*s.OldestSeconds))
 		}
 		if n := s.LastHour.DeadLettered; n != nil && *n > 0 && !s.DeadLetters {
-			say(dead, "%s of %s given up in the last hour", delivery.Plural(*n, "message", "messages"), short)
+			say(messagesGivenUp, dead, "%s of %s given up in the last hour", delivery.Plural(*n, "message", "messages"), short)
 		}
 	}
+	slices.SortStableFunc(t.Line, func(a, b remark) int { return cmp.Compare(a.Weight, b.Weight) })
 	return t
 }
 
 // sayRefused says what was refused in the last hour, by reason: first what receive
 // refused, then the endpoints of other programs, by subscription. It is empty where that
 // is nothing, or not known.
-func (h *handler) sayRefused(r *delivery.Report) (all []string) {
+func (h *handler) sayRefused(r *delivery.Report) (all []remark) {
 	// Of the endpoints of other programs only a local run knows.
 	bySubscription := make(map[string][]delivery.Refusal)
 	for _, f := range r.Refusals {
@@ -115,9 +154,9 @@ func (h *handler) sayRefused(r *delivery.Report) (all []string) {
 	for _, of := range slices.Sorted(maps.Keys(bySubscription)) {
 		total, reasons := reasonsOf(bySubscription[of])
 		if of == "" {
-			all = append(all, "receive refused "+atLeast+delivery.Plural(total, "push", "pushes")+" in the last hour: "+reasons)
+			all = append(all, remark{"receive refused " + atLeast + delivery.Plural(total, "push", "pushes") + " in the last hour: " + reasons, "/delivery", "", nothingArrives})
 		} else {
-			all = append(all, delivery.Plural(total, "push", "pushes")+" of "+shortName(of)+" not acknowledged in the last hour: "+reasons)
+			all = append(all, remark{delivery.Plural(total, "push", "pushes") + " of " + shortName(of) + " not acknowledged in the last hour: " + reasons, "/delivery", of, pushesFail})
 		}
 	}
 	return all
@@ -168,7 +207,7 @@ func (h *handler) troubleEvents() func() []byte {
 			return nil
 		}
 		var html bytes.Buffer
-		if err := listPage.ExecuteTemplate(&html, "trouble", h.troubleOf(report)); err != nil {
+		if err := listPage.ExecuteTemplate(&html, "trouble", h.troubleOf(report).brief()); err != nil {
 			return nil
 		}
 		// A line break would end the field; none of them is needed.

@@ -29,9 +29,9 @@ function localize(root) {
     time.textContent = form.format(at) + (inHead ? "" : " " + zone(at));
     time.title = exact.format(at) + "\n" + time.dateTime;
   }
+  for (const e of root.querySelectorAll(".zone")) e.textContent = zone(now);
 }
 localize(document);
-for (const e of document.querySelectorAll(".zone")) e.textContent = zone(new Date());
 
 // post sends body and returns the ID of what was published, or throws an error
 // whose message is for the reader.
@@ -51,7 +51,7 @@ async function post(url, body) {
 const published = new Map();
 
 // tell runs one action at a time and writes how it went into the element: words, and
-// a link to the message whose ID the action returns.
+// a link to the message whose ID the action returns. It returns the link, if any.
 async function tell(element, words, action) {
   if (element.dataset.busy) return;
   element.dataset.busy = "1";
@@ -65,11 +65,13 @@ async function tell(element, words, action) {
     published.set(id, link);
     element.replaceChildren(words + " ", link, ".");
     for (const row of document.querySelectorAll("#rows tr")) arrived(row);
+    return link;
   } catch (err) {
     element.classList.add("bad");
     element.textContent = err.message;
+  } finally {
+    delete element.dataset.busy;
   }
-  delete element.dataset.busy;
 }
 
 // arrived leads from what was published here to the row of the message, if it is it.
@@ -94,9 +96,13 @@ if (replay) {
     dialog.returnValue = "";
     dialog.showModal();
   });
-  dialog.addEventListener("close", () => {
+  dialog.addEventListener("close", async () => {
     if (dialog.returnValue !== "replay") return;
-    tell($("replay-result"), "Published again as message", () => post(location.pathname + ":replay" + (replay.dataset.query || "")));
+    const link = await tell($("replay-result"), "Published again as message", () => post(location.pathname + ":replay" + (replay.dataset.query || "")));
+    if (!link) return;
+    $("replays").querySelector(".hint")?.remove();
+    $("replays").prepend(link.cloneNode(true));
+    $("replays").firstChild.className = "replayed";
   });
 }
 
@@ -244,23 +250,25 @@ function curlOf({ data, attributes, messageId, publishTime, orderingKey, subscri
   return `curl -H 'Content-Type: application/json' -d '${body.replaceAll("'", "'\\''")}' "\${URL:-http://localhost:8080/}"`;
 }
 
-if ($("delivery")) refresh(Number($("delivery").dataset.every) * 1000);
+if ($("renewed")) refresh(Number($("renewed").dataset.every) * 1000);
 
-// refresh keeps the page of the delivery up to date, while it is to be seen. Parts that
+// refresh keeps a page about the delivery up to date, while it is to be seen. Parts that
 // are as they were stay in place, and all of them while a reader has marked a text.
 function refresh(every) {
+  // nameOf tells links and buttons apart, across renewals.
+  const nameOf = (e) => [e.closest("tr")?.id, e.dataset.text, e.getAttribute("href")].join(" ");
   async function look() {
     try {
       if (document.hidden || !getSelection().isCollapsed) return;
       const answer = await fetch(location.pathname, { headers: { Accept: "text/html" } });
       if (!answer.ok) throw new Error(answer.status + " " + answer.statusText);
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("delivery");
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("renewed");
       if (!page) throw new Error("it was switched off");
       localize(page);
       unhide(page);
-      const focused = document.activeElement.dataset.text;
-      replace([...$("delivery").children], [...page.children]);
-      if (focused) [...document.querySelectorAll("[data-copy]")].find((e) => e.dataset.text === focused)?.focus({ preventScroll: true });
+      const focused = document.activeElement;
+      replace([...$("renewed").children], [...page.children]);
+      if (!focused.isConnected) [...$("renewed").querySelectorAll("a, button")].find((e) => nameOf(e) === nameOf(focused))?.focus({ preventScroll: true });
       $("old").textContent = "";
     } catch (err) {
       $("old").textContent = `This is old, the console does not answer: ${err.message}.`;
@@ -269,7 +277,7 @@ function refresh(every) {
     }
   }
   function replace(old, fresh) {
-    if (old.length !== fresh.length) return $("delivery").replaceChildren(...fresh);
+    if (old.length !== fresh.length) return $("renewed").replaceChildren(...fresh);
     for (const [i, e] of old.entries()) {
       if (e.isEqualNode(fresh[i])) continue;
       if (e.id === "trouble") e.innerHTML = fresh[i].innerHTML; // which is then announced
