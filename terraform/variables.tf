@@ -2,6 +2,7 @@ variable "ack_deadline_seconds" {
   description = "How long Pub/Sub waits for an answer to a push, and how long a request to `receive` may take."
   type        = number
   default     = 60
+  nullable    = false
 
   validation {
     condition     = var.ack_deadline_seconds >= 10 && var.ack_deadline_seconds <= 600
@@ -13,6 +14,7 @@ variable "alert_docs_url" {
   description = "Where the pages on alerts are for who gets one: a URL, such as \"https://github.com/you/pushinbox/blob/main/docs/alerts\", or the folder in this repository."
   type        = string
   default     = "docs/alerts"
+  nullable    = false
 }
 
 variable "calendar" {
@@ -41,6 +43,7 @@ variable "console_delivery" {
   description = "Whether the console shows how the delivery goes and what `receive` refused. For that its account may read the settings of the subscriptions, a log of refusals that is kept for it, and, since there is nothing narrower, all numbers of the project in Cloud Monitoring. false takes all of that away."
   type        = bool
   default     = true
+  nullable    = false
 }
 
 variable "console_iap" {
@@ -75,6 +78,7 @@ variable "console_readers" {
   description = "E-mail addresses of accounts that may read through `console` with a Google ID token, and publish where console_publishers is empty. Not needed where Identity-Aware Proxy stands in front, see console_iap."
   type        = list(string)
   default     = []
+  nullable    = false
 
   validation {
     condition     = alltrue([for e in var.console_readers : can(regex("^[^@,:\\s'\"A-Z][^@,:\\s\"A-Z]*@[^@,:\\s'\"A-Z]+$", e))])
@@ -90,12 +94,14 @@ variable "create_database" {
   description = "Whether to create the Firestore database; false uses the one that firestore_database names."
   type        = bool
   default     = true
+  nullable    = false
 }
 
 variable "database_delete_protection" {
   description = "Whether Firestore refuses to delete the database that is created here."
   type        = bool
   default     = true
+  nullable    = false
 }
 
 variable "delivery_operators" {
@@ -114,6 +120,7 @@ variable "deployers" {
   description = "Who may apply this and run scripts/deploy without owning the project, such as \"group:team@example.com\": they get to act as the accounts created here."
   type        = set(string)
   default     = []
+  nullable    = false
 
   validation {
     condition     = alltrue([for m in var.deployers : can(regex("^(user|group|serviceAccount|principal|principalSet):.+", m))])
@@ -125,6 +132,7 @@ variable "enable_message_ordering" {
   description = "Whether messages of one ordering key are pushed one at a time and in order. Changing it replaces the subscription, which loses its backlog."
   type        = bool
   default     = false
+  nullable    = false
 }
 
 variable "existing_topic" {
@@ -157,6 +165,7 @@ variable "firestore_database" {
   description = "Name of the Firestore database. Only the default one has a free quota."
   type        = string
   default     = "(default)"
+  nullable    = false
 
   validation {
     condition     = var.firestore_database == "(default)" || can(regex("^[a-z][a-z0-9-]{2,61}[a-z0-9]$", var.firestore_database))
@@ -263,6 +272,7 @@ variable "iap_audience" {
   description = "Audience of Identity-Aware Proxy's assertions, such as \"/projects/NUMBER/global/backendServices/ID\", when it stands in front of `console`."
   type        = string
   default     = ""
+  nullable    = false
 
   validation {
     condition     = var.iap_audience == "" || startswith(var.iap_audience, "/projects/")
@@ -274,6 +284,7 @@ variable "inbox_collection" {
   description = "Firestore collection of the messages; its parts of large messages are in a second one with \"-chunks\" after the name."
   type        = string
   default     = "messages"
+  nullable    = false
 
   validation {
     condition     = can(regex("^[A-Za-z][A-Za-z0-9_-]{0,62}$", var.inbox_collection))
@@ -285,6 +296,7 @@ variable "inbox_shards" {
   description = "Over how many index ranges lists are spread, about 500 messages a second each. Raise it later if need be, never lower it: lists would not show all messages."
   type        = number
   default     = 16
+  nullable    = false
 
   validation {
     condition     = var.inbox_shards >= 1 && var.inbox_shards <= 30 && floor(var.inbox_shards) == var.inbox_shards
@@ -296,6 +308,7 @@ variable "inbox_ttl" {
   description = "How long messages are kept, as Go writes durations."
   type        = string
   default     = "720h"
+  nullable    = false
 
   validation {
     condition     = can(regex("^[1-9][0-9]*(h|m|s)$", var.inbox_ttl))
@@ -307,6 +320,7 @@ variable "invoker_check_off" {
   description = "Let anyone invoke the functions by switching Cloud Run's own check off rather than by granting allUsers: scripts/deploy does that by itself where a policy forbids the grant. The functions verify every request themselves either way."
   type        = bool
   default     = false
+  nullable    = false
 }
 
 variable "marker_collections" {
@@ -334,6 +348,7 @@ variable "max_delivery_attempts" {
   description = "After how many failed pushes a message goes to the dead-letter topic. 100 attempts take about 15 hours with the default backoff, the outage that a message then survives; 20 take about 2 h 20 min."
   type        = number
   default     = 100
+  nullable    = false
 
   validation {
     condition     = var.max_delivery_attempts >= 5 && var.max_delivery_attempts <= 100
@@ -345,6 +360,7 @@ variable "message_retention" {
   description = "How long Pub/Sub keeps a message that is not yet pushed, and how far back the subscription can be moved, in seconds."
   type        = string
   default     = "604800s"
+  nullable    = false
 
   validation {
     condition     = try(tonumber(trimsuffix(var.message_retention, "s")) >= 600 && tonumber(trimsuffix(var.message_retention, "s")) <= 2678400, false) && endswith(var.message_retention, "s")
@@ -397,6 +413,7 @@ variable "mns_secret_version" {
   description = "Raise it by one with each change of mns_secret: the secret itself is not in Terraform's state, so nothing else shows that it changed."
   type        = number
   default     = 1
+  nullable    = false
 
   validation {
     condition     = var.mns_secret_version >= 1 && floor(var.mns_secret_version) == var.mns_secret_version
@@ -450,6 +467,7 @@ variable "notification_channels" {
   description = "Full names of the Cloud Monitoring channels that alerts go to. Without one, alerts are only shown in Cloud Monitoring."
   type        = list(string)
   default     = []
+  nullable    = false
 
   validation {
     condition     = alltrue([for c in var.notification_channels : can(regex("^projects/[^/]+/notificationChannels/[^/]+$", c))])
@@ -478,6 +496,7 @@ variable "pipeline" {
 variable "project_id" {
   description = "The Google Cloud project, by its ID."
   type        = string
+  nullable    = false
 
   validation {
     condition     = can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.project_id))
@@ -489,6 +508,7 @@ variable "publish_callers" {
   description = "E-mail addresses of the accounts that may publish through `publish`."
   type        = list(string)
   default     = []
+  nullable    = false
 
   validation {
     condition     = alltrue([for e in var.publish_callers : can(regex("^[^@,:\\s'\"A-Z][^@,:\\s\"A-Z]*@[^@,:\\s'\"A-Z]+$", e))])
@@ -504,6 +524,7 @@ variable "receive_ingress" {
   description = "Who reaches `receive`: \"internal-only\" lets in Google's products of the same project, Pub/Sub among them, and answers strangers with Google's 404; \"all\" is for subscriptions of other projects."
   type        = string
   default     = "internal-only"
+  nullable    = false
 
   validation {
     condition     = contains(["internal-only", "all"], var.receive_ingress)
@@ -515,6 +536,7 @@ variable "region" {
   description = "Region of the functions."
   type        = string
   default     = "europe-west1"
+  nullable    = false
 
   validation {
     condition     = can(regex("^[a-z]+-[a-z]+[0-9]+$", var.region))
@@ -526,6 +548,7 @@ variable "retry_backoff_seconds" {
   description = "How long after a failed push the message is pushed again: at first, and at most."
   type        = object({ minimum = number, maximum = number })
   default     = { minimum = 10, maximum = 600 }
+  nullable    = false
 
   validation {
     condition     = 0 <= var.retry_backoff_seconds.minimum && var.retry_backoff_seconds.minimum <= var.retry_backoff_seconds.maximum && var.retry_backoff_seconds.maximum <= 600
@@ -537,6 +560,7 @@ variable "search_attributes" {
   description = "Names of attributes that messages are looked up by: each gets two indexes in Firestore, also of the messages that are there. Others are found by reading up to 5,000 messages at a time."
   type        = list(string)
   default     = []
+  nullable    = false
 
   validation {
     condition     = length(var.search_attributes) <= 20 && length(distinct(var.search_attributes)) == length(var.search_attributes)
@@ -557,7 +581,8 @@ variable "sizes" {
     min_instances = optional(number)
     max_instances = optional(number)
   }))
-  default = {}
+  default  = {}
+  nullable = false
 
   validation {
     condition     = length(setsubtract(keys(var.sizes), setsubtract(keys(local.functions), keys(var.functions)))) == 0
@@ -581,6 +606,7 @@ variable "subscription" {
   description = "Name of the push subscription."
   type        = string
   default     = "inbox-push"
+  nullable    = false
 
   validation {
     condition     = can(regex("^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$", var.subscription)) && !startswith(var.subscription, "goog")
@@ -596,6 +622,7 @@ variable "testers" {
   description = "Who may call `publish` and `console` by hand, such as \"user:you@example.com\": they can get ID tokens of an account created for that."
   type        = set(string)
   default     = []
+  nullable    = false
 
   validation {
     condition     = alltrue([for m in var.testers : can(regex("^(user|group|serviceAccount|principal|principalSet):.+", m))])
@@ -607,6 +634,7 @@ variable "topic" {
   description = "Name of the topic that is created here. The dead-letter topic's is the same with \"-dead-letter\" after it."
   type        = string
   default     = "inbox"
+  nullable    = false
 
   validation {
     condition     = can(regex("^[A-Za-z][A-Za-z0-9._~+%-]{2,242}$", var.topic)) && !startswith(var.topic, "goog")
@@ -618,6 +646,7 @@ variable "unwrapped" {
   description = "Whether pushes carry the message's data as their body and the rest as headers, instead of Pub/Sub's JSON."
   type        = bool
   default     = false
+  nullable    = false
 }
 
 variable "verification_token" {
@@ -636,6 +665,7 @@ variable "verification_token_version" {
   description = "Raise it by one with each change of verification_token: what `receive` reads is not in Terraform's state, so nothing else shows that it changed."
   type        = number
   default     = 1
+  nullable    = false
 
   validation {
     condition     = var.verification_token_version >= 1 && floor(var.verification_token_version) == var.verification_token_version

@@ -587,3 +587,49 @@ run "size_of_a_function_of_ones_own" {
 
   expect_failures = [var.sizes]
 }
+
+run "null_is_the_default" {
+  command = plan
+  variables {
+    ack_deadline_seconds       = null
+    alert_docs_url             = null
+    console_delivery           = null
+    console_iap                = null
+    console_publishers         = null
+    console_readers            = null
+    create_database            = null
+    database_delete_protection = null
+    delivery_operators         = null
+    deployers                  = null
+    enable_message_ordering    = null
+    firestore_database         = null
+    functions                  = null
+    iap_audience               = null
+    inbox_collection           = null
+    inbox_shards               = null
+    inbox_ttl                  = null
+    invoker_check_off          = null
+    marker_collections         = null
+    max_delivery_attempts      = null
+    message_retention          = null
+    mns_secret_version         = null
+    more_subscriptions         = null
+    notification_channels      = null
+    paused                     = null
+    publish_callers            = null
+    receive_ingress            = null
+    region                     = null
+    retry_backoff_seconds      = null
+    search_attributes          = null
+    sizes                      = null
+    subscription               = null
+    topic                      = null
+    unwrapped                  = null
+    verification_token_version = null
+  }
+
+  assert {
+    condition     = output.functions["receive"].max_instances == 20 && output.functions["receive"].timeout_seconds == 60 && output.functions["receive"].ingress == "internal-only"
+    error_message = "A variable that is null is not its default."
+  }
+}
