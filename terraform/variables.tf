@@ -254,18 +254,6 @@ variable "functions" {
     condition     = alltrue([for s in flatten([for f in values(var.functions) : values(f.secrets)]) : can(regex("^[A-Za-z0-9_-]{1,255}$", s.secret)) && can(regex("^([1-9][0-9]*|latest)$", s.version))])
     error_message = "secret must be the ID of a secret of this project, and version its number or \"latest\"."
   }
-  validation {
-    condition     = alltrue([for s in values(var.functions)[*].size : coalesce(s.concurrency, local.size.concurrency) == 1 || coalesce(s.cpu, local.size.cpu) >= 1 if s != null])
-    error_message = "A function that serves more than one request at a time needs at least 1 CPU: raise cpu, or set concurrency to 1."
-  }
-  validation {
-    condition     = alltrue([for s in values(var.functions)[*].size : can(regex("^[1-9][0-9]*(Mi|Gi)$", coalesce(s.memory, local.size.memory))) if s != null])
-    error_message = "memory must be such as \"512Mi\" or \"2Gi\"."
-  }
-  validation {
-    condition     = alltrue([for s in values(var.functions)[*].size : coalesce(s.min_instances, local.size.min_instances) <= coalesce(s.max_instances, local.size.max_instances) if s != null])
-    error_message = "min_instances must not be above max_instances."
-  }
 }
 
 variable "iap_audience" {
@@ -588,17 +576,37 @@ variable "sizes" {
     condition     = length(setsubtract(keys(var.sizes), setsubtract(keys(local.functions), keys(var.functions)))) == 0
     error_message = "sizes has an entry for something that is not a function of this module: its keys are names such as \"receive\". The size of one of your own is in functions."
   }
+  # The rest is also of the sizes in functions, so that Google's limits are here once.
   validation {
-    condition     = alltrue([for s in values(var.sizes) : coalesce(s.concurrency, local.size.concurrency) == 1 || coalesce(s.cpu, local.size.cpu) >= 1])
-    error_message = "A function that serves more than one request at a time needs at least 1 CPU: raise cpu, or set concurrency to 1."
+    condition = alltrue([
+      for s in [for s in concat(values(var.sizes), values(var.functions)[*].size) : merge(local.size, { for k, v in s : k => v if v != null }) if s != null] :
+      contains(range(1, 1001), s.concurrency)
+    ])
+    error_message = "concurrency, in sizes or in a size of functions, must be a whole number from 1 to 1000, Cloud Run's limits."
   }
   validation {
-    condition     = alltrue([for s in values(var.sizes) : can(regex("^[1-9][0-9]*(Mi|Gi)$", coalesce(s.memory, local.size.memory)))])
-    error_message = "memory must be such as \"512Mi\" or \"2Gi\"."
+    condition = alltrue([
+      for s in [for s in concat(values(var.sizes), values(var.functions)[*].size) : merge(local.size, { for k, v in s : k => v if v != null }) if s != null] :
+      contains([1, 2, 4, 6, 8], s.cpu) || 0.08 <= s.cpu && s.cpu < 1 && s.concurrency == 1
+    ])
+    error_message = "cpu, in sizes or in a size of functions, must be 1, 2, 4, 6 or 8, or with concurrency = 1 from 0.08 to below 1: a function that serves more than one request at a time needs at least 1 CPU."
   }
   validation {
-    condition     = alltrue([for s in values(var.sizes) : coalesce(s.min_instances, local.size.min_instances) <= coalesce(s.max_instances, local.size.max_instances)])
-    error_message = "min_instances must not be above max_instances."
+    condition = alltrue([
+      for s in [for s in concat(values(var.sizes), values(var.functions)[*].size) : merge(local.size, { for k, v in s : k => v if v != null }) if s != null] :
+      try([for m in [regex("^([1-9][0-9]*)(Mi|Gi)$", s.memory)] : [
+        for limits in [lookup(local.memory_limits, s.cpu < 0.5 ? "0.08" : s.cpu < 1 ? "0.5" : tostring(s.cpu), [0, 32768])] :
+        limits[0] <= m[0] * local.mebibytes[m[1]] && m[0] * local.mebibytes[m[1]] <= limits[1]
+      ][0]][0], false)
+    ])
+    error_message = "memory, in sizes or in a size of functions, must be such as \"512Mi\" or \"2Gi\", at least 128Mi, and what Cloud Run allows with cpu: up to 512Mi below 0.5, up to 1Gi below 1, up to 4Gi with 1 (the default), up to 8Gi with 2, 2Gi to 16Gi with 4, 4Gi to 24Gi with 6, 4Gi to 32Gi with 8."
+  }
+  validation {
+    condition = alltrue([
+      for s in [for s in concat(values(var.sizes), values(var.functions)[*].size) : merge(local.size, { for k, v in s : k => v if v != null }) if s != null] :
+      can(regex("^[0-9]+ [1-9][0-9]*$", "${s.min_instances} ${s.max_instances}")) && s.min_instances <= s.max_instances
+    ])
+    error_message = "In sizes and in a size of functions, min_instances must be a whole number from 0, and max_instances one from 1 that is not below it. Their defaults are 0 and 20."
   }
 }
 

@@ -447,31 +447,13 @@ run "function_secret_version" {
   expect_failures = [var.functions]
 }
 
-run "function_cpu" {
+run "function_size" {
   command = plan
   variables {
-    functions = { orders = { size = { cpu = 0.5 } } }
+    functions = { orders = { size = { max_instances = 0 } } }
   }
 
-  expect_failures = [var.functions]
-}
-
-run "function_memory" {
-  command = plan
-  variables {
-    functions = { orders = { size = { memory = "512" } } }
-  }
-
-  expect_failures = [var.functions]
-}
-
-run "function_instances" {
-  command = plan
-  variables {
-    functions = { orders = { size = { min_instances = 30 } } }
-  }
-
-  expect_failures = [var.functions]
+  expect_failures = [var.sizes]
 }
 
 run "nobody_reads" {
@@ -503,16 +485,70 @@ run "nobody_publishes" {
   expect_failures = [var.publish_callers]
 }
 
-run "size_of_nothing" {
+run "size_min_instances_below_zero" {
   command = plan
   variables {
-    sizes = { recieve = {} }
+    sizes = { receive = { min_instances = -1 } }
   }
 
   expect_failures = [var.sizes]
 }
 
-run "concurrency_without_cpu" {
+run "size_max_instances_broken" {
+  command = plan
+  variables {
+    sizes = { receive = { max_instances = 2.5 } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "size_min_above_max_instances" {
+  command = plan
+  variables {
+    sizes = { receive = { min_instances = 30 } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "size_concurrency_zero" {
+  command = plan
+  variables {
+    sizes = { receive = { concurrency = 0 } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "size_concurrency_high" {
+  command = plan
+  variables {
+    sizes = { receive = { concurrency = 1001 } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "size_cpu_between" {
+  command = plan
+  variables {
+    sizes = { receive = { cpu = 3 } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "size_cpu_small" {
+  command = plan
+  variables {
+    sizes = { receive = { cpu = 0.07, concurrency = 1 } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "size_concurrency_without_cpu" {
   command = plan
   variables {
     sizes = { receive = { cpu = 0.5 } }
@@ -521,7 +557,7 @@ run "concurrency_without_cpu" {
   expect_failures = [var.sizes]
 }
 
-run "memory_without_unit" {
+run "size_memory_without_unit" {
   command = plan
   variables {
     sizes = { receive = { memory = "512" } }
@@ -530,10 +566,46 @@ run "memory_without_unit" {
   expect_failures = [var.sizes]
 }
 
-run "more_than_the_most" {
+run "size_memory_small" {
   command = plan
   variables {
-    sizes = { receive = { min_instances = 30 } }
+    sizes = { receive = { memory = "127Mi" } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "size_memory_without_cpus" {
+  command = plan
+  variables {
+    sizes = { receive = { memory = "5Gi" } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "size_cpus_without_memory" {
+  command = plan
+  variables {
+    sizes = { receive = { cpu = 4 } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "size_memory_of_a_part_of_a_cpu" {
+  command = plan
+  variables {
+    sizes = { receive = { cpu = 0.4, concurrency = 1, memory = "1Gi" } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "size_of_nothing" {
+  command = plan
+  variables {
+    sizes = { recieve = {} }
   }
 
   expect_failures = [var.sizes]
