@@ -1,5 +1,13 @@
 # What the validations in variables.tf compare with.
 locals {
+  # Addresses as Google's tokens have them, in lower case.
+  email_pattern = "^[^@,:\\s'\"A-Z][^@,:\\s\"A-Z]*@[^@,:\\s'\"A-Z]+$"
+  # Principals of an IAM policy. A service account of GKE has no "@":
+  # PROJECT.svc.id.goog[NAMESPACE/NAME].
+  member_pattern = "^((user|group):[^@,:\\s\"]+@[^@,:\\s\"]+|serviceAccount:[^@,\\s\"]+[@\\[][^@,\\s\"]+|principal(Set)?://\\S(.*\\S)?)$"
+  region_pattern = "^[a-z]+-[a-z]+[0-9]+$"
+  topic_pattern  = "^projects/[a-z][a-z0-9-]{4,28}[a-z0-9]/topics/[A-Za-z][A-Za-z0-9._~+%-]{2,254}$"
+
   # The least and the most memory for a number of CPUs, in MiB, as in Google's table:
   # https://cloud.google.com/run/docs/configuring/services/cpu. "0.08" is for all below 0.5,
   # "0.5" for all from there to below 1.

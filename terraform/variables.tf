@@ -5,8 +5,8 @@ variable "ack_deadline_seconds" {
   nullable    = false
 
   validation {
-    condition     = var.ack_deadline_seconds >= 10 && var.ack_deadline_seconds <= 600
-    error_message = "ack_deadline_seconds must be 10 to 600, Pub/Sub's limits."
+    condition     = contains(range(10, 601), var.ack_deadline_seconds)
+    error_message = "ack_deadline_seconds must be a whole number from 10 to 600, Pub/Sub's limits."
   }
 }
 
@@ -30,8 +30,12 @@ variable "calendar" {
   default = null
 
   validation {
-    condition     = alltrue([for e in concat(try(var.calendar.operators, []), compact([try(var.calendar.subject, "")])) : can(regex("^[^@,:\\s'\"A-Z][^@,:\\s\"A-Z]*@[^@,:\\s'\"A-Z]+$", e))])
+    condition     = alltrue([for e in concat(try(var.calendar.operators, []), compact([try(var.calendar.subject, "")])) : can(regex(local.email_pattern, e))])
     error_message = "calendar.operators and calendar.subject must be e-mail addresses in lower case without a prefix such as \"user:\"."
+  }
+  validation {
+    condition     = can(regex(local.region_pattern, coalesce(try(var.calendar.scheduler_region, null), "europe-west1")))
+    error_message = "calendar.scheduler_region must be a region such as \"europe-west1\", not a zone or a multi-region."
   }
   validation {
     condition     = try(var.calendar.site_verification, "") == "" || can(regex("^google[0-9a-f]{1,64}\\.html$", var.calendar.site_verification))
@@ -53,8 +57,8 @@ variable "console_iap" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for m in var.console_iap : can(regex("^(user|group):[^@, :]+@[^@, :]+$", m))])
-    error_message = "console_iap must be people and groups, whom scripts/deploy can let in and keep out again, such as \"user:a@example.com\" or \"group:b@example.com\"."
+    condition     = alltrue([for m in var.console_iap : can(regex(local.member_pattern, m)) && can(regex("^(user|group):", m))])
+    error_message = "console_iap must be people and groups, whom scripts/deploy can let in and keep out again, such as \"user:a@example.com\" or \"group:b@example.com\", each an item of its own without spaces."
   }
   validation {
     condition     = length(var.console_iap) == 0 || var.iap_audience == ""
@@ -69,7 +73,7 @@ variable "console_publishers" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for e in var.console_publishers : can(regex("^[^@,:\\s'\"A-Z][^@,:\\s\"A-Z]*@[^@,:\\s'\"A-Z]+$", e))])
+    condition     = alltrue([for e in var.console_publishers : can(regex(local.email_pattern, e))])
     error_message = "console_publishers must be e-mail addresses in lower case without a prefix such as \"user:\"."
   }
 }
@@ -81,7 +85,7 @@ variable "console_readers" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for e in var.console_readers : can(regex("^[^@,:\\s'\"A-Z][^@,:\\s\"A-Z]*@[^@,:\\s'\"A-Z]+$", e))])
+    condition     = alltrue([for e in var.console_readers : can(regex(local.email_pattern, e))])
     error_message = "console_readers must be e-mail addresses in lower case without a prefix such as \"user:\"."
   }
   validation {
@@ -111,8 +115,8 @@ variable "delivery_operators" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for m in var.delivery_operators : can(regex("^(user|group|serviceAccount|principal|principalSet):.+", m))])
-    error_message = "delivery_operators must be members such as \"user:a@example.com\" or \"group:b@example.com\"."
+    condition     = alltrue([for m in var.delivery_operators : can(regex(local.member_pattern, m))])
+    error_message = "delivery_operators must be principals such as \"user:a@example.com\" or \"group:b@example.com\", each an item of its own without spaces."
   }
 }
 
@@ -123,8 +127,8 @@ variable "deployers" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for m in var.deployers : can(regex("^(user|group|serviceAccount|principal|principalSet):.+", m))])
-    error_message = "deployers must be members such as \"user:a@example.com\" or \"group:b@example.com\"."
+    condition     = alltrue([for m in var.deployers : can(regex(local.member_pattern, m))])
+    error_message = "deployers must be principals such as \"user:a@example.com\" or \"group:b@example.com\", each an item of its own without spaces."
   }
 }
 
@@ -141,7 +145,7 @@ variable "existing_topic" {
   default     = null
 
   validation {
-    condition     = var.existing_topic == null || can(regex("^projects/[a-z][a-z0-9-]{4,28}[a-z0-9]/topics/[A-Za-z][A-Za-z0-9._~+%-]{2,254}$", var.existing_topic))
+    condition     = var.existing_topic == null || can(regex(local.topic_pattern, var.existing_topic))
     error_message = "existing_topic must be a full name, projects/PROJECT/topics/TOPIC."
   }
   validation {
@@ -177,6 +181,11 @@ variable "firestore_location" {
   description = "Where the database is, such as \"nam5\", \"eur3\" or a region; null means region. It cannot be changed later."
   type        = string
   default     = null
+
+  validation {
+    condition     = can(regex("^[a-z]+(-[a-z]+)?[0-9]+$", coalesce(var.firestore_location, "eur3")))
+    error_message = "firestore_location must be a location of Firestore, such as \"eur3\", \"nam5\" or \"europe-west1\"."
+  }
 }
 
 variable "functions" {
@@ -223,15 +232,15 @@ variable "functions" {
     error_message = "form must be \"wrapped\", \"unwrapped\" or \"bare\"."
   }
   validation {
-    condition     = alltrue([for f in values(var.functions) : coalesce(f.ack_deadline_seconds, 10) >= 10 && coalesce(f.ack_deadline_seconds, 10) <= 600])
-    error_message = "ack_deadline_seconds must be 10 to 600, Pub/Sub's limits."
+    condition     = alltrue([for f in values(var.functions) : contains(range(10, 601), coalesce(f.ack_deadline_seconds, 10))])
+    error_message = "ack_deadline_seconds must be a whole number from 10 to 600, Pub/Sub's limits."
   }
   validation {
     condition     = alltrue([for f in values(var.functions) : length(coalesce(f.filter, "-")) <= 256])
     error_message = "filter must be at most 256 bytes, Pub/Sub's limit."
   }
   validation {
-    condition     = alltrue([for f in values(var.functions) : f.topic == null || can(regex("^projects/[a-z][a-z0-9-]{4,28}[a-z0-9]/topics/[A-Za-z][A-Za-z0-9._~+%-]{2,254}$", f.topic))])
+    condition     = alltrue([for f in values(var.functions) : f.topic == null || can(regex(local.topic_pattern, f.topic))])
     error_message = "topic must be a full name, projects/PROJECT/topics/TOPIC."
   }
   validation {
@@ -245,6 +254,10 @@ variable "functions" {
   validation {
     condition     = alltrue([for k in flatten([for f in values(var.functions) : concat(keys(f.environment), keys(f.secrets))]) : !can(regex("^(FIRESTORE_.*|FUNCTION_.*|GOMEMLIMIT|GOOGLE_CLOUD_PROJECT|INBOX_.*|K_.*|PORT|PUBSUB_.*|PUSH_.*|X_GOOGLE_.*)$", k))])
     error_message = "environment and secrets must not have a variable that this module or Google sets: FIRESTORE_*, FUNCTION_*, GOMEMLIMIT, GOOGLE_CLOUD_PROJECT, INBOX_*, K_*, PORT, PUBSUB_*, PUSH_*, X_GOOGLE_*."
+  }
+  validation {
+    condition     = alltrue([for v in flatten([for f in values(var.functions) : values(f.environment)]) : v != null])
+    error_message = "environment must have a text for each variable: leave out what has none."
   }
   validation {
     condition     = alltrue([for f in values(var.functions) : length(setintersection(keys(f.environment), keys(f.secrets))) == 0])
@@ -263,8 +276,8 @@ variable "iap_audience" {
   nullable    = false
 
   validation {
-    condition     = var.iap_audience == "" || startswith(var.iap_audience, "/projects/")
-    error_message = "iap_audience must begin with \"/projects/\"."
+    condition     = var.iap_audience == "" || can(regex("^/projects/[^,\\s\"]+$", var.iap_audience))
+    error_message = "iap_audience must begin with \"/projects/\" and have no spaces."
   }
 }
 
@@ -287,7 +300,7 @@ variable "inbox_shards" {
   nullable    = false
 
   validation {
-    condition     = var.inbox_shards >= 1 && var.inbox_shards <= 30 && floor(var.inbox_shards) == var.inbox_shards
+    condition     = contains(range(1, 31), var.inbox_shards)
     error_message = "inbox_shards must be a whole number from 1 to 30, the most that one Firestore query can read."
   }
 }
@@ -299,8 +312,8 @@ variable "inbox_ttl" {
   nullable    = false
 
   validation {
-    condition     = can(regex("^[1-9][0-9]*(h|m|s)$", var.inbox_ttl))
-    error_message = "inbox_ttl must be a whole number of hours, minutes or seconds, such as \"720h\"."
+    condition     = try([for t in [regex("^([1-9][0-9]*)(h|m|s)$", var.inbox_ttl)] : t[0] * { h = 3600, m = 60, s = 1 }[t[1]] <= 9223372036][0], false)
+    error_message = "inbox_ttl must be a whole number of hours, minutes or seconds, such as \"720h\", and at most \"2562047h\", the longest duration in Go."
   }
 }
 
@@ -318,11 +331,11 @@ variable "marker_collections" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for name in var.marker_collections : can(regex("^[A-Za-z][A-Za-z0-9_-]{0,127}$", name)) && !startswith(name, "messages")])
+    condition     = alltrue([for name in var.marker_collections : try(can(regex("^[A-Za-z][A-Za-z0-9_-]{0,127}$", name)) && !startswith(name, "messages"), false)])
     error_message = "marker_collections must be names of collections, not paths: 1 to 128 letters, digits, hyphens and underscores that begin with a letter, and not with \"messages\"."
   }
   validation {
-    condition     = length([for name in var.marker_collections : name if name == var.inbox_collection || startswith(name, "${var.inbox_collection}-") || startswith(name, "calendars")]) == 0
+    condition     = length([for name in var.marker_collections : name if try(name == var.inbox_collection || startswith(name, "${var.inbox_collection}-") || startswith(name, "calendars"), false)]) == 0
     error_message = "marker_collections must not be collections of the inbox, nor those of calendars."
   }
 }
@@ -339,8 +352,8 @@ variable "max_delivery_attempts" {
   nullable    = false
 
   validation {
-    condition     = var.max_delivery_attempts >= 5 && var.max_delivery_attempts <= 100
-    error_message = "max_delivery_attempts must be 5 to 100, Pub/Sub's limits."
+    condition     = contains(range(5, 101), var.max_delivery_attempts)
+    error_message = "max_delivery_attempts must be a whole number from 5 to 100, Pub/Sub's limits."
   }
 }
 
@@ -351,7 +364,7 @@ variable "message_retention" {
   nullable    = false
 
   validation {
-    condition     = try(tonumber(trimsuffix(var.message_retention, "s")) >= 600 && tonumber(trimsuffix(var.message_retention, "s")) <= 2678400, false) && endswith(var.message_retention, "s")
+    condition     = can(regex("^[0-9]+([.][0-9]{1,9})?s$", var.message_retention)) && try(tonumber(trimsuffix(var.message_retention, "s")) >= 600 && tonumber(trimsuffix(var.message_retention, "s")) <= 2678400, false)
     error_message = "message_retention must be \"600s\" to \"2678400s\" (31 days), Pub/Sub's limits."
   }
 }
@@ -368,7 +381,7 @@ variable "mns" {
   default = null
 
   validation {
-    condition     = var.mns == null || length(try(var.mns.topic_owners, [])) > 0 && alltrue([for o in try(var.mns.topic_owners, []) : can(regex("^[0-9]+$", o))])
+    condition     = var.mns == null || try(length(var.mns.topic_owners) > 0 && alltrue([for o in var.mns.topic_owners : can(regex("^[0-9]+$", o))]), false)
     error_message = "mns.topic_owners must be IDs of Alibaba Cloud accounts, which are numbers, at least one."
   }
   validation {
@@ -434,15 +447,15 @@ variable "more_subscriptions" {
     error_message = "form must be \"wrapped\", \"unwrapped\" or \"bare\"."
   }
   validation {
-    condition     = alltrue([for s in values(var.more_subscriptions) : coalesce(s.ack_deadline_seconds, 10) >= 10 && coalesce(s.ack_deadline_seconds, 10) <= 600])
-    error_message = "ack_deadline_seconds must be 10 to 600, Pub/Sub's limits."
+    condition     = alltrue([for s in values(var.more_subscriptions) : contains(range(10, 601), coalesce(s.ack_deadline_seconds, 10))])
+    error_message = "ack_deadline_seconds must be a whole number from 10 to 600, Pub/Sub's limits."
   }
   validation {
     condition     = alltrue([for s in values(var.more_subscriptions) : length(coalesce(s.filter, "-")) <= 256])
     error_message = "filter must be at most 256 bytes, Pub/Sub's limit."
   }
   validation {
-    condition     = alltrue([for s in values(var.more_subscriptions) : s.topic == null || can(regex("^projects/[a-z][a-z0-9-]{4,28}[a-z0-9]/topics/[A-Za-z][A-Za-z0-9._~+%-]{2,254}$", s.topic))])
+    condition     = alltrue([for s in values(var.more_subscriptions) : s.topic == null || can(regex(local.topic_pattern, s.topic))])
     error_message = "topic must be a full name, projects/PROJECT/topics/TOPIC."
   }
   validation {
@@ -458,7 +471,7 @@ variable "notification_channels" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for c in var.notification_channels : can(regex("^projects/[^/]+/notificationChannels/[^/]+$", c))])
+    condition     = alltrue([for c in var.notification_channels : can(regex("^projects/[^/,\\s]+/notificationChannels/[^/,\\s]+$", c))])
     error_message = "notification_channels must be full names, projects/PROJECT/notificationChannels/ID."
   }
 }
@@ -479,6 +492,11 @@ variable "pipeline" {
   description = "Creates an account that cloudbuild.yaml deploys with, which may read Terraform's state in this bucket: no secret is in it but verification_token. null creates none."
   type        = object({ state_bucket = string })
   default     = null
+
+  validation {
+    condition     = var.pipeline == null || can(regex("^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$", var.pipeline.state_bucket))
+    error_message = "pipeline.state_bucket must be the name of a bucket, such as \"demo-project-state\", without \"gs://\" and a path."
+  }
 }
 
 variable "project_id" {
@@ -499,7 +517,7 @@ variable "publish_callers" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for e in var.publish_callers : can(regex("^[^@,:\\s'\"A-Z][^@,:\\s\"A-Z]*@[^@,:\\s'\"A-Z]+$", e))])
+    condition     = alltrue([for e in var.publish_callers : can(regex(local.email_pattern, e))])
     error_message = "publish_callers must be e-mail addresses in lower case without a prefix such as \"serviceAccount:\"."
   }
   validation {
@@ -527,7 +545,7 @@ variable "region" {
   nullable    = false
 
   validation {
-    condition     = can(regex("^[a-z]+-[a-z]+[0-9]+$", var.region))
+    condition     = can(regex(local.region_pattern, var.region))
     error_message = "region must be a region such as \"europe-west1\", not a zone or a multi-region."
   }
 }
@@ -539,7 +557,7 @@ variable "retry_backoff_seconds" {
   nullable    = false
 
   validation {
-    condition     = 0 <= var.retry_backoff_seconds.minimum && var.retry_backoff_seconds.minimum <= var.retry_backoff_seconds.maximum && var.retry_backoff_seconds.maximum <= 600
+    condition     = try(0 <= var.retry_backoff_seconds.minimum && var.retry_backoff_seconds.minimum <= var.retry_backoff_seconds.maximum && var.retry_backoff_seconds.maximum <= 600, false)
     error_message = "retry_backoff_seconds must be 0 to 600, Pub/Sub's limits, and its minimum not above its maximum."
   }
 }
@@ -633,8 +651,8 @@ variable "testers" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for m in var.testers : can(regex("^(user|group|serviceAccount|principal|principalSet):.+", m))])
-    error_message = "testers must be members such as \"user:a@example.com\" or \"group:b@example.com\"."
+    condition     = alltrue([for m in var.testers : can(regex(local.member_pattern, m))])
+    error_message = "testers must be principals such as \"user:a@example.com\" or \"group:b@example.com\", each an item of its own without spaces."
   }
 }
 

@@ -68,6 +68,10 @@ run "wrong_1" {
     verification_token_version = 1.5
     # search attribute with a comma
     search_attributes = ["a,b"]
+    # no bucket
+    pipeline = { state_bucket = "" }
+    # multi region of another service
+    firestore_location = "EU"
   }
 
   expect_failures = [
@@ -97,6 +101,8 @@ run "wrong_1" {
     var.mns_secret_version,
     var.verification_token_version,
     var.search_attributes,
+    var.pipeline,
+    var.firestore_location,
   ]
 }
 
@@ -137,6 +143,14 @@ run "wrong_2" {
     search_attributes = ["a", "a"]
     # marker collection path
     marker_collections = ["orders/1/done"]
+    # bucket as an address
+    pipeline = { state_bucket = "gs://x" }
+    # two operators in one
+    delivery_operators = ["user:a@example.com, user:b@example.com"]
+    # deployer with a space
+    deployers = ["user:a b"]
+    # channel with a space
+    notification_channels = ["projects/demo-project/notificationChannels/ 1"]
   }
 
   expect_failures = [
@@ -157,6 +171,10 @@ run "wrong_2" {
     var.existing_topic,
     var.search_attributes,
     var.marker_collections,
+    var.pipeline,
+    var.delivery_operators,
+    var.deployers,
+    var.notification_channels,
   ]
 }
 
@@ -179,6 +197,18 @@ run "wrong_3" {
     topic = "projects/p/topics/t"
     # marker collection of the inbox
     marker_collections = ["messages-done"]
+    # ack deadline broken
+    ack_deadline_seconds = 10.5
+    # attempts broken
+    max_delivery_attempts = 5.5
+    # ttl longer than Go counts
+    inbox_ttl = "2562048h"
+    # backoff of nothing
+    retry_backoff_seconds = { minimum = null, maximum = 600 }
+    # bucket of nothing
+    pipeline = { state_bucket = null }
+    # deployer without a pool
+    deployers = ["principal:you@example.com"]
   }
 
   expect_failures = [
@@ -190,6 +220,12 @@ run "wrong_3" {
     var.testers,
     var.topic,
     var.marker_collections,
+    var.ack_deadline_seconds,
+    var.max_delivery_attempts,
+    var.inbox_ttl,
+    var.retry_backoff_seconds,
+    var.pipeline,
+    var.deployers,
   ]
 }
 
@@ -208,6 +244,8 @@ run "wrong_4" {
     calendar = { operators = ["user:a@example.com"] }
     # marker collection of calendars
     marker_collections = ["calendars"]
+    # retention with an exponent
+    message_retention = "1e3s"
   }
 
   expect_failures = [
@@ -217,6 +255,7 @@ run "wrong_4" {
     var.publish_callers,
     var.calendar,
     var.marker_collections,
+    var.message_retention,
   ]
 }
 
@@ -231,6 +270,10 @@ run "wrong_5" {
     more_subscriptions = { orders = { form = "json" } }
     # dead letters in a circle
     existing_topic = "projects/demo-project/topics/inbox-dead-letter"
+    # multi region
+    calendar = { scheduler_region = "eu" }
+    # marker collection of nothing
+    marker_collections = [null]
   }
 
   expect_failures = [
@@ -238,6 +281,8 @@ run "wrong_5" {
     var.console_readers,
     var.more_subscriptions,
     var.existing_topic,
+    var.calendar,
+    var.marker_collections,
   ]
 }
 
@@ -250,12 +295,15 @@ run "wrong_6" {
     more_subscriptions = { inbox-push = {} }
     # iap for a domain
     console_iap = ["domain:example.com"]
+    # tester with a space
+    testers = ["user: you@example.com"]
   }
 
   expect_failures = [
     var.mns,
     var.more_subscriptions,
     var.console_iap,
+    var.testers,
   ]
 }
 
@@ -268,12 +316,15 @@ run "wrong_7" {
     more_subscriptions = { orders = { topic = "orders" } }
     # iap two in one
     console_iap = ["user:a@example.com,user:b@example.com"]
+    # tester with a space in the domain
+    testers = ["user:you@example .com"]
   }
 
   expect_failures = [
     var.mns,
     var.more_subscriptions,
     var.console_iap,
+    var.testers,
   ]
 }
 
@@ -282,13 +333,16 @@ run "wrong_8" {
   variables {
     # mns body in hex
     mns = { topic_owners = ["1"], body = "hex" }
-    # subscription too patient
-    more_subscriptions = { orders = { ack_deadline_seconds = 601 } }
+    # subscription deadline broken
+    more_subscriptions = { orders = { ack_deadline_seconds = 10.5 } }
+    # iap with a tab
+    console_iap = ["user:a@example.com\t"]
   }
 
   expect_failures = [
     var.mns,
     var.more_subscriptions,
+    var.console_iap,
   ]
 }
 
@@ -307,9 +361,17 @@ run "subscription_of_dead_letters" {
   command = plan
   variables {
     subscription = "inbox-dead-letter"
+    # owners of nothing
+    mns = { topic_owners = null }
+    # iap audience with a space
+    iap_audience = "/projects/1/apps/x "
   }
 
-  expect_failures = [var.subscription]
+  expect_failures = [
+    var.subscription,
+    var.mns,
+    var.iap_audience,
+  ]
 }
 
 run "function_name_upper" {
@@ -378,7 +440,7 @@ run "function_form" {
 run "function_deadline" {
   command = plan
   variables {
-    functions = { orders = { ack_deadline_seconds = 601 } }
+    functions = { orders = { ack_deadline_seconds = 10.5 } }
   }
 
   expect_failures = [var.functions]
@@ -424,6 +486,15 @@ run "function_environment_name" {
   command = plan
   variables {
     functions = { orders = { environment = { "A-B" = "1" } } }
+  }
+
+  expect_failures = [var.functions]
+}
+
+run "function_environment_of_nothing" {
+  command = plan
+  variables {
+    functions = { orders = { environment = { A = null } } }
   }
 
   expect_failures = [var.functions]
