@@ -112,7 +112,7 @@ locals {
     ))
   }
   memory = { for name in keys(local.functions) : name => coalesce(try(local.sizes[name].memory, null), local.size.memory) }
-  sizes  = merge(var.sizes, { for name, f in var.functions : name => f.size if f.size != null })
+  sizes  = { for name, s in merge(var.sizes, { for name, f in var.functions : name => f.size }) : name => s if s != null }
 
   # What scripts/deploy reads.
   deployed = {

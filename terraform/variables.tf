@@ -2,10 +2,11 @@ variable "ack_deadline_seconds" {
   description = "How long Pub/Sub waits for an answer to a push, and how long a request to `receive` may take."
   type        = number
   default     = 60
+  nullable    = false
 
   validation {
-    condition     = var.ack_deadline_seconds >= 10 && var.ack_deadline_seconds <= 600
-    error_message = "ack_deadline_seconds must be 10 to 600, Pub/Sub's limits."
+    condition     = contains(range(10, 601), var.ack_deadline_seconds)
+    error_message = "ack_deadline_seconds must be a whole number from 10 to 600, Pub/Sub's limits."
   }
 }
 
@@ -13,6 +14,7 @@ variable "alert_docs_url" {
   description = "Where the pages on alerts are for who gets one: a URL, such as \"https://github.com/you/pushinbox/blob/main/docs/alerts\", or the folder in this repository."
   type        = string
   default     = "docs/alerts"
+  nullable    = false
 }
 
 variable "calendar" {
@@ -28,8 +30,12 @@ variable "calendar" {
   default = null
 
   validation {
-    condition     = alltrue([for e in concat(try(var.calendar.operators, []), compact([try(var.calendar.subject, "")])) : can(regex("^[^@,:\\s'\"A-Z][^@,:\\s\"A-Z]*@[^@,:\\s'\"A-Z]+$", e))])
+    condition     = alltrue([for e in concat(try(var.calendar.operators, []), compact([try(var.calendar.subject, "")])) : can(regex(local.email_pattern, e))])
     error_message = "calendar.operators and calendar.subject must be e-mail addresses in lower case without a prefix such as \"user:\"."
+  }
+  validation {
+    condition     = can(regex(local.region_pattern, coalesce(try(var.calendar.scheduler_region, null), "europe-west1")))
+    error_message = "calendar.scheduler_region must be a region such as \"europe-west1\", not a zone or a multi-region."
   }
   validation {
     condition     = try(var.calendar.site_verification, "") == "" || can(regex("^google[0-9a-f]{1,64}\\.html$", var.calendar.site_verification))
@@ -41,6 +47,7 @@ variable "console_delivery" {
   description = "Whether the console shows how the delivery goes and what `receive` refused. For that its account may read the settings of the subscriptions, a log of refusals that is kept for it, and, since there is nothing narrower, all numbers of the project in Cloud Monitoring. false takes all of that away."
   type        = bool
   default     = true
+  nullable    = false
 }
 
 variable "console_iap" {
@@ -50,8 +57,8 @@ variable "console_iap" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for m in var.console_iap : can(regex("^(user|group):[^@, :]+@[^@, :]+$", m))])
-    error_message = "console_iap must be people and groups, whom scripts/deploy can let in and keep out again, such as \"user:a@example.com\" or \"group:b@example.com\"."
+    condition     = alltrue([for m in var.console_iap : can(regex(local.member_pattern, m)) && can(regex("^(user|group):", m))])
+    error_message = "console_iap must be people and groups, whom scripts/deploy can let in and keep out again, such as \"user:a@example.com\" or \"group:b@example.com\", each an item of its own without spaces."
   }
   validation {
     condition     = length(var.console_iap) == 0 || var.iap_audience == ""
@@ -66,7 +73,7 @@ variable "console_publishers" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for e in var.console_publishers : can(regex("^[^@,:\\s'\"A-Z][^@,:\\s\"A-Z]*@[^@,:\\s'\"A-Z]+$", e))])
+    condition     = alltrue([for e in var.console_publishers : can(regex(local.email_pattern, e))])
     error_message = "console_publishers must be e-mail addresses in lower case without a prefix such as \"user:\"."
   }
 }
@@ -75,9 +82,10 @@ variable "console_readers" {
   description = "E-mail addresses of accounts that may read through `console` with a Google ID token, and publish where console_publishers is empty. Not needed where Identity-Aware Proxy stands in front, see console_iap."
   type        = list(string)
   default     = []
+  nullable    = false
 
   validation {
-    condition     = alltrue([for e in var.console_readers : can(regex("^[^@,:\\s'\"A-Z][^@,:\\s\"A-Z]*@[^@,:\\s'\"A-Z]+$", e))])
+    condition     = alltrue([for e in var.console_readers : can(regex(local.email_pattern, e))])
     error_message = "console_readers must be e-mail addresses in lower case without a prefix such as \"user:\"."
   }
   validation {
@@ -90,12 +98,14 @@ variable "create_database" {
   description = "Whether to create the Firestore database; false uses the one that firestore_database names."
   type        = bool
   default     = true
+  nullable    = false
 }
 
 variable "database_delete_protection" {
   description = "Whether Firestore refuses to delete the database that is created here."
   type        = bool
   default     = true
+  nullable    = false
 }
 
 variable "delivery_operators" {
@@ -105,8 +115,8 @@ variable "delivery_operators" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for m in var.delivery_operators : can(regex("^(user|group|serviceAccount|principal|principalSet):.+", m))])
-    error_message = "delivery_operators must be members such as \"user:a@example.com\" or \"group:b@example.com\"."
+    condition     = alltrue([for m in var.delivery_operators : can(regex(local.member_pattern, m))])
+    error_message = "delivery_operators must be principals such as \"user:a@example.com\" or \"group:b@example.com\", each an item of its own without spaces."
   }
 }
 
@@ -114,10 +124,11 @@ variable "deployers" {
   description = "Who may apply this and run scripts/deploy without owning the project, such as \"group:team@example.com\": they get to act as the accounts created here."
   type        = set(string)
   default     = []
+  nullable    = false
 
   validation {
-    condition     = alltrue([for m in var.deployers : can(regex("^(user|group|serviceAccount|principal|principalSet):.+", m))])
-    error_message = "deployers must be members such as \"user:a@example.com\" or \"group:b@example.com\"."
+    condition     = alltrue([for m in var.deployers : can(regex(local.member_pattern, m))])
+    error_message = "deployers must be principals such as \"user:a@example.com\" or \"group:b@example.com\", each an item of its own without spaces."
   }
 }
 
@@ -125,6 +136,7 @@ variable "enable_message_ordering" {
   description = "Whether messages of one ordering key are pushed one at a time and in order. Changing it replaces the subscription, which loses its backlog."
   type        = bool
   default     = false
+  nullable    = false
 }
 
 variable "existing_topic" {
@@ -133,7 +145,7 @@ variable "existing_topic" {
   default     = null
 
   validation {
-    condition     = var.existing_topic == null || can(regex("^projects/[a-z][a-z0-9-]{4,28}[a-z0-9]/topics/[A-Za-z][A-Za-z0-9._~+%-]{2,254}$", var.existing_topic))
+    condition     = var.existing_topic == null || can(regex(local.topic_pattern, var.existing_topic))
     error_message = "existing_topic must be a full name, projects/PROJECT/topics/TOPIC."
   }
   validation {
@@ -157,6 +169,7 @@ variable "firestore_database" {
   description = "Name of the Firestore database. Only the default one has a free quota."
   type        = string
   default     = "(default)"
+  nullable    = false
 
   validation {
     condition     = var.firestore_database == "(default)" || can(regex("^[a-z][a-z0-9-]{2,61}[a-z0-9]$", var.firestore_database))
@@ -168,6 +181,11 @@ variable "firestore_location" {
   description = "Where the database is, such as \"nam5\", \"eur3\" or a region; null means region. It cannot be changed later."
   type        = string
   default     = null
+
+  validation {
+    condition     = can(regex("^[a-z]+(-[a-z]+)?[0-9]+$", coalesce(var.firestore_location, "eur3")))
+    error_message = "firestore_location must be a location of Firestore, such as \"eur3\", \"nam5\" or \"europe-west1\"."
+  }
 }
 
 variable "functions" {
@@ -214,15 +232,15 @@ variable "functions" {
     error_message = "form must be \"wrapped\", \"unwrapped\" or \"bare\"."
   }
   validation {
-    condition     = alltrue([for f in values(var.functions) : coalesce(f.ack_deadline_seconds, 10) >= 10 && coalesce(f.ack_deadline_seconds, 10) <= 600])
-    error_message = "ack_deadline_seconds must be 10 to 600, Pub/Sub's limits."
+    condition     = alltrue([for f in values(var.functions) : contains(range(10, 601), coalesce(f.ack_deadline_seconds, 10))])
+    error_message = "ack_deadline_seconds must be a whole number from 10 to 600, Pub/Sub's limits."
   }
   validation {
     condition     = alltrue([for f in values(var.functions) : length(coalesce(f.filter, "-")) <= 256])
     error_message = "filter must be at most 256 bytes, Pub/Sub's limit."
   }
   validation {
-    condition     = alltrue([for f in values(var.functions) : f.topic == null || can(regex("^projects/[a-z][a-z0-9-]{4,28}[a-z0-9]/topics/[A-Za-z][A-Za-z0-9._~+%-]{2,254}$", f.topic))])
+    condition     = alltrue([for f in values(var.functions) : f.topic == null || can(regex(local.topic_pattern, f.topic))])
     error_message = "topic must be a full name, projects/PROJECT/topics/TOPIC."
   }
   validation {
@@ -238,6 +256,10 @@ variable "functions" {
     error_message = "environment and secrets must not have a variable that this module or Google sets: FIRESTORE_*, FUNCTION_*, GOMEMLIMIT, GOOGLE_CLOUD_PROJECT, INBOX_*, K_*, PORT, PUBSUB_*, PUSH_*, X_GOOGLE_*."
   }
   validation {
+    condition     = alltrue([for v in flatten([for f in values(var.functions) : values(f.environment)]) : v != null])
+    error_message = "environment must have a text for each variable: leave out what has none."
+  }
+  validation {
     condition     = alltrue([for f in values(var.functions) : length(setintersection(keys(f.environment), keys(f.secrets))) == 0])
     error_message = "A variable is in environment and in secrets."
   }
@@ -245,28 +267,17 @@ variable "functions" {
     condition     = alltrue([for s in flatten([for f in values(var.functions) : values(f.secrets)]) : can(regex("^[A-Za-z0-9_-]{1,255}$", s.secret)) && can(regex("^([1-9][0-9]*|latest)$", s.version))])
     error_message = "secret must be the ID of a secret of this project, and version its number or \"latest\"."
   }
-  validation {
-    condition     = alltrue([for s in values(var.functions)[*].size : coalesce(s.concurrency, local.size.concurrency) == 1 || coalesce(s.cpu, local.size.cpu) >= 1 if s != null])
-    error_message = "A function that serves more than one request at a time needs at least 1 CPU: raise cpu, or set concurrency to 1."
-  }
-  validation {
-    condition     = alltrue([for s in values(var.functions)[*].size : can(regex("^[1-9][0-9]*(Mi|Gi)$", coalesce(s.memory, local.size.memory))) if s != null])
-    error_message = "memory must be such as \"512Mi\" or \"2Gi\"."
-  }
-  validation {
-    condition     = alltrue([for s in values(var.functions)[*].size : coalesce(s.min_instances, local.size.min_instances) <= coalesce(s.max_instances, local.size.max_instances) if s != null])
-    error_message = "min_instances must not be above max_instances."
-  }
 }
 
 variable "iap_audience" {
   description = "Audience of Identity-Aware Proxy's assertions, such as \"/projects/NUMBER/global/backendServices/ID\", when it stands in front of `console`."
   type        = string
   default     = ""
+  nullable    = false
 
   validation {
-    condition     = var.iap_audience == "" || startswith(var.iap_audience, "/projects/")
-    error_message = "iap_audience must begin with \"/projects/\"."
+    condition     = var.iap_audience == "" || can(regex("^/projects/[^,\\s\"]+$", var.iap_audience))
+    error_message = "iap_audience must begin with \"/projects/\" and have no spaces."
   }
 }
 
@@ -274,6 +285,7 @@ variable "inbox_collection" {
   description = "Firestore collection of the messages; its parts of large messages are in a second one with \"-chunks\" after the name."
   type        = string
   default     = "messages"
+  nullable    = false
 
   validation {
     condition     = can(regex("^[A-Za-z][A-Za-z0-9_-]{0,62}$", var.inbox_collection))
@@ -285,9 +297,10 @@ variable "inbox_shards" {
   description = "Over how many index ranges lists are spread, about 500 messages a second each. Raise it later if need be, never lower it: lists would not show all messages."
   type        = number
   default     = 16
+  nullable    = false
 
   validation {
-    condition     = var.inbox_shards >= 1 && var.inbox_shards <= 30 && floor(var.inbox_shards) == var.inbox_shards
+    condition     = contains(range(1, 31), var.inbox_shards)
     error_message = "inbox_shards must be a whole number from 1 to 30, the most that one Firestore query can read."
   }
 }
@@ -296,10 +309,11 @@ variable "inbox_ttl" {
   description = "How long messages are kept, as Go writes durations."
   type        = string
   default     = "720h"
+  nullable    = false
 
   validation {
-    condition     = can(regex("^[1-9][0-9]*(h|m|s)$", var.inbox_ttl))
-    error_message = "inbox_ttl must be a whole number of hours, minutes or seconds, such as \"720h\"."
+    condition     = try([for t in [regex("^([1-9][0-9]*)(h|m|s)$", var.inbox_ttl)] : t[0] * { h = 3600, m = 60, s = 1 }[t[1]] <= 9223372036][0], false)
+    error_message = "inbox_ttl must be a whole number of hours, minutes or seconds, such as \"720h\", and at most \"2562047h\", the longest duration in Go."
   }
 }
 
@@ -307,6 +321,7 @@ variable "invoker_check_off" {
   description = "Let anyone invoke the functions by switching Cloud Run's own check off rather than by granting allUsers: scripts/deploy does that by itself where a policy forbids the grant. The functions verify every request themselves either way."
   type        = bool
   default     = false
+  nullable    = false
 }
 
 variable "marker_collections" {
@@ -316,11 +331,11 @@ variable "marker_collections" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for name in var.marker_collections : can(regex("^[A-Za-z][A-Za-z0-9_-]{0,127}$", name)) && !startswith(name, "messages")])
+    condition     = alltrue([for name in var.marker_collections : try(can(regex("^[A-Za-z][A-Za-z0-9_-]{0,127}$", name)) && !startswith(name, "messages"), false)])
     error_message = "marker_collections must be names of collections, not paths: 1 to 128 letters, digits, hyphens and underscores that begin with a letter, and not with \"messages\"."
   }
   validation {
-    condition     = length([for name in var.marker_collections : name if name == var.inbox_collection || startswith(name, "${var.inbox_collection}-") || startswith(name, "calendars")]) == 0
+    condition     = length([for name in var.marker_collections : name if try(name == var.inbox_collection || startswith(name, "${var.inbox_collection}-") || startswith(name, "calendars"), false)]) == 0
     error_message = "marker_collections must not be collections of the inbox, nor those of calendars."
   }
 }
@@ -334,10 +349,11 @@ variable "max_delivery_attempts" {
   description = "After how many failed pushes a message goes to the dead-letter topic. 100 attempts take about 15 hours with the default backoff, the outage that a message then survives; 20 take about 2 h 20 min."
   type        = number
   default     = 100
+  nullable    = false
 
   validation {
-    condition     = var.max_delivery_attempts >= 5 && var.max_delivery_attempts <= 100
-    error_message = "max_delivery_attempts must be 5 to 100, Pub/Sub's limits."
+    condition     = contains(range(5, 101), var.max_delivery_attempts)
+    error_message = "max_delivery_attempts must be a whole number from 5 to 100, Pub/Sub's limits."
   }
 }
 
@@ -345,9 +361,10 @@ variable "message_retention" {
   description = "How long Pub/Sub keeps a message that is not yet pushed, and how far back the subscription can be moved, in seconds."
   type        = string
   default     = "604800s"
+  nullable    = false
 
   validation {
-    condition     = try(tonumber(trimsuffix(var.message_retention, "s")) >= 600 && tonumber(trimsuffix(var.message_retention, "s")) <= 2678400, false) && endswith(var.message_retention, "s")
+    condition     = can(regex("^[0-9]+([.][0-9]{1,9})?s$", var.message_retention)) && try(tonumber(trimsuffix(var.message_retention, "s")) >= 600 && tonumber(trimsuffix(var.message_retention, "s")) <= 2678400, false)
     error_message = "message_retention must be \"600s\" to \"2678400s\" (31 days), Pub/Sub's limits."
   }
 }
@@ -364,7 +381,7 @@ variable "mns" {
   default = null
 
   validation {
-    condition     = var.mns == null || length(try(var.mns.topic_owners, [])) > 0 && alltrue([for o in try(var.mns.topic_owners, []) : can(regex("^[0-9]+$", o))])
+    condition     = var.mns == null || try(length(var.mns.topic_owners) > 0 && alltrue([for o in var.mns.topic_owners : can(regex("^[0-9]+$", o))]), false)
     error_message = "mns.topic_owners must be IDs of Alibaba Cloud accounts, which are numbers, at least one."
   }
   validation {
@@ -397,6 +414,7 @@ variable "mns_secret_version" {
   description = "Raise it by one with each change of mns_secret: the secret itself is not in Terraform's state, so nothing else shows that it changed."
   type        = number
   default     = 1
+  nullable    = false
 
   validation {
     condition     = var.mns_secret_version >= 1 && floor(var.mns_secret_version) == var.mns_secret_version
@@ -429,15 +447,15 @@ variable "more_subscriptions" {
     error_message = "form must be \"wrapped\", \"unwrapped\" or \"bare\"."
   }
   validation {
-    condition     = alltrue([for s in values(var.more_subscriptions) : coalesce(s.ack_deadline_seconds, 10) >= 10 && coalesce(s.ack_deadline_seconds, 10) <= 600])
-    error_message = "ack_deadline_seconds must be 10 to 600, Pub/Sub's limits."
+    condition     = alltrue([for s in values(var.more_subscriptions) : contains(range(10, 601), coalesce(s.ack_deadline_seconds, 10))])
+    error_message = "ack_deadline_seconds must be a whole number from 10 to 600, Pub/Sub's limits."
   }
   validation {
     condition     = alltrue([for s in values(var.more_subscriptions) : length(coalesce(s.filter, "-")) <= 256])
     error_message = "filter must be at most 256 bytes, Pub/Sub's limit."
   }
   validation {
-    condition     = alltrue([for s in values(var.more_subscriptions) : s.topic == null || can(regex("^projects/[a-z][a-z0-9-]{4,28}[a-z0-9]/topics/[A-Za-z][A-Za-z0-9._~+%-]{2,254}$", s.topic))])
+    condition     = alltrue([for s in values(var.more_subscriptions) : s.topic == null || can(regex(local.topic_pattern, s.topic))])
     error_message = "topic must be a full name, projects/PROJECT/topics/TOPIC."
   }
   validation {
@@ -450,9 +468,10 @@ variable "notification_channels" {
   description = "Full names of the Cloud Monitoring channels that alerts go to. Without one, alerts are only shown in Cloud Monitoring."
   type        = list(string)
   default     = []
+  nullable    = false
 
   validation {
-    condition     = alltrue([for c in var.notification_channels : can(regex("^projects/[^/]+/notificationChannels/[^/]+$", c))])
+    condition     = alltrue([for c in var.notification_channels : can(regex("^projects/[^/,\\s]+/notificationChannels/[^/,\\s]+$", c))])
     error_message = "notification_channels must be full names, projects/PROJECT/notificationChannels/ID."
   }
 }
@@ -473,11 +492,17 @@ variable "pipeline" {
   description = "Creates an account that cloudbuild.yaml deploys with, which may read Terraform's state in this bucket: no secret is in it but verification_token. null creates none."
   type        = object({ state_bucket = string })
   default     = null
+
+  validation {
+    condition     = var.pipeline == null || can(regex("^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$", var.pipeline.state_bucket))
+    error_message = "pipeline.state_bucket must be the name of a bucket, such as \"demo-project-state\", without \"gs://\" and a path."
+  }
 }
 
 variable "project_id" {
   description = "The Google Cloud project, by its ID."
   type        = string
+  nullable    = false
 
   validation {
     condition     = can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.project_id))
@@ -489,9 +514,10 @@ variable "publish_callers" {
   description = "E-mail addresses of the accounts that may publish through `publish`."
   type        = list(string)
   default     = []
+  nullable    = false
 
   validation {
-    condition     = alltrue([for e in var.publish_callers : can(regex("^[^@,:\\s'\"A-Z][^@,:\\s\"A-Z]*@[^@,:\\s'\"A-Z]+$", e))])
+    condition     = alltrue([for e in var.publish_callers : can(regex(local.email_pattern, e))])
     error_message = "publish_callers must be e-mail addresses in lower case without a prefix such as \"serviceAccount:\"."
   }
   validation {
@@ -504,6 +530,7 @@ variable "receive_ingress" {
   description = "Who reaches `receive`: \"internal-only\" lets in Google's products of the same project, Pub/Sub among them, and answers strangers with Google's 404; \"all\" is for subscriptions of other projects."
   type        = string
   default     = "internal-only"
+  nullable    = false
 
   validation {
     condition     = contains(["internal-only", "all"], var.receive_ingress)
@@ -515,9 +542,10 @@ variable "region" {
   description = "Region of the functions."
   type        = string
   default     = "europe-west1"
+  nullable    = false
 
   validation {
-    condition     = can(regex("^[a-z]+-[a-z]+[0-9]+$", var.region))
+    condition     = can(regex(local.region_pattern, var.region))
     error_message = "region must be a region such as \"europe-west1\", not a zone or a multi-region."
   }
 }
@@ -526,9 +554,10 @@ variable "retry_backoff_seconds" {
   description = "How long after a failed push the message is pushed again: at first, and at most."
   type        = object({ minimum = number, maximum = number })
   default     = { minimum = 10, maximum = 600 }
+  nullable    = false
 
   validation {
-    condition     = 0 <= var.retry_backoff_seconds.minimum && var.retry_backoff_seconds.minimum <= var.retry_backoff_seconds.maximum && var.retry_backoff_seconds.maximum <= 600
+    condition     = try(0 <= var.retry_backoff_seconds.minimum && var.retry_backoff_seconds.minimum <= var.retry_backoff_seconds.maximum && var.retry_backoff_seconds.maximum <= 600, false)
     error_message = "retry_backoff_seconds must be 0 to 600, Pub/Sub's limits, and its minimum not above its maximum."
   }
 }
@@ -537,6 +566,7 @@ variable "search_attributes" {
   description = "Names of attributes that messages are looked up by: each gets two indexes in Firestore, also of the messages that are there. Others are found by reading up to 5,000 messages at a time."
   type        = list(string)
   default     = []
+  nullable    = false
 
   validation {
     condition     = length(var.search_attributes) <= 20 && length(distinct(var.search_attributes)) == length(var.search_attributes)
@@ -557,23 +587,44 @@ variable "sizes" {
     min_instances = optional(number)
     max_instances = optional(number)
   }))
-  default = {}
+  default  = {}
+  nullable = false
 
   validation {
     condition     = length(setsubtract(keys(var.sizes), setsubtract(keys(local.functions), keys(var.functions)))) == 0
     error_message = "sizes has an entry for something that is not a function of this module: its keys are names such as \"receive\". The size of one of your own is in functions."
   }
+  # The rest is also of the sizes in functions, so that Google's limits are here once.
   validation {
-    condition     = alltrue([for s in values(var.sizes) : coalesce(s.concurrency, local.size.concurrency) == 1 || coalesce(s.cpu, local.size.cpu) >= 1])
-    error_message = "A function that serves more than one request at a time needs at least 1 CPU: raise cpu, or set concurrency to 1."
+    condition = alltrue([
+      for s in [for s in concat(values(var.sizes), values(var.functions)[*].size) : merge(local.size, { for k, v in s : k => v if v != null }) if s != null] :
+      contains(range(1, 1001), s.concurrency)
+    ])
+    error_message = "concurrency, in sizes or in a size of functions, must be a whole number from 1 to 1000, Cloud Run's limits."
   }
   validation {
-    condition     = alltrue([for s in values(var.sizes) : can(regex("^[1-9][0-9]*(Mi|Gi)$", coalesce(s.memory, local.size.memory)))])
-    error_message = "memory must be such as \"512Mi\" or \"2Gi\"."
+    condition = alltrue([
+      for s in [for s in concat(values(var.sizes), values(var.functions)[*].size) : merge(local.size, { for k, v in s : k => v if v != null }) if s != null] :
+      contains([1, 2, 4, 6, 8], s.cpu) || 0.08 <= s.cpu && s.cpu < 1 && s.concurrency == 1
+    ])
+    error_message = "cpu, in sizes or in a size of functions, must be 1, 2, 4, 6 or 8, or with concurrency = 1 from 0.08 to below 1: a function that serves more than one request at a time needs at least 1 CPU."
   }
   validation {
-    condition     = alltrue([for s in values(var.sizes) : coalesce(s.min_instances, local.size.min_instances) <= coalesce(s.max_instances, local.size.max_instances)])
-    error_message = "min_instances must not be above max_instances."
+    condition = alltrue([
+      for s in [for s in concat(values(var.sizes), values(var.functions)[*].size) : merge(local.size, { for k, v in s : k => v if v != null }) if s != null] :
+      try([for m in [regex("^([1-9][0-9]*)(Mi|Gi)$", s.memory)] : [
+        for limits in [lookup(local.memory_limits, s.cpu < 0.5 ? "0.08" : s.cpu < 1 ? "0.5" : tostring(s.cpu), [0, 32768])] :
+        limits[0] <= m[0] * local.mebibytes[m[1]] && m[0] * local.mebibytes[m[1]] <= limits[1]
+      ][0]][0], false)
+    ])
+    error_message = "memory, in sizes or in a size of functions, must be such as \"512Mi\" or \"2Gi\", at least 128Mi, and what Cloud Run allows with cpu: up to 512Mi below 0.5, up to 1Gi below 1, up to 4Gi with 1 (the default), up to 8Gi with 2, 2Gi to 16Gi with 4, 4Gi to 24Gi with 6, 4Gi to 32Gi with 8."
+  }
+  validation {
+    condition = alltrue([
+      for s in [for s in concat(values(var.sizes), values(var.functions)[*].size) : merge(local.size, { for k, v in s : k => v if v != null }) if s != null] :
+      can(regex("^[0-9]+ [1-9][0-9]*$", "${s.min_instances} ${s.max_instances}")) && s.min_instances <= s.max_instances
+    ])
+    error_message = "In sizes and in a size of functions, min_instances must be a whole number from 0, and max_instances one from 1 that is not below it. Their defaults are 0 and 20."
   }
 }
 
@@ -581,6 +632,7 @@ variable "subscription" {
   description = "Name of the push subscription."
   type        = string
   default     = "inbox-push"
+  nullable    = false
 
   validation {
     condition     = can(regex("^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$", var.subscription)) && !startswith(var.subscription, "goog")
@@ -596,10 +648,11 @@ variable "testers" {
   description = "Who may call `publish` and `console` by hand, such as \"user:you@example.com\": they can get ID tokens of an account created for that."
   type        = set(string)
   default     = []
+  nullable    = false
 
   validation {
-    condition     = alltrue([for m in var.testers : can(regex("^(user|group|serviceAccount|principal|principalSet):.+", m))])
-    error_message = "testers must be members such as \"user:a@example.com\" or \"group:b@example.com\"."
+    condition     = alltrue([for m in var.testers : can(regex(local.member_pattern, m))])
+    error_message = "testers must be principals such as \"user:a@example.com\" or \"group:b@example.com\", each an item of its own without spaces."
   }
 }
 
@@ -607,6 +660,7 @@ variable "topic" {
   description = "Name of the topic that is created here. The dead-letter topic's is the same with \"-dead-letter\" after it."
   type        = string
   default     = "inbox"
+  nullable    = false
 
   validation {
     condition     = can(regex("^[A-Za-z][A-Za-z0-9._~+%-]{2,242}$", var.topic)) && !startswith(var.topic, "goog")
@@ -618,6 +672,7 @@ variable "unwrapped" {
   description = "Whether pushes carry the message's data as their body and the rest as headers, instead of Pub/Sub's JSON."
   type        = bool
   default     = false
+  nullable    = false
 }
 
 variable "verification_token" {
@@ -636,6 +691,7 @@ variable "verification_token_version" {
   description = "Raise it by one with each change of verification_token: what `receive` reads is not in Terraform's state, so nothing else shows that it changed."
   type        = number
   default     = 1
+  nullable    = false
 
   validation {
     condition     = var.verification_token_version >= 1 && floor(var.verification_token_version) == var.verification_token_version

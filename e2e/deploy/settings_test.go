@@ -11,7 +11,8 @@ import (
 )
 
 // TestTerraformVariables holds the table of docs/settings.md against
-// terraform/variables.tf: the names, in its order, and the defaults.
+// terraform/variables.tf: the names, in its order, and the defaults. Where the
+// default is not null, null means the default: nothing there expects null.
 func TestTerraformVariables(t *testing.T) {
 	t.Parallel()
 	read := func(name string) string {
@@ -23,6 +24,8 @@ func TestTerraformVariables(t *testing.T) {
 	}
 	var want, got [][2]string
 	variable := regexp.MustCompile(`(?ms)^variable "(\w+)" \{\n(.*?)^\}`)
+	null := regexp.MustCompile(`(?m)^  default += null$`)
+	notNull := regexp.MustCompile(`(?m)^  nullable += false$`)
 	standard := regexp.MustCompile(`(?m)^  default +=(.*)$`)
 	for _, m := range variable.FindAllStringSubmatch(read("terraform/variables.tf"), -1) {
 		value := "required"
@@ -35,6 +38,9 @@ func TestTerraformVariables(t *testing.T) {
 			}
 		}
 		want = append(want, [2]string{m[1], value})
+		if null.MatchString(m[2]) == notNull.MatchString(m[2]) {
+			t.Errorf("%s must have either default = null or nullable = false", m[1])
+		}
 	}
 	if len(want) < 40 {
 		t.Fatalf("terraform/variables.tf has %d variables", len(want))

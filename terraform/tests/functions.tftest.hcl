@@ -110,10 +110,16 @@ run "options" {
     invoker_check_off = true
     receive_ingress   = "all"
     alert_docs_url    = "https://example.com/alerts/"
-    sizes             = { receive = { memory = "2Gi", max_instances = 100 } }
-    topic             = "events"
-    subscription      = "events-push"
-    region            = "us-central1"
+    # The others are at limits of Google's.
+    sizes = {
+      receive  = { memory = "2Gi", max_instances = 100 }
+      calendar = { cpu = 8, memory = "32Gi", concurrency = 1000 }
+      console  = { cpu = 0.5, memory = "1Gi", concurrency = 1, min_instances = 1, max_instances = 1 }
+      publish  = { cpu = 0.08, concurrency = 1 }
+    }
+    topic        = "events"
+    subscription = "events-push"
+    region       = "us-central1"
     notification_channels = [
       "projects/demo-project/notificationChannels/1",
     ]

@@ -68,6 +68,10 @@ run "wrong_1" {
     verification_token_version = 1.5
     # search attribute with a comma
     search_attributes = ["a,b"]
+    # no bucket
+    pipeline = { state_bucket = "" }
+    # multi region of another service
+    firestore_location = "EU"
   }
 
   expect_failures = [
@@ -97,6 +101,8 @@ run "wrong_1" {
     var.mns_secret_version,
     var.verification_token_version,
     var.search_attributes,
+    var.pipeline,
+    var.firestore_location,
   ]
 }
 
@@ -137,6 +143,14 @@ run "wrong_2" {
     search_attributes = ["a", "a"]
     # marker collection path
     marker_collections = ["orders/1/done"]
+    # bucket as an address
+    pipeline = { state_bucket = "gs://x" }
+    # two operators in one
+    delivery_operators = ["user:a@example.com, user:b@example.com"]
+    # deployer with a space
+    deployers = ["user:a b"]
+    # channel with a space
+    notification_channels = ["projects/demo-project/notificationChannels/ 1"]
   }
 
   expect_failures = [
@@ -157,6 +171,10 @@ run "wrong_2" {
     var.existing_topic,
     var.search_attributes,
     var.marker_collections,
+    var.pipeline,
+    var.delivery_operators,
+    var.deployers,
+    var.notification_channels,
   ]
 }
 
@@ -179,6 +197,18 @@ run "wrong_3" {
     topic = "projects/p/topics/t"
     # marker collection of the inbox
     marker_collections = ["messages-done"]
+    # ack deadline broken
+    ack_deadline_seconds = 10.5
+    # attempts broken
+    max_delivery_attempts = 5.5
+    # ttl longer than Go counts
+    inbox_ttl = "2562048h"
+    # backoff of nothing
+    retry_backoff_seconds = { minimum = null, maximum = 600 }
+    # bucket of nothing
+    pipeline = { state_bucket = null }
+    # deployer without a pool
+    deployers = ["principal:you@example.com"]
   }
 
   expect_failures = [
@@ -190,6 +220,12 @@ run "wrong_3" {
     var.testers,
     var.topic,
     var.marker_collections,
+    var.ack_deadline_seconds,
+    var.max_delivery_attempts,
+    var.inbox_ttl,
+    var.retry_backoff_seconds,
+    var.pipeline,
+    var.deployers,
   ]
 }
 
@@ -208,6 +244,8 @@ run "wrong_4" {
     calendar = { operators = ["user:a@example.com"] }
     # marker collection of calendars
     marker_collections = ["calendars"]
+    # retention with an exponent
+    message_retention = "1e3s"
   }
 
   expect_failures = [
@@ -217,6 +255,7 @@ run "wrong_4" {
     var.publish_callers,
     var.calendar,
     var.marker_collections,
+    var.message_retention,
   ]
 }
 
@@ -231,6 +270,10 @@ run "wrong_5" {
     more_subscriptions = { orders = { form = "json" } }
     # dead letters in a circle
     existing_topic = "projects/demo-project/topics/inbox-dead-letter"
+    # multi region
+    calendar = { scheduler_region = "eu" }
+    # marker collection of nothing
+    marker_collections = [null]
   }
 
   expect_failures = [
@@ -238,6 +281,8 @@ run "wrong_5" {
     var.console_readers,
     var.more_subscriptions,
     var.existing_topic,
+    var.calendar,
+    var.marker_collections,
   ]
 }
 
@@ -250,12 +295,15 @@ run "wrong_6" {
     more_subscriptions = { inbox-push = {} }
     # iap for a domain
     console_iap = ["domain:example.com"]
+    # tester with a space
+    testers = ["user: you@example.com"]
   }
 
   expect_failures = [
     var.mns,
     var.more_subscriptions,
     var.console_iap,
+    var.testers,
   ]
 }
 
@@ -268,12 +316,15 @@ run "wrong_7" {
     more_subscriptions = { orders = { topic = "orders" } }
     # iap two in one
     console_iap = ["user:a@example.com,user:b@example.com"]
+    # tester with a space in the domain
+    testers = ["user:you@example .com"]
   }
 
   expect_failures = [
     var.mns,
     var.more_subscriptions,
     var.console_iap,
+    var.testers,
   ]
 }
 
@@ -282,13 +333,16 @@ run "wrong_8" {
   variables {
     # mns body in hex
     mns = { topic_owners = ["1"], body = "hex" }
-    # subscription too patient
-    more_subscriptions = { orders = { ack_deadline_seconds = 601 } }
+    # subscription deadline broken
+    more_subscriptions = { orders = { ack_deadline_seconds = 10.5 } }
+    # iap with a tab
+    console_iap = ["user:a@example.com\t"]
   }
 
   expect_failures = [
     var.mns,
     var.more_subscriptions,
+    var.console_iap,
   ]
 }
 
@@ -307,9 +361,17 @@ run "subscription_of_dead_letters" {
   command = plan
   variables {
     subscription = "inbox-dead-letter"
+    # owners of nothing
+    mns = { topic_owners = null }
+    # iap audience with a space
+    iap_audience = "/projects/1/apps/x "
   }
 
-  expect_failures = [var.subscription]
+  expect_failures = [
+    var.subscription,
+    var.mns,
+    var.iap_audience,
+  ]
 }
 
 run "function_name_upper" {
@@ -378,7 +440,7 @@ run "function_form" {
 run "function_deadline" {
   command = plan
   variables {
-    functions = { orders = { ack_deadline_seconds = 601 } }
+    functions = { orders = { ack_deadline_seconds = 10.5 } }
   }
 
   expect_failures = [var.functions]
@@ -429,6 +491,15 @@ run "function_environment_name" {
   expect_failures = [var.functions]
 }
 
+run "function_environment_of_nothing" {
+  command = plan
+  variables {
+    functions = { orders = { environment = { A = null } } }
+  }
+
+  expect_failures = [var.functions]
+}
+
 run "function_variable_twice" {
   command = plan
   variables {
@@ -447,31 +518,13 @@ run "function_secret_version" {
   expect_failures = [var.functions]
 }
 
-run "function_cpu" {
+run "function_size" {
   command = plan
   variables {
-    functions = { orders = { size = { cpu = 0.5 } } }
+    functions = { orders = { size = { max_instances = 0 } } }
   }
 
-  expect_failures = [var.functions]
-}
-
-run "function_memory" {
-  command = plan
-  variables {
-    functions = { orders = { size = { memory = "512" } } }
-  }
-
-  expect_failures = [var.functions]
-}
-
-run "function_instances" {
-  command = plan
-  variables {
-    functions = { orders = { size = { min_instances = 30 } } }
-  }
-
-  expect_failures = [var.functions]
+  expect_failures = [var.sizes]
 }
 
 run "nobody_reads" {
@@ -503,16 +556,70 @@ run "nobody_publishes" {
   expect_failures = [var.publish_callers]
 }
 
-run "size_of_nothing" {
+run "size_min_instances_below_zero" {
   command = plan
   variables {
-    sizes = { recieve = {} }
+    sizes = { receive = { min_instances = -1 } }
   }
 
   expect_failures = [var.sizes]
 }
 
-run "concurrency_without_cpu" {
+run "size_max_instances_broken" {
+  command = plan
+  variables {
+    sizes = { receive = { max_instances = 2.5 } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "size_min_above_max_instances" {
+  command = plan
+  variables {
+    sizes = { receive = { min_instances = 30 } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "size_concurrency_zero" {
+  command = plan
+  variables {
+    sizes = { receive = { concurrency = 0 } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "size_concurrency_high" {
+  command = plan
+  variables {
+    sizes = { receive = { concurrency = 1001 } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "size_cpu_between" {
+  command = plan
+  variables {
+    sizes = { receive = { cpu = 3 } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "size_cpu_small" {
+  command = plan
+  variables {
+    sizes = { receive = { cpu = 0.07, concurrency = 1 } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "size_concurrency_without_cpu" {
   command = plan
   variables {
     sizes = { receive = { cpu = 0.5 } }
@@ -521,7 +628,7 @@ run "concurrency_without_cpu" {
   expect_failures = [var.sizes]
 }
 
-run "memory_without_unit" {
+run "size_memory_without_unit" {
   command = plan
   variables {
     sizes = { receive = { memory = "512" } }
@@ -530,10 +637,46 @@ run "memory_without_unit" {
   expect_failures = [var.sizes]
 }
 
-run "more_than_the_most" {
+run "size_memory_small" {
   command = plan
   variables {
-    sizes = { receive = { min_instances = 30 } }
+    sizes = { receive = { memory = "127Mi" } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "size_memory_without_cpus" {
+  command = plan
+  variables {
+    sizes = { receive = { memory = "5Gi" } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "size_cpus_without_memory" {
+  command = plan
+  variables {
+    sizes = { receive = { cpu = 4 } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "size_memory_of_a_part_of_a_cpu" {
+  command = plan
+  variables {
+    sizes = { receive = { cpu = 0.4, concurrency = 1, memory = "1Gi" } }
+  }
+
+  expect_failures = [var.sizes]
+}
+
+run "size_of_nothing" {
+  command = plan
+  variables {
+    sizes = { recieve = {} }
   }
 
   expect_failures = [var.sizes]
@@ -586,4 +729,50 @@ run "size_of_a_function_of_ones_own" {
   }
 
   expect_failures = [var.sizes]
+}
+
+run "null_is_the_default" {
+  command = plan
+  variables {
+    ack_deadline_seconds       = null
+    alert_docs_url             = null
+    console_delivery           = null
+    console_iap                = null
+    console_publishers         = null
+    console_readers            = null
+    create_database            = null
+    database_delete_protection = null
+    delivery_operators         = null
+    deployers                  = null
+    enable_message_ordering    = null
+    firestore_database         = null
+    functions                  = null
+    iap_audience               = null
+    inbox_collection           = null
+    inbox_shards               = null
+    inbox_ttl                  = null
+    invoker_check_off          = null
+    marker_collections         = null
+    max_delivery_attempts      = null
+    message_retention          = null
+    mns_secret_version         = null
+    more_subscriptions         = null
+    notification_channels      = null
+    paused                     = null
+    publish_callers            = null
+    receive_ingress            = null
+    region                     = null
+    retry_backoff_seconds      = null
+    search_attributes          = null
+    sizes                      = null
+    subscription               = null
+    topic                      = null
+    unwrapped                  = null
+    verification_token_version = null
+  }
+
+  assert {
+    condition     = output.functions["receive"].max_instances == 20 && output.functions["receive"].timeout_seconds == 60 && output.functions["receive"].ingress == "internal-only"
+    error_message = "A variable that is null is not its default."
+  }
 }
