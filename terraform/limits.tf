@@ -6,7 +6,7 @@ locals {
   # PROJECT.svc.id.goog[NAMESPACE/NAME].
   member_pattern = "^((user|group):[^@,:\\s\"]+@[^@,:\\s\"]+|serviceAccount:[^@,\\s\"]+[@\\[][^@,\\s\"]+|principal(Set)?://\\S(.*\\S)?)$"
   region_pattern = "^[a-z]+-[a-z]+[0-9]+$"
-  topic_pattern  = "^projects/[a-z][a-z0-9-]{4,28}[a-z0-9]/topics/[A-Za-z][A-Za-z0-9._~+%-]{2,254}$"
+  topic_pattern  = "^projects/([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]/topics/[A-Za-z][A-Za-z0-9._~+%-]{2,254}$"
 
   # The least and the most memory for a number of CPUs, in MiB, as in Google's table:
   # https://cloud.google.com/run/docs/configuring/services/cpu. "0.08" is for all below 0.5,

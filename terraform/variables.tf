@@ -116,7 +116,7 @@ variable "delivery_operators" {
 
   validation {
     condition     = alltrue([for m in var.delivery_operators : can(regex(local.member_pattern, m))])
-    error_message = "delivery_operators must be principals such as \"user:a@example.com\" or \"group:b@example.com\", each an item of its own without spaces."
+    error_message = "delivery_operators must be principals, each an item of its own: user:, group: or serviceAccount: with an address, principal:// or principalSet://."
   }
 }
 
@@ -128,7 +128,7 @@ variable "deployers" {
 
   validation {
     condition     = alltrue([for m in var.deployers : can(regex(local.member_pattern, m))])
-    error_message = "deployers must be principals such as \"user:a@example.com\" or \"group:b@example.com\", each an item of its own without spaces."
+    error_message = "deployers must be principals, each an item of its own: user:, group: or serviceAccount: with an address, principal:// or principalSet://."
   }
 }
 
@@ -652,7 +652,7 @@ variable "testers" {
 
   validation {
     condition     = alltrue([for m in var.testers : can(regex(local.member_pattern, m))])
-    error_message = "testers must be principals such as \"user:a@example.com\" or \"group:b@example.com\", each an item of its own without spaces."
+    error_message = "testers must be principals, each an item of its own: user:, group: or serviceAccount: with an address, principal:// or principalSet://."
   }
 }
 

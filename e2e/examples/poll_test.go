@@ -174,7 +174,7 @@ func TestPollersHaveWholeMessages(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { kill(cmd) })
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
 			if err := port.Until(ctx, func() error {
 				if n := strings.Count(out.printed(), "processed "); n < len(want) {
@@ -212,10 +212,20 @@ func TestPollersEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := prepare(t)
-			for _, answers := range [][]int{{429, 500, 503, 400}, {401}, {403}, {404}} {
+			// 200 is a page with one large message, which has expired when its data are asked for.
+			for _, answers := range [][]int{{429, 500, 503, 400}, {401}, {403}, {404}, {200, 401}} {
 				var asked atomic.Int64
-				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-					status := answers[min(int(asked.Add(1)), len(answers))-1]
+				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					status := http.StatusNotFound
+					if r.URL.Path == "/messages:poll" {
+						status = answers[min(int(asked.Add(1)), len(answers))-1]
+					}
+					if status == http.StatusOK {
+						w.Header().Set("Content-Type", "application/json")
+						fmt.Fprintf(w, `{"messages":[{"id":%q,"source":"pubsub","subscription":"s","messageId":"large-one","data":"","size":20000,"truncated":true,"token":%q}],"next":%[2]q}`,
+							inbox.ID("pubsub", "s", "large-one"), inbox.Position{ReceivedAt: time.Unix(1, 0), Commit: time.Unix(1, 0)}.Token())
+						return
+					}
 					w.Header().Set("Content-Type", "application/problem+json")
 					w.WriteHeader(status)
 					fmt.Fprintf(w, `{"status":%d,"detail":"the reason of %d"}`, status, status)
@@ -233,6 +243,9 @@ func TestPollersEnd(t *testing.T) {
 				}
 				if want := fmt.Sprintf("the reason of %d", answers[len(answers)-1]); !strings.Contains(out.printed(), want) {
 					t.Errorf("%q is not printed:\n%s", want, out.printed())
+				}
+				if answers[0] == http.StatusOK && !strings.Contains(out.printed(), "skipped large-one expired") {
+					t.Errorf("what has expired is not named:\n%s", out.printed())
 				}
 			}
 		})

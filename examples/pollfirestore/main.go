@@ -71,9 +71,15 @@ func follow(ctx context.Context, console *inboxclient.Client, client *firestore.
 			continue
 		}
 		if e.Message.Truncated { // Follow yields the first 4 KiB
-			if e.Message, err = console.Get(ctx, e.Message.ID); err != nil {
+			all, err := console.Get(ctx, e.Message.ID)
+			if inboxclient.IsNotFound(err) {
+				fmt.Println("skipped", e.Message.MessageID, "expired")
+				continue
+			}
+			if err != nil {
 				return err
 			}
+			e.Message = all
 		}
 		if p, err = process(ctx, client, p, e); err != nil {
 			return err

@@ -97,6 +97,9 @@ func next(ctx context.Context, db *sql.DB) error {
 func poll(ctx context.Context, after string) (p page, err error) {
 	query := url.Values{"after": {after}, "wait": {"25s"}, "source": {"pubsub"}}
 	b, err := get(ctx, "/messages:poll?"+query.Encode())
+	if errors.Is(err, errNotFound) { // this is no inbox
+		log.Fatal(err)
+	}
 	if err != nil {
 		return p, err
 	}
@@ -110,7 +113,12 @@ func poll(ctx context.Context, after string) (p page, err error) {
 			continue
 		}
 		if m.Truncated { // a page has the first 4 KiB
-			if m.Data, err = get(ctx, "/messages/"+m.ID+"/data"); err != nil {
+			m.Data, err = get(ctx, "/messages/"+m.ID+"/data")
+			if errors.Is(err, errNotFound) {
+				fmt.Println("skipped", m.MessageID, "expired")
+				continue
+			}
+			if err != nil {
 				return p, err
 			}
 		}
@@ -119,6 +127,8 @@ func poll(ctx context.Context, after string) (p page, err error) {
 	p.Messages = messages
 	return p, nil
 }
+
+var errNotFound = errors.New("not found")
 
 // get returns what the inbox answers. It ends the program where asking again cannot help.
 func get(ctx context.Context, path string) ([]byte, error) {
@@ -139,6 +149,9 @@ func get(ctx context.Context, path string) ([]byte, error) {
 	b, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("%s: %.1000s", resp.Status, b)
+		if resp.StatusCode == http.StatusNotFound {
+			return nil, fmt.Errorf("%w: %.1000s", errNotFound, b)
+		}
 		if resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests {
 			log.Fatal(err)
 		}

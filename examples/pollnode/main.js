@@ -7,10 +7,12 @@ const inbox = process.env.INBOX_URL ?? 'http://127.0.0.1:8080';
 const headers = process.env.INBOX_TOKEN ? {authorization: `Bearer ${process.env.INBOX_TOKEN}`} : {};
 const file = process.env.STATE ?? 'state.json';
 
-// get returns an answer of the inbox. It ends the program where asking again cannot help.
-async function get(path) {
+// get returns an answer of the inbox, or null for data that have expired. It ends the
+// program where asking again cannot help.
+async function get(path, isData) {
   const answer = await fetch(inbox + path, {headers, signal: AbortSignal.timeout(60_000)});
   if (answer.ok) return answer;
+  if (isData && answer.status === 404) return null;
   const problem = `${answer.status}: ${(await answer.text()).slice(0, 1000)}`;
   if (answer.status >= 500 || answer.status === 429) throw new Error(problem);
   console.error(problem);
@@ -28,7 +30,12 @@ async function poll(after) {
     }
     message.data = Buffer.from(message.data, 'base64');
     if (message.truncated) { // a page has the first 4 KiB
-      message.data = Buffer.from(await (await get(`/messages/${message.id}/data`)).arrayBuffer());
+      const data = await get(`/messages/${message.id}/data`, true);
+      if (!data) {
+        console.log('skipped', message.messageId, 'expired');
+        continue;
+      }
+      message.data = Buffer.from(await data.arrayBuffer());
     }
     messages.push(message);
   }

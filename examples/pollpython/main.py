@@ -19,13 +19,15 @@ db.execute("CREATE TABLE IF NOT EXISTS effects (message TEXT, data BLOB)")
 db.execute("CREATE TABLE IF NOT EXISTS progress (id INTEGER PRIMARY KEY CHECK (id = 1), token TEXT)")
 
 
-def get(path):
-    """Returns what the inbox answers. Ends the program where asking again cannot help."""
+def get(path, is_data=False):
+    """Returns what the inbox answers, None for data that have expired. Ends the program where asking again cannot help."""
     request = urllib.request.Request(INBOX + path, headers=HEADERS)
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.read()
     except urllib.error.HTTPError as error:
+        if is_data and error.code == 404:
+            return None
         problem = f"{error.code}: {error.read(1000).decode(errors='replace')}"
         if error.code < 500 and error.code != 429:
             sys.exit(problem)
@@ -43,7 +45,10 @@ def poll(after):
             continue
         message["data"] = base64.b64decode(message["data"])
         if message.get("truncated"):  # a page has the first 4 KiB
-            message["data"] = get(f"/messages/{message['id']}/data")
+            message["data"] = get(f"/messages/{message['id']}/data", is_data=True)
+            if message["data"] is None:
+                print("skipped", message["messageId"], "expired", flush=True)
+                continue
         messages.append(message)
     return messages, page["next"]
 

@@ -103,6 +103,9 @@ func (h *handler) deadLetters(w http.ResponseWriter, r *http.Request) error {
 		principal: principalOf(r), IsLocal: h.isLocal, Subscription: h.dead, Columns: h.columns,
 		renewal: renewal{time.Now().UTC(), h.refreshSeconds()},
 	}
+	if !h.isLocal {
+		p.Every = 60 // each time reads a page of Firestore
+	}
 	if h.dead == "" {
 		return render(w, http.StatusOK, deadLettersPage, p)
 	}

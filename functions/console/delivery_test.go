@@ -490,6 +490,11 @@ func TestBriefTrouble(t *testing.T) {
 	paused := func(name string) delivery.Subscription {
 		return sub(name, func(s *delivery.Subscription) { s.State, s.LastHour.DeadLettered = delivery.Paused, ptr[int64](1) })
 	}
+	lostAt := func(name string, hours time.Duration) delivery.Subscription {
+		s := paused(name)
+		s.Operation = &delivery.Operation{LostFrom: time.Now().Add(hours * time.Hour)}
+		return s
+	}
 	missing := sub("missing", func(s *delivery.Subscription) { s.State = delivery.Missing })
 	refusal := delivery.Refusal{Reason: "audience", LastHour: 3}
 	for name, test := range map[string]struct {
@@ -502,8 +507,9 @@ func TestBriefTrouble(t *testing.T) {
 		"one":               {subscriptions: []delivery.Subscription{late}, line: "the oldest message of late waits for 10 min 1 s"},
 		"once_each":         {subscriptions: []delivery.Subscription{failing("a")}, line: "5 pushes of a not acknowledged in the last hour", more: 1},
 		"the_worst_of_many": {subscriptions: []delivery.Subscription{dead, late, failing("a"), failing("b"), failing("c"), missing}, line: "missing delivers nothing: missing|5 pushes of a not acknowledged in the last hour", more: 7},
-		"refused":           {subscriptions: []delivery.Subscription{dead, late, missing}, refusals: []delivery.Refusal{refusal}, line: "receive refused 3 pushes in the last hour: audience|missing delivers nothing: missing", more: 2},
+		"refused":           {subscriptions: []delivery.Subscription{dead, late, missing}, refusals: []delivery.Refusal{refusal}, line: "missing delivers nothing: missing|receive refused 3 pushes in the last hour: audience", more: 2},
 		"paused":            {subscriptions: []delivery.Subscription{paused("p")}, paused: "p", more: 1},
+		"lost_soon":         {subscriptions: []delivery.Subscription{paused("p"), lostAt("q", 100), lostAt("r", 1)}, paused: "r", more: 5},
 		"two_paused":        {subscriptions: []delivery.Subscription{paused("p"), paused("q")}, paused: "p", more: 3},
 		"paused_and_worse":  {subscriptions: []delivery.Subscription{dead, paused("p"), paused("q"), failing("a")}, refusals: []delivery.Refusal{refusal}, paused: "p", line: "receive refused 3 pushes in the last hour: audience", more: 5},
 	} {

@@ -35,6 +35,14 @@ type pausedSubscription struct {
 	Waiting string
 }
 
+// lostFrom is when its messages begin to be lost; far away where that is not known.
+func (p *pausedSubscription) lostFrom() time.Time {
+	if p.Operation == nil || p.Operation.LostFrom.IsZero() {
+		return time.Unix(1<<40, 0)
+	}
+	return p.Operation.LostFrom
+}
+
 // remark is one thing that is wrong, and the page that has more.
 type remark struct {
 	Words, Href string
@@ -48,6 +56,7 @@ type weight int
 
 const (
 	nothingArrives weight = iota
+	receiveRefuses
 	pushesFail
 	messagesGivenUp
 	messagesLate
@@ -62,9 +71,12 @@ func (t trouble) Any() bool { return len(t.Paused) > 0 || len(t.Line) > 0 }
 
 // brief returns what the list shows of t: the worst, at most one thing for each
 // subscription. It names at most one pause, since that is deliberate and must not hide
-// what is not.
+// what is not: the one of which messages are lost first.
 func (t trouble) brief() trouble {
-	b := trouble{Paused: t.Paused[:min(len(t.Paused), 1)]}
+	var b trouble
+	if len(t.Paused) > 0 {
+		b.Paused = []pausedSubscription{slices.MinFunc(t.Paused, func(p, q pausedSubscription) int { return p.lostFrom().Compare(q.lostFrom()) })}
+	}
 	named := make(map[string]bool)
 	for _, p := range t.Paused {
 		named[p.Name] = true
@@ -154,7 +166,7 @@ func (h *handler) sayRefused(r *delivery.Report) (all []remark) {
 	for _, of := range slices.Sorted(maps.Keys(bySubscription)) {
 		total, reasons := reasonsOf(bySubscription[of])
 		if of == "" {
-			all = append(all, remark{"receive refused " + atLeast + delivery.Plural(total, "push", "pushes") + " in the last hour: " + reasons, "/delivery", "", nothingArrives})
+			all = append(all, remark{"receive refused " + atLeast + delivery.Plural(total, "push", "pushes") + " in the last hour: " + reasons, "/delivery", "", receiveRefuses})
 		} else {
 			all = append(all, remark{delivery.Plural(total, "push", "pushes") + " of " + shortName(of) + " not acknowledged in the last hour: " + reasons, "/delivery", of, pushesFail})
 		}

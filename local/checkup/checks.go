@@ -222,7 +222,7 @@ func (x *examination) checkSubscription(s *delivery.Subscription) {
 		if s.Backlog != nil && *s.Backlog > 0 {
 			x.bad(doctor.Finding{
 				Check: "dead_letters", On: name, What: many(*s.Backlog, "message", "was") + " given up after the last attempt", Evidence: since,
-				Consequence: "the inbox has none of it unless an acknowledgement was lost", Command: "pushinbox dead-letters list" + x.deadLetters(s),
+				Consequence: "they are not in the inbox, unless it stored one and its answer was lost", Command: "pushinbox dead-letters list" + x.deadLetters(s),
 			})
 		} else {
 			x.ok("dead_letters", name, "none wait")

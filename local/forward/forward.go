@@ -94,17 +94,17 @@ type Forwarder struct {
 	all   list.List // of *taken, in the order in which they came; it begins with one that is not done
 	keys  map[string][]*taken
 	token string // up to it everything is done
-	ahead int    // how many IDs there are in all
+	ahead int    // how many tokens of what is done there are after it
 	last  *inbox.Message
 	wait  sync.WaitGroup
 }
 
 // taken is a message that is ours until the program has acknowledged it, or a run of
-// messages that are done: then it has the token of the last one, and their IDs.
+// messages that are done: then it has the token of the last one, and in done all of them.
 type taken struct {
 	token   string
 	message *inbox.Message // nil when it is done
-	ids     []string
+	done    []string
 	place   *list.Element
 }
 
@@ -172,23 +172,23 @@ func (f *Forwarder) Forward(ctx context.Context, token string, m *inbox.Message)
 	}
 }
 
-// Skip passes over a message that is not to be sent, by its ID in the inbox.
-func (f *Forwarder) Skip(token, id string) {
+// Skip passes over a message that is not to be sent.
+func (f *Forwarder) Skip(token string) {
 	f.mu.Lock()
 	t := &taken{token: token}
 	t.place = f.all.PushBack(t)
-	f.settle(t, id)
+	f.settle(t)
 	f.mu.Unlock()
 	f.tell()
 }
 
-// Done returns the token up to which everything is done, empty where nothing is, and the
-// IDs of the messages after it that are done too, at most 10,000.
+// Done returns the token up to which everything is done, empty where nothing is, and those
+// of the messages after it that are done too, at most 10,000.
 func (f *Forwarder) Done() (token string, ahead []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for e := f.all.Front(); e != nil; e = e.Next() {
-		ahead = append(ahead, e.Value.(*taken).ids...)
+		ahead = append(ahead, e.Value.(*taken).done...)
 	}
 	return f.token, ahead
 }
@@ -244,16 +244,16 @@ func (f *Forwarder) finish(t *taken) (next *taken) {
 		}
 	}
 	<-f.room
-	f.settle(t, m.ID)
+	f.settle(t)
 	return next
 }
 
 // settle notes that a message is done. Runs of what is done become one, so that a message
 // that is never acknowledged keeps little of what comes after it. f.mu must be held.
-func (f *Forwarder) settle(t *taken, id string) {
+func (f *Forwarder) settle(t *taken) {
 	t.message = nil
 	if f.ahead < maxAhead {
-		t.ids = append(t.ids, id)
+		t.done = append(t.done, t.token)
 		f.ahead++
 	}
 	for _, e := range []*list.Element{t.place.Prev(), t.place.Next()} {
@@ -264,13 +264,13 @@ func (f *Forwarder) settle(t *taken, id string) {
 		if e == t.place.Next() {
 			before, after = after, before
 		}
-		before.token, before.ids = after.token, append(before.ids, after.ids...)
+		before.token, before.done = after.token, append(before.done, after.done...)
 		f.all.Remove(after.place)
 		t = before
 	}
 	if f.all.Front() == t.place {
 		f.token = t.token
-		f.ahead -= len(t.ids)
+		f.ahead -= len(t.done)
 		f.all.Remove(t.place)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"example.com/pushinbox/local/datadir"
+	"example.com/pushinbox/shared/inbox"
 )
 
 // Place remembers, in a file of this user, how far a forwarding came. OpenPlace returns
@@ -57,15 +57,15 @@ func OpenPlace(dir string, what ...string) (*Place, error) {
 		return nil, fmt.Errorf("%s does not say where to go on; delete it, or give --since", p.path)
 	}
 	p.token, p.at, p.ahead = p.saved.Token, p.saved.SavedAt, make(map[string]bool)
-	for _, id := range p.saved.Ahead {
-		p.ahead[id] = true
+	for _, token := range p.saved.Ahead {
+		p.ahead[token] = true
 	}
 	return p, nil
 }
 
 type placeFile struct {
 	Token string `json:"token"`
-	// Ahead are the IDs of messages after the token that are done.
+	// Ahead are the tokens of messages after it that are done.
 	Ahead   []string  `json:"ahead,omitempty"`
 	SavedAt time.Time `json:"savedAt"`
 }
@@ -73,9 +73,9 @@ type placeFile struct {
 // Token returns the token to go on from, and when it was saved; empty where there is none.
 func (p *Place) Token() (string, time.Time) { return p.token, p.at }
 
-// WasDone reports whether a message after the token was done before the place was opened,
-// by its ID in the inbox.
-func (p *Place) WasDone(id string) bool { return p.ahead[id] }
+// WasDone reports whether a message after the token, by its own, was done before the place
+// was opened. A message of another inbox has another token.
+func (p *Place) WasDone(token string) bool { return p.ahead[token] }
 
 // Note writes what done returns, such as a Forwarder's Done, to the file, unless that was
 // done a moment ago.
@@ -96,11 +96,14 @@ func (p *Place) Save(done func() (token string, ahead []string)) error {
 }
 
 func (p *Place) save(token string, ahead []string) error {
-	if token == p.token { // what was done before may not all have come again
-		ahead = slices.AppendSeq(ahead, maps.Keys(p.ahead))
+	for done := range p.ahead { // which may not all have come again
+		if !isBefore(done, token) {
+			ahead = append(ahead, done)
+		}
 	}
 	slices.Sort(ahead)
 	ahead = slices.Compact(ahead)
+	ahead = ahead[:min(len(ahead), maxAhead)]
 	if token == "" || token == p.saved.Token && slices.Equal(ahead, p.saved.Ahead) {
 		return nil
 	}
@@ -114,4 +117,12 @@ func (p *Place) save(token string, ahead []string) error {
 	}
 	p.saved, p.wrote = file, time.Now()
 	return nil
+}
+
+// isBefore reports whether a token is of an earlier time than another one. What has the same
+// time has an order that only the inbox knows.
+func isBefore(token, other string) bool {
+	a, err := inbox.ParseToken(token)
+	b, otherErr := inbox.ParseToken(other)
+	return err == nil && otherErr == nil && a.Commit.Before(b.Commit)
 }

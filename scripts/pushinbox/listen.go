@@ -219,19 +219,19 @@ func lasting(p *progress) inboxclient.Options {
 }
 
 // follow forwards messages until ctx ends, but those that were done before.
-func (l *listening) follow(ctx context.Context, events iter.Seq2[inboxclient.Event, error], c *inboxclient.Client, wasDone func(id string) bool, f *forward.Forwarder, p *progress) error {
+func (l *listening) follow(ctx context.Context, events iter.Seq2[inboxclient.Event, error], c *inboxclient.Client, wasDone func(token string) bool, f *forward.Forwarder, p *progress) error {
 	for e, err := range events {
 		if err != nil {
 			return explain(c, err)
 		}
 		m := &e.Message.Message
-		if wasDone(m.ID) {
-			f.Skip(e.Token, m.ID)
+		if wasDone(e.Token) {
+			f.Skip(e.Token)
 			continue
 		}
 		if m.Quarantined != "" {
 			p.say("message %s is quarantined (%s) and not posted", m.MessageID, m.Quarantined)
-			f.Skip(e.Token, m.ID)
+			f.Skip(e.Token)
 			continue
 		}
 		if m.Truncated {
@@ -241,7 +241,7 @@ func (l *listening) follow(ctx context.Context, events iter.Seq2[inboxclient.Eve
 				return nil
 			case inboxclient.IsNotFound(err):
 				p.say("message %s has expired, and is not posted", m.MessageID)
-				f.Skip(e.Token, m.ID)
+				f.Skip(e.Token)
 				continue
 			case err != nil:
 				return explain(c, err)

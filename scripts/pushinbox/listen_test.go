@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -95,7 +97,8 @@ func TestListenGoesOn(t *testing.T) {
 		got = append(got, string(data))
 	}))
 	t.Cleanup(program.Close)
-	environment := []string{"XDG_CONFIG_HOME=" + t.TempDir()}
+	config := t.TempDir()
+	environment := []string{"XDG_CONFIG_HOME=" + config, "HOME=" + config, "AppData=" + config}
 	// listen runs until the program has so many messages in all.
 	listen := func(want int, more ...string) {
 		t.Helper()
@@ -111,12 +114,20 @@ func TestListenGoesOn(t *testing.T) {
 		said := bufio.NewScanner(out)
 		said.Scan()
 		go func() { _, _ = io.Copy(io.Discard, out) }()
-		has := func() int {
+		// has reports whether it has, and has begun, which it remembers in a file.
+		has := func() bool {
+			var files []string
+			_ = filepath.WalkDir(config, func(path string, _ fs.DirEntry, _ error) error {
+				if strings.HasSuffix(path, ".json") {
+					files = append(files, path)
+				}
+				return nil
+			})
 			mu.Lock()
 			defer mu.Unlock()
-			return len(got)
+			return len(got) >= want && len(files) == 1
 		}
-		for begun := time.Now(); has() < want && time.Since(begun) < soon; {
+		for begun := time.Now(); !has() && time.Since(begun) < soon; {
 			time.Sleep(10 * time.Millisecond)
 		}
 		time.Sleep(500 * time.Millisecond) // for what should not come

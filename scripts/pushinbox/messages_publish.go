@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/googleapis/gax-go/v2"
@@ -54,7 +55,7 @@ if that takes longer.`,
 				p.say("type the message; Ctrl-D ends it")
 			}
 			data, err := readInput(file)
-			if _, no := time.ParseDuration(file); err != nil && no == nil && cmd.Flags().Changed("wait") {
+			if _, no := time.ParseDuration(file); errors.Is(err, fs.ErrNotExist) && no == nil && wait == time.Minute { // as of --wait alone
 				return usageError{fmt.Errorf("--wait takes its duration with an equals sign: --wait=%s", file)}
 			}
 			if err != nil {

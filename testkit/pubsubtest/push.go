@@ -36,7 +36,7 @@ var pushRows = []Row{
 		},
 	},
 	{
-		Name: "push_version", Behaviour: "the attribute x-goog-version of a push subscription", Documented: "is always returned, v1 by default; but with Terraform's provider, whose tests run against Pub/Sub, that were a change in every plan", Want: "not returned",
+		Name: "push_version", Behaviour: "the attribute x-goog-version of a push subscription", Documented: "always returned, says the reference; Terraform's provider, which is tested against Pub/Sub, expects that it is not", Want: "not returned",
 		observe: func(w *world) string {
 			s := w.get(w.subscribe(w.topic(), pushTo("http://push.invalid/")))
 			return yes(s.PushConfig.Attributes["x-goog-version"] != "", s.PushConfig.Attributes["x-goog-version"], "not returned")
