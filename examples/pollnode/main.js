@@ -63,7 +63,7 @@ async function main() {
     try {
       page = await poll(state.token);
     } catch (err) { // the inbox is being restarted, or the network is away
-      console.log(err.message);
+      console.log(inbox, err.message, err.cause?.message ?? '');
       await new Promise((done) => setTimeout(done, 1000));
       continue;
     }

@@ -30,8 +30,11 @@ class Push(BaseHTTPRequestHandler):
             print("refused:", type(refused).__name__, flush=True)
             return self.send_error(401)
         length = min(int(self.headers.get("Content-Length", 0)), MAX_BODY)
-        message = json.loads(self.rfile.read(length))["message"]
-        print(message["messageId"], base64.b64decode(message.get("data", "")), flush=True)
+        try:
+            message = json.loads(self.rfile.read(length))["message"]
+            print(message["messageId"], base64.b64decode(message.get("data", "")), flush=True)
+        except (ValueError, LookupError, TypeError):
+            return self.send_error(400)
         self.send_response(204)
         self.end_headers()
 

@@ -1,13 +1,17 @@
 package calendar
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
@@ -84,13 +88,13 @@ func (h *handler) route(w http.ResponseWriter, r *http.Request) error {
 	case pathNotifications:
 		return h.notify(w, r)
 	case "/watch":
-		return h.operate(w, r, http.MethodPost, h.watch)
+		return h.operate(w, r, http.MethodPost, h.watch, paramCalendar)
 	case "/stop":
-		return h.operate(w, r, http.MethodPost, h.stop)
+		return h.operate(w, r, http.MethodPost, h.stop, paramCalendar)
 	case "/renew":
 		return h.operate(w, r, http.MethodPost, h.renew)
 	case "/sync":
-		return h.operate(w, r, http.MethodPost, h.sync)
+		return h.operate(w, r, http.MethodPost, h.sync, paramCalendar)
 	case "/channels":
 		return h.operate(w, r, http.MethodGet, h.channels)
 	case "/robots.txt":
@@ -202,8 +206,11 @@ func (h *handler) requestSync(ctx context.Context, calendarID string) error {
 	return err
 }
 
-// operate runs next if the request is an operator's.
-func (h *handler) operate(w http.ResponseWriter, r *http.Request, method string, next httpapi.HandlerFunc) error {
+// paramCalendar is the parameter that names a calendar.
+const paramCalendar = "calendar"
+
+// operate runs next if the request is an operator's and has no parameters but these.
+func (h *handler) operate(w http.ResponseWriter, r *http.Request, method string, next httpapi.HandlerFunc, parameters ...string) error {
 	if err := httpapi.AllowMethods(w, r, method); err != nil {
 		return err
 	}
@@ -215,13 +222,18 @@ func (h *handler) operate(w http.ResponseWriter, r *http.Request, method string,
 		return err
 	}
 	httpapi.Log(r.Context(), slog.String("principal", claims.Email))
+	for name := range r.URL.Query() {
+		if !slices.Contains(parameters, name) {
+			return problem.New(http.StatusBadRequest, fmt.Sprintf("the parameter %.100q does not exist here; the parameters are: %s", name, cmp.Or(strings.Join(parameters, ", "), "none")))
+		}
+	}
 	return next(w, r)
 }
 
 // calendarOf returns the calendar that the query names, "" when it names none.
 func calendarOf(r *http.Request, required bool) (string, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
-	ids := query["calendar"]
+	ids := query[paramCalendar]
 	switch {
 	case err != nil || len(ids) > 1 || len(ids) == 1 && ids[0] == "" || len(ids) == 0 && required:
 		return "", problem.New(http.StatusBadRequest, "name one calendar, as ?calendar=ID")

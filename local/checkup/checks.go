@@ -227,7 +227,18 @@ func (x *examination) checkSubscription(s *delivery.Subscription) {
 		} else {
 			x.ok("dead_letters", name, "none wait")
 		}
-	case delivery.Detached, delivery.TopicGone:
+	case delivery.TopicGone:
+		gone := doctor.Finding{
+			Check: "subscription", On: name, What: "its topic was deleted", Consequence: "what is published to one of the same name does not reach it",
+			Command: x.gcloud("subscriptions delete", s.Name, "") + "   # and create topic and subscription anew",
+		}
+		if s.Backlog != nil && *s.Backlog > 0 {
+			gone.Evidence = many(*s.Backlog, "message", "waits") + " in it, pushed as before"
+			gone.Command = "pushinbox delivery status --subscription " + name + x.data() + "   # until none waits: whoever deletes the subscription loses them"
+		}
+		x.bad(gone)
+		x.checkEndpoint(s)
+	case delivery.Detached:
 		x.bad(doctor.Finding{
 			Check: "subscription", On: name, What: "it gets nothing from its topic any more (" + string(s.State) + ")", Consequence: "what is published does not reach it",
 			Command: x.gcloud("subscriptions delete", s.Name, "") + "   # and create it anew",

@@ -119,6 +119,8 @@ func TestEachTrouble(t *testing.T) {
 	t.Cleanup(slow.Close)
 	ok := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(ok.Close)
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body); <-r.Context().Done() }))
+	t.Cleanup(silent.Close)
 	for name, test := range map[string]struct {
 		change func(*stack.Options)
 		breaks func(*patient)
@@ -181,6 +183,15 @@ func TestEachTrouble(t *testing.T) {
 				p.refused()
 			},
 			want: "redrive inbox-dead-letter", says: `/receive/", account "`, run: "pushinbox dead-letters redrive --data /",
+		},
+		"topic_deleted": {
+			breaks: func(p *patient) {
+				p.call("PUT", "projects/local/topics/doomed", "{}")
+				p.call("PUT", "projects/local/subscriptions/doomed-s", `{"topic":"projects/local/topics/doomed","pushConfig":{"pushEndpoint":"`+silent.URL+`"}}`)
+				p.publish("doomed")
+				p.call("DELETE", "projects/local/topics/doomed", "")
+			},
+			want: "subscription doomed-s", says: "1 message waits in it", run: "pushinbox delivery status --subscription doomed-s",
 		},
 		"dead_letters": {
 			breaks: func(p *patient) { p.publish("inbox-dead-letter") },

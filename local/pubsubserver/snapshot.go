@@ -255,7 +255,10 @@ func (s *Server) Seek(ctx context.Context, r *pubsubpb.SeekRequest) (*pubsubpb.S
 		if !target.Time.IsValid() {
 			return nil, invalid("Invalid time given: it is not a valid timestamp.")
 		}
-		to.Floor, to.Until = 0, target.Time.AsTime().UnixNano()
+		to.Until = target.Time.AsTime().UnixNano()
+		if sub.topic.pb.GetMessageRetentionDuration() != nil {
+			to.Floor = 0 // what was published before the subscription was created is there, too
+		}
 		unacked = s.seekable(sub, to.Until)
 	case *pubsubpb.SeekRequest_Snapshot:
 		snap, err := s.snapshot(target.Snapshot)

@@ -223,6 +223,9 @@ func (s *Stack) delivered(d pushfake.Delivery) {
 // create makes the topics and the subscription what sub says, and returns what is
 // in force. Messages of an earlier run are kept, and a paused subscription stays so.
 func (p *ownPubSub) create(ctx context.Context, sub *pubsubpb.Subscription) (*pubsubpb.Subscription, error) {
+	if err := p.createTopic(ctx, sub.Topic); err != nil {
+		return nil, err
+	}
 	if policy := sub.DeadLetterPolicy; policy != nil {
 		policy.DeadLetterTopic = sub.Topic + deadLetterSuffix
 		if err := p.createTopic(ctx, policy.DeadLetterTopic); err != nil {
@@ -233,9 +236,6 @@ func (p *ownPubSub) create(ctx context.Context, sub *pubsubpb.Subscription) (*pu
 		if err != nil && status.Code(err) != codes.AlreadyExists {
 			return nil, err
 		}
-	}
-	if err := p.createTopic(ctx, sub.Topic); err != nil {
-		return nil, err
 	}
 	there, err := p.store.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: sub.Name})
 	if err == nil && (there.Topic != sub.Topic || there.EnableMessageOrdering != sub.EnableMessageOrdering) {

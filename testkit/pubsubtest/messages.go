@@ -329,6 +329,14 @@ var pullRows = []Row{
 		},
 	},
 	{
+		Name: "ordering_batch", Behaviour: "several messages of one ordering key, pulled at once", Documented: "not said. Ours sends the next one when the one before it is acknowledged, as for pushes: do not collect several of a key before you acknowledge one", Want: "1 of 3",
+		observe: func(w *world) string {
+			topic, sub := w.ordered()
+			w.publish(topic, keyed("k", "1"), keyed("k", "2"), keyed("k", "3"))
+			return fmt.Sprintf("%d of 3", len(w.pull(sub, 3, pause)))
+		},
+	},
+	{
 		Name: "ordering_nack", Behaviour: "a refused message of an ordering key", Documented: "comes again before the later ones of its key, and those come again after it", Want: "a1, then a1 a2 a3",
 		observe: func(w *world) string {
 			topic, sub := w.ordered()
@@ -555,6 +563,27 @@ var seekRows = []Row{
 			w.texts(topic, "new")
 			got := strings.Fields(dataOf(w.pull(sub, 2, pause)))
 			return yes(len(gone) == 0, "nothing", "old") + ", then " + yes(slices.Contains(got, "new"), "new", "nothing")
+		},
+	},
+	{
+		Name: "seek_to_future_after", Behaviour: "a message that is published before the time of such a Seek", Documented: "a seek marks every message received before its time as acknowledged, says the guide; only those retained then, says the reference", Want: "acknowledged",
+		observe: func(w *world) string {
+			topic := w.topic()
+			sub := w.subscribe(topic)
+			w.seek(seekTo(sub, w.now().Add(time.Minute)))
+			w.texts(topic, "new")
+			return yes(len(w.pull(sub, 1, pause)) == 0, "acknowledged", "delivered")
+		},
+	},
+	{
+		Name: "seek_before_creation", Behaviour: "Seek of a new subscription that retains, on a topic without retention", Documented: "what was published before it was created needs the topic's retention", Want: "nothing",
+		observe: func(w *world) string {
+			topic := w.topic()
+			w.subscribe(topic) // keeps it
+			w.texts(topic, "before")
+			sub := w.subscribe(topic, func(s *pubsubpb.Subscription) { s.RetainAckedMessages = true })
+			w.seek(seekTo(sub, w.now().Add(-10*time.Minute)))
+			return yes(len(w.pull(sub, 1, pause)) == 0, "nothing", "before")
 		},
 	},
 	{
