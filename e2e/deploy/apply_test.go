@@ -121,6 +121,7 @@ func applyPubSub(t *testing.T, host, project string) func(command string, args .
 		"pubsub.tf":        topics,
 		"versions.tf":      regexp.MustCompile(`(?s)\nprovider "google" \{.*?\n\}`).ReplaceAllString(read("versions.tf"), ""),
 		"variables.tf":     variables(read("variables.tf"), topics+beside),
+		"limits.tf":        read("limits.tf"),
 		"beside.tf":        strings.ReplaceAll(beside, "%HOST%", host),
 		"week_override.tf": week,
 	} {
