@@ -1,17 +1,13 @@
 package calendar
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
@@ -222,10 +218,8 @@ func (h *handler) operate(w http.ResponseWriter, r *http.Request, method string,
 		return err
 	}
 	httpapi.Log(r.Context(), slog.String("principal", claims.Email))
-	for name := range r.URL.Query() {
-		if !slices.Contains(parameters, name) {
-			return problem.New(http.StatusBadRequest, fmt.Sprintf("the parameter %.100q does not exist here; the parameters are: %s", name, cmp.Or(strings.Join(parameters, ", "), "none")))
-		}
+	if err := httpapi.AllowParameters(r, parameters...); err != nil {
+		return err
 	}
 	return next(w, r)
 }

@@ -96,7 +96,7 @@ const storedBudget = 3 * time.Second
 // deadLetters is the page of the dead letters: how many wait, which ones are in the
 // inbox, and what to do. It changes nothing.
 func (h *handler) deadLetters(w http.ResponseWriter, r *http.Request) error {
-	if err := noParameters(r); err != nil {
+	if err := httpapi.AllowParameters(r); err != nil {
 		return err
 	}
 	p := deadLettersData{

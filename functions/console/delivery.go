@@ -20,7 +20,7 @@ var errNoDelivery = problem.Named("delivery_off", http.StatusNotFound,
 
 // delivery tells how the pushes to this inbox go.
 func (h *handler) delivery(w http.ResponseWriter, r *http.Request) error {
-	if err := noParameters(r); err != nil {
+	if err := httpapi.AllowParameters(r); err != nil {
 		return err
 	}
 	isPage := wantsPage(r)

@@ -320,15 +320,6 @@ func (h *handler) isScan(q *inbox.Query) bool {
 	return q.Text != ""
 }
 
-// noParameters refuses parameters where there are none.
-func noParameters(r *http.Request) error {
-	names := slices.Sorted(maps.Keys(r.URL.Query()))
-	if len(names) == 0 {
-		return nil
-	}
-	return problem.New(http.StatusBadRequest, fmt.Sprintf("the parameter %.100q does not exist here; the parameters are: none", names[0]))
-}
-
 // peek returns the message with this ID, its data cut.
 func (h *handler) peek(ctx context.Context, id string) (*inbox.Message, error) {
 	m, err := h.store.Peek(ctx, id)
@@ -358,7 +349,7 @@ func (h *handler) get(r *http.Request, id string, weight int64, check func(*inbo
 
 func (h *handler) message(w http.ResponseWriter, r *http.Request) error {
 	if !wantsPage(r) {
-		if err := noParameters(r); err != nil {
+		if err := httpapi.AllowParameters(r); err != nil {
 			return err
 		}
 	}
@@ -376,7 +367,7 @@ func (h *handler) message(w http.ResponseWriter, r *http.Request) error {
 // data serves the payload as a download of a neutral type: it is untrusted, and a
 // browser must not show it as a page.
 func (h *handler) data(w http.ResponseWriter, r *http.Request) error {
-	if err := noParameters(r); err != nil {
+	if err := httpapi.AllowParameters(r); err != nil {
 		return err
 	}
 	m, err := h.get(r, r.PathValue("id"), dataWeight, nil)

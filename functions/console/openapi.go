@@ -3,6 +3,8 @@ package console
 import (
 	_ "embed"
 	"net/http"
+
+	"example.com/pushinbox/shared/httpapi"
 )
 
 //go:embed openapi.yaml
@@ -10,7 +12,7 @@ var openAPI []byte
 
 // openAPI serves the description of the API.
 func (h *handler) openAPI(w http.ResponseWriter, r *http.Request) error {
-	if err := noParameters(r); err != nil {
+	if err := httpapi.AllowParameters(r); err != nil {
 		return err
 	}
 	hd := w.Header()

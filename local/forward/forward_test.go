@@ -357,6 +357,13 @@ func TestPlaceOfARefusedMessage(t *testing.T) {
 	if other := (inbox.Position{ReceivedAt: time.Unix(40, 0), Commit: time.Unix(40, 0), ID: inbox.ID("pubsub", "s", "4")}).Token(); p.WasDone(other) {
 		t.Error("a message with the same ID, which was stored later, counts as done")
 	}
+	again, err := OpenPlace(dir, "inbox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.Forget(); again.WasDone(token(4)) {
+		t.Error("what is to come again counts as done")
+	}
 	if goOn(upTo(token(6))); len(goOn(upTo(token(7))).ahead) != 0 {
 		t.Error("what is before the place is kept")
 	}

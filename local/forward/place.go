@@ -77,6 +77,9 @@ func (p *Place) Token() (string, time.Time) { return p.token, p.at }
 // was opened. A message of another inbox has another token.
 func (p *Place) WasDone(token string) bool { return p.ahead[token] }
 
+// Forget forgets what was done, where one does not go on from the token.
+func (p *Place) Forget() { p.ahead = nil }
+
 // Note writes what done returns, such as a Forwarder's Done, to the file, unless that was
 // done a moment ago.
 func (p *Place) Note(done func() (token string, ahead []string)) error {
@@ -96,6 +99,9 @@ func (p *Place) Save(done func() (token string, ahead []string)) error {
 }
 
 func (p *Place) save(token string, ahead []string) error {
+	if token == "" {
+		return nil
+	}
 	for done := range p.ahead { // which may not all have come again
 		if !isBefore(done, token) {
 			ahead = append(ahead, done)
@@ -104,7 +110,7 @@ func (p *Place) save(token string, ahead []string) error {
 	slices.Sort(ahead)
 	ahead = slices.Compact(ahead)
 	ahead = ahead[:min(len(ahead), maxAhead)]
-	if token == "" || token == p.saved.Token && slices.Equal(ahead, p.saved.Ahead) {
+	if token == p.saved.Token && slices.Equal(ahead, p.saved.Ahead) {
 		return nil
 	}
 	file := placeFile{token, ahead, time.Now().UTC()}

@@ -130,7 +130,8 @@ const (
 	// requestGrace is how long Close waits for requests that are under way.
 	requestGrace = 3 * time.Second
 	// keyFile is the file in the data directory that holds the key's header.
-	keyFile                 = "console.key"
+	keyFile = "console.key"
+	// inboxFile and calendarFile are databases there, as pubSubFile is.
 	inboxFile, calendarFile = "inbox.db", "calendar.db"
 	// closeLimit is how long Close waits for each part.
 	closeLimit = 10 * time.Second

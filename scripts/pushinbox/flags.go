@@ -172,10 +172,11 @@ func show(cmd *cobra.Command, v any, text string, args ...any) error {
 
 // say prints lines, fit for a terminal.
 func say(cmd *cobra.Command, lines ...string) error {
-	for i, line := range lines {
-		lines[i] = visible(line) + "\n"
+	var text strings.Builder
+	for _, line := range lines {
+		text.WriteString(visible(line) + "\n")
 	}
-	return printOut(cmd, strings.Join(lines, ""))
+	return printOut(cmd, text.String())
 }
 
 // printOut prints what a command has done. Where that cannot be written, standard error has it:

@@ -192,19 +192,18 @@ func (l *listening) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	if saved, _ := place.Token(); q.PageToken != saved {
+		place.Forget() // what is to come again
+	}
+	out.begin("")
+	p.say("Posting what is stored in %s to %s, %s. Ctrl-C stops it.", c.Address(), delivery.HideToken(to.String()), begins)
+	go l.keys(ctx, cmd, f, p)
 	o := reconnecting(p, "the connection to the inbox", clock{})
 	o.OnBegin = func(token string) {
 		f.Begin(token)
 		note(place.Save)
 	}
-	wasDone := place.WasDone
-	if saved, _ := place.Token(); q.PageToken != saved {
-		wasDone = func(string) bool { return false }
-	}
-	out.begin("")
-	p.say("Posting what is stored in %s to %s, %s. Ctrl-C stops it.", c.Address(), delivery.HideToken(to.String()), begins)
-	go l.keys(ctx, cmd, f, p)
-	err = l.follow(ctx, c.Tail(ctx, q, o), c, wasDone, f, p)
+	err = l.follow(ctx, c, c.Tail(ctx, q, o), place, f, p)
 	cancel()
 	f.Wait()
 	return errors.Join(err, place.Save(f.Done))
@@ -219,13 +218,13 @@ func lasting(p *progress) inboxclient.Options {
 }
 
 // follow forwards messages until ctx ends, but those that were done before.
-func (l *listening) follow(ctx context.Context, events iter.Seq2[inboxclient.Event, error], c *inboxclient.Client, wasDone func(token string) bool, f *forward.Forwarder, p *progress) error {
+func (l *listening) follow(ctx context.Context, c *inboxclient.Client, events iter.Seq2[inboxclient.Event, error], place *forward.Place, f *forward.Forwarder, p *progress) error {
 	for e, err := range events {
 		if err != nil {
 			return explain(c, err)
 		}
 		m := &e.Message.Message
-		if wasDone(e.Token) {
+		if place.WasDone(e.Token) {
 			f.Skip(e.Token)
 			continue
 		}

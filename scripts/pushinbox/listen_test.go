@@ -71,7 +71,7 @@ func TestListenOutlastsTheNetwork(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = new(listening).follow(ctx, c.Tail(ctx, inbox.Query{}, nil), c, func(string) bool { return false }, f, p)
+		err = new(listening).follow(ctx, c, c.Tail(ctx, inbox.Query{}, nil), new(forward.Place), f, p)
 		if done, _ := f.Done(); err != nil || done != "behind" {
 			t.Errorf("it is done up to %q, %v", done, err)
 		}
@@ -100,9 +100,9 @@ func TestListenGoesOn(t *testing.T) {
 	config := t.TempDir()
 	environment := []string{"XDG_CONFIG_HOME=" + config, "HOME=" + config, "AppData=" + config}
 	// listen runs until the program has so many messages in all.
-	listen := func(want int, more ...string) {
+	listen := func(want int) {
 		t.Helper()
-		cmd := exec.Command(command, append([]string{"listen", "--data", data, "--forward-to", program.URL, "--form", "bare", "--sign", "none"}, more...)...)
+		cmd := exec.Command(command, "listen", "--data", data, "--forward-to", program.URL, "--form", "bare", "--sign", "none")
 		cmd.Env = append(os.Environ(), environment...)
 		out, err := cmd.StderrPipe()
 		if err != nil {

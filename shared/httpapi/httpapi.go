@@ -4,8 +4,10 @@
 package httpapi
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -70,6 +72,17 @@ func AllowMethods(w http.ResponseWriter, r *http.Request, methods ...string) err
 	allowed := strings.Join(methods, ", ")
 	w.Header().Set("Allow", allowed)
 	return problem.New(http.StatusMethodNotAllowed, "use "+allowed)
+}
+
+// AllowParameters returns an error with status 400 if the query of r has another parameter
+// than these.
+func AllowParameters(r *http.Request, names ...string) error {
+	for _, name := range slices.Sorted(maps.Keys(r.URL.Query())) {
+		if !slices.Contains(names, name) {
+			return problem.New(http.StatusBadRequest, fmt.Sprintf("the parameter %.100q does not exist here; the parameters are: %s", name, cmp.Or(strings.Join(names, ", "), "none")))
+		}
+	}
+	return nil
 }
 
 // call runs next and turns a panic into an error, so that a bug answers 500
