@@ -205,23 +205,74 @@ func TestOrdering(t *testing.T) {
 				}
 				w.createSub(&pubsubpb.Subscription{EnableMessageOrdering: true, RetryPolicy: &pubsubpb.RetryPolicy{MinimumBackoff: duration(10 * time.Second)}})
 				w.publish("a:1", "a:2", "b:1", "x", "a:3", "b:2")
-				got := w.expect(subS, "a:1", "b:1", "x")
-				w.nack(subS, got[:1])
-				w.ack(subS, got[1:])
-				again()
+				got := w.expect(subS, "a:1", "a:2", "b:1", "x", "a:3", "b:2")
 				w.publish("a:4")
-				w.ack(subS, w.expect(subS, "b:2")) // a:1 holds a:2 to a:4
-				time.Sleep(10 * time.Second)
-				w.ack(subS, w.expect(subS, "a:1"))
+				w.expect(subS) // one batch of a key at a time
+				w.ack(subS, got[4:5])
+				w.nack(subS, got[:1])
+				w.ack(subS, got[1:4]) // a:2 and a:3 come again after a:1
+				w.ack(subS, got[5:])
 				again()
-				w.ack(subS, w.expect(subS, "a:2"))
-				w.ack(subS, w.expect(subS, "a:3"))
-				w.ack(subS, w.expect(subS, "a:4"))
 				w.expect(subS)
+				time.Sleep(10 * time.Second)
+				got = w.expect(subS, "a:1", "a:2", "a:3", "a:4")
+				w.ack(subS, got[2:])
+				w.nack(subS, got[1:2]) // a:1 can still be acknowledged
+				w.expect(subS)
+				w.ack(subS, got[:1])
+				again()
+				time.Sleep(10 * time.Second)
+				got = w.expect(subS, "a:2", "a:3", "a:4")
+				w.ack(subS, got[1:])
+				w.ack(subS, got[:1])
+				w.publish("a:5")
+				w.ack(subS, w.expect(subS, "a:5"))
 				w.expectInFile(0, 0)
 			})
 		})
 	}
+}
+
+// TestOrderingOfRefused refuses the last of a batch twice as often as the second: each comes
+// after its own delay, and never before those that were published before it.
+func TestOrderingOfRefused(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.createSub(&pubsubpb.Subscription{EnableMessageOrdering: true, RetryPolicy: &pubsubpb.RetryPolicy{MinimumBackoff: duration(10 * time.Second)}})
+		w.publish("a:1", "a:2", "a:3")
+		w.nack(subS, w.expect(subS, "a:1", "a:2", "a:3")[1:2])
+		w.reopen() // a:1 is not acknowledged
+		got := w.expect(subS, "a:1", "a:2", "a:3")
+		w.nack(subS, got[2:])
+		w.nack(subS, got[:1])
+		time.Sleep(10 * time.Second)
+		got = w.expect(subS, "a:1", "a:2", "a:3")
+		w.nack(subS, got[2:])  // 20 s from now
+		w.nack(subS, got[1:2]) // 10 s
+		w.ack(subS, got[:1])
+		time.Sleep(10 * time.Second)
+		w.ack(subS, w.expect(subS, "a:2"))
+		w.expect(subS)
+		time.Sleep(10 * time.Second)
+		w.ack(subS, w.expect(subS, "a:3"))
+		w.expectInFile(0, 0)
+	})
+}
+
+// TestOrderingOfOutdated has a message become too old behind one that somebody has.
+func TestOrderingOfOutdated(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.createSub(&pubsubpb.Subscription{EnableMessageOrdering: true, MessageRetentionDuration: duration(10 * time.Minute)})
+		w.publish("a:1", "a:2", "a:3")
+		got := w.expect(subS, "a:1", "a:2", "a:3")
+		w.nack(subS, got[1:2])
+		w.deadline(subS, got[:1], 600)
+		time.Sleep(599 * time.Second)
+		w.deadline(subS, got[:1], 600)
+		time.Sleep(5 * time.Minute)
+		w.expectInFile(1, 0)
+		w.ack(subS, got[:1])
+		w.expectInFile(0, 0)
+	})
 }
 
 func TestWithoutOrdering(t *testing.T) {

@@ -67,8 +67,8 @@ func (q *Queue) holds(l *Lease) bool {
 func (q *Queue) Ack(l *Lease) {
 	q.sub.s.mu.Lock()
 	defer q.sub.s.mu.Unlock()
-	if q.holds(l) && q.sub.acknowledge(l.d.seq, q.sub.s.clock.Now()) {
-		q.sub.settle([]uint64{l.d.seq})
+	if q.holds(l) {
+		q.sub.settle(q.sub.acknowledge(nil, l.d.seq, q.sub.s.clock.Now()))
 	}
 }
 
@@ -91,7 +91,6 @@ func (q *Queue) Release(l *Lease) {
 	defer q.sub.s.mu.Unlock()
 	if q.holds(l) {
 		q.sub.take(l.d)
-		q.sub.put(l.d, stateReady, q.sub.topic.find(l.d.seq).time)
-		q.sub.notify()
+		q.sub.due(l.d, q.sub.topic.find(l.d.seq).time, q.sub.s.clock.Now())
 	}
 }

@@ -1,6 +1,7 @@
 package pubsubserver
 
 import (
+	"cmp"
 	"container/heap"
 	"encoding/base64"
 	"encoding/binary"
@@ -20,7 +21,7 @@ import (
 )
 
 // subscription is a subscription with its unacknowledged messages. Each of them
-// is in one place: in fresh, in deliveries, or in keys.
+// is in one place: in fresh, in deliveries, or in the rest of a lane.
 type subscription struct {
 	record
 	s      *Server
@@ -31,11 +32,10 @@ type subscription struct {
 	fresh fifo
 	// deliveries are those that were, and those that are next of their key.
 	deliveries map[uint64]*delivery
-	ready      schedule // to be delivered now, by since when
-	timed      schedule // leased or waiting, by until when
-	// keys has the ordering keys with a delivery, and what comes after it.
-	keys   map[uint64]*fifo
-	leases uint32 // counts leases
+	ready      schedule         // to be delivered now, by since when
+	timed      schedule         // leased or waiting, by until when
+	lanes      map[uint64]*lane // of the ordering keys with a delivery
+	leases     uint32           // counts leases
 	// unsaved are those whose attempts are to be written.
 	unsaved []*delivery
 	// changed is closed when something can be leased that could not be before,
@@ -67,8 +67,31 @@ const (
 	stateReady   state = iota
 	stateWaiting       // for the next attempt
 	stateLeased
-	stateDead // on its way to the dead-letter topic
+	stateDead  // on its way to the dead-letter topic
+	stateHeld  // behind one of its ordering key that is delivered again; due at the earliest at
+	stateAcked // behind one of its ordering key that is not acknowledged yet
 )
+
+// lane is an ordering key with deliveries. A pull leases as many of its messages as it
+// takes, a push dispatcher one; the next batch comes when all of them are settled. Only the
+// first of a batch is ever ready or waiting: when it is to be delivered again, those after
+// it are too, also those that are acknowledged.
+type lane struct {
+	batch []*delivery // by seq
+	rest  fifo        // what comes after them
+}
+
+// open says whether what comes next can be leased with the last of the batch: its lease is
+// after before.
+func (l *lane) open(before uint32) bool {
+	last := l.batch[len(l.batch)-1]
+	return last.state == stateLeased && last.lease > before
+}
+
+// after returns what comes after d in its batch.
+func (l *lane) after(d *delivery) []*delivery {
+	return l.batch[slices.Index(l.batch, d)+1:]
+}
 
 // schedule is a heap of deliveries by time.
 type schedule []*delivery
@@ -117,7 +140,7 @@ func (sub *subscription) clear() {
 	}
 	sub.fresh = nil
 	sub.deliveries = make(map[uint64]*delivery)
-	sub.keys = make(map[uint64]*fifo)
+	sub.lanes = make(map[uint64]*lane)
 	sub.ready, sub.timed, sub.unsaved = nil, nil, nil
 }
 
@@ -164,8 +187,8 @@ func (sub *subscription) end(err error) {
 // unacked returns the messages that are not acknowledged, by seq.
 func (sub *subscription) unacked() []uint64 {
 	seqs := slices.Concat(sub.fresh, slices.Collect(maps.Keys(sub.deliveries)))
-	for _, parked := range sub.keys {
-		seqs = append(seqs, *parked...)
+	for _, l := range sub.lanes {
+		seqs = append(seqs, l.rest...)
 	}
 	slices.Sort(seqs)
 	return seqs
@@ -174,8 +197,8 @@ func (sub *subscription) unacked() []uint64 {
 // backlog returns how many messages are not acknowledged.
 func (sub *subscription) backlog() int {
 	n := len(sub.fresh) + len(sub.deliveries)
-	for _, parked := range sub.keys {
-		n += len(*parked)
+	for _, l := range sub.lanes {
+		n += len(l.rest)
 	}
 	return n
 }
@@ -187,13 +210,8 @@ func (sub *subscription) oldest() time.Time {
 	if len(sub.fresh) > 0 {
 		first = sub.fresh[0]
 	}
-	for seq := range sub.deliveries {
+	for seq := range sub.deliveries { // what is in a lane's rest is later
 		first = min(first, seq)
-	}
-	for _, parked := range sub.keys {
-		if len(*parked) > 0 {
-			first = min(first, (*parked)[0])
-		}
 	}
 	if e := sub.topic.find(first); e != nil {
 		return time.Unix(0, e.time)
@@ -207,7 +225,7 @@ func (sub *subscription) put(d *delivery, to state, at int64) {
 	switch {
 	case to == stateReady:
 		heap.Push(&sub.ready, d)
-	case to != stateDead && at != forever:
+	case (to == stateWaiting || to == stateLeased) && at != forever:
 		heap.Push(&sub.timed, d)
 	default:
 		d.index = -1
@@ -228,38 +246,94 @@ func (sub *subscription) take(d *delivery) {
 // add makes a delivery of a message.
 func (sub *subscription) add(e *entry, attempts int32) *delivery {
 	d := &delivery{seq: e.seq, attempts: attempts, size: e.size}
-	if sub.pb.EnableMessageOrdering {
-		d.key = e.key
-		if d.key != 0 && sub.keys[d.key] == nil {
-			sub.keys[d.key] = &fifo{}
-		}
-	}
 	sub.deliveries[d.seq] = d
+	if sub.pb.EnableMessageOrdering && e.key != 0 {
+		d.key = e.key
+		l := sub.lanes[d.key]
+		if l == nil {
+			l = &lane{}
+			sub.lanes[d.key] = l
+		}
+		i, _ := slices.BinarySearchFunc(l.batch, d.seq, func(d *delivery, seq uint64) int { return cmp.Compare(d.seq, seq) })
+		l.batch = slices.Insert(l.batch, i, d)
+	}
 	return d
+}
+
+// lane returns the lane of a message's ordering key; nil where it has none, or no delivery.
+func (sub *subscription) lane(e *entry) *lane {
+	if !sub.pb.EnableMessageOrdering {
+		return nil
+	}
+	return sub.lanes[e.key]
+}
+
+// first says whether nothing of its ordering key is before d.
+func (sub *subscription) first(d *delivery) bool {
+	return d.key == 0 || sub.lanes[d.key].batch[0] == d
+}
+
+// due makes a delivery, which is in no schedule, due at a time, or when those of its
+// ordering key before it are settled, if that is later.
+func (sub *subscription) due(d *delivery, at int64, now time.Time) {
+	switch {
+	case !sub.first(d):
+		sub.put(d, stateHeld, at)
+	case at > now.UnixNano():
+		sub.put(d, stateWaiting, at)
+	default:
+		sub.put(d, stateReady, at)
+		sub.notify()
+	}
+}
+
+// hold takes what is after d in its batch from whoever has it: it is delivered again, after d.
+func (sub *subscription) hold(d *delivery) {
+	if d.key == 0 {
+		return
+	}
+	for _, later := range sub.lanes[d.key].after(d) {
+		at := later.at
+		switch later.state {
+		case stateDead:
+			continue
+		case stateLeased, stateAcked:
+			at = 0
+		}
+		sub.take(later)
+		sub.disown(later)
+		sub.put(later, stateHeld, at)
+	}
 }
 
 // restore adds a message that was delivered before the file was opened.
 func (sub *subscription) restore(e *entry, attempts int32, next int64) {
-	if parked := sub.keys[e.key]; parked != nil && sub.pb.EnableMessageOrdering {
-		parked.push(e.seq)
+	if l := sub.lane(e); l != nil {
+		l.rest.push(e.seq)
 		return
 	}
 	sub.put(sub.add(e, attempts), stateWaiting, next)
 }
 
 // lease takes up to n messages that are due, with about size bytes, until a
-// time that is after ack, or forever. The messages themselves are still to be
-// read.
+// time that is after ack, or for ack 0, forever and one of an ordering key. The
+// messages themselves are still to be read.
 func (sub *subscription) lease(n, size int, ack time.Duration, owner *stream) []*delivery {
 	now := sub.s.clock.Now()
 	sub.active = now
-	until := int64(forever)
+	until, before := int64(forever), uint32(math.MaxUint32)
 	if ack > 0 {
-		until = now.Add(ack).UnixNano()
+		until, before = now.Add(ack).UnixNano(), sub.leases
 	}
 	var leased []*delivery
 	for len(leased) < n && (size > 0 || len(leased) == 0) {
-		d := sub.next(now)
+		var d *delivery
+		if ack > 0 && len(leased) > 0 {
+			d = sub.behind(leased[len(leased)-1], now)
+		}
+		if d == nil {
+			d = sub.next(now, before)
+		}
 		if d == nil {
 			break
 		}
@@ -274,16 +348,39 @@ func (sub *subscription) lease(n, size int, ack time.Duration, owner *stream) []
 	return leased
 }
 
-// next takes what is due longest.
-func (sub *subscription) next(now time.Time) *delivery {
+// behind takes what is due and next of the ordering key of d, which is leased.
+func (sub *subscription) behind(d *delivery, now time.Time) *delivery {
+	if d.key == 0 {
+		return nil
+	}
+	l := sub.lanes[d.key]
+	if later := l.after(d); len(later) > 0 {
+		if later[0].state == stateHeld && later[0].at <= now.UnixNano() {
+			return later[0]
+		}
+		return nil
+	}
+	for len(l.rest) > 0 {
+		e := sub.topic.find(l.rest.pop())
+		if !sub.outdated(e, now) {
+			return sub.add(e, 0)
+		}
+		sub.settle([]uint64{e.seq})
+	}
+	return nil
+}
+
+// next takes what is due longest. It can be of an ordering key whose last delivery has a
+// lease after before.
+func (sub *subscription) next(now time.Time, before uint32) *delivery {
 	var outdated []uint64
 	defer func() { sub.settle(outdated) }()
 	for {
 		var fresh *entry
 		if len(sub.fresh) > 0 {
 			fresh = sub.topic.find(sub.fresh[0])
-			if parked := sub.keys[fresh.key]; parked != nil && sub.pb.EnableMessageOrdering {
-				parked.push(sub.fresh.pop())
+			if l := sub.lane(fresh); l != nil && !l.open(before) {
+				l.rest.push(sub.fresh.pop())
 				continue
 			}
 			if sub.outdated(fresh, now) {
@@ -317,14 +414,20 @@ func (sub *subscription) remove(d *delivery, now time.Time) {
 	if d.key == 0 {
 		return
 	}
-	parked := sub.keys[d.key]
-	if len(*parked) == 0 {
-		delete(sub.keys, d.key)
-		return
+	l := sub.lanes[d.key]
+	i := slices.Index(l.batch, d)
+	l.batch = slices.Delete(l.batch, i, i+1)
+	switch {
+	case i > 0:
+	case len(l.batch) > 0:
+		if next := l.batch[0]; next.state == stateHeld {
+			sub.due(next, next.at, now)
+		}
+	case len(l.rest) > 0:
+		sub.due(sub.add(sub.topic.find(l.rest.pop()), 0), now.UnixNano(), now)
+	default:
+		delete(sub.lanes, d.key)
 	}
-	next := sub.add(sub.topic.find(parked.pop()), 0)
-	sub.put(next, stateReady, now.UnixNano())
-	sub.notify()
 }
 
 // disown ends the hold of a stream on a delivery.
@@ -336,26 +439,40 @@ func (sub *subscription) disown(d *delivery) {
 	}
 }
 
-// acknowledge removes a message and reports whether it was there.
-func (sub *subscription) acknowledge(seq uint64, now time.Time) bool {
-	if d := sub.deliveries[seq]; d != nil {
-		if d.state == stateDead {
-			return false
+// acknowledge removes a message, or as soon as those of its ordering key before it are.
+// It returns acked and those that are removed.
+func (sub *subscription) acknowledge(acked []uint64, seq uint64, now time.Time) []uint64 {
+	d := sub.deliveries[seq]
+	switch {
+	case d == nil:
+		// It was delivered before a restart.
+		if sub.fresh.delete(seq) {
+			return append(acked, seq)
 		}
+		for _, l := range sub.lanes {
+			if l.rest.delete(seq) {
+				return append(acked, seq)
+			}
+		}
+		return acked
+	case d.state == stateDead, d.state == stateHeld, d.state == stateAcked:
+		return acked
+	case !sub.first(d):
+		sub.take(d)
+		sub.disown(d)
+		sub.put(d, stateAcked, 0)
+		return acked
+	}
+	for {
 		sub.take(d)
 		sub.remove(d, now)
-		return true
-	}
-	// It was delivered before a restart.
-	if sub.fresh.delete(seq) {
-		return true
-	}
-	for _, parked := range sub.keys {
-		if parked.delete(seq) {
-			return true
+		acked = append(acked, d.seq)
+		l := sub.lanes[d.key]
+		if l == nil || l.batch[0].state != stateAcked {
+			return acked
 		}
+		d = l.batch[0]
 	}
-	return false
 }
 
 // settle writes soon that messages, which were removed, are acknowledged, and does
@@ -460,10 +577,11 @@ func (sub *subscription) settling(seqs []uint64, id uint32) *write {
 				for _, seq := range seqs {
 					if e := sub.topic.find(seq); e != nil {
 						e.refs++
-						sub.put(sub.add(e, 0), stateReady, sub.s.clock.Now().UnixNano())
+						d, now := sub.add(e, 0), sub.s.clock.Now()
+						sub.hold(d)
+						sub.due(d, now.UnixNano(), now)
 					}
 				}
-				sub.notify()
 			}
 		},
 	}
@@ -488,6 +606,7 @@ func (tx *transaction) unref(t *topic, seq uint64, id uint32, now time.Time) (de
 func (sub *subscription) nack(d *delivery, now time.Time) {
 	sub.take(d)
 	sub.disown(d)
+	sub.hold(d)
 	d.attempts++
 	policy := sub.pb.DeadLetterPolicy
 	delay := RetryDelay(sub.pb.RetryPolicy, int(d.attempts))
@@ -499,14 +618,10 @@ func (sub *subscription) nack(d *delivery, now time.Time) {
 		}
 		delay = max(delay, burialRetry) // it is delivered further
 	}
-	if delay > 0 {
-		sub.put(d, stateWaiting, now.Add(delay).UnixNano())
-	} else {
-		sub.put(d, stateReady, now.UnixNano())
-		sub.notify()
-	}
-	// Nobody sees the attempts of a pulled message without these.
-	if policy != nil || sub.pb.RetryPolicy != nil || sub.pb.PushConfig.GetPushEndpoint() != "" {
+	sub.due(d, now.Add(delay).UnixNano(), now)
+	// Nobody sees the attempts of a pulled message without these. A message that is not
+	// the first of its key would come before those before it after a restart.
+	if sub.first(d) && (policy != nil || sub.pb.RetryPolicy != nil || sub.pb.PushConfig.GetPushEndpoint() != "") {
 		sub.save(d)
 	}
 }
@@ -594,7 +709,7 @@ func (sub *subscription) bury(d *delivery, name string) {
 				if p != nil {
 					sub.topic.find(d.seq).refs++
 				}
-				sub.put(d, stateWaiting, now.Add(max(RetryDelay(sub.pb.RetryPolicy, int(d.attempts)), burialRetry)).UnixNano())
+				sub.due(d, now.Add(max(RetryDelay(sub.pb.RetryPolicy, int(d.attempts)), burialRetry)).UnixNano(), now)
 				sub.arm()
 				return
 			}
@@ -673,13 +788,13 @@ func (sub *subscription) expireMessages(now time.Time) {
 	for len(sub.fresh) > 0 && sub.fresh[0] <= last {
 		outdated = append(outdated, sub.fresh.pop())
 	}
-	for _, parked := range sub.keys {
-		for len(*parked) > 0 && (*parked)[0] <= last {
-			outdated = append(outdated, parked.pop())
+	for _, l := range sub.lanes {
+		for len(l.rest) > 0 && l.rest[0] <= last {
+			outdated = append(outdated, l.rest.pop())
 		}
 	}
 	for seq, d := range sub.deliveries {
-		if seq <= last && (d.state == stateReady || d.state == stateWaiting) {
+		if seq <= last && (d.state == stateReady || d.state == stateWaiting || d.state == stateHeld) {
 			sub.take(d)
 			sub.remove(d, now)
 			outdated = append(outdated, seq)
@@ -722,8 +837,8 @@ func (sub *subscription) acknowledgeAll(ids []ackID) []uint64 {
 	sub.active = now
 	seqs := make([]uint64, 0, len(ids))
 	for _, id := range ids {
-		if id.sub == sub.ID && sub.acknowledge(id.seq, now) {
-			seqs = append(seqs, id.seq)
+		if id.sub == sub.ID {
+			seqs = sub.acknowledge(seqs, id.seq, now)
 		}
 	}
 	return seqs

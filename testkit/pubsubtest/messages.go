@@ -2,6 +2,7 @@ package pubsubtest
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -329,11 +330,28 @@ var pullRows = []Row{
 		},
 	},
 	{
-		Name: "ordering_batch", Behaviour: "several messages of one ordering key, pulled at once", Documented: "not said. Ours sends the next one when the one before it is acknowledged, as for pushes: do not collect several of a key before you acknowledge one", Want: "1 of 3",
+		Name: "ordering_batch", Behaviour: "several messages of one ordering key, pulled at once", Documented: "can be pulled together; one batch of a key at a time", Want: "1 2 3, and while they are out nothing, then 4 5",
 		observe: func(w *world) string {
 			topic, sub := w.ordered()
 			w.publish(topic, keyed("k", "1"), keyed("k", "2"), keyed("k", "3"))
-			return fmt.Sprintf("%d of 3", len(w.pull(sub, 3, pause)))
+			batch := w.pull(sub, 3, patience)
+			w.publish(topic, keyed("k", "4"), keyed("k", "5"))
+			meanwhile := dataOf(w.pull(sub, 2, pause))
+			w.ack(sub, batch...)
+			return fmt.Sprintf("%s, and while they are out %s, then %s", dataOf(batch), cmp.Or(meanwhile, "nothing"), dataOf(w.pull(sub, 2, patience)))
+		},
+	},
+	{
+		Name: "ordering_batch_nack", Behaviour: "the first of a batch of one ordering key is refused", Documented: "the later ones come again after it, also those that are acknowledged", Want: "1 2 3, then 1 2 3",
+		observe: func(w *world) string {
+			topic, sub := w.ordered()
+			w.publish(topic, keyed("k", "1"), keyed("k", "2"), keyed("k", "3"))
+			batch := w.pull(sub, 3, patience)
+			if len(batch) == 3 {
+				w.ack(sub, batch[2])
+				w.nack(sub, batch[0])
+			}
+			return dataOf(batch) + ", then " + cmp.Or(dataOf(w.pull(sub, 3, patience)), "nothing")
 		},
 	},
 	{
