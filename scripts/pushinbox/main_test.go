@@ -21,12 +21,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/local/stack"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/publisher"
@@ -86,6 +88,7 @@ func start(t *testing.T, data string, more ...string) *running {
 // startAt is start on a given port.
 func startAt(t *testing.T, at, data string, more ...string) *running {
 	t.Helper()
+	giveKey(t, data)
 	r := &running{base: "http://127.0.0.1:" + at, lines: make(chan string, 10_000), said: make(chan string, 10_000), done: make(chan struct{})}
 	r.cmd = exec.Command(command, "local", "--port", at, "--pubsub-port=0", "--data", data)
 	r.cmd.Env = os.Environ()
@@ -121,6 +124,39 @@ func startAt(t *testing.T, at, data string, more ...string) *running {
 	r.line(t, func(s string) bool { return strings.HasPrefix(s, "Try it") })
 	return r
 }
+
+// giveKey puts the key of tokens into a new data directory. To create one for each takes as
+// long as all the rest of a start.
+func giveKey(t *testing.T, data string) {
+	t.Helper()
+	key, err := tokensKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if files, err := os.ReadDir(data); err != nil || len(files) > 0 {
+		return
+	}
+	if err := os.WriteFile(filepath.Join(data, "tokens.key"), key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tokensKey returns a file as pushinbox local creates it.
+var tokensKey = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "pushinbox")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	issuer, err := pushfake.NewIssuer(&pushfake.IssuerOptions{Dir: dir})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := issuer.IDToken(nil); err != nil { // which waits for the key
+		return nil, err
+	}
+	return os.ReadFile(filepath.Join(dir, "tokens.key"))
+})
 
 // saying passes on what is written, which is whole lines.
 type saying chan string
