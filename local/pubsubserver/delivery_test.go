@@ -258,6 +258,185 @@ func TestOrderingOfRefused(t *testing.T) {
 	})
 }
 
+// TestOrderingWakes has a message become due that was refused behind another one, while
+// nothing but a pull that waits would notice.
+func TestOrderingWakes(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.createSub(&pubsubpb.Subscription{EnableMessageOrdering: true, AckDeadlineSeconds: 600, RetryPolicy: &pubsubpb.RetryPolicy{MinimumBackoff: duration(10 * time.Second)}})
+		w.publish("a:1", "a:2")
+		got := w.expect(subS, "a:1", "a:2")
+		begun := time.Now()
+		next := make(chan *pubsubpb.PullResponse)
+		go func() {
+			r, err := w.Pull(w.Context(), &pubsubpb.PullRequest{Subscription: subS, MaxMessages: 10})
+			w.must(err)
+			next <- r
+		}()
+		synctest.Wait()
+		w.nack(subS, got[1:])
+		w.ack(subS, got[:1])
+		if r := <-next; time.Since(begun) != 10*time.Second || len(r.ReceivedMessages) != 1 {
+			t.Errorf("after %v came %q", time.Since(begun), dataOf(r.ReceivedMessages))
+		}
+		w.reopen() // which the attempt outlasts
+		w.nack(subS, w.expect(subS, "a:2"))
+		time.Sleep(19 * time.Second)
+		w.expect(subS)
+		time.Sleep(time.Second)
+		w.expect(subS, "a:2")
+	})
+}
+
+// TestOrderingOfStream gives a stream what is published while it has the messages before,
+// also what it had no room for, and nothing of it to others.
+func TestOrderingOfStream(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.createSub(&pubsubpb.Subscription{EnableMessageOrdering: true})
+		sub, one, other := w.subscriptions[subS], &stream{maxMessages: 3}, &stream{}
+		expect := func(st *stream, want ...string) []*pubsubpb.ReceivedMessage {
+			t.Helper()
+			got, _, err := sub.pull(10, 10*time.Second, st)
+			w.must(err)
+			if !slices.Equal(dataOf(got), want) {
+				t.Fatalf("it got %q, want %q", dataOf(got), want)
+			}
+			return got
+		}
+		w.publish("a:1")
+		got := expect(one, "a:1")
+		w.publish("a:2", "a:3", "a:4", "b:1", "a:5")
+		expect(other, "b:1")
+		got = append(got, expect(one, "a:2", "a:3")...)
+		w.ack(subS, got[1:3])
+		got = append(got[:1], expect(one, "a:4", "a:5")...)
+		w.publish("a:6")
+		expect(one)
+		expect(other)
+		w.ack(subS, got)
+		w.ack(subS, expect(other, "a:6"))
+		// What waits longer comes before what there was no room for.
+		w.publish("x")
+		queue := &Queue{sub}
+		x, _, err := queue.Lease(1)
+		w.must(err)
+		time.Sleep(time.Second)
+		w.publish("a:7", "a:8", "a:9")
+		got = expect(one, "a:7", "a:8", "a:9")
+		w.publish("a:10")
+		expect(other)
+		w.ack(subS, got[2:])
+		queue.Release(x[0])
+		w.ack(subS, expect(one, "x"))
+		w.nack(subS, got[:1])
+		got = expect(one, "a:7", "a:8", "a:9")
+		w.ack(subS, got[2:])
+		expect(one, "a:10")
+	})
+}
+
+// TestOrderingOfOldLease acknowledges what had come before it came to somebody else, too.
+func TestOrderingOfOldLease(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.createSub(&pubsubpb.Subscription{EnableMessageOrdering: true})
+		w.publish("a:1", "a:2", "a:3")
+		before := w.expect(subS, "a:1", "a:2", "a:3")
+		w.nack(subS, before[:1])
+		got := w.expect(subS, "a:1", "a:2", "a:3")
+		w.ack(subS, before[2:])
+		w.ack(subS, got[:2])
+		time.Sleep(10 * time.Second)
+		w.expect(subS, "a:3")
+	})
+}
+
+// TestOrderingTakesTurns has a refused batch not come before what waits longer.
+func TestOrderingTakesTurns(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.createSub(&pubsubpb.Subscription{EnableMessageOrdering: true})
+		w.publish("a:1", "a:2")
+		got := w.expect(subS, "a:1", "a:2")
+		time.Sleep(time.Second)
+		w.publish("b:1")
+		time.Sleep(time.Second)
+		w.nack(subS, got[:1])
+		w.ack(subS, got[:1])
+		for _, want := range []string{"b:1", "a:2"} {
+			r, err := w.Pull(w.Context(), pullNow(subS, 1))
+			w.must(err)
+			if !slices.Equal(dataOf(r.ReceivedMessages), []string{want}) {
+				t.Errorf("pulled %q, want %q", dataOf(r.ReceivedMessages), want)
+			}
+			w.ack(subS, r.ReceivedMessages)
+		}
+	})
+}
+
+// fail makes a commit of writes that fails.
+func (w *world) fail(writes ...*write) {
+	w.Helper()
+	errs := w.commit(w.Context(), append(writes, &write{apply: func(tx *transaction) error { return tx.Rollback() }}))
+	if errs[0] == nil {
+		w.Fatal("the commit did not fail")
+	}
+}
+
+// TestAcknowledgementIsNotWritten has messages come again in order whose
+// acknowledgements could not be written, before and after a restart.
+func TestAcknowledgementIsNotWritten(t *testing.T) {
+	t.Parallel()
+	for _, state := range []string{"all leased", "none leased since a restart", "the first leased since a restart"} {
+		t.Run(state, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.createSub(&pubsubpb.Subscription{EnableMessageOrdering: true})
+				w.publish("a:1", "x", "a:2", "a:3")
+				got := w.expect(subS, "a:1", "x", "a:2", "a:3")
+				acked := got[:3]
+				if state != "all leased" {
+					w.reopen()
+				}
+				if state == "the first leased since a restart" {
+					_, err := w.Pull(w.Context(), pullNow(subS, 1))
+					w.must(err)
+					w.expect(subS, "x")
+					acked = got[3:] // a:2 is not acknowledged
+				}
+				ids, err := parseAckIDs(ackIDs(acked))
+				w.must(err)
+				slices.Reverse(ids)
+				sub := w.subscriptions[subS]
+				w.mu.Lock()
+				settling := sub.settling(sub.acknowledgeAll(ids), sub.ID)
+				w.mu.Unlock()
+				w.fail(settling)
+				time.Sleep(10 * time.Second) // until nothing is leased
+				again := w.pull(subS)
+				data := slices.DeleteFunc(dataOf(again), func(s string) bool { return s == "x" })
+				if !slices.Equal(data, []string{"a:1", "a:2", "a:3"}) || len(again) != 4 {
+					t.Errorf("then came %q", dataOf(again))
+				}
+				w.ack(subS, again)
+				w.expectInFile(0, 0)
+			})
+		})
+	}
+}
+
+// TestPublishedAfterAFailure loses nothing that is published to a subscription which was
+// created after commits had failed.
+func TestPublishedAfterAFailure(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.createSub(&pubsubpb.Subscription{Name: subOther})
+		p, err := newPublishing([]*pubsubpb.PubsubMessage{{Data: []byte("1")}, {Data: []byte("2")}})
+		w.must(err)
+		w.fail(&write{apply: func(tx *transaction) error { return p.apply(w.Server, w.topics[topicT], tx) }, done: p.done})
+		w.createSub(&pubsubpb.Subscription{})
+		w.reopen()
+		w.publish("3", "4")
+		w.reopen()
+		w.expect(subS, "3", "4")
+	})
+}
+
 // TestOrderingOfOutdated has a message become too old behind one that somebody has.
 func TestOrderingOfOutdated(t *testing.T) {
 	inWorld(t, func(w *world) {

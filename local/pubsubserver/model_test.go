@@ -42,6 +42,19 @@ func (w *world) state() string {
 			if len(seqs) > 0 {
 				oldest = time.Unix(0, sub.topic.find(seqs[0]).time)
 			}
+			owned := map[*stream]int64{}
+			for _, d := range sub.deliveries {
+				owned[d.owner]++
+			}
+			delete(owned, nil)
+			for st, n := range owned {
+				if st.messages != n {
+					w.Errorf("%s: a stream counts %d messages and has %d", name, st.messages, n)
+				}
+			}
+			if len(sub.timed) > 0 && (sub.alarm.IsZero() || sub.alarm.After(time.Unix(0, sub.timed[0].at))) {
+				w.Errorf("%s: nothing wakes it at %v", name, time.Unix(0, sub.timed[0].at))
+			}
 			if n := sub.backlog(); n != len(seqs) || !sub.oldest().Equal(oldest) {
 				w.Errorf("%s: the backlog is %d, the oldest of %v; want %d of %v", name, n, sub.oldest(), len(seqs), oldest)
 			}
@@ -50,9 +63,10 @@ func (w *world) state() string {
 	return text
 }
 
-// ordered returns what is not acknowledged of each ordering key, in order, but for what is
-// becoming a dead letter; nil where the subscription has no ordering.
-func (w *world) ordered(name string) map[uint64][]string {
+// ordered returns what can come of each ordering key, in order: what is not acknowledged,
+// but for what st has and what is becoming a dead letter. It is nil where the subscription
+// has no ordering.
+func (w *world) ordered(name string, st *stream) map[uint64][]string {
 	synctest.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -62,7 +76,8 @@ func (w *world) ordered(name string) map[uint64][]string {
 	}
 	keys := map[uint64][]string{}
 	for _, seq := range sub.unacked() {
-		if d := sub.deliveries[seq]; d == nil || d.state != stateDead {
+		d := sub.deliveries[seq]
+		if d == nil || d.state != stateDead && d.state != stateAcked && (d.state != stateLeased || d.owner != st || st == nil) {
 			key := sub.topic.find(seq).key
 			keys[key] = append(keys[key], fmt.Sprint(seq))
 		}
@@ -80,26 +95,36 @@ func TestAnyHistory(t *testing.T) {
 			inWorld(t, func(w *world) {
 				random := rand.New(rand.NewPCG(seed, 0))
 				w.createSub(&pubsubpb.Subscription{EnableMessageOrdering: seed%2 == 0, RetainAckedMessages: seed%3 == 0,
+					RetryPolicy:      &pubsubpb.RetryPolicy{MinimumBackoff: duration(time.Duration(seed%5) * time.Second)},
 					DeadLetterPolicy: &pubsubpb.DeadLetterPolicy{DeadLetterTopic: topicDead}})
 				w.createSub(&pubsubpb.Subscription{Name: subOther, Filter: "NOT attributes:a"})
 				w.createSub(&pubsubpb.Subscription{Name: subDead, Topic: topicDead})
 				leased := map[string][]*pubsubpb.ReceivedMessage{}
 				subs := []string{subS, subOther, subDead}
+				streams := map[string][]*stream{}
+				connect := func() {
+					for _, name := range subs {
+						streams[name] = []*stream{nil, {}, {maxMessages: 3}}
+					}
+				}
+				connect()
 				for step := range 300 {
 					name := subs[random.IntN(len(subs))]
 					some := leased[name]
 					if n := len(some); n > 0 {
-						some = some[random.IntN(n):]
+						some = slices.Clone(some[random.IntN(n):])
+						random.Shuffle(len(some), func(i, j int) { some[i], some[j] = some[j], some[i] })
 					}
 					what := random.IntN(20)
 					switch what {
 					case 0, 1, 2, 3, 4:
 						w.publish(fmt.Sprintf("%c:%d", 'a'+random.IntN(3), step))
 					case 5, 6, 7, 8:
-						keys := w.ordered(name)
-						r, err := w.Pull(w.Context(), pullNow(name, 1+random.Int32N(6)))
+						st := streams[name][random.IntN(3)]
+						keys := w.ordered(name, st)
+						received, _, err := w.subscriptions[name].pull(1+random.IntN(6), 10*time.Second, st)
 						w.must(err)
-						for _, m := range r.ReceivedMessages {
+						for _, m := range received {
 							for key, ids := range keys {
 								switch i := slices.Index(ids, m.Message.MessageId); {
 								case i == 0:
@@ -109,7 +134,7 @@ func TestAnyHistory(t *testing.T) {
 								}
 							}
 						}
-						leased[name] = append(leased[name], r.ReceivedMessages...)
+						leased[name] = append(leased[name], received...)
 					case 9, 10, 11:
 						w.ack(name, some)
 					case 12, 13, 14:
@@ -128,6 +153,7 @@ func TestAnyHistory(t *testing.T) {
 					case 19:
 						before := w.state()
 						w.reopen()
+						connect()
 						if after := w.state(); after != before {
 							w.Fatalf("step %d: before the restart\n%sand after it\n%s", step, before, after)
 						}

@@ -68,7 +68,7 @@ func (q *Queue) Ack(l *Lease) {
 	q.sub.s.mu.Lock()
 	defer q.sub.s.mu.Unlock()
 	if q.holds(l) {
-		q.sub.settle(q.sub.acknowledge(nil, l.d.seq, q.sub.s.clock.Now()))
+		q.sub.settle(q.sub.acknowledge(nil, l.d.seq, l.d.lease, q.sub.s.clock.Now()))
 	}
 }
 

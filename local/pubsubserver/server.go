@@ -6,14 +6,15 @@
 // What Publish and Acknowledge answered is durable, and so are seeks. The
 // acknowledgements of pushes and streams are so after 20 ms or with the next
 // commit, delivery attempts and the times of the next ones soon. Leases are not, so
-// that what was being delivered when the process ended is delivered again.
+// that what was being delivered when the process ended is delivered again. With message
+// ordering, a message counts as acknowledged when those of its ordering key before it are.
 //
 // # Limits
 //
 // Schemas, message transforms, exactly-once delivery, customer-managed keys,
 // tags, and export to BigQuery, Bigtable and Cloud Storage are refused with
-// UNIMPLEMENTED. One message per ordering key is outstanding at a time, also
-// for Pull. Restarting counts as activity of a subscription that could expire.
+// UNIMPLEMENTED. One message per ordering key is outstanding at a time for pushes, one
+// batch for Pull. Restarting counts as activity of a subscription that could expire.
 package pubsubserver
 
 import (

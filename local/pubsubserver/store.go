@@ -105,14 +105,14 @@ func (s *Server) transact(writes []*write, errs []error) error {
 	// Messages are appended: full pages are not written again.
 	t.messages.FillPercent = 0.95
 	s.mu.Lock()
-	before := s.seq
 	for i, w := range writes {
 		errs[i] = w.apply(t)
 	}
-	after := s.seq
+	last := s.seq
 	s.mu.Unlock()
-	if after != before {
-		if err := t.messages.SetSequence(after); err != nil {
+	// It is also ahead after a commit that failed.
+	if last != t.messages.Sequence() {
+		if err := t.messages.SetSequence(last); err != nil {
 			return err
 		}
 	}

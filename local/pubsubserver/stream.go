@@ -25,6 +25,18 @@ const (
 type stream struct {
 	maxMessages, maxBytes int64 // 0 or less: no limit
 	messages, bytes       int64
+	// wanted are ordering keys of which it has the batch, and more is there.
+	wanted map[*lane]struct{}
+}
+
+func (st *stream) wants(l *lane) {
+	if st == nil {
+		return
+	}
+	if st.wanted == nil {
+		st.wanted = make(map[*lane]struct{})
+	}
+	st.wanted[l] = struct{}{}
 }
 
 func (st *stream) add(d *delivery) {

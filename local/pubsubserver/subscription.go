@@ -72,20 +72,22 @@ const (
 	stateAcked // behind one of its ordering key that is not acknowledged yet
 )
 
-// lane is an ordering key with deliveries. A pull leases as many of its messages as it
-// takes, a push dispatcher one; the next batch comes when all of them are settled. Only the
-// first of a batch is ever ready or waiting: when it is to be delivered again, those after
-// it are too, also those that are acknowledged.
+// lane is an ordering key with deliveries. A push dispatcher has one of its messages, a
+// pull as many as it takes, and a stream also those that come meanwhile; another one gets
+// some when all of them are settled. Only the first of a batch is ever ready or waiting:
+// when it is to be delivered again, those after it are too, also those that are
+// acknowledged.
 type lane struct {
 	batch []*delivery // by seq
 	rest  fifo        // what comes after them
 }
 
-// open says whether what comes next can be leased with the last of the batch: its lease is
-// after before.
-func (l *lane) open(before uint32) bool {
-	last := l.batch[len(l.batch)-1]
-	return last.state == stateLeased && last.lease > before
+// open says whether what comes next can be leased, too: by owner, or with the leases after
+// before.
+func (l *lane) open(before uint32, owner *stream) bool {
+	first, last := l.batch[0], l.batch[len(l.batch)-1]
+	return first.state == stateLeased && (first.lease > before || owner != nil && first.owner == owner) &&
+		(last.state == stateLeased || last.state == stateAcked)
 }
 
 // after returns what comes after d in its batch.
@@ -281,6 +283,7 @@ func (sub *subscription) due(d *delivery, at int64, now time.Time) {
 		sub.put(d, stateHeld, at)
 	case at > now.UnixNano():
 		sub.put(d, stateWaiting, at)
+		sub.arm()
 	default:
 		sub.put(d, stateReady, at)
 		sub.notify()
@@ -288,7 +291,7 @@ func (sub *subscription) due(d *delivery, at int64, now time.Time) {
 }
 
 // hold takes what is after d in its batch from whoever has it: it is delivered again, after d.
-func (sub *subscription) hold(d *delivery) {
+func (sub *subscription) hold(d *delivery, now time.Time) {
 	if d.key == 0 {
 		return
 	}
@@ -298,7 +301,7 @@ func (sub *subscription) hold(d *delivery) {
 		case stateDead:
 			continue
 		case stateLeased, stateAcked:
-			at = 0
+			at = now.UnixNano()
 		}
 		sub.take(later)
 		sub.disown(later)
@@ -332,7 +335,10 @@ func (sub *subscription) lease(n, size int, ack time.Duration, owner *stream) []
 			d = sub.behind(leased[len(leased)-1], now)
 		}
 		if d == nil {
-			d = sub.next(now, before)
+			d = sub.more(owner, now)
+		}
+		if d == nil {
+			d = sub.next(now, before, owner)
 		}
 		if d == nil {
 			break
@@ -344,8 +350,33 @@ func (sub *subscription) lease(n, size int, ack time.Duration, owner *stream) []
 		size -= int(d.size)
 		leased = append(leased, d)
 	}
+	if len(leased) > 0 {
+		if l := sub.lanes[leased[len(leased)-1].key]; l != nil && len(l.rest) > 0 {
+			owner.wants(l)
+		}
+	}
 	sub.arm()
 	return leased
+}
+
+// more takes what comes next of an ordering key of which a stream has the batch, and had no
+// room for more.
+func (sub *subscription) more(owner *stream, now time.Time) *delivery {
+	if owner == nil {
+		return nil
+	}
+	for l := range owner.wanted {
+		if len(l.rest) > 0 && l.open(math.MaxUint32, owner) {
+			if len(sub.ready) > 0 && sub.ready[0].at < sub.topic.find(l.rest[0]).time {
+				continue // that waits longer
+			}
+			if d := sub.behind(l.batch[len(l.batch)-1], now); d != nil {
+				return d
+			}
+		}
+		delete(owner.wanted, l)
+	}
+	return nil
 }
 
 // behind takes what is due and next of the ordering key of d, which is leased.
@@ -370,17 +401,17 @@ func (sub *subscription) behind(d *delivery, now time.Time) *delivery {
 	return nil
 }
 
-// next takes what is due longest. It can be of an ordering key whose last delivery has a
-// lease after before.
-func (sub *subscription) next(now time.Time, before uint32) *delivery {
+// next takes what is due longest. It can be of an ordering key that is open.
+func (sub *subscription) next(now time.Time, before uint32, owner *stream) *delivery {
 	var outdated []uint64
 	defer func() { sub.settle(outdated) }()
 	for {
 		var fresh *entry
 		if len(sub.fresh) > 0 {
 			fresh = sub.topic.find(sub.fresh[0])
-			if l := sub.lane(fresh); l != nil && !l.open(before) {
+			if l := sub.lane(fresh); l != nil && (len(l.rest) > 0 || !l.open(before, owner)) {
 				l.rest.push(sub.fresh.pop())
+				l.batch[0].owner.wants(l)
 				continue
 			}
 			if sub.outdated(fresh, now) {
@@ -416,12 +447,17 @@ func (sub *subscription) remove(d *delivery, now time.Time) {
 	}
 	l := sub.lanes[d.key]
 	i := slices.Index(l.batch, d)
-	l.batch = slices.Delete(l.batch, i, i+1)
+	if i > 0 {
+		l.batch = slices.Delete(l.batch, i, i+1)
+		return
+	}
+	l.batch[0] = nil
+	l.batch = l.batch[1:]
 	switch {
-	case i > 0:
 	case len(l.batch) > 0:
 		if next := l.batch[0]; next.state == stateHeld {
 			sub.due(next, next.at, now)
+			sub.save(next)
 		}
 	case len(l.rest) > 0:
 		sub.due(sub.add(sub.topic.find(l.rest.pop()), 0), now.UnixNano(), now)
@@ -440,8 +476,9 @@ func (sub *subscription) disown(d *delivery) {
 }
 
 // acknowledge removes a message, or as soon as those of its ordering key before it are.
-// It returns acked and those that are removed.
-func (sub *subscription) acknowledge(acked []uint64, seq uint64, now time.Time) []uint64 {
+// It returns acked and those that are removed. An older lease counts, too, but not of a
+// message that came again since it comes after another one.
+func (sub *subscription) acknowledge(acked []uint64, seq uint64, lease uint32, now time.Time) []uint64 {
 	d := sub.deliveries[seq]
 	switch {
 	case d == nil:
@@ -455,12 +492,14 @@ func (sub *subscription) acknowledge(acked []uint64, seq uint64, now time.Time) 
 			}
 		}
 		return acked
-	case d.state == stateDead, d.state == stateHeld, d.state == stateAcked:
+	case d.state == stateDead:
 		return acked
 	case !sub.first(d):
-		sub.take(d)
-		sub.disown(d)
-		sub.put(d, stateAcked, 0)
+		if d.state == stateLeased && d.lease == lease {
+			sub.take(d)
+			sub.disown(d)
+			sub.put(d, stateAcked, 0)
+		}
 		return acked
 	}
 	for {
@@ -555,11 +594,13 @@ func settlingSize(seqs []uint64) int { return len(seqs) * (maxCommitBytes / maxD
 // subscription had this ID.
 func (sub *subscription) settling(seqs []uint64, id uint32) *write {
 	var gone []uint64
+	unneeded := 0 // how many of seqs were made so
 	return &write{
 		apply: func(tx *transaction) error {
 			now := sub.s.clock.Now()
 			for _, seq := range seqs {
 				deleted, err := tx.unref(sub.topic, seq, id, now)
+				unneeded++
 				if err != nil {
 					return err
 				}
@@ -574,16 +615,42 @@ func (sub *subscription) settling(seqs []uint64, id uint32) *write {
 			case err == nil:
 				sub.topic.forget(gone)
 			case sub.ID == id && sub.ended == nil: // or nobody needs them any more
-				for _, seq := range seqs {
-					if e := sub.topic.find(seq); e != nil {
+				for i, seq := range seqs {
+					if e := sub.topic.find(seq); e != nil && i < unneeded {
 						e.refs++
-						d, now := sub.add(e, 0), sub.s.clock.Now()
-						sub.hold(d)
-						sub.due(d, now.UnixNano(), now)
 					}
 				}
+				sub.giveBack(seqs)
 			}
 		},
+	}
+}
+
+// giveBack makes messages due again whose acknowledgements could not be written.
+func (sub *subscription) giveBack(seqs []uint64) {
+	now := sub.s.clock.Now()
+	var fresh fifo
+	for _, seq := range seqs {
+		e := sub.topic.find(seq)
+		if e == nil {
+			continue
+		}
+		switch l := sub.lane(e); {
+		case l == nil:
+			fresh.push(seq)
+		case seq > l.batch[len(l.batch)-1].seq:
+			l.rest.push(seq)
+			slices.Sort(l.rest)
+		default:
+			d := sub.add(e, 0)
+			sub.hold(d, now)
+			sub.due(d, now.UnixNano(), now)
+		}
+	}
+	if len(fresh) > 0 {
+		sub.fresh = append(fresh, sub.fresh...)
+		slices.Sort(sub.fresh)
+		sub.notify()
 	}
 }
 
@@ -606,7 +673,7 @@ func (tx *transaction) unref(t *topic, seq uint64, id uint32, now time.Time) (de
 func (sub *subscription) nack(d *delivery, now time.Time) {
 	sub.take(d)
 	sub.disown(d)
-	sub.hold(d)
+	sub.hold(d, now)
 	d.attempts++
 	policy := sub.pb.DeadLetterPolicy
 	delay := RetryDelay(sub.pb.RetryPolicy, int(d.attempts))
@@ -619,11 +686,7 @@ func (sub *subscription) nack(d *delivery, now time.Time) {
 		delay = max(delay, burialRetry) // it is delivered further
 	}
 	sub.due(d, now.Add(delay).UnixNano(), now)
-	// Nobody sees the attempts of a pulled message without these. A message that is not
-	// the first of its key would come before those before it after a restart.
-	if sub.first(d) && (policy != nil || sub.pb.RetryPolicy != nil || sub.pb.PushConfig.GetPushEndpoint() != "") {
-		sub.save(d)
-	}
+	sub.save(d)
 }
 
 // RetryDelay is how long a message rests after this many attempts.
@@ -644,8 +707,13 @@ func RetryDelay(p *pubsubpb.RetryPolicy, attempts int) time.Duration {
 	return max(0, min(delay, most))
 }
 
-// save has the attempts and the time of the next one written.
+// save has the attempts and the time of the next one written. Nobody sees those of a pulled
+// message without a policy, and one that is not the first of its key would come before
+// those before it after a restart.
 func (sub *subscription) save(d *delivery) {
+	if d.attempts == 0 || !sub.first(d) || sub.pb.DeadLetterPolicy == nil && sub.pb.RetryPolicy == nil && sub.pb.PushConfig.GetPushEndpoint() == "" {
+		return
+	}
 	if sub.unsaved = append(sub.unsaved, d); len(sub.unsaved) > 1 {
 		return // together with the first
 	}
@@ -838,7 +906,7 @@ func (sub *subscription) acknowledgeAll(ids []ackID) []uint64 {
 	seqs := make([]uint64, 0, len(ids))
 	for _, id := range ids {
 		if id.sub == sub.ID {
-			seqs = sub.acknowledge(seqs, id.seq, now)
+			seqs = sub.acknowledge(seqs, id.seq, id.lease, now)
 		}
 	}
 	return seqs

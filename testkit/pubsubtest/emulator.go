@@ -26,6 +26,7 @@ var Emulator = map[string]string{
 	"dead_letter_attributes":       "DeliveryCount 5, Subscription the ID, SubscriptionProject, TopicPublishTime RFC 3339 with Z",
 	"retry_policy":                 "some before the minimum, growing, none after the maximum",
 	"ordering_batch_nack":          "1 2 3, then 2 3 1",
+	"ordering_batch_middle":        "1 2 3, then 2",
 	"ordering_nack":                "a1, then a2 a3 a1",
 	"seek_to_future_after":         "delivered",
 	"stream_flow_control":          "5, after an acknowledgement 0 more",

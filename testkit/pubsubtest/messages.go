@@ -330,7 +330,7 @@ var pullRows = []Row{
 		},
 	},
 	{
-		Name: "ordering_batch", Behaviour: "several messages of one ordering key, pulled at once", Documented: "can be pulled together; one batch of a key at a time", Want: "1 2 3, and while they are out nothing, then 4 5",
+		Name: "ordering_batch", Behaviour: "Pull of several messages of one ordering key", Documented: "gets them together; one batch of a key at a time", Want: "1 2 3, and while they are out nothing, then 4 5",
 		observe: func(w *world) string {
 			topic, sub := w.ordered()
 			w.publish(topic, keyed("k", "1"), keyed("k", "2"), keyed("k", "3"))
@@ -342,7 +342,7 @@ var pullRows = []Row{
 		},
 	},
 	{
-		Name: "ordering_batch_nack", Behaviour: "the first of a batch of one ordering key is refused", Documented: "the later ones come again after it, also those that are acknowledged", Want: "1 2 3, then 1 2 3",
+		Name: "ordering_batch_nack", Behaviour: "of a batch of one ordering key, the last is acknowledged and the first refused", Documented: "the later ones come again after it, also those that are acknowledged", Want: "1 2 3, then 1 2 3",
 		observe: func(w *world) string {
 			topic, sub := w.ordered()
 			w.publish(topic, keyed("k", "1"), keyed("k", "2"), keyed("k", "3"))
@@ -352,6 +352,20 @@ var pullRows = []Row{
 				w.nack(sub, batch[0])
 			}
 			return dataOf(batch) + ", then " + cmp.Or(dataOf(w.pull(sub, 3, patience)), "nothing")
+		},
+	},
+	{
+		Name: "ordering_batch_middle", Behaviour: "of a batch of one ordering key, the last is acknowledged, the second refused, the first acknowledged", Documented: "as before", Want: "1 2 3, then 2 3",
+		observe: func(w *world) string {
+			topic, sub := w.ordered()
+			w.publish(topic, keyed("k", "1"), keyed("k", "2"), keyed("k", "3"))
+			batch := w.pull(sub, 3, patience)
+			if len(batch) == 3 {
+				w.ack(sub, batch[2])
+				w.nack(sub, batch[1])
+				w.ack(sub, batch[0])
+			}
+			return dataOf(batch) + ", then " + cmp.Or(dataOf(w.pull(sub, 2, pause)), "nothing")
 		},
 	},
 	{
@@ -453,6 +467,17 @@ var streamRows = []Row{
 			w.expire()
 			return fmt.Sprintf("%s %s, %s refused and %s, acknowledged ones %s", dataOf(a), dataOf(b), dataOf(c),
 				yes(dataOf(again) == "c", "again", "then "+dataOf(again)), yes(len(w.pull(sub, 1, pause)) == 0, "not again", "again"))
+		},
+	},
+	{
+		Name: "stream_ordering", Behaviour: "StreamingPull of messages of one ordering key while it has earlier ones", Documented: "one stream gets all of a key", Want: "1 2, then 3 4",
+		observe: func(w *world) string {
+			topic, sub := w.ordered()
+			s := w.stream(&pubsubpb.StreamingPullRequest{Subscription: sub, StreamAckDeadlineSeconds: 10})
+			w.publish(topic, keyed("k", "1"), keyed("k", "2"))
+			first := s.receive(2)
+			w.publish(topic, keyed("k", "3"), keyed("k", "4"))
+			return dataOf(first) + ", then " + cmp.Or(dataOf(s.receiveFor(2, pause)), "nothing")
 		},
 	},
 	{
