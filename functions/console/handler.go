@@ -61,10 +61,8 @@ const (
 	pageWeight, dataWeight, replayWeight = 3, 2, 3
 	// maxScans is how many lists that no index answers are read at once.
 	maxScans = 2
-	// heartbeat is how often an idle live tail sends a comment, so that proxies
-	// keep it open and a broken connection is noticed. The feed says it first.
+	// heartbeat and lookEvery are the defaults of the handler's fields.
 	heartbeat = 4 * time.Second
-	// lookEvery is how often a page's feed looks at the delivery.
 	lookEvery = 1500 * time.Millisecond
 	// iapHeader carries the assertion of the Identity-Aware Proxy.
 	iapHeader = "X-Goog-Iap-Jwt-Assertion"
@@ -111,6 +109,8 @@ func newHandler(cfg Config, v Verifier, s Store, t Topic, d delivery.Source, log
 		deliveries:  cfg.Deliveries,
 		dead:        cfg.DeadLetters,
 		reports:     newReports(d, log),
+		heartbeat:   heartbeat,
+		lookEvery:   lookEvery,
 	}
 	if cfg.IsLocal && h.reports != nil {
 		h.reports.fresh = 0
@@ -175,6 +175,11 @@ type handler struct {
 	dead string
 	// reports tell how delivery goes; nil is that it is not told.
 	reports *reports
+	// heartbeat is how often an idle live tail sends a comment, so that proxies
+	// keep it open and a broken connection is noticed. The feed says it first.
+	heartbeat time.Duration
+	// lookEvery is how often a page's feed looks at the delivery.
+	lookEvery time.Duration
 }
 
 // principal is who sent a request. All of them may read.
@@ -563,14 +568,14 @@ func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.E
 	out := http.NewResponseController(w)
 	// From here on a failed write means that the reader left, which is not an
 	// error.
-	if _, err := fmt.Fprintf(w, ": heartbeat %v\nretry: 1000\nid: %s\n\n", heartbeat, q.PageToken); err != nil {
+	if _, err := fmt.Fprintf(w, ": heartbeat %v\nretry: 1000\nid: %s\n\n", h.heartbeat, q.PageToken); err != nil {
 		return nil
 	}
-	beat := time.NewTicker(heartbeat)
+	beat := time.NewTicker(h.heartbeat)
 	defer beat.Stop()
 	var looks <-chan time.Time
 	if look != nil {
-		ticker := time.NewTicker(lookEvery)
+		ticker := time.NewTicker(h.lookEvery)
 		defer ticker.Stop()
 		looks = ticker.C
 	}
