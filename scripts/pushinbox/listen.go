@@ -10,6 +10,7 @@ import (
 	"iter"
 	"net/url"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -68,7 +69,8 @@ program trusts if it was started with "pushinbox run"; Google, as the push accou
 google), for which you need the role roles/iam.serviceAccountOpenIdTokenCreator on that
 account; or nobody (--sign none).
 
-On a terminal, r and Enter send the last message again.
+On a terminal, r and Enter send the last message again. Ctrl-C waits for the answer to that,
+a second Ctrl-C does not.
 
 ` + serverHelp,
 		Example: `  pushinbox listen --forward-to http://127.0.0.1:3000/push
@@ -205,6 +207,7 @@ func (l *listening) run(cmd *cobra.Command) error {
 	}
 	err = l.follow(ctx, c, c.Tail(ctx, q, o), place, f, p)
 	cancel()
+	signal.Reset(os.Interrupt) // a second Ctrl-C does not wait for what was sent again
 	f.Wait()
 	return errors.Join(err, place.Save(f.Done))
 }
