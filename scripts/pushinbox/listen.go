@@ -56,7 +56,9 @@ was: with its own message ID, attributes, ordering key and subscription.
 It goes on where the last listen with the same inbox, filter and --forward-to ended, so
 messages that arrive while this machine sleeps are sent afterwards. The first time it
 begins with messages that are stored from now on. --since begins elsewhere: at a time (2h,
-2026-11-26T02:00:00Z), at a token of the inbox, or at "beginning", "now" or "last".
+2026-11-26T02:00:00Z), at a token of the inbox, or at "beginning", "now" or "last". Two that
+run at the same time with the same --forward-to do not share the messages: each posts all
+of them.
 
 A message that the program does not acknowledge (with 102, 200, 201, 202 or 204) is sent
 again, after pauses of up to 10 seconds. Order is kept within an ordering key. Quarantined
