@@ -14,14 +14,18 @@ import (
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 	"example.com/pushinbox/testkit/emulator"
+	"example.com/pushinbox/testkit/fresh"
 	"example.com/pushinbox/testkit/port"
 )
 
 // TestCount sends the events of some messages, each several times and at the same time,
 // to the function as the functions framework serves it: each message is counted once.
 func TestCount(t *testing.T) {
-	project := emulator.Project()
 	t.Setenv("FIRESTORE_EMULATOR_HOST", emulator.Firestore(t))
+	if !fresh.Process(t) {
+		return
+	}
+	project := emulator.Project()
 	t.Setenv("GOOGLE_CLOUD_PROJECT", project)
 	t.Setenv("FUNCTION_TARGET", "count")
 	in, err := firestoreinbox.Open(t.Context(), firestoreinbox.Config{

@@ -1,5 +1,5 @@
-// Command readfirestore reads an inbox with Firestore's own client: it prints the
-// newest messages with all their data, then each new message until Ctrl-C.
+// Command readfirestore reads an inbox with Firestore's own client: it prints the ten
+// newest messages or some more, with all their data, then each new message until Ctrl-C.
 // docs/firestore.md describes the documents that it reads.
 package main
 
@@ -9,6 +9,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"time"
 
 	"cloud.google.com/go/firestore"
 )
@@ -16,6 +17,8 @@ import (
 const (
 	collection = "messages" // INBOX_COLLECTION
 	shards     = 16         // INBOX_SHARDS
+	// late is how long after its receivedAt a message may become visible.
+	late = 15 * time.Second
 )
 
 func main() {
@@ -37,13 +40,21 @@ func run(ctx context.Context, project string) error {
 	for i := range all {
 		all[i] = i
 	}
-	newest := client.Collection(collection).
-		Where("shard", "in", all).
-		OrderBy("receivedAt", firestore.Desc).
-		Limit(10)
+	messages := client.Collection(collection).Where("shard", "in", all)
+	newest, err := messages.OrderBy("receivedAt", firestore.Desc).Limit(10).Select("receivedAt").Documents(ctx).GetAll()
+	if err != nil {
+		return err
+	}
+	var since time.Time
+	if len(newest) > 0 {
+		oldest, _ := newest[len(newest)-1].Data()["receivedAt"].(time.Time)
+		since = oldest.Add(-late)
+	}
 
-	// A listener gives what the query finds now, and then what changes.
-	snapshots := newest.Snapshots(ctx)
+	// A listener gives what the query finds now, and then what changes. A limit would
+	// leave out messages when more than that arrive at once. The client has in memory what
+	// the query finds: a program that runs for days begins again from time to time.
+	snapshots := messages.Where("receivedAt", ">=", since).OrderBy("receivedAt", firestore.Asc).Snapshots(ctx)
 	defer snapshots.Stop()
 	for {
 		snapshot, err := snapshots.Next()

@@ -19,6 +19,7 @@ import (
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 	"example.com/pushinbox/testkit/emulator"
+	"example.com/pushinbox/testkit/fresh"
 	"example.com/pushinbox/testkit/google"
 	"example.com/pushinbox/testkit/port"
 )
@@ -28,7 +29,12 @@ import (
 // emulator behind it and a Pub/Sub that pushes. Of Google's only the addresses
 // are the real ones: keys, tokens and Calendar are stood in for.
 func TestRegisteredFunction(t *testing.T) {
-	firestore, project := emulator.Firestore(t), emulator.Project()
+	firestore := emulator.Firestore(t)
+	t.Setenv("FIRESTORE_EMULATOR_HOST", firestore)
+	if !fresh.Process(t) {
+		return
+	}
+	project := emulator.Project()
 	reserved := port.Reserve(t)
 	function := "http://127.0.0.1:" + reserved
 
@@ -48,7 +54,6 @@ func TestRegisteredFunction(t *testing.T) {
 	defer pubSub.Close()
 	for name, value := range map[string]string{
 		"FUNCTION_TARGET":                "calendar",
-		"FIRESTORE_EMULATOR_HOST":        firestore,
 		"PUBSUB_EMULATOR_HOST":           pubSub.Addr,
 		"GOOGLE_CLOUD_PROJECT":           project,
 		"GOOGLE_APPLICATION_CREDENTIALS": google.AccountKey(t),

@@ -629,6 +629,8 @@ func TestTroubleInTheFeed(t *testing.T) {
 		defer mu.Unlock()
 		return report, nil
 	}), slog.New(slog.DiscardHandler))
+	s.handler.reports.fresh = 0
+	s.handler.lookEvery, s.handler.heartbeat = 20*time.Millisecond, 200*time.Millisecond
 	r := s.request(t, http.MethodGet, "/rows", "")
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {

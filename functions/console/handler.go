@@ -61,10 +61,9 @@ const (
 	pageWeight, dataWeight, replayWeight = 3, 2, 3
 	// maxScans is how many lists that no index answers are read at once.
 	maxScans = 2
-	// heartbeat is how often an idle live tail sends a comment, so that proxies
-	// keep it open and a broken connection is noticed. The feed says it first.
+	// patience, heartbeat and lookEvery are the defaults of the handler's fields.
+	patience  = 2500 * time.Millisecond
 	heartbeat = 4 * time.Second
-	// lookEvery is how often a page's feed looks at the delivery.
 	lookEvery = 1500 * time.Millisecond
 	// iapHeader carries the assertion of the Identity-Aware Proxy.
 	iapHeader = "X-Goog-Iap-Jwt-Assertion"
@@ -111,6 +110,9 @@ func newHandler(cfg Config, v Verifier, s Store, t Topic, d delivery.Source, log
 		deliveries:  cfg.Deliveries,
 		dead:        cfg.DeadLetters,
 		reports:     newReports(d, log),
+		patience:    patience,
+		heartbeat:   heartbeat,
+		lookEvery:   lookEvery,
 	}
 	if cfg.IsLocal && h.reports != nil {
 		h.reports.fresh = 0
@@ -175,6 +177,15 @@ type handler struct {
 	dead string
 	// reports tell how delivery goes; nil is that it is not told.
 	reports *reports
+	// patience is how long a page for a browser waits for a store that fails: a person is
+	// told soon, and can try again. A store that is slow has all of readBudget, since its
+	// first answer may take seconds, and a search 10.
+	patience time.Duration
+	// heartbeat is how often an idle live tail sends a comment, so that proxies
+	// keep it open and a broken connection is noticed. The feed says it first.
+	heartbeat time.Duration
+	// lookEvery is how often a page's feed looks at the delivery.
+	lookEvery time.Duration
 }
 
 // principal is who sent a request. All of them may read.
@@ -202,7 +213,11 @@ func (h *handler) signedIn(next httpapi.HandlerFunc) httpapi.HandlerFunc {
 		if err := sameOrigin.Check(r); err != nil || isLoaded {
 			return &problem.Error{Status: http.StatusForbidden, Detail: errOtherSite.Detail, Cause: errors.Join(errOtherSite, err)}
 		}
-		return next(w, r.WithContext(context.WithValue(r.Context(), principalKey{}, who)))
+		ctx := context.WithValue(r.Context(), principalKey{}, who)
+		if wantsPage(r) {
+			ctx = inbox.WithPatience(ctx, h.patience)
+		}
+		return next(w, r.WithContext(ctx))
 	}
 }
 
@@ -563,14 +578,14 @@ func (h *handler) tail(w http.ResponseWriter, r *http.Request, form func(inbox.E
 	out := http.NewResponseController(w)
 	// From here on a failed write means that the reader left, which is not an
 	// error.
-	if _, err := fmt.Fprintf(w, ": heartbeat %v\nretry: 1000\nid: %s\n\n", heartbeat, q.PageToken); err != nil {
+	if _, err := fmt.Fprintf(w, ": heartbeat %v\nretry: 1000\nid: %s\n\n", h.heartbeat, q.PageToken); err != nil {
 		return nil
 	}
-	beat := time.NewTicker(heartbeat)
+	beat := time.NewTicker(h.heartbeat)
 	defer beat.Stop()
 	var looks <-chan time.Time
 	if look != nil {
-		ticker := time.NewTicker(lookEvery)
+		ticker := time.NewTicker(h.lookEvery)
 		defer ticker.Stop()
 		looks = ticker.C
 	}

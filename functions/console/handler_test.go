@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -61,6 +62,9 @@ type site struct {
 	topic  *topic
 	// handler is what serves.
 	handler *handler
+	// signed are the credentials that requests had, by their claims. Signing takes longer
+	// than most requests.
+	signed sync.Map
 }
 
 func newSite(t *testing.T, cfg Config) *site {
@@ -91,16 +95,39 @@ var both = Config{Project: "p", Audience: audience, Readers: []string{reader}, I
 
 func (s *site) request(t *testing.T, method, path, body string) *http.Request {
 	t.Helper()
-	token, err := s.issuer.IDToken(map[string]any{"aud": audience, "email": reader})
-	if err != nil {
-		t.Fatal(err)
-	}
 	r, err := http.NewRequestWithContext(t.Context(), method, s.URL+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Header.Set("Authorization", "Bearer "+token)
+	s.as(t, r, map[string]any{"aud": audience, "email": reader}, nil)
 	return r
+}
+
+// as gives r the credentials with these claims in place of those that it has; nil is none.
+func (s *site) as(t *testing.T, r *http.Request, idToken, assertion map[string]any) {
+	t.Helper()
+	r.Header.Del("Authorization")
+	if idToken != nil {
+		r.Header.Set("Authorization", "Bearer "+s.sign(t, s.issuer.IDToken, "ID token", idToken))
+	}
+	if assertion != nil {
+		r.Header.Set("x-goog-iap-jwt-assertion", s.sign(t, s.issuer.IAPAssertion, "assertion", assertion))
+	}
+}
+
+// sign returns the credential of a kind with these claims, which it signs once.
+func (s *site) sign(t *testing.T, sign func(map[string]any) (string, error), kind string, claims map[string]any) string {
+	t.Helper()
+	key := fmt.Sprintf("%s %#v", kind, claims) // in the order of the names
+	if signed, ok := s.signed.Load(key); ok {
+		return signed.(string)
+	}
+	signed, err := sign(claims)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.signed.Store(key, signed)
+	return signed
 }
 
 func (s *site) do(t *testing.T, r *http.Request) (*http.Response, []byte) {
@@ -155,21 +182,7 @@ func TestWhoMayRead(t *testing.T) {
 			t.Parallel()
 			for _, path := range []string{"/messages", "/messages/x", "/messages/x/data", "/events", "/", "/nothing"} {
 				r := test.site.request(t, http.MethodGet, path, "")
-				r.Header.Del("Authorization")
-				if test.id != nil {
-					token, err := test.site.issuer.IDToken(test.id)
-					if err != nil {
-						t.Fatal(err)
-					}
-					r.Header.Set("Authorization", "Bearer "+token)
-				}
-				if test.iap != nil {
-					assertion, err := test.site.issuer.IAPAssertion(test.iap)
-					if err != nil {
-						t.Fatal(err)
-					}
-					r.Header.Set("x-goog-iap-jwt-assertion", assertion)
-				}
+				test.site.as(t, r, test.id, test.iap)
 				ctx, cancel := context.WithCancel(t.Context())
 				resp, err := http.DefaultTransport.RoundTrip(r.WithContext(ctx))
 				cancel()

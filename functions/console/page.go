@@ -357,9 +357,12 @@ func (h *handler) index(w http.ResponseWriter, r *http.Request) error {
 	if c, differs := canonical(v); differs {
 		if text := c.Get("text"); len(c) == 1 && inbox.ValidID(text) {
 			// What looks like an ID of this inbox may be a text as well.
-			if _, err := h.store.Peek(r.Context(), text); err == nil {
+			switch _, err := h.store.Peek(r.Context(), text); {
+			case err == nil:
 				http.Redirect(w, r, "/messages/"+text, http.StatusSeeOther)
 				return nil
+			case !errors.Is(err, inbox.ErrNotFound):
+				return err
 			}
 		}
 		http.Redirect(w, r, filter(c).at("/"), http.StatusSeeOther)

@@ -20,9 +20,11 @@ import (
 
 	"example.com/pushinbox/local/boltinbox"
 	"example.com/pushinbox/shared/inbox"
+	"example.com/pushinbox/shared/inbox/firestoreinbox"
 	"example.com/pushinbox/shared/publisher"
 	"example.com/pushinbox/testkit/google"
 	"example.com/pushinbox/testkit/measure"
+	"example.com/pushinbox/testkit/port"
 )
 
 // page asks for an address as a browser does.
@@ -471,6 +473,69 @@ func TestErrorPages(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestStoreIsDown opens pages while Firestore cannot be reached: each says so soon. A program,
+// and a page of a store that is only slow, wait.
+func TestStoreIsDown(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, both)
+	id := s.put(t, "1", "s", []byte("x"))
+	down, err := firestoreinbox.Open(t.Context(), firestoreinbox.Config{
+		Project: "p", Database: "(default)", Collection: "messages", Shards: 16, TTL: time.Hour, EmulatorHost: "127.0.0.1:" + port.Reserve(t),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = down.Close() })
+	if s.handler.patience > 3*time.Second {
+		t.Errorf("a person waits for %v", s.handler.patience)
+	}
+	const patience = 300 * time.Millisecond
+	up := s.handler.store
+	s.handler.store, s.handler.patience = down, patience
+	t.Run("down", func(t *testing.T) {
+		for _, path := range []string{"/", "/?subscription=s", "/?q=" + id, "/messages/" + id, "/messages/" + id + "/older", "/messages/" + id + "/data"} {
+			t.Run(path, func(t *testing.T) {
+				t.Parallel()
+				start := time.Now()
+				resp, page := s.page(t, path)
+				if took := time.Since(start); took > patience+5*time.Second {
+					t.Errorf("it takes %v", took)
+				}
+				if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || !strings.Contains(page, "The inbox cannot be reached") || !strings.Contains(page, ">Try again<") {
+					t.Errorf("answered %d, Retry-After %q: %s", resp.StatusCode, resp.Header.Get("Retry-After"), page)
+				}
+			})
+		}
+		t.Run("program", func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+			defer cancel()
+			if resp, err := http.DefaultClient.Do(s.request(t, http.MethodGet, "/messages", "").WithContext(ctx)); err == nil {
+				t.Errorf("a program is answered %s", resp.Status)
+			}
+		})
+	})
+	s.handler.store = slow{up, 2 * patience}
+	if resp, page := s.page(t, "/"); resp.StatusCode != http.StatusOK {
+		t.Errorf("a slow store: answered %d %s", resp.StatusCode, page)
+	}
+}
+
+// slow is a store whose lists take some time more.
+type slow struct {
+	Store
+	by time.Duration
+}
+
+func (s slow) List(ctx context.Context, q inbox.Query) (*inbox.Page, error) {
+	select {
+	case <-time.After(s.by):
+		return s.Store.List(ctx, q)
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 

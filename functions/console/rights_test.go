@@ -25,27 +25,6 @@ const (
 	visitor        = "visitor@example.com"
 )
 
-// as gives r the credential with these claims in place of the reader's. Without
-// any claims it has none.
-func (s *site) as(t *testing.T, r *http.Request, idToken, assertion map[string]any) {
-	t.Helper()
-	r.Header.Del("Authorization")
-	if idToken != nil {
-		token, err := s.issuer.IDToken(idToken)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Authorization", "Bearer "+token)
-	}
-	if assertion != nil {
-		signed, err := s.issuer.IAPAssertion(assertion)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set(iapHeader, signed)
-	}
-}
-
 // TestRights holds every route against every right. Without publishers the
 // readers may publish and IAP's visitors only read; with some, only those.
 func TestRights(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
 
 	"example.com/pushinbox/shared/httpapi"
+	"example.com/pushinbox/testkit/fresh"
 	"example.com/pushinbox/testkit/google"
 	"example.com/pushinbox/testkit/port"
 )
@@ -22,6 +23,9 @@ import (
 // from the environment: as the functions framework serves it beside others, and
 // as it is deployed. Only Google's keys and Pub/Sub are not the real ones.
 func TestRegisteredFunction(t *testing.T) {
+	if !fresh.Process(t) {
+		return
+	}
 	pubsub := pstest.NewServer()
 	t.Cleanup(func() { _ = pubsub.Close() })
 	t.Setenv("PUBSUB_EMULATOR_HOST", pubsub.Addr)

@@ -13,6 +13,7 @@ import (
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/firestoreinbox"
 	"example.com/pushinbox/testkit/emulator"
+	"example.com/pushinbox/testkit/fresh"
 	"example.com/pushinbox/testkit/google"
 	"example.com/pushinbox/testkit/port"
 	"example.com/pushinbox/testkit/pushattack"
@@ -31,7 +32,11 @@ const (
 func TestRegisteredFunction(t *testing.T) {
 	firestore := emulator.Firestore(t)
 	t.Setenv("FIRESTORE_EMULATOR_HOST", firestore)
-	t.Setenv("GOOGLE_CLOUD_PROJECT", "receive-test")
+	if !fresh.Process(t) {
+		return
+	}
+	project := emulator.Project()
+	t.Setenv("GOOGLE_CLOUD_PROJECT", project)
 	t.Setenv("PUSH_AUDIENCE", audience)
 	t.Setenv("PUSH_SERVICE_ACCOUNT", pushAccount)
 	t.Setenv("PUBSUB_VERIFICATION_TOKEN", secret)
@@ -48,7 +53,7 @@ func TestRegisteredFunction(t *testing.T) {
 	}
 
 	store, err := firestoreinbox.Open(t.Context(), firestoreinbox.Config{
-		Project: "receive-test", Database: "(default)", Collection: "messages", Shards: 16, TTL: time.Hour,
+		Project: project, Database: "(default)", Collection: "messages", Shards: 16, TTL: time.Hour,
 		EmulatorHost: firestore,
 	})
 	if err != nil {

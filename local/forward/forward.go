@@ -97,6 +97,7 @@ type Forwarder struct {
 	ahead int    // how many tokens of what is done there are after it
 	last  *inbox.Message
 	wait  sync.WaitGroup
+	again sync.Mutex // held by Again and Wait
 }
 
 // taken is a message that is ours until the program has acknowledged it, or a run of
@@ -199,20 +200,25 @@ func (f *Forwarder) tell() {
 	}
 }
 
-// Wait waits until nothing is under way.
-func (f *Forwarder) Wait() { f.wait.Wait() }
+// Wait waits until nothing is under way, and Again begins nothing meanwhile.
+func (f *Forwarder) Wait() {
+	f.again.Lock()
+	defer f.again.Unlock()
+	f.wait.Wait()
+}
 
 // Again sends the last message once more, whatever became of it. It reports whether
-// there is one.
+// there is one. After the end of ctx it begins nothing; what it began before, it finishes.
 func (f *Forwarder) Again(ctx context.Context) bool {
+	f.again.Lock()
+	defer f.again.Unlock()
 	f.mu.Lock()
 	m := f.last
 	f.mu.Unlock()
-	if m == nil {
-		return false
+	if m != nil && ctx.Err() == nil {
+		f.wait.Go(func() { f.send(context.WithoutCancel(ctx), m, Result{Message: m, Attempt: 1, Again: true}) })
 	}
-	f.wait.Go(func() { f.send(ctx, m, Result{Message: m, Attempt: 1, Again: true}) })
-	return true
+	return m != nil
 }
 
 // start sends a message until it is acknowledged, and then what waited for it. It has a

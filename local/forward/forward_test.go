@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -261,6 +262,57 @@ func TestAgain(t *testing.T) {
 	if len(p.bodies) != 2 || p.bodies[1].Message.MessageID != "1" {
 		t.Errorf("%d requests", len(p.bodies))
 	}
+}
+
+// TestAgainAtTheEnd has a message sent again while the context ends: the request is done
+// whole, and Wait waits for it, or it is not begun.
+func TestAgainAtTheEnd(t *testing.T) {
+	t.Parallel()
+	begun, goOn := make(chan bool, 1), make(chan bool)
+	p := newProgram(t, func(n int, _ string) int {
+		if n == 2 {
+			begun <- true
+			<-goOn
+		}
+		return http.StatusNoContent
+	})
+	var acked atomic.Int64
+	f := newForwarder(t, p.URL, Options{OnResult: func(r Result) {
+		if r.Acked {
+			acked.Add(1)
+		}
+	}})
+	if err := f.Forward(t.Context(), "1", message(1, "")); err != nil {
+		t.Fatal(err)
+	}
+	f.Wait()
+	ctx, cancel := context.WithCancel(t.Context())
+	f.Again(ctx)
+	<-begun
+	cancel()
+	close(goOn)
+	if f.Wait(); acked.Load() != 2 {
+		t.Errorf("%d requests are done, want 2", acked.Load())
+	}
+	for i := range 100 {
+		ctx, cancel := context.WithCancel(t.Context())
+		var person sync.WaitGroup
+		person.Go(func() { f.Again(ctx) })
+		for range i {
+			runtime.Gosched()
+		}
+		cancel()
+		f.Wait()
+		done := acked.Load()
+		person.Wait()
+		if f.Wait(); acked.Load() != done {
+			t.Fatal("a message is sent again after the end")
+		}
+	}
+	if p.mu.Lock(); int64(len(p.bodies)) != acked.Load() {
+		t.Errorf("%d requests came, and %d are done", len(p.bodies), acked.Load())
+	}
+	p.mu.Unlock()
 }
 
 func TestNewRefuses(t *testing.T) {

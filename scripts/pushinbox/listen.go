@@ -10,6 +10,7 @@ import (
 	"iter"
 	"net/url"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -55,7 +56,9 @@ was: with its own message ID, attributes, ordering key and subscription.
 It goes on where the last listen with the same inbox, filter and --forward-to ended, so
 messages that arrive while this machine sleeps are sent afterwards. The first time it
 begins with messages that are stored from now on. --since begins elsewhere: at a time (2h,
-2026-11-26T02:00:00Z), at a token of the inbox, or at "beginning", "now" or "last".
+2026-11-26T02:00:00Z), at a token of the inbox, or at "beginning", "now" or "last". Two that
+run at the same time with the same --forward-to do not share the messages: each posts all
+of them.
 
 A message that the program does not acknowledge (with 102, 200, 201, 202 or 204) is sent
 again, after pauses of up to 10 seconds. Order is kept within an ordering key. Quarantined
@@ -68,7 +71,8 @@ program trusts if it was started with "pushinbox run"; Google, as the push accou
 google), for which you need the role roles/iam.serviceAccountOpenIdTokenCreator on that
 account; or nobody (--sign none).
 
-On a terminal, r and Enter send the last message again.
+On a terminal, r and Enter send the last message again. Ctrl-C waits for the answer to that,
+a second Ctrl-C does not.
 
 ` + serverHelp,
 		Example: `  pushinbox listen --forward-to http://127.0.0.1:3000/push
@@ -205,6 +209,7 @@ func (l *listening) run(cmd *cobra.Command) error {
 	}
 	err = l.follow(ctx, c, c.Tail(ctx, q, o), place, f, p)
 	cancel()
+	signal.Reset(os.Interrupt) // a second Ctrl-C does not wait for what was sent again
 	f.Wait()
 	return errors.Join(err, place.Save(f.Done))
 }

@@ -158,3 +158,69 @@ func TestListenGoesOn(t *testing.T) {
 		t.Errorf("the program got %q, want %q", got, want)
 	}
 }
+
+// TestListenSendsAgain has a person send a message again, and press Ctrl-C before the
+// program has answered: listen waits for the answer, and after a second Ctrl-C for nothing.
+func TestListenSendsAgain(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	r := start(t, data)
+	r.publish(t, "", "text/plain", "hello")
+	r.acknowledged(t, 1)
+	for name, isPatient := range map[string]bool{"once": true, "twice": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			person, programs := openTerminal(t, 80)
+			requests, goOn := make(chan *http.Request), make(chan bool)
+			program := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body) // from then on the server notices that the client is gone
+				requests <- r
+				select {
+				case <-goOn:
+				case <-r.Context().Done():
+				}
+			}))
+			t.Cleanup(program.Close)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, command, "listen", "--data", data, "--forward-to", program.URL, "--sign", "none", "--since", "1h", "--ack-deadline", "600s", "--format", "json")
+			config := t.TempDir()
+			cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+config, "HOME="+config)
+			cmd.Stdin = programs
+			out, err := cmd.StdoutPipe()
+			if err == nil {
+				err = cmd.Start()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines := bufio.NewScanner(out)
+			<-requests
+			goOn <- true
+			lines.Scan()
+			_, _ = person.WriteString("r\n")
+			again := <-requests
+			_ = cmd.Process.Signal(os.Interrupt)
+			select {
+			case <-again.Context().Done():
+				t.Error("Ctrl-C cuts the request off")
+			case <-time.After(500 * time.Millisecond):
+			}
+			if isPatient {
+				close(goOn)
+			} else {
+				go func() {
+					for cmd.Process.Signal(os.Interrupt) == nil { // the first may come before listen waits
+						time.Sleep(100 * time.Millisecond)
+					}
+				}()
+			}
+			if lines.Scan() != isPatient {
+				t.Errorf("after Ctrl-C it prints %q", lines.Text())
+			}
+			if err := cmd.Wait(); (err == nil) != isPatient || ctx.Err() != nil {
+				t.Errorf("it ended with %v", err)
+			}
+		})
+	}
+}

@@ -16,18 +16,18 @@ import (
 	"example.com/pushinbox/testkit/need"
 )
 
-// onTerminal runs pushinbox on a terminal and returns what it prints there.
-func onTerminal(t *testing.T, columns int, variables []string, args ...string) string {
+// openTerminal returns the two ends of a terminal: that of the person, and that of programs.
+func openTerminal(t *testing.T, columns int) (person, programs *os.File) {
 	t.Helper()
 	if runtime.GOOS != "linux" {
 		need.Skip(t, "terminals are made for tests on Linux only")
 	}
-	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer terminal.Close()
-	fd := int(terminal.Fd())
+	t.Cleanup(func() { _ = person.Close() })
+	fd := int(person.Fd())
 	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
 	if err == nil {
 		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
@@ -38,10 +38,18 @@ func onTerminal(t *testing.T, columns int, variables []string, args ...string) s
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
+	programs, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = programs.Close() })
+	return person, programs
+}
+
+// onTerminal runs pushinbox on a terminal and returns what it prints there.
+func onTerminal(t *testing.T, columns int, variables []string, args ...string) string {
+	t.Helper()
+	terminal, other := openTerminal(t, columns)
 	cmd := exec.CommandContext(t.Context(), command, args...)
 	var errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = other, &errs

@@ -16,6 +16,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"math"
 	"net/http"
 	"time"
 	"unicode/utf8"
@@ -261,6 +262,23 @@ type Inbox interface {
 	// Close finishes the calls under way and releases what the inbox uses.
 	Close() error
 }
+
+// WithPatience returns a ctx for calls that an Inbox tries again for only so long from now
+// on, while its database fails: then they fail with ErrUnavailable. An attempt that is slow
+// and does not fail is waited for until ctx ends.
+func WithPatience(ctx context.Context, d time.Duration) context.Context {
+	return context.WithValue(ctx, patienceKey{}, time.Now().Add(d))
+}
+
+// Patience returns how long a call with ctx may still try again what fails.
+func Patience(ctx context.Context) time.Duration {
+	if until, ok := ctx.Value(patienceKey{}).(time.Time); ok {
+		return time.Until(until)
+	}
+	return math.MaxInt64
+}
+
+type patienceKey struct{}
 
 // The errors of an Inbox.
 var (

@@ -2,12 +2,14 @@ package process
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -249,6 +251,40 @@ func TestReject(t *testing.T) {
 	}
 	if !strings.Contains(s.log.String(), "the currency does not exist") || !strings.Contains(s.log.String(), "msg=quarantined") {
 		t.Errorf("the log does not say why: %s", s.log)
+	}
+}
+
+// place is the function in docs/consume.md.
+func place(ctx context.Context, tx *firestore.Transaction, m *inbox.Message) error {
+	order := map[string]any{"message": m.ID, "kind": m.Attributes["kind"]}
+	return tx.Create(Client(ctx).Collection("orders").NewDoc(), order)
+}
+
+// TestDocumentedFunction runs the function in docs/consume.md for the smallest and the largest
+// message.
+func TestDocumentedFunction(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/consume.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := os.ReadFile("process_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, function, _ := strings.Cut(string(page), "\nfunc place(")
+	function, _, found := strings.Cut(function, "```")
+	if !found || !strings.Contains(string(own), "\nfunc place("+strings.ReplaceAll(function, "process.", "")) {
+		t.Errorf("the function in docs/consume.md is another one: func place(%s", function)
+	}
+	s := newSite(t, Config{}, place)
+	for id, size := range map[string]int{"smallest": 0, "largest": inbox.MaxDataSize} {
+		if got := s.push(t, id, base64.StdEncoding.EncodeToString(make([]byte, size))); got != http.StatusNoContent {
+			t.Errorf("%s: answered %d", id, got)
+		}
+	}
+	if s.count(t, "orders") != 2 || len(s.messages(t)) != 2 {
+		t.Errorf("%d orders of %d messages, want 2 of 2: %s", s.count(t, "orders"), len(s.messages(t)), s.log)
 	}
 }
 

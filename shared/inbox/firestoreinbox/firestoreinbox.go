@@ -176,8 +176,9 @@ func (in *Inbox) outgoing(ctx context.Context) context.Context {
 	return metadata.NewOutgoingContext(ctx, in.header.Copy())
 }
 
-// retry calls call until it succeeds, fails for good, or ctx leaves no time for
-// another attempt. The error is ctx's own, or ErrUnavailable with the cause.
+// retry calls call until it succeeds, fails for good, or ctx leaves no time or no
+// inbox.Patience for another attempt. The error is ctx's own, or ErrUnavailable with
+// the cause.
 func (in *Inbox) retry(ctx context.Context, call func(ctx context.Context) error) error {
 	within, cancel := context.WithTimeout(ctx, giveUp)
 	defer cancel()
@@ -186,7 +187,8 @@ func (in *Inbox) retry(ctx context.Context, call func(ctx context.Context) error
 		if err == nil {
 			return nil
 		}
-		if !transient(err) || !wait(within, pause.Pause()) {
+		patience := inbox.Patience(ctx)
+		if !transient(err) || patience <= 0 || !wait(within, min(pause.Pause(), patience)) {
 			return cmp.Or(ended(ctx), unavailable(err))
 		}
 	}

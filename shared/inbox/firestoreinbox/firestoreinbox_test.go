@@ -1,8 +1,11 @@
 package firestoreinbox
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -11,6 +14,9 @@ import (
 	"example.com/pushinbox/testkit/inboxtest"
 	"example.com/pushinbox/testkit/measure"
 	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // config returns the settings that functions have by default.
@@ -115,5 +121,53 @@ func TestTTLShortened(t *testing.T) {
 		if n != 5 {
 			t.Errorf("pages of %d list %d messages, want 5", size, n)
 		}
+	}
+}
+
+// TestPatience reads with and without a patience from a Firestore that fails or is slow: only
+// failures are counted against it.
+func TestPatience(t *testing.T) {
+	t.Parallel()
+	const short, long = 300 * time.Millisecond, time.Second
+	for name, test := range map[string]struct {
+		patience time.Duration // 0 means none is set
+		failing  time.Duration // for how long calls fail
+		slow     time.Duration // how long each call takes
+		want     error
+		calls    int64 // 0 means several
+	}{
+		"fails":                    {short, time.Hour, 0, inbox.ErrUnavailable, 0},
+		"fails_for_less":           {long, short, 0, nil, 0},
+		"is_slow":                  {short, 0, long, nil, 1},
+		"is_slow_and_fails":        {short, time.Hour, long, inbox.ErrUnavailable, 1},
+		"fails_without_a_patience": {0, long, 0, nil, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, opts := newModel(t, 0)
+			var calls atomic.Int64
+			begun := time.Now()
+			in := open(t, "", "p", append(opts, option.WithGRPCDialOption(grpc.WithStreamInterceptor(
+				func(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, o ...grpc.CallOption) (grpc.ClientStream, error) {
+					calls.Add(1)
+					time.Sleep(test.slow)
+					if time.Since(begun) < test.failing {
+						return nil, status.Error(codes.Unavailable, "the cause")
+					}
+					return open(ctx, desc, conn, method, o...)
+				})))...)
+			defer in.Close()
+			ctx := t.Context()
+			if test.patience > 0 {
+				ctx = inbox.WithPatience(ctx, test.patience)
+			}
+			_, err := in.List(ctx, inbox.Query{})
+			if took := time.Since(begun); !errors.Is(err, test.want) || took > 10*time.Second {
+				t.Errorf("after %v List = %v, want %v", took, err, test.want)
+			}
+			if n := calls.Load(); test.calls != n && (test.calls != 0 || n < 2) {
+				t.Errorf("%d calls, want %d", n, test.calls)
+			}
+		})
 	}
 }
