@@ -37,6 +37,7 @@ import (
 	"time"
 
 	"example.com/pushinbox/local/datadir"
+	"example.com/pushinbox/local/wallclock"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/shared/inbox/groupcommit"
 	"example.com/pushinbox/shared/problem"
@@ -67,7 +68,7 @@ type Inbox struct {
 	file  *os.File
 	path  string
 	ttl   time.Duration
-	clock clock
+	clock *wallclock.Clock
 	// attributes are those of the search index, sorted.
 	attributes []string
 	log        *slog.Logger
@@ -132,14 +133,11 @@ func newInbox(path string, o *Options) (*Inbox, error) {
 	in := &Inbox{
 		path:       path,
 		ttl:        o.TTL,
-		clock:      clock{now: o.Now},
+		clock:      wallclock.New(o.Now),
 		log:        o.Log,
 		attributes: inbox.IndexedAttributes(o.SearchAttributes),
 		changed:    make(chan struct{}),
 		closing:    make(chan struct{}),
-	}
-	if in.clock.now == nil {
-		in.clock.now = time.Now
 	}
 	if in.log == nil {
 		in.log = slog.New(slog.DiscardHandler)
@@ -211,7 +209,7 @@ func (in *Inbox) start(found *content) error {
 	if found.badChunks > 0 {
 		in.log.Error(fmt.Sprintf("%s: %d parts of large messages are damaged; these messages are listed and cannot be read whole", in.path, found.badChunks))
 	}
-	in.clock.start(found.seen)
+	in.clock.Start(found.seen)
 	isDamaged := found.want != found.have
 	if isDamaged {
 		missing, err := in.reindex()
@@ -356,7 +354,7 @@ func (c *content) add(path []string, key, value []byte) {
 
 // initFile turns a new file into an inbox.
 func (in *Inbox) initFile() error {
-	in.clock.start(time.Time{})
+	in.clock.Start(time.Time{})
 	if err := in.db.Update(in.createInbox); err != nil {
 		return err
 	}
@@ -476,7 +474,7 @@ func (in *Inbox) commit(_ context.Context, ps []*pendingPut) []error {
 			return err
 		}
 		err := in.db.Update(func(tx *bbolt.Tx) error {
-			t, now, anyNew := in.tables(tx), in.clock.now(), false
+			t, now, anyNew := in.tables(tx), in.clock.Now(), false
 			for _, p := range ps {
 				var err error
 				if p.stored, err = t.put(p.message, now); err != nil {
@@ -592,7 +590,7 @@ func (in *Inbox) find(ctx context.Context, id string, read func(tables, order) (
 // the clock, deleted or not.
 func (in *Inbox) expiry() (limit time.Time) {
 	if in.ttl > 0 {
-		limit = time.UnixMicro(max(in.clock.now().Add(-in.ttl).UnixMicro(), 0)).UTC()
+		limit = time.UnixMicro(max(in.clock.Now().Add(-in.ttl).UnixMicro(), 0)).UTC()
 	}
 	return limit
 }

@@ -325,7 +325,7 @@ func TestSweepReusesSpace(t *testing.T) {
 		clock.Add(int64(1001 * time.Hour / time.Second))
 		for more := true; more; {
 			var err error
-			if more, err = in.sweepStep(in.clock.now()); err != nil {
+			if more, err = in.sweepStep(in.clock.Now()); err != nil {
 				t.Fatal(err)
 			}
 		}

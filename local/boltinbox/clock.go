@@ -3,72 +3,14 @@ package boltinbox
 import (
 	"encoding/binary"
 	"fmt"
-	"sync"
 	"time"
 
 	"go.etcd.io/bbolt"
 )
 
-const (
-	// leap is how far the clock may go ahead of the time that has passed before it
-	// is doubted, and doubt how long it is.
-	leap  = 5 * time.Minute
-	doubt = time.Hour
-)
-
-// clock knows how late it can be: as late as when the inbox was last in use, as
-// the file says, and the time since then that this process has run.
-type clock struct {
-	now func() time.Time
-
-	mu sync.Mutex
-	// base was the time when mono was read, which the machine's clock does not
-	// change. doubted is when the clock was found to be ahead; zero when it is not.
-	base          time.Time
-	mono, doubted time.Time
-	warned        bool
-}
-
-// start starts with when the inbox was last in use; zero means unknown.
-func (c *clock) start(seen time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.base, c.mono = seen, time.Now(); seen.IsZero() {
-		c.base = c.now()
-	}
-}
-
-// read returns the clock's time, and the time by which messages may expire: the
-// same, unless the clock went ahead by more than leap within the last hour.
-func (c *clock) read() (now, believed time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now = c.now()
-	expected := c.base.Add(time.Since(c.mono))
-	if now.After(expected.Add(leap)) {
-		if c.doubted.IsZero() {
-			c.doubted = time.Now()
-		}
-		if time.Since(c.doubted) < doubt {
-			return now, expected
-		}
-	}
-	c.base, c.mono, c.doubted, c.warned = now, time.Now(), time.Time{}, false
-	return now, now
-}
-
-// warn reports whether to tell that messages wait for the end of the doubt, once.
-func (c *clock) warn() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	first := !c.warned
-	c.warned = true
-	return first
-}
-
 // saveClock writes down that the inbox is in use.
 func (in *Inbox) saveClock(tx *bbolt.Tx) error {
-	_, believed := in.clock.read()
+	_, believed := in.clock.Read()
 	b := binary.BigEndian.AppendUint64(nil, uint64(max(believed.UnixMicro(), 0)))
 	return tx.Bucket(bucketFormat).Put(keySeen, seal(keySeen, b))
 }
@@ -78,7 +20,7 @@ func (in *Inbox) sweep() {
 	ticker := time.NewTicker(max(min(in.ttl/10, time.Minute), time.Millisecond))
 	defer ticker.Stop()
 	for {
-		now, believed := in.clock.read()
+		now, believed := in.clock.Read()
 		for more := true; more; {
 			select {
 			case <-in.closing:
@@ -89,7 +31,7 @@ func (in *Inbox) sweep() {
 			// repeats the step.
 			more, _ = in.sweepStep(believed)
 		}
-		if now.After(believed) && in.waiting(now) && in.clock.warn() {
+		if now.After(believed) && in.waiting(now) && in.clock.Warn() {
 			in.log.Warn(fmt.Sprintf("%s: the clock says %s, %v later than when the inbox was last in use; messages that are past their TTL by it are deleted in an hour, unless the clock is set right",
 				in.path, now.Format(time.RFC3339), now.Sub(believed).Round(time.Second)))
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"example.com/pushinbox/local/datadir"
+	"example.com/pushinbox/local/wallclock"
 	"example.com/pushinbox/shared/inbox"
 	"go.etcd.io/bbolt"
 )
@@ -184,8 +185,7 @@ func (r *rewriting) write(path string) (err error) {
 		r.err = r.t.messages.SetSequence(min(last, lastTime))
 	}
 	if seen := r.found.seen; r.err == nil && !seen.IsZero() {
-		in := &Inbox{clock: clock{now: func() time.Time { return seen }}}
-		in.clock.start(seen)
+		in := &Inbox{clock: wallclock.New(func() time.Time { return seen })}
 		r.err = in.saveClock(r.tx)
 	}
 	r.commit()

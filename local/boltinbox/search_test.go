@@ -214,7 +214,7 @@ func TestSearchIndex(t *testing.T) {
 	clock.Add(int64(300 * time.Hour / time.Second))
 	for more := true; more; {
 		var err error
-		if more, err = in.sweepStep(in.clock.now()); err != nil {
+		if more, err = in.sweepStep(in.clock.Now()); err != nil {
 			t.Fatal(err)
 		}
 	}

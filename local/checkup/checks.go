@@ -133,7 +133,7 @@ func (x *examination) checkClock() {
 	if ahead := x.facts.StartedAt.Sub(x.now); ahead > time.Minute {
 		x.bad(doctor.Finding{
 			Check: "clock", What: "the clock was set back while the run was there", Evidence: fmt.Sprintf("the run began %v after now", ahead.Round(time.Second)),
-			Consequence: "tokens that were signed before are not valid yet, and new messages are listed below older ones", Command: x.restart(""),
+			Consequence: "tokens that were signed before are not valid yet", Command: x.restart(""),
 		})
 		return
 	}

@@ -209,7 +209,7 @@ func (s *Server) ListTopicSnapshots(_ context.Context, r *pubsubpb.ListTopicSnap
 	}
 	var names []string
 	for snap := range t.snaps {
-		if !snap.expired(s.clock.Now()) {
+		if !snap.expired(s.expiryTime()) {
 			names = append(names, snap.pb.Name)
 		}
 	}

@@ -30,6 +30,7 @@ import (
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"example.com/pushinbox/local/datadir"
+	"example.com/pushinbox/local/wallclock"
 	"example.com/pushinbox/shared/inbox/groupcommit"
 	"go.etcd.io/bbolt"
 	"google.golang.org/grpc/codes"
@@ -82,6 +83,7 @@ type Server struct {
 	// temporary is the file to delete in the end, or empty.
 	temporary string
 	clock     Clock
+	wall      *wallclock.Clock // nil where clock is not the system's
 	log       *slog.Logger
 	push      func(*pubsubpb.Subscription, *Queue) func()
 	writes    *groupcommit.Group[*write]
@@ -138,7 +140,7 @@ func Open(o Options) (*Server, error) {
 		snapshots:     make(map[string]*snapshot),
 	}
 	if s.clock == nil {
-		s.clock = SystemClock{}
+		s.clock, s.wall = SystemClock{}, wallclock.New(nil)
 	}
 	if s.log == nil {
 		s.log = slog.Default()
@@ -233,6 +235,30 @@ func (s *Server) deleteTemporary() {
 
 var errClosing = status.Error(codes.Unavailable, "The server is closing.")
 
+// expiryTime is the time by which something may expire: not that of a clock which has
+// just leapt ahead, and may be set right again.
+func (s *Server) expiryTime() time.Time {
+	if s.wall == nil {
+		return s.clock.Now()
+	}
+	_, believed := s.wall.Read()
+	return believed
+}
+
+// checkClock has leases and waits end as if the clock had not been set back. It is called
+// every minute, and when one may have ended. s.mu must be held.
+func (s *Server) checkClock() {
+	if s.wall == nil {
+		return
+	}
+	if back := s.wall.Back(); back > 0 {
+		s.log.Warn("the clock was set back; what Pub/Sub waits for comes as if it had not been", "by", back.Round(time.Second))
+		for _, sub := range s.subscriptions {
+			sub.setBack(back)
+		}
+	}
+}
+
 // scheduleHousework has housework run after its time.
 func (s *Server) scheduleHousework() {
 	s.stopHousework = s.clock.At(s.clock.Now().Add(houseworkEvery), s.housework)
@@ -245,7 +271,8 @@ func (s *Server) housework() {
 	if s.stopped {
 		return
 	}
-	now := s.clock.Now()
+	s.checkClock()
+	now := s.expiryTime()
 	expired := false
 	for _, sub := range s.subscriptions {
 		sub.expireMessages(now)
@@ -272,7 +299,7 @@ func (s *Server) deleteExpired() {
 	s.mu.Lock()
 	var subs []*subscription
 	var snaps []*snapshot
-	now := s.clock.Now()
+	now := s.expiryTime()
 	for _, sub := range s.subscriptions {
 		if sub.expired(now) {
 			subs = append(subs, sub)
@@ -318,7 +345,7 @@ type Status struct {
 func (s *Server) Statuses() []Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.clock.Now()
+	now := s.expiryTime()
 	all := make([]Status, 0, len(s.subscriptions))
 	for _, sub := range s.subscriptions {
 		if !sub.expired(now) {

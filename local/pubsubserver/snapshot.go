@@ -50,7 +50,7 @@ func (s *Server) snapshot(name string) (*snapshot, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if snap := s.snapshots[name]; snap != nil && !snap.expired(s.clock.Now()) {
+	if snap := s.snapshots[name]; snap != nil && !snap.expired(s.expiryTime()) {
 		return snap, nil
 	}
 	return nil, notFound(name)
@@ -174,7 +174,7 @@ func (s *Server) ListSnapshots(_ context.Context, r *pubsubpb.ListSnapshotsReque
 	names, next, err := page(inProject(s.snapshots, r.Project), r.PageSize, r.PageToken)
 	answer := &pubsubpb.ListSnapshotsResponse{NextPageToken: next}
 	for _, name := range names {
-		if snap := s.snapshots[name]; !snap.expired(s.clock.Now()) {
+		if snap := s.snapshots[name]; !snap.expired(s.expiryTime()) {
 			answer.Snapshots = append(answer.Snapshots, snap.pb)
 		}
 	}

@@ -359,7 +359,7 @@ func (s *Server) topicByID(id uint32) *topic {
 }
 
 func (s *Server) loadMessages(tx *bbolt.Tx) error {
-	now := s.clock.Now()
+	now := s.expiryTime()
 	marks := tx.Bucket(bucketMarks).Cursor()
 	mark, state := marks.First()
 	mine := make(map[uint32][]byte)
@@ -388,7 +388,7 @@ func (s *Server) loadMessages(tx *bbolt.Tx) error {
 		}
 		for sub := range t.subs {
 			state := mine[sub.ID]
-			if seq < sub.Floor || len(state) == 1 || !sub.wants(attributes, e.time) || sub.outdated(&e, now) {
+			if seq < sub.Floor || len(state) == 1 || !sub.wants(attributes, e.time) || sub.outdated(&e) {
 				continue
 			}
 			e.refs++

@@ -21,7 +21,7 @@ func (s *Server) findSubscription(name string) (*subscription, error) {
 	if err := checkName(kindSubscription, name); err != nil {
 		return nil, err
 	}
-	if sub := s.subscriptions[name]; sub != nil && !sub.expired(s.clock.Now()) {
+	if sub := s.subscriptions[name]; sub != nil && !sub.expired(s.expiryTime()) {
 		return sub, nil
 	}
 	return nil, notFound(name)

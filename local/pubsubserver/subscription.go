@@ -152,9 +152,9 @@ func (sub *subscription) wants(attributes map[string]string, at int64) bool {
 }
 
 // outdated says whether a message is older than the subscription keeps them.
-func (sub *subscription) outdated(e *entry, now time.Time) bool {
+func (sub *subscription) outdated(e *entry) bool {
 	keep := max(sub.pb.MessageRetentionDuration.AsDuration(), sub.topic.pb.GetMessageRetentionDuration().AsDuration())
-	return e.time+int64(keep) <= now.UnixNano()
+	return e.time+int64(keep) <= sub.s.expiryTime().UnixNano()
 }
 
 // expired says whether nobody waits for messages, and nobody did anything with
@@ -315,7 +315,22 @@ func (sub *subscription) restore(e *entry, attempts int32, next int64) {
 		l.rest.push(e.seq)
 		return
 	}
-	sub.put(sub.add(e, attempts), stateWaiting, next)
+	d := sub.add(e, attempts)
+	// The clock may have been set back since.
+	latest := sub.s.clock.Now().Add(max(RetryDelay(sub.pb.RetryPolicy, int(attempts)), burialRetry))
+	sub.put(d, stateWaiting, min(next, latest.UnixNano()))
+}
+
+// setBack has what is waited for come when it would if the clock had not been set back.
+func (sub *subscription) setBack(by time.Duration) {
+	for _, d := range sub.deliveries {
+		if d.at != forever {
+			d.at -= int64(by)
+		}
+	}
+	sub.disarm()
+	sub.alarm = time.Time{}
+	sub.arm()
 }
 
 // lease takes up to n messages that are due, with about size bytes, until a
@@ -393,7 +408,7 @@ func (sub *subscription) behind(d *delivery, now time.Time) *delivery {
 	}
 	for len(l.rest) > 0 {
 		e := sub.topic.find(l.rest.pop())
-		if !sub.outdated(e, now) {
+		if !sub.outdated(e) {
 			return sub.add(e, 0)
 		}
 		sub.settle([]uint64{e.seq})
@@ -414,7 +429,7 @@ func (sub *subscription) next(now time.Time, before uint32, owner *stream) *deli
 				l.batch[0].owner.wants(l)
 				continue
 			}
-			if sub.outdated(fresh, now) {
+			if sub.outdated(fresh) {
 				outdated = append(outdated, sub.fresh.pop())
 				continue
 			}
@@ -422,7 +437,7 @@ func (sub *subscription) next(now time.Time, before uint32, owner *stream) *deli
 		if len(sub.ready) > 0 && (fresh == nil || sub.ready[0].at < fresh.time) {
 			d := sub.ready[0]
 			sub.take(d)
-			if sub.outdated(sub.topic.find(d.seq), now) {
+			if sub.outdated(sub.topic.find(d.seq)) {
 				sub.remove(d, now)
 				outdated = append(outdated, d.seq)
 				continue
@@ -597,7 +612,7 @@ func (sub *subscription) settling(seqs []uint64, id uint32) *write {
 	unneeded := 0 // how many of seqs were made so
 	return &write{
 		apply: func(tx *transaction) error {
-			now := sub.s.clock.Now()
+			now := sub.s.expiryTime()
 			for _, seq := range seqs {
 				deleted, err := tx.unref(sub.topic, seq, id, now)
 				unneeded++
@@ -765,7 +780,7 @@ func (sub *subscription) bury(d *delivery, name string) {
 				return err
 			}
 			p = burial
-			deleted, err = tx.unref(sub.topic, d.seq, sub.ID, s.clock.Now())
+			deleted, err = tx.unref(sub.topic, d.seq, sub.ID, s.expiryTime())
 			return err
 		},
 		done: func(err error) {
@@ -828,6 +843,7 @@ func (sub *subscription) arm() {
 func (sub *subscription) tick() {
 	sub.s.mu.Lock()
 	defer sub.s.mu.Unlock()
+	sub.s.checkClock()
 	now := sub.s.clock.Now()
 	sub.disarm() // a later alarm, if this is a late call of an earlier one
 	sub.alarm = time.Time{}
@@ -847,7 +863,7 @@ func (sub *subscription) tick() {
 // expireMessages drops what is too old and not being delivered.
 func (sub *subscription) expireMessages(now time.Time) {
 	entries := sub.topic.entries // by seq, and so by time
-	n := sort.Search(len(entries), func(i int) bool { return !sub.outdated(&entries[i], now) })
+	n := sort.Search(len(entries), func(i int) bool { return !sub.outdated(&entries[i]) })
 	if n == 0 {
 		return
 	}

@@ -109,7 +109,7 @@ func (s *Server) sweep(t *topic) {
 	var gone []uint64
 	s.later(&write{
 		apply: func(tx *transaction) error {
-			now := s.clock.Now()
+			now := s.expiryTime()
 			for i := range t.entries {
 				if e := &t.entries[i]; t.unneeded(e, now) {
 					if err := tx.deleteMessage(e); err != nil {
