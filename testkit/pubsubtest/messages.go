@@ -344,28 +344,20 @@ var pullRows = []Row{
 	{
 		Name: "ordering_batch_nack", Behaviour: "of a batch of one ordering key, the last is acknowledged and the first refused", Documented: "the later ones come again after it, also those that are acknowledged", Want: "1 2 3, then 1 2 3",
 		observe: func(w *world) string {
-			topic, sub := w.ordered()
-			w.publish(topic, keyed("k", "1"), keyed("k", "2"), keyed("k", "3"))
-			batch := w.pull(sub, 3, patience)
-			if len(batch) == 3 {
+			return w.batchAgain(patience, func(sub string, batch []*pubsubpb.ReceivedMessage) {
 				w.ack(sub, batch[2])
 				w.nack(sub, batch[0])
-			}
-			return dataOf(batch) + ", then " + cmp.Or(dataOf(w.pull(sub, 3, patience)), "nothing")
+			})
 		},
 	},
 	{
 		Name: "ordering_batch_middle", Behaviour: "of a batch of one ordering key, the last is acknowledged, the second refused, the first acknowledged", Documented: "as before", Want: "1 2 3, then 2 3",
 		observe: func(w *world) string {
-			topic, sub := w.ordered()
-			w.publish(topic, keyed("k", "1"), keyed("k", "2"), keyed("k", "3"))
-			batch := w.pull(sub, 3, patience)
-			if len(batch) == 3 {
+			return w.batchAgain(pause, func(sub string, batch []*pubsubpb.ReceivedMessage) {
 				w.ack(sub, batch[2])
 				w.nack(sub, batch[1])
 				w.ack(sub, batch[0])
-			}
-			return dataOf(batch) + ", then " + cmp.Or(dataOf(w.pull(sub, 2, pause)), "nothing")
+			})
 		},
 	},
 	{
@@ -427,6 +419,18 @@ var pullRows = []Row{
 func (w *world) ordered() (topic, sub string) {
 	topic = w.topic()
 	return topic, w.subscribe(topic, func(s *pubsubpb.Subscription) { s.EnableMessageOrdering = true })
+}
+
+// batchAgain pulls three messages of an ordering key together, and returns them, and what
+// comes within wait after settle.
+func (w *world) batchAgain(wait time.Duration, settle func(sub string, batch []*pubsubpb.ReceivedMessage)) string {
+	topic, sub := w.ordered()
+	w.publish(topic, keyed("k", "1"), keyed("k", "2"), keyed("k", "3"))
+	batch := w.pull(sub, 3, patience)
+	if len(batch) == 3 {
+		settle(sub, batch)
+	}
+	return dataOf(batch) + ", then " + cmp.Or(dataOf(w.pull(sub, 3, wait)), "nothing")
 }
 
 // deadLetter refuses a message until it is a dead letter, and returns how often
