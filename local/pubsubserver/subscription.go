@@ -92,6 +92,9 @@ func (l *lane) open(before uint32, owner *stream) bool {
 
 // after returns what comes after d in its batch.
 func (l *lane) after(d *delivery) []*delivery {
+	if l.batch[len(l.batch)-1] == d { // without a search, as where a lease goes on
+		return nil
+	}
 	return l.batch[slices.Index(l.batch, d)+1:]
 }
 
