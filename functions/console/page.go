@@ -361,7 +361,7 @@ func (h *handler) index(w http.ResponseWriter, r *http.Request) error {
 			case err == nil:
 				http.Redirect(w, r, "/messages/"+text, http.StatusSeeOther)
 				return nil
-			case !errors.Is(err, inbox.ErrNotFound):
+			case errors.Is(err, inbox.ErrUnavailable):
 				return err
 			}
 		}

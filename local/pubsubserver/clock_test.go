@@ -50,6 +50,81 @@ func TestClockIsSetBack(t *testing.T) {
 	}
 }
 
+// TestClockIsSet sets the clock while something is leased or waits, which goes on as it was.
+func TestClockIsSet(t *testing.T) {
+	t.Parallel()
+	pull := func(w *world) []*pubsubpb.ReceivedMessage {
+		w.Helper()
+		r, err := w.Pull(w.Context(), pullNow(subS, 1))
+		w.must(err)
+		return r.ReceivedMessages
+	}
+	extend := func(w *world, got []*pubsubpb.ReceivedMessage, seconds int32) {
+		w.Helper()
+		_, err := w.ModifyAckDeadline(w.Context(), &pubsubpb.ModifyAckDeadlineRequest{Subscription: subS, AckIds: ackIDs(got), AckDeadlineSeconds: seconds})
+		w.must(err)
+	}
+	for name, test := range map[string]func(w *world, set func(time.Duration)){
+		"leased after it was set back": func(w *world, set func(time.Duration)) {
+			set(-time.Minute)
+			pull(w)
+		},
+		"extended after it was set back": func(w *world, set func(time.Duration)) {
+			got := pull(w)
+			set(-time.Minute)
+			extend(w, got, 20)
+		},
+		"refused before it was ahead": func(w *world, set func(time.Duration)) {
+			extend(w, pull(w), 0)
+			set(time.Hour)
+			w.housework()
+			set(0)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := &setClock{}
+			w := openAt(t, c, &pubsubpb.Subscription{RetryPolicy: &pubsubpb.RetryPolicy{MinimumBackoff: duration(10 * time.Minute)}})
+			w.publish("m")
+			w.housework()
+			test(w, func(ahead time.Duration) { c.ahead.Store(int64(ahead)) })
+			w.housework()
+			time.Sleep(100 * time.Millisecond)
+			if got := pull(w); len(got) > 0 {
+				t.Errorf("it comes again at once: %q", dataOf(got))
+			}
+		})
+	}
+}
+
+// TestTurnsAfterTheClockWasSetBack has a message that is refused, or given back, take turns
+// with those that have the time of an earlier one.
+func TestTurnsAfterTheClockWasSetBack(t *testing.T) {
+	t.Parallel()
+	c := &setClock{}
+	w := openAt(t, c, &pubsubpb.Subscription{})
+	w.publish("0")
+	c.ahead.Store(-int64(time.Hour))
+	w.housework()
+	queue := &Queue{w.subscriptions[subS]}
+	leases, _, err := queue.Lease(1)
+	w.must(err)
+	queue.Release(leases[0])
+	w.publish("1", "2", "3")
+	came := map[string]int{}
+	for range 8 {
+		leases, _, err := queue.Lease(1)
+		w.must(err)
+		for _, l := range leases {
+			came[string(l.Message.Data)]++
+			queue.Nack(l)
+		}
+	}
+	if len(came) != 4 {
+		t.Errorf("so many times came %v, want all four", came)
+	}
+}
+
 // TestClockLeaps keeps what would be too old by a clock that is eight days ahead, until it
 // is so for an hour.
 func TestClockLeaps(t *testing.T) {

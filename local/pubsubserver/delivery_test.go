@@ -421,6 +421,30 @@ func TestAcknowledgementIsNotWritten(t *testing.T) {
 	}
 }
 
+// TestAcknowledgementIsNotWrittenAndTheNextRefused keeps the order over a restart.
+func TestAcknowledgementIsNotWrittenAndTheNextRefused(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.createSub(&pubsubpb.Subscription{EnableMessageOrdering: true, RetryPolicy: &pubsubpb.RetryPolicy{MinimumBackoff: duration(time.Second)}})
+		w.publish("a:1", "a:2")
+		got := w.expect(subS, "a:1", "a:2")
+		sub := w.subscriptions[subS]
+		w.must(sub.answer(&pubsubpb.StreamingPullRequest{AckIds: ackIDs(got[:1])}))
+		w.mu.Lock()
+		writes := w.takeUnsettled()
+		for _, d := range sub.deliveries {
+			sub.nack(d, w.clock.Now())
+		}
+		for _, settling := range writes {
+			settling.done(errClosing)
+		}
+		w.mu.Unlock()
+		synctest.Wait()
+		w.reopen()
+		time.Sleep(time.Second)
+		w.expect(subS, "a:1", "a:2")
+	})
+}
+
 // TestPublishedAfterAFailure loses nothing that is published to a subscription which was
 // created after commits had failed.
 func TestPublishedAfterAFailure(t *testing.T) {

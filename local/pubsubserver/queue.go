@@ -80,6 +80,7 @@ func (q *Queue) Nack(l *Lease) Nacked {
 	if !q.holds(l) {
 		return Nacked{}
 	}
+	q.sub.s.checkClock()
 	q.sub.nack(l.d, q.sub.s.clock.Now())
 	q.sub.arm()
 	return Nacked{DeadLettered: l.d.state == stateDead, RetryAt: time.Unix(0, l.d.at)}
@@ -90,7 +91,9 @@ func (q *Queue) Release(l *Lease) {
 	q.sub.s.mu.Lock()
 	defer q.sub.s.mu.Unlock()
 	if q.holds(l) {
+		q.sub.s.checkClock()
+		now := q.sub.s.clock.Now()
 		q.sub.take(l.d)
-		q.sub.due(l.d, q.sub.topic.find(l.d.seq).time, q.sub.s.clock.Now())
+		q.sub.due(l.d, min(q.sub.topic.find(l.d.seq).time, now.UnixNano()), now)
 	}
 }

@@ -121,8 +121,8 @@ const (
 	maxDeletes     = 5000
 	// alone is the size of a write that shares its commit with no other.
 	alone = maxCommitBytes + 1
-	// houseworkEvery is how often what has expired is deleted. What has expired
-	// is not delivered or returned, deleted or not.
+	// houseworkEvery is how often what has expired by expiryTime is deleted. It is not
+	// delivered or returned, deleted or not.
 	houseworkEvery = time.Minute
 )
 
@@ -246,7 +246,7 @@ func (s *Server) expiryTime() time.Time {
 }
 
 // checkClock has leases and waits end as if the clock had not been set back. It is called
-// every minute, and when one may have ended. s.mu must be held.
+// every minute, and when one begins or may have ended. s.mu must be held.
 func (s *Server) checkClock() {
 	if s.wall == nil {
 		return
@@ -254,7 +254,7 @@ func (s *Server) checkClock() {
 	if back := s.wall.Back(); back > 0 {
 		s.log.Warn("the clock was set back; what Pub/Sub waits for comes as if it had not been", "by", back.Round(time.Second))
 		for _, sub := range s.subscriptions {
-			sub.setBack(back)
+			sub.setBack(back, s.clock.Now())
 		}
 	}
 }

@@ -288,7 +288,8 @@ func (sub *subscription) due(d *delivery, at int64, now time.Time) {
 		sub.put(d, stateWaiting, at)
 		sub.arm()
 	default:
-		sub.put(d, stateReady, at)
+		// It takes turns with what is published now, also while that has a later time.
+		sub.put(d, stateReady, at+max(0, sub.s.lastPublish-now.UnixNano()))
 		sub.notify()
 	}
 }
@@ -325,21 +326,26 @@ func (sub *subscription) restore(e *entry, attempts int32, next int64) {
 }
 
 // setBack has what is waited for come when it would if the clock had not been set back.
-func (sub *subscription) setBack(by time.Duration) {
+// What comes within the longest lease is of before the clock was ahead, if it was by more.
+func (sub *subscription) setBack(by time.Duration, now time.Time) {
+	longest := maxAckDeadline * time.Second
 	for _, d := range sub.deliveries {
-		if d.at != forever {
+		if d.at != forever && (by < longest || d.at > now.Add(longest).UnixNano()) {
 			d.at -= int64(by)
 		}
 	}
+	heap.Init(&sub.timed)
+	heap.Init(&sub.ready)
 	sub.disarm()
 	sub.alarm = time.Time{}
 	sub.arm()
 }
 
 // lease takes up to n messages that are due, with about size bytes, until a
-// time that is after ack, or for ack 0, forever and one of an ordering key. The
-// messages themselves are still to be read.
+// time that is after ack; 0 means forever, and only one message of each ordering key.
+// The messages themselves are still to be read.
 func (sub *subscription) lease(n, size int, ack time.Duration, owner *stream) []*delivery {
+	sub.s.checkClock()
 	now := sub.s.clock.Now()
 	sub.active = now
 	until, before := int64(forever), uint32(math.MaxUint32)
@@ -740,7 +746,7 @@ func (sub *subscription) save(d *delivery) {
 		sub.unsaved = nil
 		for _, d := range unsaved {
 			e := sub.topic.find(d.seq)
-			if e == nil || sub.deliveries[d.seq] != d {
+			if e == nil || sub.deliveries[d.seq] != d || !sub.first(d) {
 				continue
 			}
 			next := d.at
@@ -917,8 +923,8 @@ func parseAckIDs(ids []string) ([]ackID, error) {
 	return parsed, nil
 }
 
-// acknowledgeAll removes messages and returns those that were there. Those of
-// an older lease count too; those from before a seek do not.
+// acknowledgeAll removes messages as acknowledge does and returns those that were there.
+// Those from before a seek do not count.
 func (sub *subscription) acknowledgeAll(ids []ackID) []uint64 {
 	now := sub.s.clock.Now()
 	sub.active = now
@@ -934,6 +940,7 @@ func (sub *subscription) acknowledgeAll(ids []ackID) []uint64 {
 // extend makes leases end after d from now; 0 ends them. Those that have ended
 // already stay so.
 func (sub *subscription) extend(id ackID, d time.Duration) {
+	sub.s.checkClock()
 	now := sub.s.clock.Now()
 	sub.active = now
 	m := sub.deliveries[id.seq]

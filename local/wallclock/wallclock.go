@@ -1,6 +1,6 @@
-// Package wallclock tells when the system's clock was set, for what is deleted or done
-// again by it. What happens by the clock that nobody sets needs none of this; but that one
-// stands still, on Linux, while the machine sleeps, and ends with the process.
+// Package wallclock tells when the system's clock was set, so that nothing is deleted too
+// early, or waited for too long. Go's timers go by another clock, which nobody sets; but that
+// one stands still, on Linux, while the machine sleeps, and ends with the process.
 package wallclock
 
 import (
@@ -17,8 +17,8 @@ const (
 	slack = time.Second
 )
 
-// Clock is the system's clock, and how late it can be: as late as Start said, and the time
-// that has passed since then. New returns one. It is safe for concurrent use.
+// Clock is the system's clock, and the latest time that it can be: that of Start, and what
+// has passed since then. New returns one. It is safe for concurrent use.
 type Clock struct {
 	now func() time.Time
 
@@ -55,8 +55,9 @@ func (c *Clock) Start(right time.Time) {
 	}
 }
 
-// Read returns the clock's time, and the time by which something may expire: the
-// same, unless the clock went ahead by more than 5 minutes within the last hour.
+// Read returns the clock's time, and the time by which something may expire: the same,
+// unless the clock went ahead by more than 5 minutes, and that for less than an hour. The
+// machine's sleep is such a leap on Linux; another leap within the hour begins no new one.
 func (c *Clock) Read() (now, believed time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
