@@ -277,7 +277,7 @@ func TestEachTrouble(t *testing.T) {
 					p.t.Fatal(err)
 				}
 			},
-			want: "run ", says: "local.json", run: " --pubsub-port ",
+			want: "run ", says: "local.json", run: "# start it again, with the other flags that it had",
 		},
 		"not_there": {
 			breaks: func(p *patient) { _ = p.Close() },
