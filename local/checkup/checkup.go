@@ -152,6 +152,13 @@ func (x *examination) find(ctx context.Context) bool {
 		if !stack.IsRun(ctx, x.DefaultURL) {
 			x.checkPort(ctx, "port", x.DefaultURL, start+" --port 0")
 		}
+	case errors.Is(err, stack.ErrSuspended):
+		f := doctor.Finding{Check: "run", What: "the run that began here is suspended", Evidence: err.Error(), Consequence: "nothing receives, pushes or stores messages; what was accepted is kept"}
+		if run := stack.Left(cmp.Or(x.Data, stack.NearestData())); run != nil {
+			f.Command = fmt.Sprintf("kill -CONT %d   # or, in its terminal: fg", run.PID)
+		}
+		x.bad(f)
+		return false
 	case errors.Is(err, stack.ErrStale):
 		f := doctor.Finding{
 			Check: "run", What: "the run that began here does not answer", Evidence: err.Error(),

@@ -2,6 +2,7 @@ package checkup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,7 +11,10 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -278,6 +282,31 @@ func TestEachTrouble(t *testing.T) {
 				}
 			},
 			want: "run ", says: "local.json", run: "# start it again, with the other flags that it had",
+		},
+		"suspended": {
+			breaks: func(p *patient) {
+				if runtime.GOOS != "linux" {
+					p.t.Skip("the system does not tell")
+				}
+				stopped := exec.Command("sh", "-c", "kill -STOP $$")
+				path := filepath.Join(p.data, "local.json")
+				b, err := os.ReadFile(path)
+				if err = errors.Join(err, stopped.Start()); err != nil {
+					p.t.Fatal(err)
+				}
+				p.t.Cleanup(func() { _ = stopped.Process.Kill(); _ = stopped.Wait() })
+				_ = p.Close()
+				b = regexp.MustCompile(`"pid": \d+`).ReplaceAll(b, fmt.Appendf(nil, `"pid": %d`, stopped.Process.Pid))
+				if err := os.WriteFile(path, b, 0o600); err != nil {
+					p.t.Fatal(err)
+				}
+				for stat := fmt.Sprintf("/proc/%d/stat", stopped.Process.Pid); !strings.Contains(string(b), ") T "); {
+					if b, err = os.ReadFile(stat); err != nil {
+						p.t.Fatal(err)
+					}
+				}
+			},
+			want: "run ", says: "Ctrl-Z", run: "kill -CONT ",
 		},
 		"not_there": {
 			breaks: func(p *patient) { _ = p.Close() },
