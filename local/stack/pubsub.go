@@ -51,6 +51,8 @@ type ownPubSub struct {
 	push    func(*pubsubpb.Subscription, *pubsubserver.Queue) (stop func()) // from startPushing on
 	records delivery.Records
 	warn    func(message string)
+	// dataFlag has a command find this run.
+	dataFlag string
 	// published counts what is published.
 	published publications
 }
@@ -72,6 +74,7 @@ func (s *Stack) openPubSub(ctx context.Context) error {
 	own := &ownPubSub{
 		push:    dispatchers.Start,
 		records: s.deliveries.records, warn: func(message string) { s.log("pubsub").Warn(message) },
+		dataFlag:  s.DataFlag(),
 		published: publications{topics: make(map[string]*TopicFacts)},
 	}
 	path := filepath.Join(o.Data, pubSubFile)

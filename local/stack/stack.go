@@ -41,6 +41,7 @@ import (
 	"example.com/pushinbox/shared/mns"
 	"example.com/pushinbox/shared/publisher"
 	"example.com/pushinbox/shared/pushendpoint"
+	"example.com/pushinbox/shared/shell"
 	"example.com/pushinbox/shared/verify"
 )
 
@@ -482,6 +483,15 @@ func (s *Stack) startInbox(ctx context.Context) error {
 	s.mount("/receive", s.deliveries.refused(receiving))
 	s.mux.Handle("/", s.signIn(reading))
 	return nil
+}
+
+// DataFlag returns the flag that has another command find this run, or "" where its data
+// directory is the one that commands look for.
+func (s *Stack) DataFlag() string {
+	if s.options.DataByDefault {
+		return ""
+	}
+	return " --data " + shell.Quote(absolute(s.options.Data))
 }
 
 // startPubSub creates a topic and a subscription with the given settings, which is
