@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,6 +24,8 @@ import (
 	"example.com/pushinbox/local/pubsubserver/rest"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/delivery"
+	"example.com/pushinbox/shared/problem"
+	"example.com/pushinbox/shared/publisher"
 )
 
 const (
@@ -118,6 +121,9 @@ func (p *ownPubSub) publish(ctx context.Context, method string, request, answer 
 	published, err := countedPublisher{p.store, &p.published}.Publish(ctx, r)
 	if err == nil {
 		proto.Merge(answer.(*pubsubpb.PublishResponse), published)
+	}
+	if s := status.Convert(err); s.Code() == codes.Unavailable { // which the client would try for as long as it may
+		return &problem.Error{Status: http.StatusServiceUnavailable, Detail: s.Message() + " Nothing was published; see pushinbox doctor --local", Cause: publisher.ErrUnavailable}
 	}
 	return err
 }
