@@ -465,6 +465,16 @@ func TestRules(t *testing.T) {
 		"mended": {func(x *examination) {
 			x.facts.Inbox = stack.InboxFacts{Stored: 9, Failed: 2, LastFailed: now.Add(-time.Hour), LastStored: now}
 		}, "", ""},
+		"mended_just_now": {func(x *examination) {
+			x.facts.Inbox = stack.InboxFacts{Stored: 9, LargestStored: 100, Failed: 4, SmallestFailed: 100, LastError: "no space left", LastFailed: now.Add(-time.Minute), LastStored: now}
+		}, "", ""},
+		"mended_for_some": {func(x *examination) {
+			x.report.Subscriptions[0].Backlog = new(int64(1))
+			x.facts.Inbox = stack.InboxFacts{Stored: 9, LargestStored: 100, Failed: 4, SmallestFailed: 100, LastError: "no space left", LastFailed: now.Add(-time.Minute), LastStored: now}
+		}, "inbox", "4 pushes were not stored"},
+		"mended_for_small_ones": {func(x *examination) {
+			x.facts.Inbox = stack.InboxFacts{Stored: 9, LargestStored: 99, Failed: 4, SmallestFailed: 100, LastError: "no space left", LastFailed: now.Add(-time.Minute), LastStored: now}
+		}, "inbox", "only large ones"},
 		"clock": {func(x *examination) { x.facts.StartedAt = now.Add(time.Hour) }, "clock", "set back"},
 		"not_yet": {func(x *examination) {
 			x.report.Refusals = []delivery.Refusal{{Last: now, Reason: "not_yet_valid", LastHour: 1, Subscription: "projects/local/subscriptions/gone"}}
