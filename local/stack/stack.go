@@ -62,10 +62,14 @@ type Settings struct {
 	FirestoreEmulator string        `env:"FIRESTORE_EMULATOR_HOST"`
 }
 
-// Validate reports the values that the function mns refuses, and addresses of
-// emulators that are not HOST:PORT. The constructors check the others.
+// Validate reports the values that the function mns refuses, a topic that cannot be one,
+// and addresses of emulators that are not HOST:PORT. The constructors check the others.
 func (s Settings) Validate() error {
-	return errors.Join(s.mns().Validate(), checkEmulatorHost("PUBSUB_EMULATOR_HOST", s.PubSubEmulator),
+	topic := CheckTopic(s.Topic)
+	if topic != nil {
+		topic = fmt.Errorf("PUBSUB_TOPIC is %q; %w", s.Topic, topic)
+	}
+	return errors.Join(topic, s.mns().Validate(), checkEmulatorHost("PUBSUB_EMULATOR_HOST", s.PubSubEmulator),
 		checkEmulatorHost("FIRESTORE_EMULATOR_HOST", s.FirestoreEmulator))
 }
 

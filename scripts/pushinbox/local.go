@@ -224,7 +224,7 @@ func checkTopic(name string) error {
 	if name == "" || strings.Contains(name, "/") {
 		return errors.New("it must be the name of a topic alone, such as orders; its project is that of GOOGLE_CLOUD_PROJECT")
 	}
-	return nil
+	return stack.CheckTopic(name)
 }
 
 // parseEndpoint reads TOPIC=URL with options.
