@@ -220,6 +220,34 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// TestRepairOfAHealthyInbox says that nothing is damaged, and leaves the file as it is.
+func TestRepairOfAHealthyInbox(t *testing.T) {
+	t.Parallel()
+	o := options(t)
+	s, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(o.Data, inboxFile)
+	before, err := os.Stat(path)
+	if err = errors.Join(err, s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	o.Repair, o.Log = true, slog.New(slog.NewTextHandler(&log, nil))
+	if s, err = Start(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.Stat(path)
+	_, kept := os.Lstat(path + ".damaged")
+	if err = errors.Join(err, s.Close()); err != nil || !os.SameFile(before, after) || !errors.Is(kept, fs.ErrNotExist) {
+		t.Errorf("%v; the file is another one, or a copy was kept: %v", err, kept)
+	}
+	if said := log.String(); !strings.Contains(said, "nothing is damaged") || strings.Contains(said, "repaired") {
+		t.Errorf("the log: %s", said)
+	}
+}
+
 // TestPublishToAFullDisk has nothing be written to Pub/Sub's file: who publishes is told at
 // once, and why.
 func TestPublishToAFullDisk(t *testing.T) {

@@ -429,6 +429,10 @@ func (s *Stack) repair() error {
 	if err != nil {
 		return dataError(s.options.Data, err)
 	}
+	if kept == "" {
+		s.log("inbox").Warn(fmt.Sprintf("%s: nothing is damaged; the file with %d messages stays as it is", path, n))
+		return nil
+	}
 	s.log("inbox").Warn(fmt.Sprintf("%s: repaired, with %d messages; the damaged file is kept as %s", path, n, kept))
 	return nil
 }
