@@ -124,7 +124,7 @@ func inTheWay(sub *pubsubpb.Subscription, record *delivery.Operation) error {
 	endpoint := delivery.HideToken(sub.GetPushConfig().GetPushEndpoint())
 	switch {
 	case record != nil && record.Kind == delivery.Redrive:
-		return refused("the dead letters of %s are being redriven to %s (%s); let that end, or end it: pushinbox dead-letters redrive --stop", sub.Name, endpoint, began(record))
+		return refused("the dead letters of %s are being redriven to %s (%s); let that end, or end it: %s", sub.Name, endpoint, began(record), stop(sub.Name))
 	case !isPushed(sub):
 		return refused("%s is paused (%s); resume it first: pushinbox delivery resume --subscription %[1]s", sub.Name, began(record))
 	default:

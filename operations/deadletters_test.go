@@ -324,6 +324,9 @@ func TestRedriveRefuses(t *testing.T) {
 		if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "operator@example.com") {
 			t.Errorf("%s while it is redriven: %v", what, err)
 		}
+		if !strings.Contains(err.Error(), "redrive --stop --dead-letter-subscription "+dead) {
+			t.Errorf("%s advises a command that ends another redrive, if any: %v", what, err)
+		}
 	}
 	stopped, err := op.StopRedrive(t.Context(), dead)
 	w.check(err)

@@ -82,7 +82,7 @@ func (op *Operator) Pause(ctx context.Context, subscription string) (*Paused, er
 
 // duringRedrive refuses to pause or resume what is redriven.
 func duringRedrive(subscription string, record *delivery.Operation) error {
-	return refused("the dead letters of %s are being redriven (%s); end that first: pushinbox dead-letters redrive --stop", subscription, began(record))
+	return refused("the dead letters of %s are being redriven (%s); end that first: %s", subscription, began(record), stop(subscription))
 }
 
 // alreadyPaused says what a subscription without push endpoint is.

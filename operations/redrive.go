@@ -137,6 +137,11 @@ func (op *Operator) StopRedrive(ctx context.Context, subscription string) (*deli
 	return record, op.detach(ctx, subscription)
 }
 
+// stop is the command that ends the redrive of what a subscription keeps, and of no other.
+func stop(subscription string) string {
+	return "pushinbox dead-letters redrive --stop --dead-letter-subscription " + subscription + ", with the --data, --project or --terraform of this command"
+}
+
 // detach ends the pushing of dead letters and deletes the record, even after ctx
 // ended.
 func (op *Operator) detach(ctx context.Context, subscription string) error {
@@ -147,7 +152,7 @@ func (op *Operator) detach(ctx context.Context, subscription string) error {
 		err = op.o.Records.Delete(ctx, subscription)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: end the redrive of %s with: pushinbox dead-letters redrive --stop: %w", ErrAttached, subscription, err)
+		return fmt.Errorf("%w: end the redrive of %s with: %s: %w", ErrAttached, subscription, stop(subscription), err)
 	}
 	return nil
 }

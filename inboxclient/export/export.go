@@ -81,7 +81,7 @@ func (e *Export) Begin(ctx context.Context) error {
 			if s := e.state; s.Console != e.Client.Address() || s.Filter != e.Filter.Encode() || s.Output != what {
 				return Refused{fmt.Errorf("%s is of another export: of %s with the filter %q to %s; give the same flags, or another --resume", e.Resume, s.Console, s.Filter, s.Output)}
 			}
-			return nil
+			return e.checkOutput()
 		case !errors.Is(err, fs.ErrNotExist):
 			return err
 		}
@@ -97,6 +97,28 @@ func (e *Export) Begin(ctx context.Context) error {
 	}
 	e.state, e.isNew = state{Console: e.Client.Address(), Output: what, Selection: selected}, true
 	return e.save()
+}
+
+// checkOutput returns an error unless what the state counts is there.
+func (e *Export) checkOutput() error {
+	if e.Directory != "" {
+		if _, err := os.Stat(e.Directory); e.state.Messages == 0 || !errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return fmt.Errorf("%s does not exist, and %d messages were exported to it; delete %s to export again", e.Directory, e.state.Messages, e.Resume)
+	}
+	var size int64
+	info, err := os.Stat(e.Output)
+	switch {
+	case err == nil:
+		size = info.Size()
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if size < e.state.Offset || e.state.Done && size > e.state.Offset {
+		return fmt.Errorf("%s has %d bytes, and the export had written %d; it and %s belong together: delete both to export again", e.Output, size, e.state.Offset, e.Resume)
+	}
+	return nil
 }
 
 // Run exports what was not exported yet.
@@ -146,14 +168,7 @@ func (e *Export) open() (err error) {
 	if e.file, err = os.OpenFile(e.Output, flags, 0o666); err != nil {
 		return err
 	}
-	info, err := e.file.Stat()
-	if err == nil && info.Size() < e.state.Offset {
-		err = fmt.Errorf("%s has %d bytes, and the export had written %d; delete it and %s, and export again", e.Output, info.Size(), e.state.Offset, e.Resume)
-	}
-	if err == nil {
-		err = e.file.Truncate(e.state.Offset)
-	}
-	if err == nil {
+	if err = e.file.Truncate(e.state.Offset); err == nil { // see checkOutput
 		_, err = e.file.Seek(e.state.Offset, io.SeekStart)
 	}
 	e.out = bufio.NewWriterSize(e.file, 256<<10)

@@ -256,6 +256,12 @@ type content struct {
 	searchWant, searchHave uint64
 }
 
+// isWhole reports whether all records and parts of messages can be read, and the index
+// leads to them.
+func (c *content) isWhole() bool {
+	return len(c.damaged) == 0 && c.badChunks == 0 && c.want == c.have
+}
+
 // check reads the file, and refuses one that is not an inbox or whose pages are
 // damaged. What it finds of a missing or empty file is that it is new.
 func (in *Inbox) check() (*content, error) {

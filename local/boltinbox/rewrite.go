@@ -43,7 +43,8 @@ func (in *Inbox) upgrade(found *content) error {
 
 // Repair writes a new file at path with every message that can be read in the
 // damaged one there, which is kept under the returned name. Indexes are built
-// again. The options' log gets what is missing. It fails with datadir.ErrLocked when the
+// again. The options' log gets what is missing. A file in which nothing is damaged stays
+// as it is, and kept is empty. It fails with datadir.ErrLocked when the
 // inbox is open.
 func Repair(path string, o *Options) (kept string, messages int, err error) {
 	in, err := newInbox(path, o)
@@ -51,7 +52,7 @@ func Repair(path string, o *Options) (kept string, messages int, err error) {
 		return "", 0, err
 	}
 	err = in.guard(func() error {
-		found, _, err := in.read()
+		found, damage, err := in.read()
 		if err != nil {
 			return err
 		}
@@ -63,6 +64,9 @@ func Repair(path string, o *Options) (kept string, messages int, err error) {
 			return err
 		}
 		defer file.Close()
+		if messages = found.records; found.version != "" && len(damage) == 0 && found.isWhole() {
+			return nil
+		}
 		r := &rewriting{in: in, from: file, found: found, old: found.version == "1"}
 		kept, err = r.run(".damaged")
 		messages = r.stored

@@ -200,8 +200,12 @@ func TestSearchIndex(t *testing.T) {
 	in = mustOpen(t, path, options("tenant"))
 	step("interrupted", "", "tenant")
 
-	if _, _, err := Repair(path, options("tenant")); err != nil {
-		t.Fatal(err)
+	change(t, path, func(tx *bbolt.Tx) error {
+		id, _ := tx.Bucket(bucketIDs).Cursor().First()
+		return tx.Bucket(bucketIDs).Delete(id)
+	})
+	if kept, _, err := Repair(path, options("tenant")); err != nil || kept == "" {
+		t.Fatal(kept, err)
 	}
 	log = buffer{}
 	in = mustOpen(t, path, options("tenant"))

@@ -152,14 +152,28 @@ func (x *examination) find(ctx context.Context) bool {
 		if !stack.IsRun(ctx, x.DefaultURL) {
 			x.checkPort(ctx, "port", x.DefaultURL, start+" --port 0")
 		}
+	case errors.Is(err, stack.ErrSuspended):
+		f := doctor.Finding{Check: "run", What: "the run that began here is suspended", Evidence: err.Error(), Consequence: "nothing receives, pushes or stores messages; what was accepted is kept"}
+		if run := stack.Left(cmp.Or(x.Data, stack.NearestData())); run != nil {
+			f.Command = fmt.Sprintf("kill -CONT %d   # or, in its terminal: fg", run.PID)
+		}
+		x.bad(f)
+		return false
 	case errors.Is(err, stack.ErrStale):
+		f := doctor.Finding{
+			Check: "run", What: "the run that began here does not answer", Evidence: err.Error(),
+			Consequence: "nothing receives, pushes or stores messages; what was accepted is kept",
+		}
 		if run := stack.Left(cmp.Or(x.Data, stack.NearestData())); run != nil {
 			start += ports(run, x.DefaultURL)
+			if len(run.Pushes) > 0 {
+				f.Consequence += "; a start without its --push deletes subscriptions that it pushes to"
+			}
 		}
-		x.bad(doctor.Finding{
-			Check: "run", What: "the run that began here does not answer", Evidence: err.Error(),
-			Consequence: "nothing receives, pushes or stores messages; what was accepted is kept", Command: start,
-		})
+		// Its flags are not known, and a start without them changes its subscriptions: this
+		// is no command to paste.
+		f.Command = "# start it again, with the other flags that it had, such as --push: " + start
+		x.bad(f)
 	default:
 		x.bad(doctor.Finding{Check: "data_directory", On: data, What: "the data directory cannot be used", Evidence: err.Error(), Consequence: "pushinbox local does not start with it, and no command finds its run", Command: mendData(data, err)})
 		return false

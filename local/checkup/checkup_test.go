@@ -2,6 +2,7 @@ package checkup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,7 +11,10 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -277,7 +281,32 @@ func TestEachTrouble(t *testing.T) {
 					p.t.Fatal(err)
 				}
 			},
-			want: "run ", says: "local.json", run: " --pubsub-port ",
+			want: "run ", says: "local.json", run: "# start it again, with the other flags that it had",
+		},
+		"suspended": {
+			breaks: func(p *patient) {
+				if runtime.GOOS != "linux" {
+					p.t.Skip("the system does not tell")
+				}
+				stopped := exec.Command("sh", "-c", "kill -STOP $$")
+				path := filepath.Join(p.data, "local.json")
+				b, err := os.ReadFile(path)
+				if err = errors.Join(err, stopped.Start()); err != nil {
+					p.t.Fatal(err)
+				}
+				p.t.Cleanup(func() { _ = stopped.Process.Kill(); _ = stopped.Wait() })
+				_ = p.Close()
+				b = regexp.MustCompile(`"pid": \d+`).ReplaceAll(b, fmt.Appendf(nil, `"pid": %d`, stopped.Process.Pid))
+				if err := os.WriteFile(path, b, 0o600); err != nil {
+					p.t.Fatal(err)
+				}
+				for stat := fmt.Sprintf("/proc/%d/stat", stopped.Process.Pid); !strings.Contains(string(b), ") T "); {
+					if b, err = os.ReadFile(stat); err != nil {
+						p.t.Fatal(err)
+					}
+				}
+			},
+			want: "run ", says: "Ctrl-Z", run: "kill -CONT ",
 		},
 		"not_there": {
 			breaks: func(p *patient) { _ = p.Close() },
@@ -436,6 +465,16 @@ func TestRules(t *testing.T) {
 		"mended": {func(x *examination) {
 			x.facts.Inbox = stack.InboxFacts{Stored: 9, Failed: 2, LastFailed: now.Add(-time.Hour), LastStored: now}
 		}, "", ""},
+		"mended_just_now": {func(x *examination) {
+			x.facts.Inbox = stack.InboxFacts{Stored: 9, LargestStored: 100, Failed: 4, SmallestFailed: 100, LastError: "no space left", LastFailed: now.Add(-time.Minute), LastStored: now}
+		}, "", ""},
+		"mended_for_some": {func(x *examination) {
+			x.report.Subscriptions[0].Backlog = new(int64(1))
+			x.facts.Inbox = stack.InboxFacts{Stored: 9, LargestStored: 100, Failed: 4, SmallestFailed: 100, LastError: "no space left", LastFailed: now.Add(-time.Minute), LastStored: now}
+		}, "inbox", "4 pushes were not stored"},
+		"mended_for_small_ones": {func(x *examination) {
+			x.facts.Inbox = stack.InboxFacts{Stored: 9, LargestStored: 99, Failed: 4, SmallestFailed: 100, LastError: "no space left", LastFailed: now.Add(-time.Minute), LastStored: now}
+		}, "inbox", "only large ones"},
 		"clock": {func(x *examination) { x.facts.StartedAt = now.Add(time.Hour) }, "clock", "set back"},
 		"not_yet": {func(x *examination) {
 			x.report.Refusals = []delivery.Refusal{{Last: now, Reason: "not_yet_valid", LastHour: 1, Subscription: "projects/local/subscriptions/gone"}}

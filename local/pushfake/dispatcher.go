@@ -134,8 +134,10 @@ type Delivery struct {
 	// DeadLettered says that this was the last attempt: the message goes to
 	// the dead-letter topic.
 	DeadLettered bool
-	// Duration is how long the request took.
-	Duration time.Duration
+	// AckDeadline is how long the endpoint had to answer. Duration is how long the
+	// request took, which is longer where the machine was suspended.
+	AckDeadline time.Duration
+	Duration    time.Duration
 	// RetryIn is how long the next attempt is away at least; 0 when there is
 	// none.
 	RetryIn time.Duration
@@ -660,7 +662,7 @@ func (d *Dispatcher) landed(f *flight, a answer, err error) {
 	}
 	v := Delivery{
 		Subscription: d.subscription, Endpoint: d.endpoint, MessageID: m.MessageId, OrderingKey: m.OrderingKey, Attempt: m.attempt,
-		Status: a.status, Answer: a.quoted, Err: err, Duration: took,
+		Status: a.status, Answer: a.quoted, Err: err, AckDeadline: d.ackDeadline, Duration: took,
 		Acked: err == nil && Acknowledges(a.status),
 	}
 	if v.Acked {

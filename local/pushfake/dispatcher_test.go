@@ -195,6 +195,9 @@ func TestAckDeadline(t *testing.T) {
 				if late := errors.Is(got.Err, context.DeadlineExceeded); late == tc.acked {
 					w.Errorf("error: %v", got.Err)
 				}
+				if seconds := got.AckDeadline / time.Second; seconds != time.Duration(max(tc.seconds, 10)) {
+					w.Errorf("the ack deadline is %v", got.AckDeadline)
+				}
 				want := tc.takes
 				if !tc.acked {
 					want -= time.Millisecond

@@ -1,12 +1,15 @@
 package stack
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -214,5 +217,66 @@ func TestFullDisk(t *testing.T) {
 	err := dataError("/d", &fs.PathError{Op: "write", Path: "/d/local.json.1.part", Err: syscall.ENOSPC})
 	if err == nil || !strings.Contains(err.Error(), "make some, and start again") || !errors.Is(err, syscall.ENOSPC) {
 		t.Error(err)
+	}
+}
+
+// TestRepairOfAHealthyInbox says that nothing is damaged, and leaves the file as it is.
+func TestRepairOfAHealthyInbox(t *testing.T) {
+	t.Parallel()
+	o := options(t)
+	s, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(o.Data, inboxFile)
+	before, err := os.Stat(path)
+	if err = errors.Join(err, s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	o.Repair, o.Log = true, slog.New(slog.NewTextHandler(&log, nil))
+	if s, err = Start(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.Stat(path)
+	_, kept := os.Lstat(path + ".damaged")
+	if err = errors.Join(err, s.Close()); err != nil || !os.SameFile(before, after) || !errors.Is(kept, fs.ErrNotExist) {
+		t.Errorf("%v; the file is another one, or a copy was kept: %v", err, kept)
+	}
+	if said := log.String(); !strings.Contains(said, "nothing is damaged") || strings.Contains(said, "repaired") {
+		t.Errorf("the log: %s", said)
+	}
+}
+
+// TestPublishToAFullDisk has nothing be written to Pub/Sub's file: who publishes is told at
+// once, and why.
+func TestPublishToAFullDisk(t *testing.T) {
+	t.Parallel()
+	o := options(t)
+	var log bytes.Buffer
+	o.Log = slog.New(slog.NewTextHandler(&log, nil))
+	s, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	if err := os.Rename(filepath.Join(o.Data, pubSubFile), filepath.Join(o.Data, "away")); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	resp, err := http.PostForm(s.URL+"/messages", url.Values{"payload": {"hi"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(b), "cannot be written") || !strings.Contains(string(b), "no longer at its path") {
+		t.Errorf("%d %s, %v", resp.StatusCode, b, err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if err := s.Close(); !strings.Contains(log.String(), "no longer at its path") {
+		t.Errorf("the log: %s, %v", log.String(), err)
 	}
 }

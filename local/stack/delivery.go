@@ -254,7 +254,7 @@ func refusalOf(p pushfake.Delivery, isOurs bool) delivery.Refusal {
 	case p.Err == nil:
 		r.Reason = reasonOf(p.Status)
 	case errors.Is(p.Err, context.DeadlineExceeded):
-		r.Reason, r.Detail = "timeout", fmt.Sprintf("there was no answer within the ack deadline of %v", p.Duration.Round(time.Second))
+		r.Reason, r.Detail = "timeout", fmt.Sprintf("there was no answer within the ack deadline of %v", p.AckDeadline)
 	case errors.Is(p.Err, syscall.ECONNREFUSED):
 		r.Reason, r.Detail = "unreachable", "nothing listens at the endpoint: the connection was refused"
 	default:

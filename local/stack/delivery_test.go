@@ -474,3 +474,13 @@ func TestStateIsNotOfBefore(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusalOfOneAsleep has a machine sleep during a push: the deadline is told, and not
+// how long the push took.
+func TestRefusalOfOneAsleep(t *testing.T) {
+	t.Parallel()
+	r := refusalOf(pushfake.Delivery{Err: context.DeadlineExceeded, AckDeadline: 10 * time.Second, Duration: 68 * time.Second}, false)
+	if r.Reason != "timeout" || !strings.HasSuffix(r.Detail, " 10s") {
+		t.Errorf("%+v", r)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -14,6 +15,17 @@ import (
 
 	"example.com/pushinbox/shared/delivery"
 )
+
+// topicID is what the ID of a topic looks like, by Pub/Sub's rules.
+var topicID = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$`)
+
+// CheckTopic returns an error unless Pub/Sub accepts this ID of a topic.
+func CheckTopic(id string) error {
+	if !topicID.MatchString(id) || strings.HasPrefix(id, "goog") {
+		return fmt.Errorf(`%q is not the ID of a topic: it must have 3 to 255 letters, digits and -_.~+%%, begin with a letter and not with "goog"`, id)
+	}
+	return nil
+}
 
 // Endpoint is an address of any program to which the messages of a topic are pushed.
 type Endpoint struct {

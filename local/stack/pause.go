@@ -44,8 +44,8 @@ func (p *ownPubSub) keepPaused(ctx context.Context, there, wanted *pubsubpb.Subs
 	if err := p.records.Put(ctx, record); err != nil {
 		return false, err
 	}
-	p.warn(fmt.Sprintf("%s is paused since %s by %s: nothing is pushed; go on with: pushinbox delivery resume --subscription %s",
-		wanted.Name, record.At.Format(time.RFC3339), record.Principal, inbox.ShortName(wanted.Name)))
+	p.warn(fmt.Sprintf("%s is paused since %s by %s: nothing is pushed; go on with: pushinbox delivery resume --subscription %s%s",
+		wanted.Name, record.At.Format(time.RFC3339), record.Principal, inbox.ShortName(wanted.Name), p.dataFlag))
 	return true, nil
 }
 

@@ -70,7 +70,7 @@ func TestPausedOverARestart(t *testing.T) {
 	if sub := find(r, orders); sub.State != delivery.Paused || *sub.Backlog != 1 {
 		t.Errorf("%+v", sub)
 	}
-	if !strings.Contains(log.String(), "pushinbox delivery resume --subscription orders-push-1") {
+	if !strings.Contains(log.String(), "pushinbox delivery resume --subscription orders-push-1 --data "+o.Data) {
 		t.Errorf("the log: %s", log.String())
 	}
 	for name, want := range map[string]string{

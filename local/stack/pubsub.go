@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,6 +24,8 @@ import (
 	"example.com/pushinbox/local/pubsubserver/rest"
 	"example.com/pushinbox/local/pushfake"
 	"example.com/pushinbox/shared/delivery"
+	"example.com/pushinbox/shared/problem"
+	"example.com/pushinbox/shared/publisher"
 )
 
 const (
@@ -51,6 +54,8 @@ type ownPubSub struct {
 	push    func(*pubsubpb.Subscription, *pubsubserver.Queue) (stop func()) // from startPushing on
 	records delivery.Records
 	warn    func(message string)
+	// dataFlag has a command find this run.
+	dataFlag string
 	// published counts what is published.
 	published publications
 }
@@ -72,6 +77,7 @@ func (s *Stack) openPubSub(ctx context.Context) error {
 	own := &ownPubSub{
 		push:    dispatchers.Start,
 		records: s.deliveries.records, warn: func(message string) { s.log("pubsub").Warn(message) },
+		dataFlag:  s.DataFlag(),
 		published: publications{topics: make(map[string]*TopicFacts)},
 	}
 	path := filepath.Join(o.Data, pubSubFile)
@@ -115,6 +121,9 @@ func (p *ownPubSub) publish(ctx context.Context, method string, request, answer 
 	published, err := countedPublisher{p.store, &p.published}.Publish(ctx, r)
 	if err == nil {
 		proto.Merge(answer.(*pubsubpb.PublishResponse), published)
+	}
+	if s := status.Convert(err); s.Code() == codes.Unavailable { // which the client would try for as long as it may
+		return &problem.Error{Status: http.StatusServiceUnavailable, Detail: s.Message() + " Nothing was published; see pushinbox doctor --local", Cause: publisher.ErrUnavailable}
 	}
 	return err
 }

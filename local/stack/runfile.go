@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -108,6 +110,9 @@ var (
 	// ErrStale is returned by Find when a local.json is of a run that has ended
 	// without removing it, or that does not answer. The error names the file.
 	ErrStale = errors.New("local.json is stale")
+	// ErrSuspended is returned by Find when the process of a local.json is stopped, by
+	// Ctrl-Z or kill -STOP, and so answers nobody. It goes on where it was.
+	ErrSuspended = errors.New("pushinbox local is suspended")
 )
 
 // Find returns the local run whose data directory is data. Where data is empty, it
@@ -145,11 +150,14 @@ func Find(ctx context.Context, data string) (*Run, error) {
 		r.KeyFile = filepath.Join(r.Data, filepath.Base(r.KeyFile))
 	}
 	if err := r.ask(ctx); err != nil {
-		if gone(r.PID) {
+		switch state := processState(r.PID); {
+		case gone(r.PID) || strings.ContainsAny(state, "ZX"):
 			return nil, fmt.Errorf("%w: %s is of a pushinbox local that has ended (process %d, started %s); start it again, or delete the file",
 				ErrStale, path, r.PID, r.StartedAt.Format(time.RFC3339))
+		case state == "T":
+			return nil, fmt.Errorf("%w: %s is of process %d, which was stopped by Ctrl-Z or kill -STOP; continue it with fg in its terminal, or with: kill -CONT %[3]d", ErrSuspended, path, r.PID)
 		}
-		return nil, fmt.Errorf("%w: %s is of a pushinbox local at %s (process %d) that does not answer: %w; stop it and start it again, or delete the file",
+		return nil, fmt.Errorf("%w: %s is of a pushinbox local at %s (process %d) that does not answer: %w; if that process is it still, wait for it or stop it; then start it again",
 			ErrStale, path, r.URL, r.PID, err)
 	}
 	return r, nil
@@ -249,6 +257,18 @@ func gone(pid int) bool {
 		return true
 	}
 	return errors.Is(process.Signal(syscall.Signal(0)), os.ErrProcessDone)
+}
+
+// processState returns the state of a process, such as "T" for one that is stopped and "Z" for
+// one that has ended and whose parent has not asked, or "" where the system does not tell.
+func processState(pid int) string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)) // of Linux
+	if err != nil {
+		return ""
+	}
+	rest := b[bytes.LastIndexByte(b, ')')+1:] // after the name, which may have anything
+	state, _, _ := strings.Cut(strings.TrimSpace(string(rest)), " ")
+	return state
 }
 
 // announce has other processes find this run, until Close.

@@ -3,11 +3,13 @@ package stack
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +80,28 @@ func TestFindRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	zombie := exec.Command("true")
+	if err := zombie.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = zombie.Wait() })
+	suspended := exec.Command("sh", "-c", "kill -STOP $$")
+	if err := suspended.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = suspended.Process.Kill(); _ = suspended.Wait() })
+	for runtime.GOOS == "linux" && (processState(suspended.Process.Pid) != "T" || processState(zombie.Process.Pid) != "Z") {
+		if t.Context().Err() != nil {
+			t.Fatal("the processes are not stopped")
+		}
+		runtime.Gosched()
+	}
+	onLinux := func(there, elsewhere string) string {
+		if runtime.GOOS == "linux" {
+			return there
+		}
+		return elsewhere
+	}
 	for name, c := range map[string]struct {
 		change func(*Run)
 		spoil  func(t *testing.T, path string) error
@@ -85,6 +109,8 @@ func TestFindRefuses(t *testing.T) {
 		stale  bool
 	}{
 		"process_gone":    {func(r *Run) { r.PID, r.URL = ended.Process.Pid, "http://127.0.0.1:1" }, nil, "that has ended", true},
+		"not_reaped":      {func(r *Run) { r.PID, r.URL = zombie.Process.Pid, "http://127.0.0.1:1" }, nil, onLinux("that has ended", "does not answer"), true},
+		"suspended":       {func(r *Run) { r.PID, r.URL = suspended.Process.Pid, mute.URL }, nil, onLinux(fmt.Sprintf("kill -CONT %d", suspended.Process.Pid), "does not answer"), runtime.GOOS != "linux"},
 		"nothing_answers": {func(r *Run) { r.URL = "http://127.0.0.1:1" }, nil, "does not answer", true},
 		"no_answer":       {func(r *Run) { r.URL = mute.URL }, nil, "does not answer", true},
 		"another_program": {func(r *Run) { r.URL = another.URL }, nil, "another program answers there", true},
@@ -125,6 +151,9 @@ func TestFindRefuses(t *testing.T) {
 			_, err = Find(t.Context(), filepath.Dir(path))
 			if err == nil || !strings.Contains(err.Error(), c.want) || errors.Is(err, ErrStale) != c.stale || !strings.Contains(err.Error(), filepath.Dir(path)) {
 				t.Errorf("the error is %v; want %q, stale %t", err, c.want, c.stale)
+			}
+			if err != nil && strings.Contains(err.Error(), "does not answer") && strings.Contains(err.Error(), "delete") {
+				t.Errorf("the file of a process that is there is not to be deleted: %v", err)
 			}
 		})
 	}

@@ -41,6 +41,7 @@ import (
 	"example.com/pushinbox/shared/mns"
 	"example.com/pushinbox/shared/publisher"
 	"example.com/pushinbox/shared/pushendpoint"
+	"example.com/pushinbox/shared/shell"
 	"example.com/pushinbox/shared/verify"
 )
 
@@ -61,10 +62,14 @@ type Settings struct {
 	FirestoreEmulator string        `env:"FIRESTORE_EMULATOR_HOST"`
 }
 
-// Validate reports the values that the function mns refuses, and addresses of
-// emulators that are not HOST:PORT. The constructors check the others.
+// Validate reports the values that the function mns refuses, a topic that cannot be one,
+// and addresses of emulators that are not HOST:PORT. The constructors check the others.
 func (s Settings) Validate() error {
-	return errors.Join(s.mns().Validate(), checkEmulatorHost("PUBSUB_EMULATOR_HOST", s.PubSubEmulator),
+	topic := CheckTopic(s.Topic)
+	if topic != nil {
+		topic = fmt.Errorf("PUBSUB_TOPIC is %q; %w", s.Topic, topic)
+	}
+	return errors.Join(topic, s.mns().Validate(), checkEmulatorHost("PUBSUB_EMULATOR_HOST", s.PubSubEmulator),
 		checkEmulatorHost("FIRESTORE_EMULATOR_HOST", s.FirestoreEmulator))
 }
 
@@ -424,6 +429,10 @@ func (s *Stack) repair() error {
 	if err != nil {
 		return dataError(s.options.Data, err)
 	}
+	if kept == "" {
+		s.log("inbox").Warn(fmt.Sprintf("%s: nothing is damaged; the file with %d messages stays as it is", path, n))
+		return nil
+	}
 	s.log("inbox").Warn(fmt.Sprintf("%s: repaired, with %d messages; the damaged file is kept as %s", path, n, kept))
 	return nil
 }
@@ -482,6 +491,15 @@ func (s *Stack) startInbox(ctx context.Context) error {
 	s.mount("/receive", s.deliveries.refused(receiving))
 	s.mux.Handle("/", s.signIn(reading))
 	return nil
+}
+
+// DataFlag returns the flag that has another command find this run, or "" where its data
+// directory is the one that commands look for.
+func (s *Stack) DataFlag() string {
+	if s.options.DataByDefault {
+		return ""
+	}
+	return " --data " + shell.Quote(absolute(s.options.Data))
 }
 
 // startPubSub creates a topic and a subscription with the given settings, which is

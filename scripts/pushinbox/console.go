@@ -46,6 +46,11 @@ only you can read. With --format json the first line has both.`,
 				return err
 			}
 			if console.tokens == nil {
+				if c, err := newClient("url", console.address); err != nil {
+					return err
+				} else if _, err := c.call(cmd.Context(), http.MethodGet, "", nil, nil); err != nil {
+					return err
+				}
 				return usageError{fmt.Errorf("%s wants no token: open it in a browser as it is; a deployed console is named by --url or --terraform", console.address)}
 			}
 			return serveConsole(cmd, console, port)

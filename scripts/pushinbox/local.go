@@ -224,7 +224,7 @@ func checkTopic(name string) error {
 	if name == "" || strings.Contains(name, "/") {
 		return errors.New("it must be the name of a topic alone, such as orders; its project is that of GOOGLE_CLOUD_PROJECT")
 	}
-	return nil
+	return stack.CheckTopic(name)
 }
 
 // parseEndpoint reads TOPIC=URL with options.
@@ -337,7 +337,7 @@ func (p *printer) printf(format string, args ...any) { fmt.Fprintf(p.out, format
 func (p *printer) banner(s *stack.Stack, o stack.Settings) {
 	curl, page, pushes := "curl", s.URL+"/          ", stack.Describe(s.Pushes)
 	if s.IsPaused(s.Pushes) {
-		pushes = "PAUSED: nothing is pushed; go on with: pushinbox delivery resume"
+		pushes = "PAUSED: nothing is pushed; go on with: pushinbox delivery resume" + visible(s.DataFlag())
 	}
 	if s.Key != nil {
 		curl, page = "curl -H @"+s.Key.File, "at the address above, where"
@@ -373,7 +373,7 @@ func pushLines(s *stack.Stack) string {
 	var lines strings.Builder
 	for _, sub := range s.Endpoints {
 		if s.IsPaused(sub) {
-			fmt.Fprintf(&lines, "  --push   %s PAUSED; go on with: pushinbox delivery resume --subscription %s\n", visible(path.Base(sub.Topic)), visible(path.Base(sub.Name)))
+			fmt.Fprintf(&lines, "  --push   %s PAUSED; go on with: pushinbox delivery resume --subscription %s%s\n", visible(path.Base(sub.Topic)), visible(path.Base(sub.Name)), visible(s.DataFlag()))
 			continue
 		}
 		signed := "unsigned"

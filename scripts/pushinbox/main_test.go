@@ -534,7 +534,10 @@ func TestWrongCalls(t *testing.T) {
 		"push_option":                 {[]string{"local", "--push", "orders=http://a,signed"}, exitUsage, `"signed" is not an option`},
 		"push_no_audience":            {[]string{"local", "--push", "orders=http://a,audience="}, exitUsage, `"audience=" is not an option`},
 		"push_contradicts":            {[]string{"local", "--push", "orders=http://a,unsigned,audience=b"}, exitUsage, "an unsigned push has no audience"},
-		"push_bad_topic":              {[]string{"local", "--port=0", "--pubsub-port=0", "--data", t.TempDir(), "--push", "a=http://a"}, exitFailed, "--push a=http://a: Invalid resource name"},
+		"push_bad_topic":              {[]string{"local", "--port=0", "--pubsub-port=0", "--data", t.TempDir(), "--push", "a=http://a"}, exitUsage, `--push is "a=http://a"; "a" is not the ID of a topic`},
+		"bad_topic":                   {[]string{"local", "--port=0", "--pubsub-port=0", "--data", t.TempDir(), "--topic", "googlish"}, exitUsage, `--topic is "googlish"; "googlish" is not the ID of a topic`},
+		"console_nothing_runs":        {[]string{"console", "--url", "http://127.0.0.1:1"}, exitFailed, "nothing answers at http://127.0.0.1:1; start it with"},
+		"console_local":               {[]string{"console", "--url", r.base}, exitUsage, r.base + " wants no token: open it in a browser as it is"},
 		"topic_empty":                 {[]string{"local", "--topic", ""}, exitUsage, "the name of a topic alone"},
 		"unknown_format":              {[]string{"send", "--format", "xml", file}, exitUsage, `--format is "xml"; it must be text or json`},
 		"empty_id":                    {[]string{"messages", "get", ""}, exitUsage, "ID is empty; see pushinbox messages get --help"},
@@ -589,6 +592,21 @@ func TestCtrlCStopsCleanly(t *testing.T) {
 		t.Errorf("exit %d", code)
 	}
 	start(t, data)
+}
+
+// TestTopicOfTheEnvironment names the variable whose topic cannot be one.
+func TestTopicOfTheEnvironment(t *testing.T) {
+	t.Parallel()
+	for _, command := range []string{"local --port=0 --pubsub-port=0", "run"} {
+		args := append(strings.Fields(command), "--data", t.TempDir())
+		if command == "run" {
+			args = append(args, "--", "true")
+		}
+		_, errs, code := runIn(t, []string{"PUBSUB_TOPIC=x"}, "", args...)
+		if code != exitUsage || !strings.Contains(errs, `PUBSUB_TOPIC is "x"; "x" is not the ID of a topic`) || strings.Contains(errs, "rpc error") {
+			t.Errorf("%s: exit %d, %s", command, code, errs)
+		}
+	}
 }
 
 // TestRefusalIsExplained holds the terminal to what somebody needs who tries

@@ -83,7 +83,7 @@ func runExport(cmd *cobra.Command, e *export.Export, p *progress) error {
 		return explain(e.Client, err)
 	}
 	if e.IsDone() {
-		p.say("this export is complete: %s in %s", many(e.Messages(), "message"), e.Output+e.Directory)
+		p.say("this export is complete: %s in %s; for a new one delete it and %s, or name others", many(e.Messages(), "message"), e.Output+e.Directory, e.Resume)
 		return nil
 	}
 	err := e.Run(ctx)

@@ -211,6 +211,14 @@ func TestKilledExport(t *testing.T) {
 	if _, errs, code := k.run(t, -1, false, "export", "--output", output, "--resume", state, "--since", "1h"); code != exitUsage || !strings.Contains(errs, "another export") {
 		t.Errorf("with another filter: exit %d, %s", code, errs)
 	}
+	for _, spoil := range []func() error{func() error { return os.Truncate(output, 100) }, func() error { return os.Remove(output) }} {
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		if _, errs, code := k.run(t, -1, false, "export", "--output", output, "--resume", state); code != exitFailed || !strings.Contains(errs, "delete both to export again") {
+			t.Errorf("without its output: exit %d, %s", code, errs)
+		}
+	}
 	files := filepath.Join(dir, "files")
 	if _, errs, code := k.run(t, -1, false, "export", "--directory", files, "--attribute", "n=7"); code != 0 {
 		t.Fatalf("one file a message: exit %d, %s", code, errs)

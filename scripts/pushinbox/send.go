@@ -141,7 +141,7 @@ func (s *sending) find(ctx context.Context, push *recordedPush, given bool) (to,
 	} else {
 		local, err = s.at.find(ctx)
 	}
-	missing := errors.Is(err, stack.ErrNotFound) || errors.Is(err, stack.ErrStale)
+	missing := errors.Is(err, stack.ErrNotFound) || errors.Is(err, stack.ErrStale) || errors.Is(err, stack.ErrSuspended)
 	switch {
 	case err == nil:
 	case !missing:

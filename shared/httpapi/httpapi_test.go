@@ -176,6 +176,34 @@ func TestAccessLogSeverity(t *testing.T) {
 	}
 }
 
+// TestAccessLogOfAClientThatLeft has a client go away, which is no fault of the server; a
+// request whose own time is over is.
+func TestAccessLogOfAClientThatLeft(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		left bool
+		err  error
+		want string
+	}{
+		"left":             {true, fmt.Errorf("reading: %w", context.Canceled), "WARNING"},
+		"left_and_a_fault": {true, errors.New("a bug"), "ERROR"},
+		"stays":            {false, fmt.Errorf("reading: %w", context.Canceled), "ERROR"},
+		"too_slow":         {false, context.DeadlineExceeded, "ERROR"},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		_, line := logged(t, func(http.ResponseWriter, *http.Request) error {
+			if test.left {
+				cancel()
+			}
+			return test.err
+		}, httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil))
+		cancel()
+		if line["severity"] != test.want {
+			t.Errorf("%s: logged %v", name, line)
+		}
+	}
+}
+
 func TestCloudTraceHeader(t *testing.T) {
 	t.Parallel()
 	for header, span := range map[string]any{

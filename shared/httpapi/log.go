@@ -3,6 +3,7 @@ package httpapi
 import (
 	"cmp"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -58,8 +59,8 @@ func cloudKeys(groups []string, a slog.Attr) slog.Attr {
 
 // Handle returns next as an http.Handler: its errors are answered with
 // WriteError, its panics with 500, and each request is logged in one line, 4xx
-// as a warning and 5xx as an error. The query is not logged, since it may hold
-// a secret. project is the Google Cloud project of the traces.
+// as a warning and 5xx as an error, or as a warning where the client has left.
+// The query is not logged, since it may hold a secret. project is the Google Cloud project of the traces.
 func Handle(log *slog.Logger, project string, next HandlerFunc) http.Handler {
 	return HandleWith(log, project, next, func(w http.ResponseWriter, _ *http.Request, err error) { WriteError(w, err) })
 }
@@ -79,6 +80,8 @@ func HandleWith(log *slog.Logger, project string, next HandlerFunc, writeError f
 		}
 		level := slog.LevelInfo
 		switch {
+		case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
+			level = slog.LevelWarn // the client has left: nobody gets the answer
 		case rec.status >= 500 || err != nil && rec.status < 400:
 			level = slog.LevelError
 		case rec.status >= 400:

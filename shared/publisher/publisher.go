@@ -10,10 +10,12 @@ import (
 	"maps"
 	"net/http"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"github.com/googleapis/gax-go/v2"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -178,11 +180,18 @@ func (p *Publisher) Publish(ctx context.Context, messages []*pubsubpb.PubsubMess
 	if err := Check(messages); err != nil {
 		return nil, err
 	}
-	resp, err := p.client.TopicAdminClient.Publish(ctx, &pubsubpb.PublishRequest{Topic: p.topic, Messages: messages})
+	retries := &remembering{Retryer: p.retryer()}
+	resp, err := p.client.TopicAdminClient.Publish(ctx, &pubsubpb.PublishRequest{Topic: p.topic, Messages: messages}, gax.WithRetry(func() gax.Retryer { return retries }))
 	if err == nil {
 		return resp.GetMessageIds(), nil
 	}
+	if errors.As(err, new(*problem.Error)) { // of an interceptor of the client
+		return nil, err
+	}
 	if ctx.Err() != nil {
+		if retries.last != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return nil, fmt.Errorf("%w: %w, after: %w", ErrUnavailable, ctx.Err(), retries.last)
+		}
 		return nil, fmt.Errorf("publisher: %w (%w)", ctx.Err(), err)
 	}
 	reason := ErrUnavailable
@@ -195,4 +204,32 @@ func (p *Publisher) Publish(ctx context.Context, messages []*pubsubpb.PubsubMess
 		reason = errForbidden
 	}
 	return nil, fmt.Errorf("%w: %w", reason, err)
+}
+
+// remembering decides on a retry as another Retryer does, and remembers why the last one
+// was needed: the client returns no more than the context's error where that ends.
+type remembering struct {
+	gax.Retryer
+	last error
+}
+
+// Retry implements gax.Retryer.
+func (r *remembering) Retry(err error) (pause time.Duration, again bool) {
+	pause, again = r.Retryer.Retry(err)
+	if again && !errors.Is(err, context.DeadlineExceeded) && status.Code(err) != codes.DeadlineExceeded {
+		r.last = err
+	}
+	return pause, again
+}
+
+// retryer is the client's own for a call of Publish.
+func (p *Publisher) retryer() gax.Retryer {
+	var settings gax.CallSettings
+	for _, o := range p.client.TopicAdminClient.CallOptions.Publish {
+		o.Resolve(&settings)
+	}
+	if settings.Retry == nil {
+		return gax.OnCodes(nil, gax.Backoff{})
+	}
+	return settings.Retry()
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"cloud.google.com/go/pubsub/v2"
@@ -99,6 +100,16 @@ func TestPublishErrors(t *testing.T) {
 		cancel()
 		if _, err := p.Publish(ctx, one); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v, want the context's error", err)
+		}
+	})
+	t.Run("unavailable_for_too_long", func(t *testing.T) {
+		t.Parallel()
+		_, p := topic(t, pstest.WithErrorInjection("Publish", codes.Unavailable, "the cause"))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := p.Publish(ctx, one)
+		if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, publisher.ErrUnavailable) || !strings.Contains(err.Error(), "the cause") {
+			t.Errorf("got %v, want the last error too", err)
 		}
 	})
 }
