@@ -200,6 +200,7 @@ func (l *listening) run(cmd *cobra.Command) error {
 		place.Forget() // what is to come again
 	}
 	out.begin("")
+	defer out.out.close()
 	p.say("Posting what is stored in %s to %s, %s. Ctrl-C stops it.", c.Address(), delivery.HideToken(to.String()), begins)
 	go l.keys(ctx, cmd, f, p)
 	o := reconnecting(p, "the connection to the inbox", clock{})
