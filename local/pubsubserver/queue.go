@@ -82,7 +82,6 @@ func (q *Queue) Nack(l *Lease) Nacked {
 	}
 	q.sub.s.checkClock()
 	q.sub.nack(l.d, q.sub.s.clock.Now())
-	q.sub.arm()
 	return Nacked{DeadLettered: l.d.state == stateDead, RetryAt: time.Unix(0, l.d.at)}
 }
 

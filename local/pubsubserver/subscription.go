@@ -802,7 +802,6 @@ func (sub *subscription) bury(d *delivery, name string) {
 					sub.topic.find(d.seq).refs++
 				}
 				sub.due(d, now.Add(max(RetryDelay(sub.pb.RetryPolicy, int(d.attempts)), burialRetry)).UnixNano(), now)
-				sub.arm()
 				return
 			}
 			sub.remove(d, now)

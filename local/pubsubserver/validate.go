@@ -65,13 +65,19 @@ func checkName(kind, name string) error {
 	switch {
 	case len(part) != 4 || part[0] != "projects" || part[1] == "" || part[2] != kind:
 		return invalid("Invalid resource name given (name=%s): it must have the form projects/PROJECT/%s/ID. %s", name, kind, refer)
-	case len(part[3]) < 3 || len(part[3]) > 255 || !resourceID.MatchString(part[3]):
+	case !hasIDForm(part[3]):
 		return invalid("Invalid resource name given (name=%s): %q must start with a letter, have 3 to 255 characters, and only letters, digits and -_.~+%%. %s", name, part[3], refer)
-	case strings.HasPrefix(part[3], "goog"):
+	case !IsID(part[3]):
 		return invalid("Invalid resource name given (name=%s): %q must not start with \"goog\". %s", name, part[3], refer)
 	}
 	return nil
 }
+
+func hasIDForm(id string) bool { return len(id) >= 3 && len(id) <= 255 && resourceID.MatchString(id) }
+
+// IsID reports whether Pub/Sub accepts the ID of a topic, subscription or snapshot: 3 to 255
+// letters, digits and -_.~+%, of which the first is a letter, and not "goog" at the start.
+func IsID(id string) bool { return hasIDForm(id) && !strings.HasPrefix(id, "goog") }
 
 func checkProject(name string) error {
 	if id, ok := strings.CutPrefix(name, "projects/"); !ok || id == "" || strings.Contains(id, "/") {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -13,15 +12,13 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"example.com/pushinbox/local/pubsubserver"
 	"example.com/pushinbox/shared/delivery"
 )
 
-// topicID is what the ID of a topic looks like, by Pub/Sub's rules.
-var topicID = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$`)
-
 // CheckTopic returns an error unless Pub/Sub accepts this ID of a topic.
 func CheckTopic(id string) error {
-	if !topicID.MatchString(id) || strings.HasPrefix(id, "goog") {
+	if !pubsubserver.IsID(id) {
 		return fmt.Errorf(`%q is not the ID of a topic: it must have 3 to 255 letters, digits and -_.~+%%, begin with a letter and not with "goog"`, id)
 	}
 	return nil
