@@ -2,10 +2,14 @@
 
 mock_provider "google" {
   source = "./tests/mocks"
+  # Runs are plans, which take half of the time of applies; what is only known after an
+  # apply is made up at once.
+  override_during = plan
 }
 
 override_resource {
-  target = google_service_account.push
+  override_during = plan
+  target          = google_service_account.push
   values = {
     email = "inbox-push@demo-project.iam.gserviceaccount.com"
     name  = "projects/demo-project/serviceAccounts/inbox-push@demo-project.iam.gserviceaccount.com"
@@ -13,14 +17,16 @@ override_resource {
 }
 
 override_resource {
-  target = google_service_account.scheduler
+  override_during = plan
+  target          = google_service_account.scheduler
   values = {
     email = "inbox-scheduler@demo-project.iam.gserviceaccount.com"
   }
 }
 
 override_resource {
-  target = google_service_account.function["calendar"]
+  override_during = plan
+  target          = google_service_account.function["calendar"]
   values = {
     email  = "inbox-calendar@demo-project.iam.gserviceaccount.com"
     member = "serviceAccount:inbox-calendar@demo-project.iam.gserviceaccount.com"
@@ -29,13 +35,15 @@ override_resource {
 }
 
 override_resource {
-  target = google_project_iam_custom_role.calendar_sync
-  values = { name = "projects/demo-project/roles/pushInboxCalendar" }
+  override_during = plan
+  target          = google_project_iam_custom_role.calendar_sync
+  values          = { name = "projects/demo-project/roles/pushInboxCalendar" }
 }
 
 override_resource {
-  target = google_pubsub_topic.calendar_sync
-  values = { id = "projects/demo-project/topics/inbox-calendar-sync" }
+  override_during = plan
+  target          = google_pubsub_topic.calendar_sync
+  values          = { id = "projects/demo-project/topics/inbox-calendar-sync" }
 }
 
 variables {
@@ -45,6 +53,7 @@ variables {
 }
 
 run "off" {
+  command = plan
   assert {
     condition     = !contains(keys(output.functions), "calendar") && length(google_pubsub_topic.calendar_sync) + length(google_pubsub_subscription.calendar_sync) + length(google_pubsub_topic_iam_member.calendar_sync) + length(google_project_iam_custom_role.calendar_sync) + length(google_service_account_iam_member.calendar_delegation) == 0
     error_message = "Something of the calendar is made that was not asked for."
@@ -60,6 +69,7 @@ run "off" {
 }
 
 run "on" {
+  command = plan
   variables {
     calendar = { operators = ["you@example.com"] }
   }
@@ -146,6 +156,7 @@ run "on" {
 }
 
 run "delegation" {
+  command = plan
   variables {
     calendar = { subject = "rooms@example.com", site_verification = "google0123456789abcdef.html" }
     testers  = ["user:you@example.com"]

@@ -2,10 +2,14 @@
 
 mock_provider "google" {
   source = "./tests/mocks"
+  # Runs are plans, which take half of the time of applies; what is only known after an
+  # apply is made up at once.
+  override_during = plan
 }
 
 override_resource {
-  target = google_service_account.push
+  override_during = plan
+  target          = google_service_account.push
   values = {
     email = "inbox-push@demo-project.iam.gserviceaccount.com"
     name  = "projects/demo-project/serviceAccounts/inbox-push@demo-project.iam.gserviceaccount.com"
@@ -13,7 +17,8 @@ override_resource {
 }
 
 override_resource {
-  target = google_service_account.function["console"]
+  override_during = plan
+  target          = google_service_account.function["console"]
   values = {
     member = "serviceAccount:inbox-console@demo-project.iam.gserviceaccount.com"
     name   = "projects/demo-project/serviceAccounts/inbox-console@demo-project.iam.gserviceaccount.com"
@@ -21,7 +26,8 @@ override_resource {
 }
 
 override_resource {
-  target = google_service_account.function["api"]
+  override_during = plan
+  target          = google_service_account.function["api"]
   values = {
     member = "serviceAccount:inbox-api@demo-project.iam.gserviceaccount.com"
     name   = "projects/demo-project/serviceAccounts/inbox-api@demo-project.iam.gserviceaccount.com"
@@ -29,33 +35,39 @@ override_resource {
 }
 
 override_resource {
-  target = google_pubsub_subscription.push["main"]
-  values = { id = "projects/demo-project/subscriptions/inbox-push" }
+  override_during = plan
+  target          = google_pubsub_subscription.push["main"]
+  values          = { id = "projects/demo-project/subscriptions/inbox-push" }
 }
 
 override_resource {
-  target = google_pubsub_subscription.push["orders"]
-  values = { id = "projects/demo-project/subscriptions/orders" }
+  override_during = plan
+  target          = google_pubsub_subscription.push["orders"]
+  values          = { id = "projects/demo-project/subscriptions/orders" }
 }
 
 override_resource {
-  target = google_pubsub_subscription.dead_letter
-  values = { id = "projects/demo-project/subscriptions/inbox-dead-letter" }
+  override_during = plan
+  target          = google_pubsub_subscription.dead_letter
+  values          = { id = "projects/demo-project/subscriptions/inbox-dead-letter" }
 }
 
 override_resource {
-  target = google_project_iam_custom_role.operator["subscription"]
-  values = { name = "projects/demo-project/roles/pushInboxSubscriptionOperator" }
+  override_during = plan
+  target          = google_project_iam_custom_role.operator["subscription"]
+  values          = { name = "projects/demo-project/roles/pushInboxSubscriptionOperator" }
 }
 
 override_resource {
-  target = google_project_iam_custom_role.operator["record"]
-  values = { name = "projects/demo-project/roles/pushInboxRecordKeeper" }
+  override_during = plan
+  target          = google_project_iam_custom_role.operator["record"]
+  values          = { name = "projects/demo-project/roles/pushInboxRecordKeeper" }
 }
 
 override_resource {
-  target = google_project_iam_custom_role.operator["project"]
-  values = { name = "projects/demo-project/roles/pushInboxDeliveryOperator" }
+  override_during = plan
+  target          = google_project_iam_custom_role.operator["project"]
+  values          = { name = "projects/demo-project/roles/pushInboxDeliveryOperator" }
 }
 
 variables {
@@ -64,6 +76,7 @@ variables {
 }
 
 run "defaults" {
+  command = plan
   assert {
     condition = jsonencode(output.delivery.subscriptions) == jsonencode({
       main = {
@@ -147,6 +160,7 @@ run "defaults" {
 }
 
 run "console_delivery_off" {
+  command = plan
   variables {
     console_delivery = false
   }
@@ -172,6 +186,7 @@ run "console_delivery_off" {
 
 # Whoever reads with a token sees it, too.
 run "console_iap" {
+  command = plan
   variables {
     console_iap = ["user:you@example.com"]
   }
@@ -188,6 +203,7 @@ run "console_iap" {
 
 # A subscription that an operator paused stays so.
 run "paused" {
+  command = plan
   variables {
     paused             = ["orders"]
     more_subscriptions = { orders = {} }
@@ -204,6 +220,7 @@ run "paused" {
 }
 
 run "delivery_operators" {
+  command = plan
   variables {
     delivery_operators = ["group:oncall@example.com"]
     deployers          = ["group:oncall@example.com"]
@@ -250,6 +267,7 @@ run "delivery_operators" {
 
 # One who operates and does not deploy acts as the push account alone.
 run "operators_alone" {
+  command = plan
   variables {
     delivery_operators = ["user:oncall@example.com"]
   }
@@ -265,6 +283,7 @@ run "operators_alone" {
 }
 
 run "options" {
+  command = plan
   variables {
     verification_token    = "0123456789abcdef0123456789abcdef"
     retry_backoff_seconds = { minimum = 1, maximum = 60 }

@@ -2,6 +2,9 @@
 
 mock_provider "google" {
   source = "./tests/mocks"
+  # Runs are plans, which take half of the time of applies; what is only known after an
+  # apply is made up at once.
+  override_during = plan
 }
 
 variables {
@@ -10,6 +13,7 @@ variables {
 }
 
 run "defaults" {
+  command = plan
   assert {
     condition     = google_firestore_database.inbox[0].delete_protection_state == "DELETE_PROTECTION_ENABLED"
     error_message = "The database can be deleted by accident."
@@ -72,6 +76,7 @@ run "defaults" {
 }
 
 run "existing_database_and_other_names" {
+  command = plan
   variables {
     create_database    = false
     firestore_database = "shared-data"
@@ -97,6 +102,7 @@ run "existing_database_and_other_names" {
 }
 
 run "search_attributes" {
+  command = plan
   variables {
     search_attributes = ["tenant", "ce-type", "replay-of"]
   }
@@ -120,6 +126,7 @@ run "search_attributes" {
 }
 
 run "markers" {
+  command = plan
   variables {
     marker_collections = ["orders-done"]
   }

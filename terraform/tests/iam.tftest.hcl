@@ -2,10 +2,14 @@
 
 mock_provider "google" {
   source = "./tests/mocks"
+  # Runs are plans, which take half of the time of applies; what is only known after an
+  # apply is made up at once.
+  override_during = plan
 }
 
 override_resource {
-  target = google_service_account.push
+  override_during = plan
+  target          = google_service_account.push
   values = {
     email  = "inbox-push@demo-project.iam.gserviceaccount.com"
     member = "serviceAccount:inbox-push@demo-project.iam.gserviceaccount.com"
@@ -14,7 +18,8 @@ override_resource {
 }
 
 override_resource {
-  target = google_service_account.function["publish"]
+  override_during = plan
+  target          = google_service_account.function["publish"]
   values = {
     member = "serviceAccount:inbox-publish@demo-project.iam.gserviceaccount.com"
     name   = "projects/demo-project/serviceAccounts/inbox-publish@demo-project.iam.gserviceaccount.com"
@@ -22,7 +27,8 @@ override_resource {
 }
 
 override_resource {
-  target = google_service_account.function["receive"]
+  override_during = plan
+  target          = google_service_account.function["receive"]
   values = {
     email  = "inbox-receive@demo-project.iam.gserviceaccount.com"
     member = "serviceAccount:inbox-receive@demo-project.iam.gserviceaccount.com"
@@ -31,7 +37,8 @@ override_resource {
 }
 
 override_resource {
-  target = google_service_account.function["console"]
+  override_during = plan
+  target          = google_service_account.function["console"]
   values = {
     member = "serviceAccount:inbox-console@demo-project.iam.gserviceaccount.com"
     name   = "projects/demo-project/serviceAccounts/inbox-console@demo-project.iam.gserviceaccount.com"
@@ -39,7 +46,8 @@ override_resource {
 }
 
 override_resource {
-  target = google_service_account.build
+  override_during = plan
+  target          = google_service_account.build
   values = {
     member = "serviceAccount:inbox-build@demo-project.iam.gserviceaccount.com"
     name   = "projects/demo-project/serviceAccounts/inbox-build@demo-project.iam.gserviceaccount.com"
@@ -47,7 +55,8 @@ override_resource {
 }
 
 override_resource {
-  target = google_service_account.pipeline
+  override_during = plan
+  target          = google_service_account.pipeline
   values = {
     member = "serviceAccount:inbox-pipeline@demo-project.iam.gserviceaccount.com"
     name   = "projects/demo-project/serviceAccounts/inbox-pipeline@demo-project.iam.gserviceaccount.com"
@@ -55,7 +64,8 @@ override_resource {
 }
 
 override_resource {
-  target = google_service_account.tester
+  override_during = plan
+  target          = google_service_account.tester
   values = {
     email = "inbox-tester@demo-project.iam.gserviceaccount.com"
     name  = "projects/demo-project/serviceAccounts/inbox-tester@demo-project.iam.gserviceaccount.com"
@@ -69,6 +79,7 @@ variables {
 }
 
 run "defaults" {
+  command = plan
   assert {
     condition     = google_service_account_iam_member.push_token_creator.service_account_id == "projects/demo-project/serviceAccounts/inbox-push@demo-project.iam.gserviceaccount.com" && google_service_account_iam_member.push_token_creator.role == "roles/iam.serviceAccountTokenCreator"
     error_message = "Pub/Sub may not sign as the push account."
@@ -157,6 +168,7 @@ run "defaults" {
 }
 
 run "testers" {
+  command = plan
   variables {
     testers = ["user:you@example.com"]
   }
@@ -176,6 +188,7 @@ run "testers" {
 }
 
 run "deployers" {
+  command = plan
   variables {
     deployers = ["group:team@example.com"]
   }
@@ -191,6 +204,7 @@ run "deployers" {
 }
 
 run "pipeline" {
+  command = plan
   variables {
     pipeline = { state_bucket = "demo-state" }
   }

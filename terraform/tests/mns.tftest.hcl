@@ -2,10 +2,14 @@
 
 mock_provider "google" {
   source = "./tests/mocks"
+  # Runs are plans, which take half of the time of applies; what is only known after an
+  # apply is made up at once.
+  override_during = plan
 }
 
 override_resource {
-  target = google_service_account.function["mns"]
+  override_during = plan
+  target          = google_service_account.function["mns"]
   values = {
     email  = "inbox-mns@demo-project.iam.gserviceaccount.com"
     member = "serviceAccount:inbox-mns@demo-project.iam.gserviceaccount.com"
@@ -14,8 +18,9 @@ override_resource {
 }
 
 override_resource {
-  target = google_project_iam_custom_role.inbox_writer
-  values = { name = "projects/demo-project/roles/pushInboxWriter" }
+  override_during = plan
+  target          = google_project_iam_custom_role.inbox_writer
+  values          = { name = "projects/demo-project/roles/pushInboxWriter" }
 }
 
 variables {
@@ -25,6 +30,7 @@ variables {
 }
 
 run "off" {
+  command = plan
   variables {
     # By itself it makes nothing.
     mns_secret = "0123456789abcdef0123456789abcdef"
@@ -41,6 +47,7 @@ run "off" {
 }
 
 run "on" {
+  command = plan
   variables {
     mns = { topic_owners = ["1234567890123456"] }
   }
@@ -77,6 +84,7 @@ run "on" {
 }
 
 run "narrowed" {
+  command = plan
   variables {
     mns = {
       topic_owners     = ["1", "2"]

@@ -3,10 +3,14 @@
 
 mock_provider "google" {
   source = "./tests/mocks"
+  # Runs are plans, which take half of the time of applies; what is only known after an
+  # apply is made up at once.
+  override_during = plan
 }
 
 override_resource {
-  target = google_service_account.push
+  override_during = plan
+  target          = google_service_account.push
   values = {
     email = "inbox-push@demo-project.iam.gserviceaccount.com"
     name  = "projects/demo-project/serviceAccounts/inbox-push@demo-project.iam.gserviceaccount.com"
@@ -14,7 +18,8 @@ override_resource {
 }
 
 override_resource {
-  target = google_service_account.function["orders"]
+  override_during = plan
+  target          = google_service_account.function["orders"]
   values = {
     email  = "inbox-orders@demo-project.iam.gserviceaccount.com"
     member = "serviceAccount:inbox-orders@demo-project.iam.gserviceaccount.com"
@@ -23,7 +28,8 @@ override_resource {
 }
 
 override_resource {
-  target = google_service_account.function["returns"]
+  override_during = plan
+  target          = google_service_account.function["returns"]
   values = {
     email  = "inbox-returns@demo-project.iam.gserviceaccount.com"
     member = "serviceAccount:inbox-returns@demo-project.iam.gserviceaccount.com"
@@ -32,18 +38,21 @@ override_resource {
 }
 
 override_resource {
-  target = google_project_iam_custom_role.process
-  values = { name = "projects/demo-project/roles/pushInboxProcessor" }
+  override_during = plan
+  target          = google_project_iam_custom_role.process
+  values          = { name = "projects/demo-project/roles/pushInboxProcessor" }
 }
 
 override_resource {
-  target = google_pubsub_topic.inbox
-  values = { id = "projects/demo-project/topics/inbox" }
+  override_during = plan
+  target          = google_pubsub_topic.inbox
+  values          = { id = "projects/demo-project/topics/inbox" }
 }
 
 override_resource {
-  target = google_pubsub_topic.dead_letter
-  values = { id = "projects/demo-project/topics/inbox-dead-letter" }
+  override_during = plan
+  target          = google_pubsub_topic.dead_letter
+  values          = { id = "projects/demo-project/topics/inbox-dead-letter" }
 }
 
 variables {
@@ -67,6 +76,7 @@ variables {
 }
 
 run "none" {
+  command = plan
   variables {
     functions = {}
   }
@@ -82,6 +92,7 @@ run "none" {
 }
 
 run "own" {
+  command = plan
   assert {
     condition = jsonencode({
       for key in ["main", "orders", "returns"] : key => {
@@ -188,6 +199,7 @@ run "own" {
 }
 
 run "secrets_need_their_api" {
+  command = plan
   variables {
     verification_token = null
   }
@@ -199,6 +211,7 @@ run "secrets_need_their_api" {
 }
 
 run "paused_deployed_operated" {
+  command = plan
   variables {
     deployers          = ["group:team@example.com"]
     delivery_operators = ["group:oncall@example.com"]

@@ -2,10 +2,14 @@
 
 mock_provider "google" {
   source = "./tests/mocks"
+  # Runs are plans, which take half of the time of applies; what is only known after an
+  # apply is made up at once.
+  override_during = plan
 }
 
 override_resource {
-  target = google_service_account.push
+  override_during = plan
+  target          = google_service_account.push
   values = {
     email = "inbox-push@demo-project.iam.gserviceaccount.com"
     name  = "projects/demo-project/serviceAccounts/inbox-push@demo-project.iam.gserviceaccount.com"
@@ -13,13 +17,15 @@ override_resource {
 }
 
 override_resource {
-  target = google_pubsub_topic.dead_letter
-  values = { id = "projects/demo-project/topics/inbox-dead-letter" }
+  override_during = plan
+  target          = google_pubsub_topic.dead_letter
+  values          = { id = "projects/demo-project/topics/inbox-dead-letter" }
 }
 
 override_resource {
-  target = google_pubsub_topic.inbox
-  values = { id = "projects/demo-project/topics/inbox" }
+  override_during = plan
+  target          = google_pubsub_topic.inbox
+  values          = { id = "projects/demo-project/topics/inbox" }
 }
 
 variables {
@@ -28,6 +34,7 @@ variables {
 }
 
 run "defaults" {
+  command = plan
   assert {
     condition     = google_pubsub_subscription.push["main"].topic == "projects/demo-project/topics/inbox"
     error_message = "The push subscription is not one of the topic."
@@ -111,6 +118,7 @@ run "defaults" {
 }
 
 run "options" {
+  command = plan
   variables {
     ack_deadline_seconds    = 30
     enable_message_ordering = true
@@ -144,6 +152,7 @@ run "options" {
 }
 
 run "verification_token" {
+  command = plan
   variables {
     verification_token = "0123456789abcdef0123456789abcdef"
   }
@@ -183,6 +192,7 @@ run "verification_token" {
 }
 
 run "more_subscriptions" {
+  command = plan
   variables {
     ack_deadline_seconds = 120
     more_subscriptions = {
@@ -218,6 +228,7 @@ run "more_subscriptions" {
 }
 
 run "existing_topic" {
+  command = plan
   variables {
     existing_topic = "projects/other-project/topics/events"
   }
