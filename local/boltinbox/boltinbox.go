@@ -346,7 +346,7 @@ func (c *content) add(path []string, key, value []byte) {
 			c.damaged = append(c.damaged, parseOrder(key))
 		}
 	case string(bucketFormat):
-		b, ok := unseal(key, value)
+		b, ok := datadir.Unseal(key, value)
 		switch {
 		case string(key) == string(keyVersion):
 			c.version = string(value)

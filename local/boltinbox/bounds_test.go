@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/testkit/measure"
 	"github.com/google/go-cmp/cmp"
@@ -227,7 +228,7 @@ func format1(t *testing.T, path string) {
 	}
 	if err := errors.Join(db.Update(func(tx *bbolt.Tx) error {
 		for name, added := range map[string]struct{ key, value int }{
-			string(bucketMessages): {0, digestSize + sumSize}, string(bucketChunks): {sumSize, 0},
+			string(bucketMessages): {0, digestSize + datadir.SumSize}, string(bucketChunks): {datadir.SumSize, 0},
 		} {
 			b, old := tx.Bucket([]byte(name)), map[string][]byte{}
 			_ = b.ForEach(func(k, v []byte) error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"example.com/pushinbox/local/datadir"
 	"go.etcd.io/bbolt"
 )
 
@@ -12,7 +13,7 @@ import (
 func (in *Inbox) saveClock(tx *bbolt.Tx) error {
 	_, believed := in.clock.Read()
 	b := binary.BigEndian.AppendUint64(nil, uint64(max(believed.UnixMicro(), 0)))
-	return tx.Bucket(bucketFormat).Put(keySeen, seal(keySeen, b))
+	return tx.Bucket(bucketFormat).Put(keySeen, datadir.Seal(keySeen, b))
 }
 
 // sweep deletes expired messages periodically until the inbox closes.

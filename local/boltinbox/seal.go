@@ -3,9 +3,9 @@ package boltinbox
 import (
 	"bytes"
 	"encoding/binary"
-	"hash/crc32"
 	"hash/fnv"
 
+	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/shared/inbox"
 )
 
@@ -13,46 +13,23 @@ import (
 // of its key: to append it to 10 MB of values would copy them. A record has in front
 // of its checksum the sum of the hashes of all other keys that belong to the
 // message, so that reading the file once shows whether any of those is missing.
-const (
-	digestSize = 8
-	sumSize    = 4
-)
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-func checksum(key, value []byte) uint32 {
-	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
-}
-
-// seal returns value with the checksum.
-func seal(key, value []byte) []byte {
-	return binary.BigEndian.AppendUint32(value[:len(value):len(value)], checksum(key, value))
-}
-
-// unseal returns what was sealed under key, and whether it is unchanged.
-func unseal(key, sealed []byte) ([]byte, bool) {
-	n := len(sealed) - sumSize
-	if n < 0 || binary.BigEndian.Uint32(sealed[n:]) != checksum(key, sealed[:n]) {
-		return nil, false
-	}
-	return sealed[:n:n], true
-}
+const digestSize = 8
 
 // sealChunk returns the key of a chunk with the checksum.
 func sealChunk(key, chunk []byte) []byte {
-	return binary.BigEndian.AppendUint32(key[:len(key):len(key)], checksum(key, chunk))
+	return binary.BigEndian.AppendUint32(key[:len(key):len(key)], datadir.Checksum(key, chunk))
 }
 
 // unsealChunk returns the key that sealChunk was given, and whether it and the chunk
 // are unchanged.
 func unsealChunk(sealed, chunk []byte) (key []byte, ok bool) {
 	key = sealed[:min(len(sealed), chunkKeySize)]
-	return key, len(sealed) == chunkKeySize+sumSize && binary.BigEndian.Uint32(sealed[chunkKeySize:]) == checksum(key, chunk)
+	return key, len(sealed) == chunkKeySize+datadir.SumSize && binary.BigEndian.Uint32(sealed[chunkKeySize:]) == datadir.Checksum(key, chunk)
 }
 
 // unsealRecord returns a record as encode returned it, and its digest.
 func unsealRecord(key, sealed []byte) (record []byte, digest uint64, ok bool) {
-	b, ok := unseal(key, sealed)
+	b, ok := datadir.Unseal(key, sealed)
 	n := len(b) - digestSize
 	if !ok || n < 0 {
 		return nil, 0, false

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/shared/inbox"
 	"go.etcd.io/bbolt"
 )
@@ -108,7 +109,7 @@ func (in *Inbox) searchState() []byte {
 
 // saveSearch writes down that the index is whole.
 func (in *Inbox) saveSearch(tx *bbolt.Tx) error {
-	return tx.Bucket(bucketFormat).Put(keySearch, seal(keySearch, in.searchState()))
+	return tx.Bucket(bucketFormat).Put(keySearch, datadir.Seal(keySearch, in.searchState()))
 }
 
 // openSearch builds the search index where it is missing, damaged or of other

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/shared/inbox"
 	"example.com/pushinbox/testkit/inboxtest"
 	"example.com/pushinbox/testkit/measure"
@@ -185,7 +186,7 @@ func TestSearchIndex(t *testing.T) {
 		}
 		err := tables{search: tx.Bucket(bucketSearch)}.addSearch(keys)
 		_, attributes, _ := bytes.Cut(in.searchState(), []byte{0, searchLayout})
-		return errors.Join(err, tx.Bucket(bucketFormat).Put(keySearch, seal(keySearch, attributes)))
+		return errors.Join(err, tx.Bucket(bucketFormat).Put(keySearch, datadir.Seal(keySearch, attributes)))
 	})
 	in = mustOpen(t, path, options("tenant"))
 	if diff := cmp.Diff(before, search(t, in)); diff != "" {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"time"
 
+	"example.com/pushinbox/local/datadir"
 	"example.com/pushinbox/shared/inbox"
 	"go.etcd.io/bbolt"
 )
@@ -238,7 +239,7 @@ func (t tables) putRecord(at order, id, record []byte, m *inbox.Message, size in
 	}
 	index := indexKeys(m, at)
 	record = binary.BigEndian.AppendUint64(record, digest(id, at, index, size))
-	if err := errors.Join(t.messages.Put(at[:], seal(at[:], record)), t.ids.Put(id, at[:])); err != nil {
+	if err := errors.Join(t.messages.Put(at[:], datadir.Seal(at[:], record)), t.ids.Put(id, at[:])); err != nil {
 		return err
 	}
 	for _, key := range index {

@@ -30,6 +30,9 @@ import (
 //	marks          sequence number, ID of a subscription or snapshot -> mark
 //	policies       name of any of them -> proto
 //
+// Records, messages and marks end with a checksum of their key and themselves. What
+// version 1 stored has none, and stays as it is.
+//
 // A message is there as long as somebody needs it. A subscription needs those
 // of its topic from its floor on that match its filter and have no mark of
 // acknowledgement, so that publishing writes nothing for subscriptions, and the
@@ -44,7 +47,10 @@ var (
 	keyVersion          = []byte("version")
 )
 
-const version = "pushinbox-pubsub-1"
+const (
+	version  = "pushinbox-pubsub-2"
+	version1 = "pushinbox-pubsub-1"
+)
 
 // transaction is one that writes.
 type transaction struct {
@@ -152,20 +158,51 @@ type record struct {
 
 const recordSize = 24
 
-func encodeRecord(r record, m proto.Message) []byte {
-	b, _ := binary.Append(make([]byte, 0, recordSize+proto.Size(m)), binary.BigEndian, r)
+// sealed is set in the first number of a record or a message that has a checksum: no ID
+// is that large.
+const sealed = 1 << 31
+
+var errDamaged = errors.New("it is damaged")
+
+// unseal returns a record or a message without its checksum, and its first number.
+func unseal(key, value []byte) (id uint32, _ []byte, err error) {
+	ok := len(value) >= 4
+	if ok {
+		if id = binary.BigEndian.Uint32(value); id >= sealed {
+			value, ok = datadir.Unseal(key, value)
+		}
+	}
+	if id &^= sealed; !ok || id == 0 {
+		return 0, nil, errDamaged
+	}
+	return id, value, nil
+}
+
+func encodeRecord(r record, m interface {
+	proto.Message
+	GetName() string
+}) []byte {
+	r.ID |= sealed
+	b, _ := binary.Append(make([]byte, 0, recordSize+proto.Size(m)+datadir.SumSize), binary.BigEndian, r)
 	b, err := proto.MarshalOptions{}.MarshalAppend(b, m)
 	if err != nil {
 		panic(err) // strings were checked for UTF-8 when they came in
 	}
-	return b
+	return datadir.Seal([]byte(m.GetName()), b)
 }
 
-func decodeRecord(b []byte, m proto.Message) (r record, err error) {
-	if _, err := binary.Decode(b, binary.BigEndian, &r); err != nil {
-		return r, err
+func decodeRecord(name, value []byte, m proto.Message) (r record, err error) {
+	id, value, err := unseal(name, value)
+	if err == nil {
+		_, err = binary.Decode(value, binary.BigEndian, &r)
 	}
-	return r, proto.Unmarshal(b[recordSize:], m)
+	if err == nil {
+		r.ID, err = id, proto.Unmarshal(value[recordSize:], m)
+	}
+	if err != nil {
+		return r, fmt.Errorf("%s: %w", name, err)
+	}
+	return r, nil
 }
 
 // nextID returns a new ID for a record.
@@ -180,37 +217,45 @@ func seqKey(seq uint64) []byte { return binary.BigEndian.AppendUint64(make([]byt
 // what stands for the ordering key.
 const headerSize = 20
 
-// encodeMessage returns a message as the file has it, but for topic and time.
+// encodeMessage returns a message as the file has it, but for what seal adds.
 func encodeMessage(m *pubsubpb.PubsubMessage) ([]byte, error) {
 	m = &pubsubpb.PubsubMessage{Data: m.Data, Attributes: m.Attributes, OrderingKey: m.OrderingKey}
-	return proto.MarshalOptions{}.MarshalAppend(make([]byte, headerSize, headerSize+proto.Size(m)), m)
+	return proto.MarshalOptions{}.MarshalAppend(make([]byte, headerSize, headerSize+proto.Size(m)+datadir.SumSize), m)
 }
 
-func setHeader(value []byte, topic uint32, e *entry) {
-	binary.BigEndian.PutUint32(value, topic)
+// seal adds what precedes a message and what follows it.
+func seal(key, value []byte, topic uint32, e *entry) []byte {
+	binary.BigEndian.PutUint32(value, topic|sealed)
 	binary.BigEndian.PutUint64(value[4:], uint64(e.time))
 	binary.BigEndian.PutUint64(value[12:], e.key)
+	return datadir.Seal(key, value)
 }
 
-func header(seq uint64, value []byte) (topic uint32, e entry, err error) {
-	if len(value) < headerSize {
-		return 0, entry{}, fmt.Errorf("message %d is cut off", seq)
+// openMessage returns what is in memory of a message, and its proto.
+func openMessage(seq uint64, value []byte) (topic uint32, e entry, body []byte, err error) {
+	size := len(value)
+	topic, value, err = unseal(seqKey(seq), value)
+	if err == nil && len(value) < headerSize {
+		err = errDamaged
 	}
-	return binary.BigEndian.Uint32(value), entry{
+	if err != nil {
+		return 0, entry{}, nil, fmt.Errorf("message %d: %w", seq, err)
+	}
+	return topic, entry{
 		seq:  seq,
 		time: int64(binary.BigEndian.Uint64(value[4:])),
 		key:  binary.BigEndian.Uint64(value[12:]),
-		size: int32(len(value)),
-	}, nil
+		size: int32(size),
+	}, value[headerSize:], nil
 }
 
 func decodeMessage(seq uint64, value []byte) (*pubsubpb.PubsubMessage, error) {
 	m := &pubsubpb.PubsubMessage{}
-	_, e, err := header(seq, value)
+	_, e, body, err := openMessage(seq, value)
 	if err != nil {
 		return nil, err
 	}
-	if err := proto.Unmarshal(value[headerSize:], m); err != nil {
+	if err := proto.Unmarshal(body, m); err != nil {
 		return nil, fmt.Errorf("message %d: %w", seq, err)
 	}
 	m.MessageId = strconv.FormatUint(seq, 10)
@@ -218,18 +263,17 @@ func decodeMessage(seq uint64, value []byte) (*pubsubpb.PubsubMessage, error) {
 	return m, nil
 }
 
-// read returns messages, nil for those that are no longer there.
+// read returns messages, nil for those that are no longer there or damaged.
 func (s *Server) read(seqs []uint64) ([]*pubsubpb.PubsubMessage, error) {
 	messages := make([]*pubsubpb.PubsubMessage, len(seqs))
 	err := s.db.View(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketMessages)
 		for i, seq := range seqs {
 			if v := b.Get(seqKey(seq)); v != nil {
-				m, err := decodeMessage(seq, v)
-				if err != nil {
-					return err
+				var err error
+				if messages[i], err = decodeMessage(seq, v); err != nil {
+					s.leaveOut(err)
 				}
-				messages[i] = m
 			}
 		}
 		return nil
@@ -238,6 +282,11 @@ func (s *Server) read(seqs []uint64) ([]*pubsubpb.PubsubMessage, error) {
 		return nil, status.Errorf(codes.Unavailable, "The file of this Pub/Sub cannot be read: %v.", err)
 	}
 	return messages, nil
+}
+
+// leaveOut tells of a message that cannot be read. It stays in the file.
+func (s *Server) leaveOut(err error) {
+	s.log.Error(fmt.Sprintf("%s: %v, and is not delivered; the others are", s.path, err))
 }
 
 // hashKey returns what stands for an ordering key in memory: 0 for none.
@@ -253,15 +302,35 @@ func hashKey(key string) uint64 {
 // A mark says that a message is acknowledged, or how often it was delivered and
 // when it is delivered next.
 
-var markAcked = []byte{1}
-
 func markKey(seq uint64, id uint32) []byte {
 	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(make([]byte, 0, 12), seq), id)
 }
 
-func markAttempts(attempts int32, next int64) []byte {
-	b := binary.BigEndian.AppendUint32(make([]byte, 0, 12), uint32(attempts))
-	return binary.BigEndian.AppendUint64(b, uint64(next))
+const (
+	ackedSize    = 1
+	attemptsSize = 12
+)
+
+// markAcked marks a message as acknowledged to a subscription or snapshot with this ID.
+func (tx *transaction) markAcked(seq uint64, id uint32) error {
+	key := markKey(seq, id)
+	return tx.marks.Put(key, datadir.Seal(key, []byte{1}))
+}
+
+func (tx *transaction) markAttempts(seq uint64, id uint32, attempts int32, next int64) error {
+	key, b := markKey(seq, id), make([]byte, 0, attemptsSize+datadir.SumSize)
+	b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(b, uint32(attempts)), uint64(next))
+	return tx.marks.Put(key, datadir.Seal(key, b))
+}
+
+// unsealMark returns a mark without its checksum, or nil for a damaged one: the message is
+// then delivered once more.
+func unsealMark(key, value []byte) []byte {
+	if n := len(value); n == ackedSize || n == attemptsSize {
+		return value // of version 1
+	}
+	value, _ = datadir.Unseal(key, value)
+	return value
 }
 
 // deleteMessage deletes a message and its marks.
@@ -293,10 +362,14 @@ func (s *Server) load() error {
 		}
 		format, messages := tx.Bucket(bucketFormat), tx.Bucket(bucketMessages)
 		if first != nil {
-			if v := format.Get(keyVersion); string(v) != version {
+			switch v := format.Get(keyVersion); string(v) {
+			case version:
+				return nil
+			case version1:
+				return format.Put(keyVersion, []byte(version))
+			default:
 				return fmt.Errorf("its format is %q, not %q", v, version)
 			}
-			return nil
 		}
 		// IDs are numbers as Pub/Sub's, that no other file repeats: to an inbox
 		// that outlives this file, a message with the same ID is a redelivery.
@@ -315,18 +388,18 @@ func (s *Server) load() error {
 
 func (s *Server) loadAll(tx *bbolt.Tx) error {
 	s.seq = tx.Bucket(bucketMessages).Sequence()
-	err := tx.Bucket(bucketTopics).ForEach(func(_, v []byte) error {
+	err := tx.Bucket(bucketTopics).ForEach(func(k, v []byte) error {
 		pb := &pubsubpb.Topic{}
-		r, err := decodeRecord(v, pb)
+		r, err := decodeRecord(k, v, pb)
 		s.addTopic(r, pb)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	err = tx.Bucket(bucketSubscriptions).ForEach(func(_, v []byte) error {
+	err = tx.Bucket(bucketSubscriptions).ForEach(func(k, v []byte) error {
 		pb := &pubsubpb.Subscription{}
-		r, err := decodeRecord(v, pb)
+		r, err := decodeRecord(k, v, pb)
 		if err != nil {
 			return err
 		}
@@ -336,9 +409,9 @@ func (s *Server) loadAll(tx *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	err = tx.Bucket(bucketSnapshots).ForEach(func(_, v []byte) error {
+	err = tx.Bucket(bucketSnapshots).ForEach(func(k, v []byte) error {
 		pb := &pubsubpb.Snapshot{}
-		r, err := decodeRecord(v, pb)
+		r, err := decodeRecord(k, v, pb)
 		s.addSnapshot(r, pb, nil)
 		return err
 	})
@@ -365,16 +438,18 @@ func (s *Server) loadMessages(tx *bbolt.Tx) error {
 	mine := make(map[uint32][]byte)
 	err := tx.Bucket(bucketMessages).ForEach(func(k, v []byte) error {
 		seq := binary.BigEndian.Uint64(k)
-		id, e, err := header(seq, v)
+		id, e, body, err := openMessage(seq, v)
 		if err != nil {
-			return err
+			s.leaveOut(err)
+			return nil
 		}
 		t := s.topicByID(id)
 		var attributes map[string]string
 		if t.filtered() {
-			m, err := decodeMessage(seq, v)
-			if err != nil {
-				return err
+			var m pubsubpb.PubsubMessage
+			if err := proto.Unmarshal(body, &m); err != nil {
+				s.leaveOut(fmt.Errorf("message %d: %w", seq, err))
+				return nil
 			}
 			attributes = m.Attributes
 		}
@@ -383,23 +458,23 @@ func (s *Server) loadMessages(tx *bbolt.Tx) error {
 		for ; mark != nil && bytes.Compare(mark[:8], k) <= 0; mark, state = marks.Next() {
 			if bytes.Equal(mark[:8], k) {
 				e.marked = true
-				mine[binary.BigEndian.Uint32(mark[8:])] = state
+				mine[binary.BigEndian.Uint32(mark[8:])] = unsealMark(mark, state)
 			}
 		}
 		for sub := range t.subs {
 			state := mine[sub.ID]
-			if seq < sub.Floor || len(state) == 1 || !sub.wants(attributes, e.time) || sub.outdated(&e) {
+			if seq < sub.Floor || len(state) == ackedSize || !sub.wants(attributes, e.time) || sub.outdated(&e) {
 				continue
 			}
 			e.refs++
-			if len(state) == 12 {
+			if len(state) == attemptsSize {
 				sub.restore(&e, int32(binary.BigEndian.Uint32(state)), int64(binary.BigEndian.Uint64(state[4:])))
 			} else {
 				sub.fresh.push(seq)
 			}
 		}
 		for snap := range t.snaps {
-			if len(mine[snap.ID]) == 1 {
+			if len(mine[snap.ID]) == ackedSize {
 				snap.acked = append(snap.acked, seq)
 			} else if seq >= snap.Floor {
 				e.refs++
@@ -430,7 +505,7 @@ func (s *Server) putMarks(ctx context.Context, t *topic, id uint32, acked []uint
 			for _, seq := range piece {
 				if e := t.find(seq); e != nil {
 					e.marked = true
-					if err := tx.marks.Put(markKey(seq, id), markAcked); err != nil {
+					if err := tx.markAcked(seq, id); err != nil {
 						return err
 					}
 				}

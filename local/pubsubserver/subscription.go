@@ -690,7 +690,7 @@ func (tx *transaction) unref(t *topic, seq uint64, id uint32, now time.Time) (de
 		return true, tx.deleteMessage(e)
 	}
 	e.marked = true
-	return false, tx.marks.Put(markKey(seq, id), markAcked)
+	return false, tx.markAcked(seq, id)
 }
 
 // nack makes a message, whose delivery has failed, due again or dead.
@@ -741,9 +741,10 @@ func (sub *subscription) save(d *delivery) {
 	if sub.unsaved = append(sub.unsaved, d); len(sub.unsaved) > 1 {
 		return // together with the first
 	}
+	taken := false
 	sub.s.later(&write{apply: func(tx *transaction) error {
 		unsaved := sub.unsaved
-		sub.unsaved = nil
+		sub.unsaved, taken = nil, true
 		for _, d := range unsaved {
 			e := sub.topic.find(d.seq)
 			if e == nil || sub.deliveries[d.seq] != d || !sub.first(d) {
@@ -754,11 +755,15 @@ func (sub *subscription) save(d *delivery) {
 				next = 0
 			}
 			e.marked = true
-			if err := tx.marks.Put(markKey(d.seq, sub.ID), markAttempts(d.attempts, next)); err != nil {
+			if err := tx.markAttempts(d.seq, sub.ID, d.attempts, next); err != nil {
 				return err
 			}
 		}
 		return nil
+	}, done: func(error) {
+		if !taken { // the next one begins anew
+			sub.unsaved = nil
+		}
 	}}, 0)
 }
 

@@ -182,8 +182,9 @@ func (p *publishing) apply(s *Server, t *topic, tx *transaction) error {
 		if !p.stored[i] {
 			continue
 		}
-		setHeader(p.values[i], t.ID, &entry{time: p.time, key: hashKey(m.OrderingKey)})
-		if err := tx.messages.Put(seqKey(s.seq), p.values[i]); err != nil {
+		key := seqKey(s.seq)
+		p.values[i] = seal(key, p.values[i], t.ID, &entry{time: p.time, key: hashKey(m.OrderingKey)})
+		if err := tx.messages.Put(key, p.values[i]); err != nil {
 			return err
 		}
 	}
