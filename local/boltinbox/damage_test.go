@@ -125,6 +125,7 @@ func TestTruncatedFile(t *testing.T) {
 
 // TestDamagedPages overwrites each page of a file in turn.
 func TestDamagedPages(t *testing.T) {
+	measure.SkipRace(t, "nothing in it is concurrent")
 	t.Parallel()
 	file, messages := wholeFile(t)
 	page := os.Getpagesize()

@@ -152,6 +152,7 @@ func publishUntilKilled(t *testing.T, path string) {
 // TestEndpointDown has an endpoint be down for a week of a bubble's time, and with
 // -full for 12 minutes of the real one: every message arrives.
 func TestEndpointDown(t *testing.T) {
+	measure.SkipRace(t, "TestKill pushes with it")
 	t.Parallel()
 	n := measure.Size(10_000, 100_000)
 	// down runs a server whose endpoint refuses everything until it is up.

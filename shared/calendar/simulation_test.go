@@ -21,7 +21,7 @@ import (
 	"example.com/pushinbox/testkit/measure"
 )
 
-// TestSimulation lives through 30 days of three calendars with everything that
+// TestSimulation lives through 12 days, 30 with -full, of three calendars with everything that
 // goes wrong in them, and compares the changes in the inbox with the truth
 // after every sync. -seed N repeats what a failure printed.
 func TestSimulation(t *testing.T) {
@@ -33,7 +33,7 @@ func TestSimulation(t *testing.T) {
 				t.Parallel()
 			}
 			s := newSimulation(t, n)
-			s.run(30)
+			s.run(measure.Size(12, 30))
 			t.Logf("seed %d: %+v", n, s.counts)
 			s.enough()
 		})
@@ -606,8 +606,8 @@ func (s *simulation) run(days int) {
 func (s *simulation) enough() {
 	c := s.counts
 	share := func(n int) float64 { return float64(n) / float64(c.Notified+c.Dropped) }
-	if c.Edits < 4000 || c.Gone != 20 || c.Full < 20 || c.Deaths < 20 || c.TakenOver < 10 || c.PageErrors < 20 || c.GoneMidway < 1 ||
-		c.EditsInList < 20 || c.Instances < 300 || c.Restores < 100 || c.Compared < c.Syncs/2 ||
+	if c.Edits < measure.Size(1500, 4000) || c.Gone != 20 || c.Full < measure.Size(8, 20) || c.Deaths < 20 || c.TakenOver < 10 || c.PageErrors < 20 || c.GoneMidway < 1 ||
+		c.EditsInList < 20 || c.Instances < measure.Size(100, 300) || c.Restores < measure.Size(40, 100) || c.Compared < c.Syncs/2 ||
 		share(c.Dropped) < 0.08 || share(c.Doubled) < 0.07 {
 		s.t.Errorf("seed %d: too little happened for the simulation to prove much", s.seed)
 	}
