@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"example.com/pushinbox/testkit/measure"
 )
 
 // attacks are payloads that try to become more than text.
@@ -145,7 +147,10 @@ func TestHostileMessages(t *testing.T) {
 	}
 	w.do(w.resize(phone))
 	w.fits()
-	for _, id := range ids {
+	for i, id := range ids {
+		if !measure.Full() && i%3 != int(measure.Seed()%3) {
+			continue
+		}
 		w.visit("/messages/" + id)
 		// One evaluation for all, since there are two hundred pages.
 		page := eval[struct {
