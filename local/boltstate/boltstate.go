@@ -13,7 +13,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"slices"
 
@@ -148,12 +147,7 @@ const (
 )
 
 func seal(key, value []byte) []byte {
-	return fmt.Appendf(value, "%c%08x", mark, checksum(key, value))
-}
-
-func checksum(key, value []byte) uint32 {
-	table := crc32.MakeTable(crc32.Castagnoli)
-	return crc32.Update(crc32.Checksum(key, table), table, value)
+	return fmt.Appendf(value, "%c%08x", mark, datadir.Checksum(key, value))
 }
 
 // unseal returns the JSON of a value.

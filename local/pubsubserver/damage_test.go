@@ -14,7 +14,7 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// edit changes the closed file of w.
+// edit closes the server and changes its file.
 func (w *world) edit(change func(tx *bbolt.Tx) error) {
 	w.Helper()
 	w.must(w.Server.Close())
@@ -22,7 +22,6 @@ func (w *world) edit(change func(tx *bbolt.Tx) error) {
 	w.must(err)
 	w.must(db.Update(change))
 	w.must(db.Close())
-	w.open()
 }
 
 // TestDamagedMessage changes bytes of a message on the disk: it is named and left out, and
@@ -87,15 +86,11 @@ func TestDamagedRecord(t *testing.T) {
 				w.createSub(&pubsubpb.Subscription{})
 				_, err := w.CreateSnapshot(t.Context(), &pubsubpb.CreateSnapshotRequest{Name: snapA, Subscription: subS})
 				w.must(err)
-				w.must(w.Server.Close())
-				db, _, err := datadir.OpenBolt(w.options.Path, 0)
-				w.must(err)
-				w.must(db.Update(func(tx *bbolt.Tx) error {
+				w.edit(func(tx *bbolt.Tx) error {
 					v := bytes.Clone(tx.Bucket(c.bucket).Get([]byte(c.name)))
 					v[len(v)-datadir.SumSize-1] ^= 1
 					return tx.Bucket(c.bucket).Put([]byte(c.name), v)
-				}))
-				w.must(db.Close())
+				})
 				s, err := Open(w.options)
 				if err == nil {
 					w.Server = s
@@ -125,6 +120,7 @@ func TestDamagedMark(t *testing.T) {
 			value[0] ^= 1
 			return tx.Bucket(bucketMarks).Put(bytes.Clone(key), value)
 		})
+		w.open()
 		w.expect(subS, "a")
 	})
 }
@@ -162,6 +158,7 @@ func TestVersion1(t *testing.T) {
 			}
 			return tx.Bucket(bucketFormat).Put(keyVersion, []byte(version1))
 		})
+		w.open()
 		w.publish("new")
 		w.reopen()
 		w.expect(subOther, "acknowledged", "refused", "fresh", "new")
@@ -174,5 +171,23 @@ func TestVersion1(t *testing.T) {
 			}
 			return nil
 		})
+		w.open()
+	})
+}
+
+// TestAttemptsAfterAFailedWrite takes the file away while the attempts of a message are
+// written: those of the next one are, once it is back.
+func TestAttemptsAfterAFailedWrite(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.createSub(&pubsubpb.Subscription{RetryPolicy: &pubsubpb.RetryPolicy{MinimumBackoff: duration(10 * time.Minute), MaximumBackoff: duration(10 * time.Minute)}})
+		w.publish("lost", "saved")
+		got := w.expect(subS, "lost", "saved")
+		path := w.options.Path
+		w.must(os.Rename(path, path+".away"))
+		w.nack(subS, got[:1])
+		w.must(os.Rename(path+".away", path))
+		w.nack(subS, got[1:])
+		w.reopen()
+		w.expect(subS, "lost")
 	})
 }

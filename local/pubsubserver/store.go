@@ -165,12 +165,13 @@ const sealed = 1 << 31
 var errDamaged = errors.New("it is damaged")
 
 // unseal returns a record or a message without its checksum, and its first number.
-func unseal(key, value []byte) (id uint32, _ []byte, err error) {
-	ok := len(value) >= 4
-	if ok {
-		if id = binary.BigEndian.Uint32(value); id >= sealed {
-			value, ok = datadir.Unseal(key, value)
-		}
+func unseal(key, value []byte) (uint32, []byte, error) {
+	if len(value) < 4 {
+		return 0, nil, errDamaged
+	}
+	id, ok := binary.BigEndian.Uint32(value), true
+	if id >= sealed {
+		value, ok = datadir.Unseal(key, value)
 	}
 	if id &^= sealed; !ok || id == 0 {
 		return 0, nil, errDamaged

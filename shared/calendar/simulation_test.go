@@ -613,7 +613,7 @@ func (s *simulation) enough() {
 	share := func(n int) float64 { return float64(n) / float64(c.Notified+c.Dropped) }
 	if c.Edits < measure.Size(1500, 4000) || c.Gone != 20 || c.Full < measure.Size(8, 20) || c.Deaths < 20 || c.TakenOver < 10 || c.PageErrors < measure.Size(10, 20) || c.GoneMidway < 1 ||
 		c.EditsInList < 20 || c.Instances < measure.Size(100, 300) || c.Restores < measure.Size(40, 100) || c.Compared < c.Syncs/2 ||
-		share(c.Dropped) < 0.07 || share(c.Doubled) < 0.06 {
+		share(c.Dropped) < measure.Size(0.07, 0.08) || share(c.Doubled) < measure.Size(0.06, 0.07) {
 		s.t.Errorf("seed %d: too little happened for the simulation to prove much", s.seed)
 	}
 	if c.Channels > 6 {

@@ -1,9 +1,7 @@
 # What an operator's commands read, and what the console shows of the delivery.
 
 mock_provider "google" {
-  source = "./tests/mocks"
-  # Runs are plans, which take half of the time of applies; what is only known after an
-  # apply is made up at once.
+  source          = "./tests/mocks"
   override_during = plan
 }
 

@@ -1,9 +1,7 @@
 # Firestore keeps what is put, answers the lists and forgets what has expired.
 
 mock_provider "google" {
-  source = "./tests/mocks"
-  # Runs are plans, which take half of the time of applies; what is only known after an
-  # apply is made up at once.
+  source          = "./tests/mocks"
   override_during = plan
 }
 

@@ -1,9 +1,7 @@
 # Each account may do what it does, on the narrowest resource, and no more.
 
 mock_provider "google" {
-  source = "./tests/mocks"
-  # Runs are plans, which take half of the time of applies; what is only known after an
-  # apply is made up at once.
+  source          = "./tests/mocks"
   override_during = plan
 }
 

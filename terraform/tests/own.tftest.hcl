@@ -2,9 +2,7 @@
 # may do no more than process messages.
 
 mock_provider "google" {
-  source = "./tests/mocks"
-  # Runs are plans, which take half of the time of applies; what is only known after an
-  # apply is made up at once.
+  source          = "./tests/mocks"
   override_during = plan
 }
 

@@ -1,9 +1,7 @@
 # Pushes are signed, arrive where they are verified, and none is lost.
 
 mock_provider "google" {
-  source = "./tests/mocks"
-  # Runs are plans, which take half of the time of applies; what is only known after an
-  # apply is made up at once.
+  source          = "./tests/mocks"
   override_during = plan
 }
 

@@ -573,7 +573,7 @@ func TestManyRefusals(t *testing.T) {
 		now := time.Now().UTC()
 		w, _, _ := busy(now)
 		w.entries = nil
-		for i := range 1200 {
+		for i := range 5000 {
 			payload, _ := json.Marshal(map[string]any{"refusal": fmt.Sprint("r", i%70), "error": strings.Repeat("x", 4096)})
 			w.entries = append(w.entries, &logging.LogEntry{Timestamp: now.Add(-time.Duration(i+1) * time.Second).Format(time.RFC3339Nano), JsonPayload: payload, HttpRequest: &logging.HttpRequest{Status: 403}})
 		}

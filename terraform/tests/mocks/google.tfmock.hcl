@@ -1,4 +1,6 @@
-# Made-up values in the form of the real ones, which the provider checks.
+# Made-up values in the form of the real ones, which the provider checks. The tests plan,
+# which takes half of the time of an apply, and override_during = plan makes up at once what
+# is only known after one.
 mock_data "google_project" {
   defaults = {
     number = "123456789012"
